@@ -1,0 +1,40 @@
+# Two commands: `make quickstart` (train, generate, evaluate) and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/quickstart
+
+.PHONY: quickstart test lint format clean
+.DELETE_ON_ERROR:
+
+$(BIN)/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'fourm_jax needs Python >= 3.11, found ' + sys.version.split()[0] + '; set PYTHON=...')"
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: an install is repeated only when the package definition changes.
+$(VENV)/.installed: setup.py | $(BIN)/python
+	@echo "[install] fourm_jax into $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: setup.py | $(BIN)/python
+	@echo "[install] fourm_jax[test] into $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python -m experiments.quickstart --workdir=$(WORKDIR)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache

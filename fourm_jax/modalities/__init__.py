@@ -1,0 +1,1 @@
+"""What a modality is: pure data that every other package may read; imports no jax."""

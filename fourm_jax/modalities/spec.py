@@ -1,0 +1,91 @@
+"""What a modality is: one frozen record that data, masking, trunk and sampler all read."""
+
+import dataclasses
+import hashlib
+from typing import Literal, get_args
+
+Kind = Literal["pixels", "grid", "global", "sequence", "embedding"]
+KINDS: tuple[str, ...] = get_args(Kind)
+TOKEN_KINDS = ("grid", "global", "sequence")  # kinds that have a vocabulary and can be predicted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModalitySpec:
+    """One modality of a model (spec page 03-modalities).
+
+    Attributes:
+      name: unique name, e.g. "tok_rgb@224"; also the parameter, config and metric name.
+      kind: "pixels" (image patches, input only), "grid" (image-like tokens), "global" (a few
+        tokens of one vector, learned positions), "sequence" (text-like tokens) or "embedding"
+        (float vectors, input only).
+      vocab_size: number of token ids; token kinds only.
+      grid: (rows, columns) of token positions; pixels and grid only.
+      max_tokens: longest sequence including [EOS] (sequence), number of codes (global) or longest
+        list of vectors (embedding); derived from `grid` for the image-like kinds.
+      max_positions: rows of the position table, where it differs from `max_tokens`.
+      patch_size, num_channels: of the image behind a pixels modality.
+      embedding_dim: width of the vectors of an embedding modality.
+      codes_per_position: token ids at each position (several parallel codebooks).
+      chunked: a sequence whose chunks (metadata fields, colours) are masked as wholes.
+      tokenizer: which tokenizer turns the raw signal into ids ("text" or a tokenizer's name).
+      source: field of the raw record that the tokenizer reads.
+      decoding_order: rank in chained generation, small first.
+      table: name of the embedding table; modalities that share a name (and a vocabulary) share
+        its rows. Default: a table of its own, as in the published models.
+    """
+
+    name: str
+    kind: Kind
+    vocab_size: int = 0
+    grid: tuple[int, int] = (0, 0)
+    max_tokens: int = 0
+    max_positions: int = 0
+    patch_size: int = 0
+    num_channels: int = 0
+    embedding_dim: int = 0
+    codes_per_position: int = 1
+    chunked: bool = False
+    tokenizer: str = ""
+    source: str = ""
+    decoding_order: int = 0
+    table: str = ""
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"modality {self.name!r}: kind {self.kind!r}, allowed: {KINDS}")
+        if (self.kind in TOKEN_KINDS) != (self.vocab_size > 0):
+            raise ValueError(
+                f"modality {self.name!r}: vocab_size {self.vocab_size} with kind {self.kind!r}; "
+                f"it must be positive for {TOKEN_KINDS} and 0 for the others"
+            )
+        if self.kind in ("pixels", "grid"):
+            object.__setattr__(self, "max_tokens", self.grid[0] * self.grid[1])
+        if self.max_tokens <= 0:
+            raise ValueError(
+                f"modality {self.name!r}: no tokens; set grid (pixels, grid) or max_tokens"
+            )
+        if not self.max_positions:
+            object.__setattr__(self, "max_positions", self.max_tokens)
+        if not self.table:
+            object.__setattr__(self, "table", self.name)
+
+    @property
+    def num_tokens(self) -> int:
+        """Most tokens that one sample can hold: positions × codes per position."""
+        return self.max_tokens * self.codes_per_position
+
+    @property
+    def is_token(self) -> bool:
+        """Whether it has a vocabulary, hence can be a target."""
+        return self.kind in TOKEN_KINDS
+
+    @property
+    def id(self) -> int:
+        """15-bit id of the published system: sha256 of the name modulo 2^15."""
+        return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 2**15
+
+    def replace(self, **changes) -> "ModalitySpec":
+        """Copy with changes; `max_tokens` and `max_positions` follow a changed `grid`."""
+        if "grid" in changes:
+            changes = {"max_tokens": 0, "max_positions": 0, **changes}
+        return dataclasses.replace(self, **changes)

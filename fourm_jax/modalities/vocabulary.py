@@ -1,0 +1,47 @@
+"""Layout of the text vocabulary: special tokens, sentinels and coordinates (spec page 04)."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextVocabulary:
+    """Ids of the special tokens that masking, sampling and the serialisers rely on.
+
+    The published layout: [PAD] [UNK] [SOS] [EOS], 200 sentinels [S_0]..[S_199], then
+    `num_axes` × `num_bins` coordinate tokens "v<axis>=<bin>", then class names, then word pieces.
+    """
+
+    pad_id: int = 0
+    unk_id: int = 1
+    sos_id: int = 2
+    eos_id: int = 3
+    first_sentinel_id: int = 4
+    num_sentinels: int = 200
+    num_axes: int = 4
+    num_bins: int = 1000
+
+    @property
+    def first_coordinate_id(self) -> int:
+        return self.first_sentinel_id + self.num_sentinels
+
+    @property
+    def num_reserved(self) -> int:
+        """Ids below this one are special, sentinel or coordinate tokens."""
+        return self.first_coordinate_id + self.num_axes * self.num_bins
+
+    def sentinel_id(self, index: int) -> int:
+        """Id of [S_index]; masking uses index 1 first, as the published system does."""
+        if not 0 <= index < self.num_sentinels:
+            raise ValueError(f"sentinel {index}, allowed: 0..{self.num_sentinels - 1}")
+        return self.first_sentinel_id + index
+
+    def coordinate_id(self, axis: int, bin: int) -> int:
+        """Id of the token "v<axis>=<bin>"."""
+        if not (0 <= axis < self.num_axes and 0 <= bin < self.num_bins):
+            raise ValueError(
+                f"coordinate v{axis}={bin}, allowed: v0..v{self.num_axes - 1}=0..{self.num_bins - 1}"
+            )
+        return self.first_coordinate_id + axis * self.num_bins + bin
+
+
+PUBLISHED = TextVocabulary()

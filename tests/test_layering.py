@@ -1,0 +1,96 @@
+"""The import direction of the architecture, checked on the syntax tree of every file."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "fourm_jax"
+
+# What each package may import besides itself and the leaf `modalities`.
+ALLOWED = {
+    "modalities": set(),
+    "utils": set(),
+    "parallel": {"utils"},
+    "ops": {"utils", "parallel"},
+    "models": {"ops", "utils", "parallel"},
+    "tokenizers": {"models", "ops", "utils", "parallel"},
+    "convert": {"models", "tokenizers", "ops", "utils"},
+    "generate": {"tokenizers", "models", "ops", "utils", "parallel"},
+    "data": {"tokenizers", "utils"},
+    "evals": {"data", "generate", "tokenizers", "models", "ops", "utils", "parallel"},
+    "train": {
+        "data", "evals", "generate", "tokenizers", "models", "ops", "utils", "parallel",
+    },
+}  # fmt: skip
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports_of(path: pathlib.Path) -> list[str]:
+    """Full dotted names of every module (and imported name) that a file imports."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_layer_may(path):
+    layer = path.relative_to(PACKAGE).parts[0]
+    if layer.endswith(".py"):
+        return  # the package's front door re-exports from any layer
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] in ("configs", "experiments", "tests"):
+            raise AssertionError(f"{path} imports {name}: fourm_jax may not know its users")
+        if parts[0] == "fourm_jax" and len(parts) > 1:
+            assert parts[1] in ALLOWED[layer] | {layer, "modalities"}, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_package_never_imports_flags_or_tensorflow_at_module_level(path):
+    banned = ("absl.flags", "tensorflow", "torch")
+    for name in imports_of(path):
+        assert not any(name == top or name.startswith(f"{top}.") for top in banned), (
+            f"{path} imports {name}"
+        )
+
+
+def test_modalities_import_no_jax():
+    for path in (PACKAGE / "modalities").glob("*.py"):
+        for name in imports_of(path):
+            assert name.split(".")[0] not in ("jax", "flax", "jaxtyping"), f"{path}: {name}"
+
+
+def test_importing_everything_does_not_load_tensorflow():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in FILES
+        if path.name != "__init__.py"
+    ]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_no_file_outgrows_500_lines_and_none_is_called_utils():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 500, path
+        assert path.name not in ("utils.py", "helpers.py", "common.py"), path
+
+
+def test_every_module_says_what_it_is_for():
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        assert not tree.body or ast.get_docstring(tree), f"{path}: no module docstring"
