@@ -1,0 +1,5 @@
+"""Any-to-any generation: `Generator` for raw signals, `chain.run` for tokens."""
+
+from fourm_jax.generate.api import Generated, Generator
+
+__all__ = ["Generated", "Generator"]

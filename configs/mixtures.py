@@ -1,0 +1,115 @@
+"""The published masking mixtures, as plain dicts for `ops.mixture.make_mixture` (spec 05 §5.1).
+
+One value per component of the mixture; how many tokens a sample shows and is asked for is part of
+each recipe. `k` equal components have equal weight unless `weights` says otherwise.
+"""
+
+from fourm_jax.modalities import registry
+
+ALL2ALL = (0.01, 0.1, 1.0, 10.0)  # from "one modality at a time" to "a bit of everything"
+
+
+def mod7_rgb2all() -> dict:
+    """4M-7: half of the samples all → all, half RGB pixels → all (alpha 0.5)."""
+    return {
+        "input_alphas": _but(registry.MOD7_IN, [0.0, 0.5], {"rgb@224": [1000.0, 0.5]}),
+        "target_alphas": _but(registry.MOD7_OUT, [0.5, 0.5]),
+        "input_range": (128, 128),
+        "target_range": (128, 128),
+    }
+
+
+def mod7_rgb2dense() -> dict:
+    """4M-7 as `mod7_rgb2all`, but from RGB pixels to dense modalities only."""
+    mixture = mod7_rgb2all()
+    mixture["target_alphas"].update({"caption": [0.0, 0.5], "det": [0.0, 0.5]})
+    return mixture
+
+
+def mod7_capbias() -> dict:
+    """4M-7: four all → all components, RGB pixels → all, and one that sees much of the caption."""
+    inputs = [*ALL2ALL, 0.0, 0.05]
+    return {
+        "input_alphas": _but(
+            registry.MOD7_IN,
+            inputs,
+            {"rgb@224": [*ALL2ALL, 1000.0, 0.05], "caption": [*ALL2ALL, 0.0, 5.0]},
+        ),
+        "target_alphas": _but(registry.MOD7_OUT, [*ALL2ALL, 0.5, 0.5]),
+        "keep": {"caption": ["random"] * 5 + ["all"]},
+        "weights": [1.0] * 6,
+        "input_range": (128, 128),
+        "target_range": (128, 128),
+    }
+
+
+def mod7_text2image() -> dict:
+    """4M-7-T2I: from captions that are mostly shown in full."""
+    return {
+        "input_alphas": _but(registry.MOD7_IN, [0.05, 0.2, 1.0], {"caption": [5.0, 0.2, 1.0]}),
+        "target_alphas": _but(registry.MOD7_OUT, [1.0, 1.0, 1.0]),
+        "keep": {"caption": ["all", "random", "random"]},
+        "input_range": (64, 256),
+        "target_range": (256, 256),
+    }
+
+
+def mod7_superres() -> dict:
+    """4M-7-SR: tokens of 448-pixel images from everything at 224 and parts of themselves."""
+    rgb = [5.0, 0.05, 0.2, 1.0]
+    return {
+        "input_alphas": _but(
+            registry.SR_IN,
+            [0.05, 0.05, 0.2, 1.0],
+            {"tok_rgb@224": rgb, "tok_rgb@448": rgb, "caption": [0.05, 5.0, 0.2, 1.0]},
+        ),
+        "target_alphas": _but(
+            registry.SR_OUT, [0.05, 1.0, 1.0, 1.0], {"tok_rgb@448": [5.0, 1.0, 1.0, 1.0]}
+        ),
+        "keep": {"caption": ["random", "all", "random", "random"]},
+        "input_range": (64, 1024),
+        "target_range": (1024, 1024),
+    }
+
+
+def mod21() -> dict:
+    """4M-21: as `mod7_capbias`, plus one component biased to each kind of caption.
+
+    The T5 embedding keeps its published target shares although it can never be a target: with
+    budget="reference" they are wasted as they were, with "fill" they go to the others.
+    """
+    targets = [*ALL2ALL, 0.5, 0.5, 0.5]
+    return {
+        "input_alphas": _but(
+            registry.MOD21_IN,
+            [*ALL2ALL, 0.0, 0.05, 0.05],
+            {
+                "rgb@224": [*ALL2ALL, 1000.0, 0.05, 0.05],
+                "caption": [*ALL2ALL, 0.0, 5.0, 0.0],
+                "t5_caption": [*ALL2ALL, 0.0, 0.0, 5.0],
+            },
+        ),
+        "target_alphas": _but(
+            registry.MOD21_OUT,
+            targets,
+            {"caption": [*ALL2ALL, 0.5, 0.0, 0.5], "t5_caption": [*ALL2ALL, 0.5, 0.5, 0.0]},
+        ),
+        "keep": {
+            "caption": ["random"] * 5 + ["all", "random"],
+            "t5_caption": ["random"] * 6 + ["all"],
+            "color_palette": "binary",
+        },
+        "weights": [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5],
+        "input_range": (256, 256),
+        "target_range": (256, 256),
+    }
+
+
+def c4() -> dict:
+    """Text alone, for the C4 share of 4M-21."""
+    return {"input_alphas": {"caption": 1.0}, "target_alphas": {"caption": 1.0}}
+
+
+def _but(names, values, others=()) -> dict:
+    """The same values for all names, but for `others`."""
+    return {name: list(values) for name in names} | dict(others)

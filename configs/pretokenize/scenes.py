@@ -1,0 +1,26 @@
+"""Raw scenes -> tokens of every modality; rendering, tokenizers and text in one pass.
+
+python -m experiments.tokenize_dataset --config=configs/pretokenize/scenes.py --split=train \
+    --tokenizers=runs/quickstart/tokenizers --output=runs/quickstart/data
+"""
+
+import ml_collections
+
+from fourm_jax.modalities import registry
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """Return the config; it takes no argument."""
+    del arg
+    config = ml_collections.ConfigDict()
+    config.source = "scenes"
+    config.arguments = {"image_size": 32, "seed": 0}
+    config.num_records = {"train": 16_384, "test": 512}
+    config.records_per_shard = 4_096
+    config.seed = 0
+    config.modalities = {
+        "family": "scenes",
+        "names": tuple(spec.name for spec in registry.FAMILIES["scenes"]),
+        "overrides": {},
+    }
+    return config.lock()

@@ -1,0 +1,85 @@
+"""Speed of the host pipeline, token shards to padded batches, at the sizes of the 21-modality mix.
+
+`mod21_tokens` reads the 17 token modalities, `mod21_pixels` also 224 × 224 pictures stored as
+uint8. Every case runs in a process of its own and reads its records several times, shuffled.
+"""
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from fourm_jax.data import fake, pipeline, shard_writer, sources, token_shards
+from fourm_jax.modalities import registry
+
+FAMILY = "fourm"
+NUM_STORED = {"mod21_tokens": 8192, "mod21_pixels": 1024}  # records on disk
+NUM_READ = {"mod21_tokens": 100_000, "mod21_pixels": 20_000}
+BATCH_SIZE = 128
+
+
+def run() -> list[dict]:
+    """Return one row per case: records/s, peak memory, its growth after the first tenth, load."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.map(measure, NUM_STORED, chunksize=1)
+
+
+def measure(case: str) -> dict:
+    """Write the shards of one case, then read them batch by batch."""
+    names = registry.MOD21_OUT + (("rgb@224",) if case == "mod21_pixels" else ())
+    specs = registry.resolve(FAMILY, names)
+    directory = tempfile.mkdtemp()
+    try:
+        shard_writer.write_split(
+            directory, "train", {}, 4, lambda shard: _records(specs, shard, NUM_STORED[case] // 4)
+        )
+        dataset = sources.Dataset(
+            name=case,
+            source=token_shards.make_source("train", directory=directory),
+            fields={name: name for name in names},
+        )
+        return {"suite": "pipeline", "case": case, **_read(dataset, specs, NUM_READ[case])}
+    finally:
+        shutil.rmtree(directory)
+
+
+def _records(specs, seed, count):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        record = fake.record(specs, rng)
+        if "rgb@224" in record:
+            record["rgb@224"] = _picture(rng)
+        yield record
+
+
+def _picture(rng: np.random.Generator) -> np.ndarray:
+    """Smooth colours and a little noise: compresses about as well as a photograph."""
+    coarse = Image.fromarray(rng.integers(0, 240, (7, 7, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((224, 224), Image.Resampling.BICUBIC))
+    return smooth // 16 * 15 + rng.integers(0, 16, smooth.shape, dtype=np.uint8)
+
+
+def _read(dataset, specs, count: int) -> dict:
+    batches = pipeline.make_batches([dataset], specs, batch_size=BATCH_SIZE, seed=0)
+    for _ in range(4):  # open the files
+        next(batches)
+    process, num_batches = psutil.Process(), count // BATCH_SIZE
+    memory, start, cpu = [], time.perf_counter(), time.process_time()
+    for _ in range(num_batches):
+        next(batches)
+        memory.append(process.memory_info().rss / 2**30)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    records = num_batches * BATCH_SIZE
+    return {
+        "records_per_s": round(records / seconds),
+        "cpu_us_per_record": round(cpu / records * 1e6, 1),
+        "peak_rss_gb": round(max(memory), 3),
+        "rss_growth_gb": round(max(memory) - max(memory[: num_batches // 10]), 3),
+        "num_records": records,
+        "load_average": round(os.getloadavg()[0], 2),
+    }

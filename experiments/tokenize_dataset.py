@@ -1,0 +1,61 @@
+"""Run every tokenizer over a raw data set and write token shards; continues where it was killed.
+
+python -m experiments.tokenize_dataset --config=configs/pretokenize/scenes.py --split=train \
+    --tokenizers=DIR --output=DIR
+
+Several processes share the work with --process_index=0..P-1 --process_count=P.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from fourm_jax.data import sources
+from fourm_jax.modalities import registry
+from fourm_jax.train import pretokenize
+from fourm_jax.utils import progress
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/pretokenize.")
+_SPLIT = flags.DEFINE_string("split", "train", "Split to write, a key of config.num_records.")
+_TOKENIZERS = flags.DEFINE_string("tokenizers", None, "Folder with one folder per tokenizer.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards.")
+_INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.")
+_COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.")
+flags.mark_flags_as_required(["config", "tokenizers", "output"])
+
+
+def main(argv: list[str]) -> None:
+    """Tokenize one split; wrong input ends in one line."""
+    if len(argv) > 1:
+        sys.exit(f"error: unknown arguments {argv[1:]}")
+    watch = progress.Stopwatch()
+    try:
+        tokenize(_CONFIG.value.to_dict())
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    progress.announce(f"tokens of {_SPLIT.value} -> {_OUTPUT.value} in {watch.seconds():.0f} s")
+
+
+def tokenize(config: dict) -> None:
+    """Do what the config and the flags say."""
+    if _SPLIT.value not in config["num_records"]:
+        raise ValueError(registry.unknown_value("split", _SPLIT.value, config["num_records"]))
+    modalities = config["modalities"]
+    specs = registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
+    arguments = {**config["arguments"], "num_records": config["num_records"][_SPLIT.value]}
+    job = pretokenize.Job(
+        source=sources.open_source(config["source"], _SPLIT.value, arguments),
+        output=_OUTPUT.value,
+        split=_SPLIT.value,
+        recipe={"source": config["source"], "arguments": arguments},
+        records_per_shard=config["records_per_shard"],
+        process_index=_INDEX.value,
+        process_count=_COUNT.value,
+        show_progress=True,
+    )
+    pretokenize.tokenize(job, specs, _TOKENIZERS.value, seed=config["seed"])
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,50 @@
+"""Train a trunk or a tokenizer from a config; run it again to continue or to finish.
+
+    python -m experiments.train --config=configs/scenes.py:size=nano --workdir=runs/nano
+
+Override any key with e.g. --config.optimizer.lr=1e-3 --config.mesh.fsdp=2 --config.log_every=10.
+Ctrl-C or SIGTERM saves and leaves. Several hosts: set FOURM_COORDINATOR=host:port,
+FOURM_NUM_PROCESSES and FOURM_PROCESS_ID on each, or pass --cluster on Cloud TPU or SLURM.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments import cli
+
+cli.set_environment()
+
+from fourm_jax.parallel import distributed  # noqa: E402
+from fourm_jax.train import loop  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file and its argument, e.g. configs/scenes.py:size=nano,runlocal"
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of checkpoints and metrics; one run each.", required=True
+)
+CLUSTER = flags.DEFINE_bool(
+    "cluster", False, "Find the other processes through JAX's cluster help."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Train; wrong input ends in one line (with --verbosity=1 in its traceback)."""
+    if len(argv) > 1:
+        sys.exit(f"error: unknown arguments {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax reports every file that it touches
+    try:
+        distributed.start(cluster=CLUSTER.value)
+        loop.train(CONFIG.value, WORKDIR.value)
+    except ValueError as error:
+        if flags.FLAGS.verbosity > 0:
+            raise
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=cli.parse)

@@ -1,0 +1,166 @@
+"""The published trunk config (config.json or safetensors header) and our FourM, both ways."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from fourm_jax.convert import safetensors_io
+from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import layers
+from fourm_jax.models.fourm import FourM
+
+BIASES = ("qkv_bias", "proj_bias", "mlp_bias", "norm_bias")
+REQUIRED = ("domains_in", "domains_out", "dim", "encoder_depth", "decoder_depth", "num_heads")
+# Published constructor arguments with the defaults that apply where a config does not name them.
+DEFAULTS: Mapping[str, Any] = {
+    "mlp_ratio": 4.0,
+    "gated_mlp": False,
+    "act_layer": "GELU",
+    "qk_norm": False,
+    "share_modality_embeddings": True,
+    "decoder_sep_mask": True,
+    "decoder_causal_mask": False,
+    "num_register_tokens": 0,
+    **dict.fromkeys(BIASES, True),
+}
+# Arguments that do not change what trained weights compute.
+IGNORED = (
+    "image_size",
+    "patch_size",
+    "drop_path_rate_encoder",
+    "drop_path_rate_decoder",
+    "shared_drop_path",
+    "use_act_checkpoint",
+)
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
+    """Return (config, weights file) of a folder or of a .safetensors file.
+
+    A folder holds config.json and model.safetensors; a file carries the config in its header or
+    has a config.json beside it.
+
+    Raises:
+      FileNotFoundError: no weights there.
+      ValueError: no config, or one that is no JSON object.
+    """
+    path = pathlib.Path(path)
+    weights = path / "model.safetensors" if path.is_dir() else path
+    if not weights.is_file():
+        raise FileNotFoundError(f"no safetensors weights at {weights}")
+    beside = weights.with_name("config.json")
+    metadata = safetensors_io.SafeFile(weights).metadata
+    if "dim" in metadata and not (path.is_dir() and beside.is_file()):
+        return safetensors_io.parse_metadata(metadata, weights), weights
+    if not beside.is_file():
+        raise ValueError(f"{weights}: no config in the header and no {beside} beside it")
+    try:
+        config = json.loads(beside.read_text())
+    except ValueError as error:
+        raise ValueError(f"{beside}: no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{beside}: expected a JSON object, got {type(config).__name__}")
+    return config, weights
+
+
+def to_model(
+    config: Mapping[str, Any],
+    *,
+    overrides: Mapping[str, Mapping] | None = None,
+    modalities: tuple[ModalitySpec, ...] | None = None,
+    tie_heads: bool = False,
+) -> FourM:
+    """Build the FourM of a published config.
+
+    Args:
+      config: constructor arguments of the published model.
+      overrides: fields of modality specs that differ from the registry, e.g. vocabulary sizes.
+      modalities: all specs, instead of those of the registry's family "fourm".
+      tie_heads: whether heads and decoder token tables are one.
+
+    Raises:
+      ValueError: a missing or unknown argument, an unknown modality, or a variant that was never
+        published (only some of the biases, another pairing of activation and gate).
+    """
+    known = (*REQUIRED, *DEFAULTS, *IGNORED)
+    for key in config:
+        if key not in known:
+            raise ValueError(registry.unknown_value("argument in the config", key, known))
+    missing = [key for key in REQUIRED if key not in config]
+    if missing:
+        raise ValueError(f"config lacks {missing}: is it that of a 4M trunk?")
+    full = {**DEFAULTS, **config}
+    biases = {bool(full[key]) for key in BIASES}
+    gated = bool(full["gated_mlp"])
+    if len(biases) > 1:
+        raise ValueError(f"config has some biases only: { {key: full[key] for key in BIASES} }")
+    if full["act_layer"] != ("SiLU" if gated else "GELU"):
+        raise ValueError(
+            f"act_layer {full['act_layer']!r} with gated_mlp={gated}; allowed: SiLU with a gate, "
+            "GELU without"
+        )
+    inputs, outputs = tuple(full["domains_in"]), tuple(full["domains_out"])
+    if modalities is None:
+        names = tuple(dict.fromkeys((*inputs, *outputs)))
+        modalities = registry.resolve("fourm", names, overrides)
+    mlp = "swiglu" if gated else "gelu"
+    return FourM(
+        modalities=modalities,
+        inputs=inputs,
+        outputs=outputs,
+        dim=full["dim"],
+        encoder_depth=full["encoder_depth"],
+        decoder_depth=full["decoder_depth"],
+        num_heads=full["num_heads"],
+        mlp=mlp,
+        mlp_dim=layers.hidden_dim(full["dim"], mlp, full["mlp_ratio"]),
+        use_bias=biases.pop(),
+        qk_norm=bool(full["qk_norm"]),
+        num_registers=full["num_register_tokens"],
+        tie_heads=tie_heads,
+        share_modality_embeddings=bool(full["share_modality_embeddings"]),
+        separate_targets=bool(full["decoder_sep_mask"]),
+        causal_targets=bool(full["decoder_causal_mask"]),
+        compat="ml-4m",
+    )
+
+
+def from_model(model: FourM) -> dict[str, Any]:
+    """Published config of a model.
+
+    Raises:
+      ValueError: the model differs from every published one (not `compat="ml-4m"`, or an MLP
+        width that no ratio gives).
+    """
+    if model.compat != "ml-4m":
+        raise ValueError("only models with compat='ml-4m' can be exported to the published format")
+    ratio = 4
+    if model.mlp_dim not in (0, layers.hidden_dim(model.dim, model.mlp, ratio)):
+        raise ValueError(f"mlp_dim {model.mlp_dim} is not that of the published ratio {ratio}")
+    config = {
+        "domains_in": list(model.inputs),
+        "domains_out": list(model.outputs),
+        "dim": model.dim,
+        "encoder_depth": model.encoder_depth,
+        "decoder_depth": model.decoder_depth,
+        "num_heads": model.num_heads,
+        "mlp_ratio": ratio,
+        "gated_mlp": model.mlp == "swiglu",
+        "act_layer": "SiLU" if model.mlp == "swiglu" else "GELU",
+        "qk_norm": model.qk_norm,
+        "share_modality_embeddings": model.share_modality_embeddings,
+        "image_size": 224,
+        "patch_size": 16,
+        **dict.fromkeys(BIASES, model.use_bias),
+    }
+    # the published encoder-only class refuses these keys, so they appear only where they matter
+    if model.num_registers:
+        config["num_register_tokens"] = model.num_registers
+    if not model.separate_targets:
+        config["decoder_sep_mask"] = False
+    if model.causal_targets:
+        config["decoder_causal_mask"] = True
+    return config

@@ -1,0 +1,134 @@
+"""A batch of the published implementation as our TokenBatch, token for token in its order.
+
+The published model takes whole padded modalities with masks (True = *not* used) and picks tokens
+inside its forward pass (spec 01-model §1.1, §1.6); here the same choice is made on the host.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
+
+ModDict = Mapping[str, Mapping[str, np.ndarray]]
+FIELD_NAMES = {"orig_emb_dim": "embedding_dim", "max_length": "max_positions"}
+
+
+def from_mod_dict(
+    mod_dict: ModDict,
+    specs: Sequence[ModalitySpec],
+    *,
+    input_order: Sequence[str],
+    target_order: Sequence[str],
+    num_inputs: int,
+    num_targets: int,
+) -> TokenBatch:
+    """Select tokens as the published forward pass does.
+
+    Args:
+      mod_dict: {modality: {"tensor", "input_mask", "target_mask", "decoder_attention_mask"}}.
+      specs: the model's modalities; their order gives the modality indices.
+      input_order, target_order: in which modalities are concatenated on either side; later ones
+        lose tokens when the budget is full.
+      num_inputs, num_targets: slots on either side.
+    """
+    index = {spec.name: i for i, spec in enumerate(specs)}
+    by_name = {spec.name: spec for spec in specs}
+    embeddings = {
+        name: _compacted(entry["tensor"], ~entry["input_mask"])
+        for name, entry in mod_dict.items()
+        if by_name[name].kind == "embedding"
+    }
+    inputs = [_inputs(index[n], by_name[n], mod_dict[n]) for n in input_order]
+    targets = [_targets(index[n], by_name[n], mod_dict[n]) for n in target_order]
+    chosen = _first_valid(targets, num_targets)
+    # After compaction the published mask lets slot i see the slots before c_i = cumsum(a)_i, where
+    # a is T, 0, 0, … over an image of T tokens and 1 on every text token: i sees j iff c_j <= c_i.
+    chosen["order"] = np.cumsum(chosen["order"], axis=1)
+    return TokenBatch(
+        inputs=InputTokens(**_first_valid(inputs, num_inputs)),
+        targets=TargetTokens(**chosen),
+        pixels={
+            name: np.moveaxis(entry["tensor"], 1, -1)
+            for name, entry in mod_dict.items()
+            if by_name[name].kind == "pixels"
+        },
+        embeddings=embeddings,
+    )
+
+
+def group(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """{"<modality>/<field>": array} to {modality: {field: array}}."""
+    grouped: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in tensors.items():
+        name, field = key.rsplit("/", 1)
+        grouped.setdefault(name, {})[field] = array
+    return grouped
+
+
+def spec_overrides(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Field names of the published modality table to those of `ModalitySpec`."""
+    return {
+        name: {FIELD_NAMES.get(field, field): value for field, value in fields.items()}
+        for name, fields in overrides.items()
+    }
+
+
+def _running_count(valid: Bool[np.ndarray, "b l"]) -> Int[np.ndarray, "b l"]:
+    """Number of valid entries before each one."""
+    return np.cumsum(valid, axis=1) - valid
+
+
+def _compacted(rows: np.ndarray, valid: Bool[np.ndarray, "b l"]) -> np.ndarray:
+    """Valid rows of every sample first, so that the running count finds them."""
+    order = np.argsort(~valid, axis=1, kind="stable")
+    return np.take_along_axis(rows, order[..., None], axis=1)
+
+
+def _inputs(index: int, spec: ModalitySpec, entry: Mapping) -> dict[str, np.ndarray]:
+    valid = ~entry["input_mask"]
+    dense = spec.kind in ("sequence", "embedding")
+    ids = entry["tensor"].reshape(valid.shape) if spec.is_token else np.zeros(valid.shape)
+    return {
+        "modality": np.full(valid.shape, index),
+        "position": _running_count(valid) if dense else _own_index(valid),
+        "id": ids,
+        "valid": valid,
+    }
+
+
+def _targets(index: int, spec: ModalitySpec, entry: Mapping) -> dict[str, np.ndarray]:
+    valid, attention = ~entry["target_mask"], entry["decoder_attention_mask"]
+    ids = entry["tensor"].reshape(valid.shape)
+    if spec.kind != "sequence":
+        previous, position = np.zeros_like(ids), _own_index(valid)
+    else:  # teacher forcing: each slot takes a token and predicts the next one of the same run
+        valid = valid[:, 1:] & valid[:, :-1]
+        previous, ids, attention = ids[:, :-1], ids[:, 1:], attention[:, :-1]
+        position = _running_count(valid)
+    return {
+        "modality": np.full(valid.shape, index),
+        "position": position,
+        "input_id": previous,
+        "id": ids,
+        "valid": valid,
+        "order": attention,
+    }
+
+
+def _own_index(valid: Bool[np.ndarray, "b l"]) -> Int[np.ndarray, "b l"]:
+    return np.broadcast_to(np.arange(valid.shape[1]), valid.shape)
+
+
+def _first_valid(parts: Sequence[Mapping], num_slots: int) -> dict[str, np.ndarray]:
+    """Concatenate, move valid tokens to the front in their order, keep the first slots."""
+    whole = {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}
+    order = np.argsort(~whole["valid"], axis=1, kind="stable")[:, :num_slots]
+    chosen = {key: np.take_along_axis(array, order, axis=1) for key, array in whole.items()}
+    valid = chosen.pop("valid")
+    return {key: np.where(valid, array, 0).astype(np.int32) for key, array in chosen.items()} | {
+        "valid": valid
+    }

@@ -1,0 +1,77 @@
+"""Everything the published forward and backward pass can be compared by, under its own names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from fourm_jax.convert import fourm as fourm_checkpoint
+from fourm_jax.models.fourm import FourM
+from fourm_jax.ops import losses
+from fourm_jax.ops.tokens import TokenBatch
+
+
+def forward(model: FourM, params: Mapping[str, Any], tokens: TokenBatch) -> dict[str, Array]:
+    """Hidden states [b, slots, d] and, per output, logits of *all* target slots.
+
+    Keys: encoder_tokens, encoder_emb (registers first), encoder_out, context, decoder_tokens,
+    decoder_emb, decoder_out, logits/<modality>. Slots that are not valid mean nothing.
+    """
+
+    def run(module: FourM, tokens: TokenBatch) -> dict[str, Array]:
+        content, where = module.embed_inputs(tokens)
+        encoded = module.encode(tokens)
+        target_content, target_where = module.embed_targets(tokens.targets)
+        decoded = module.decode(encoded, tokens.targets)
+        logits = {f"logits/{name}": module.logits(decoded, name) for name in module.outputs}
+        if module.num_registers:
+            count = module.num_registers
+            registers = jnp.broadcast_to(module.registers, (len(content), count, module.dim))
+            content = jnp.concatenate([registers, content], axis=1)
+            where = jnp.pad(where, ((0, 0), (count, 0), (0, 0)))
+        return {
+            "encoder_tokens": content,
+            "encoder_emb": where,
+            "encoder_out": encoded.hidden,
+            "context": encoded.context,
+            "decoder_tokens": target_content,
+            "decoder_emb": target_where,
+            "decoder_out": decoded,
+            **logits,
+        }
+
+    return model.apply({"params": params}, tokens, method=run)
+
+
+def losses_and_gradients(
+    model: FourM, params: Mapping[str, Any], tokens: TokenBatch
+) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """Return (losses, gradients) in the published normalisation (spec 01-model §1.5).
+
+    Losses: "loss_mod" (sum of the modality means over *all* target modalities), "loss_token"
+    (tokens weighted by their vocabulary size) and the mean of each modality, "loss_mod/<name>".
+    Gradients: {"mod": {published parameter name: array}, "token": {…}}.
+    """
+
+    def weighted(params, tokens, weights):
+        loss = model.apply({"params": params}, tokens, method="token_losses").loss
+        where = (loss, tokens.targets.modality, tokens.targets.valid, len(model.modalities))
+        sums, counts = losses.modality_losses(*where)
+        means = sums / jnp.maximum(counts, 1)
+        values = {
+            "loss_mod": losses.mod_loss(*where, divisor=len(model.outputs)),
+            "loss_token": losses.token_loss(*where, weights=[s.vocab_size for s in specs]),
+            **{f"loss_mod/{specs[i].name}": means[i] for i in outputs},
+        }
+        return weights[0] * values["loss_mod"] + weights[1] * values["loss_token"], values
+
+    specs = model.modalities
+    outputs = [i for i, spec in enumerate(specs) if spec.name in model.outputs]
+    step = jax.jit(jax.grad(weighted, has_aux=True))
+    gradients, values = {}, {}
+    for kind, weights in {"mod": (1.0, 0.0), "token": (0.0, 1.0)}.items():
+        gradient, values = step(params, tokens, jnp.array(weights))
+        gradients[kind] = dict(fourm_checkpoint.published_tensors(model, gradient))
+    return values, gradients

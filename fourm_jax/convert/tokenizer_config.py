@@ -1,0 +1,136 @@
+"""Constructor arguments of published tokenizers <-> arguments of our families (spec 02 §2.4)."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fourm_jax.convert import divae_config
+from fourm_jax.tokenizers.signal import Signal
+
+# Width, depth and heads of the published ViT presets; `vit_{s,b,l}_{enc,dec}`.
+VIT_SIZES = {"s": (512, 8, 8), "b": (768, 12, 12), "l": (1024, 24, 16)}
+PRESETS: Mapping[str, Mapping[str, int]] = {
+    f"vit_{size}_{side}": {"dim": dim, "depth": depth, "num_heads": heads}
+    for size, (dim, depth, heads) in VIT_SIZES.items()
+    for side in ("enc", "dec")
+}
+MLP_NAME = re.compile(r"(BottleneckMLP|MLP)/B_(\d+)-Wi_(\d+)(?:-(\d+))?")
+DEFAULTS = {
+    "n_labels": None, "patch_proj": True, "post_mlp": False, "out_conv": False, "num_codebooks": 1,
+    "norm_codes": True, "norm_latents": False, "ema_decay": 0.99, "commitment_weight": 1.0,
+    "code_replacement_policy": "batch_random", "kmeans_init": False, "image_size": 224,
+    "patch_size": 16, "quant_type": "lucid",
+}  # fmt: skip
+REQUIRED = ("n_channels", "enc_type", "dec_type", "codebook_size", "latent_dim")
+
+
+def arguments_of(
+    config: Mapping[str, Any],
+    *,
+    presets: Mapping[str, Mapping[str, int]] | None = None,
+    signal: Signal | None = None,
+    compat: Literal["", "ml-4m"] = "",
+) -> tuple[str, dict[str, Any]]:
+    """Return (family, arguments of its `build`) of a published VQVAE or DiVAE config.
+
+    Args:
+      config: constructor arguments, as in config.json or the safetensors header.
+      presets: further `enc_type` / `dec_type` names -> dim, depth, num_heads.
+      signal: raw signal; default: float arrays as the published model takes them, which is after
+        the normalisation of its data pipeline (class ids for semseg).
+      compat: "ml-4m" lets a DiVAE sample as published, see `divae_config.arguments_of`.
+
+    Raises:
+      ValueError: a required key is missing, or a backbone or quantizer is not known.
+    """
+    for key in REQUIRED:
+        if config.get(key) is None:
+            raise ValueError(f"tokenizer config without {key!r}; it needs {REQUIRED}")
+    config = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
+    signal = signal or _published_signal(config)
+    common = {
+        "signal": signal,
+        "num_codes": config["codebook_size"],
+        "latent_dim": config["latent_dim"],
+        "loss": "cross_entropy" if config["n_labels"] else "mse",
+    }
+    encoder, decoder = config["enc_type"], config["dec_type"]
+    if MLP_NAME.fullmatch(encoder) and MLP_NAME.fullmatch(decoder):
+        return "mlp", {**common, **_mlp_arguments(config)}
+    sizes = {**PRESETS, **(presets or {})}
+    diffusion = divae_config.is_diffusion(config)
+    for name in (encoder,) if diffusion else (encoder, decoder):
+        if name not in sizes:
+            raise ValueError(f"tokenizer backbone {name!r}, known: {sorted(sizes)}")
+    if config["quant_type"] != "lucid":
+        raise ValueError(f"quant_type {config['quant_type']!r} with a ViT, allowed: 'lucid'")
+    patch_size = config["patch_size"] if config["patch_proj"] else 1
+    common |= {
+        "image_size": config["image_size"] if patch_size > 1 else _grid_side(config),
+        "patch_size": patch_size,
+        "encoder": _vit_arguments(config, sizes[encoder]),
+        "quantizer": _ema_arguments(config),
+    }
+    if diffusion:
+        num_tokens = (config["image_size"] // config["patch_size"]) ** 2
+        return "divae", common | divae_config.arguments_of(
+            config, num_tokens=num_tokens, presets=presets, compat=compat
+        )
+    return "vqvae", common | {
+        "decoder": {**_vit_arguments(config, sizes[decoder]), "out_conv": config["out_conv"]},
+        "class_dim": config["n_channels"],
+    }
+
+
+def _vit_arguments(config: Mapping[str, Any], preset: Mapping[str, int]) -> dict[str, Any]:
+    fields = ("dim", "depth", "num_heads")
+    return {**{key: _preset(preset)[key] for key in fields}, "post_mlp": config["post_mlp"]}
+
+
+def _published_signal(config: Mapping[str, Any]) -> Signal:
+    if config["n_labels"]:
+        return Signal(axes="hw", dtype="int32", kind="classes", num_classes=config["n_labels"])
+    return Signal(axes="hwc", num_channels=config["n_channels"])
+
+
+def _grid_side(config: Mapping[str, Any]) -> int:
+    """Feature maps: the published `image_size` is that of the image behind the features."""
+    return config["image_size"] // config["patch_size"]
+
+
+def _preset(sizes: Mapping[str, Any]) -> dict[str, int]:
+    """Accept our names and the published ones (`dim_tokens`)."""
+    return {"dim": sizes["dim_tokens"], **sizes} if "dim_tokens" in sizes else dict(sizes)
+
+
+def _ema_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "num_heads": config["num_codebooks"],
+        "metric": "cosine" if config["norm_codes"] else "euclidean",
+        "normalize_latents": config["norm_latents"],
+        "decay": config["ema_decay"],
+        "commitment_weight": config["commitment_weight"],
+        "dead_code_policy": config["code_replacement_policy"],
+        "kmeans_start": config["kmeans_init"],
+        "compat": "ml-4m",
+    }
+
+
+def _mlp_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    if config["quant_type"] not in ("memcodes", "lucid"):
+        raise ValueError(f"quant_type {config['quant_type']!r}, allowed: 'lucid', 'memcodes'")
+    memcodes = config["quant_type"] == "memcodes"
+    return {
+        "encoder": _mlp_backbone(config["enc_type"]),
+        "decoder": _mlp_backbone(config["dec_type"]),
+        "quantizer_type": "memcodes" if memcodes else "ema",
+        "quantizer": {"num_heads": config["num_codebooks"]} if memcodes else _ema_arguments(config),
+    }
+
+
+def _mlp_backbone(name: str) -> dict[str, Any]:
+    kind, depth, width, expansion = MLP_NAME.fullmatch(name).groups()
+    if kind == "MLP":  # B_n counts its linear layers, the last one included
+        return {"kind": "linear", "dim": int(width), "depth": int(depth) - 1}
+    backbone = {"kind": "bottleneck", "dim": int(width), "depth": int(depth)}
+    return {**backbone, "expansion": int(expansion)} if expansion else backbone

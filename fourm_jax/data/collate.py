@@ -1,0 +1,214 @@
+"""Records of one batch -> padded arrays per modality: the Batch contract (architecture §5)."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Bool, Int, Integer, UInt8
+from PIL import Image
+
+from fourm_jax.modalities.spec import ModalitySpec
+
+Batch = dict[str, Any]
+CHUNK_SUFFIX = ".chunk"  # field "<field>.chunk" of a record: which chunk each token belongs to
+
+
+class RowError(ValueError):
+    """A value that breaks the contract: row of the batch and what is wrong with it."""
+
+    def __init__(self, row: int, message: str):
+        super().__init__(message)
+        self.row = row
+
+
+def collate(
+    rows: Sequence[Mapping[str, Any]],
+    fields: Sequence[Mapping[str, str]],
+    mixtures: Sequence[int],
+    specs: Sequence[ModalitySpec],
+) -> Batch:
+    """Pad and stack the records of one batch.
+
+    Args:
+      rows: records.
+      fields: {modality: record field} of each row; a modality that is not listed, or whose field a
+        record lacks, is absent (zeros with present False or length 0).
+      mixtures: masking mixture of each row.
+      specs: modalities of the run; fields of other modalities are never looked at.
+
+    Returns:
+      {modality: {"ids" uint16 or int32, "present" | "length", "chunk" | "pixels" uint8 |
+      "embeddings" bfloat16}, "mixture": int32 [b]}.
+
+    Raises:
+      RowError: wrong size, rank or dtype, an id outside the vocabulary, an unreadable picture.
+    """
+    batch: Batch = {"mixture": np.asarray(mixtures, np.int32)}
+    for spec in specs:
+        names = [row_fields.get(spec.name) for row_fields in fields]
+        values = [None if n is None else r.get(n) for r, n in zip(rows, names, strict=True)]
+        for row, value in enumerate(values):
+            if value is not None and not isinstance(value, np.ndarray):
+                kind = type(value).__name__
+                raise RowError(row, f"{spec.name!r} is a {kind}, expected an array (tokenized?)")
+        entry = _COLLATE[spec.kind](spec, values)
+        if spec.kind == "sequence" and spec.chunked:
+            entry["chunk"] = _chunks(spec, rows, names, entry["length"])
+        batch[spec.name] = entry
+    return batch
+
+
+def id_dtype(vocab_size: int) -> np.dtype:
+    """Narrowest dtype in which ids of a vocabulary travel; device code casts to int32."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.int32)
+
+
+def picture_shape(spec: ModalitySpec) -> tuple[int, int, int]:
+    """Height, width and channels of the pictures of a pixels modality."""
+    return spec.grid[0] * spec.patch_size, spec.grid[1] * spec.patch_size, spec.num_channels
+
+
+def _collate_grid(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:
+    codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
+    ids = np.zeros((len(values), spec.max_tokens, *codes), id_dtype(spec.vocab_size))
+    present = np.zeros(len(values), bool)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if value.size != spec.num_tokens:
+            raise RowError(
+                row, f"{spec.name!r} has shape {value.shape}, expected {ids.shape[1:]} ids"
+            )
+        _check_ids(spec, row, value)
+        ids[row] = value if value.shape == ids.shape[1:] else value.reshape(ids.shape[1:])
+        present[row] = True
+    _check_vocabulary(spec, ids)
+    return {"ids": ids, "present": present}
+
+
+def _collate_sequence(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:
+    longest = spec.max_tokens
+    ids = np.zeros((len(values), longest), id_dtype(spec.vocab_size))
+    length = np.zeros(len(values), np.int32)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if value.ndim != 1:
+            raise RowError(row, f"{spec.name!r} has shape {value.shape}, expected a list of ids")
+        _check_ids(spec, row, value)
+        count = min(len(value), longest)  # a cut may lose [EOS], as in the published system
+        ids[row, :count] = value[:count]
+        length[row] = count
+    _check_vocabulary(spec, ids)
+    chunk = np.broadcast_to(np.arange(longest, dtype=np.int32), ids.shape)
+    return {"ids": ids, "length": length, "chunk": chunk}
+
+
+def _chunks(
+    spec: ModalitySpec, rows: Sequence[Mapping], names: Sequence[str | None], length: np.ndarray
+) -> Int[np.ndarray, "b l"]:
+    """Chunk of each token; cuts `length` to whole chunks. Padding is its own chunk."""
+    chunk = np.tile(np.arange(spec.max_tokens, dtype=np.int32), (len(rows), 1))
+    for row, (record, name) in enumerate(zip(rows, names, strict=True)):
+        if not length[row]:
+            continue
+        value, stored = record.get(name + CHUNK_SUFFIX), len(record[name])
+        if value is None or value.shape != (stored,):
+            found = "nothing" if value is None else f"shape {value.shape}"
+            raise RowError(
+                row,
+                f"chunked {spec.name!r} has {stored} ids and needs a field "
+                f"{name + CHUNK_SUFFIX!r} of shape ({stored},), found {found}",
+            )
+        count = int(length[row])
+        if count < stored:  # whole trailing chunks go (spec page 05, sequences)
+            count = int(np.searchsorted(value, value[count]))
+            length[row] = count
+        chunk[row, :count] = value[:count]
+    return chunk
+
+
+def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:
+    shape = picture_shape(spec)
+    pixels = np.zeros((len(values), *shape), np.uint8)
+    present = np.zeros(len(values), bool)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if value.dtype != np.uint8:
+            raise RowError(row, f"{spec.name!r} has dtype {value.dtype}, expected uint8")
+        if value.ndim == 1:
+            value = _decode_picture(spec, row, value, shape)
+        if value.shape != shape:
+            raise RowError(row, f"{spec.name!r} has shape {value.shape}, expected {shape}")
+        pixels[row] = value
+        present[row] = True
+    return {"pixels": pixels, "present": present}
+
+
+def _decode_picture(
+    spec: ModalitySpec, row: int, data: UInt8[np.ndarray, "n"], shape: tuple[int, int, int]
+) -> UInt8[np.ndarray, "h w c"]:
+    """Decode the bytes of a PNG or JPEG file; its size is checked before its pixels are."""
+    try:
+        with Image.open(io.BytesIO(data.tobytes()), formats=("PNG", "JPEG")) as image:
+            if image.size != (shape[1], shape[0]):
+                raise RowError(
+                    row, f"{spec.name!r} is a picture of {image.size}, expected {shape[1::-1]}"
+                )
+            picture = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RowError(row, f"{spec.name!r} is not a readable picture: {error}") from error
+    return picture.reshape(shape)
+
+
+def _collate_embedding(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:
+    shape = (len(values), spec.max_tokens, spec.embedding_dim)
+    embeddings = np.zeros(shape, ml_dtypes.bfloat16)
+    length = np.zeros(len(values), np.int32)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if value.ndim != 2 or value.shape[1] != spec.embedding_dim:
+            raise RowError(
+                row, f"{spec.name!r} has shape {value.shape}, expected (n, {spec.embedding_dim})"
+            )
+        count = min(len(value), spec.max_tokens)
+        embeddings[row, :count] = value[:count]
+        length[row] = count
+    return {"embeddings": embeddings, "length": length}
+
+
+def _check_ids(spec: ModalitySpec, row: int, value: np.ndarray) -> None:
+    """Check what a cast to the travelling dtype could hide; unsigned narrow ids need nothing."""
+    kind, itemsize = value.dtype.kind, value.dtype.itemsize
+    if kind == "u" and itemsize <= 2:
+        return
+    if kind not in "iu":
+        raise RowError(row, f"{spec.name!r} has dtype {value.dtype}, expected integer ids")
+    wrong = value[(value < 0) | (value >= spec.vocab_size)]
+    if wrong.size:
+        raise RowError(row, _outside(spec, wrong.flat[0]))
+
+
+def _check_vocabulary(spec: ModalitySpec, ids: Integer[np.ndarray, "b ..."]) -> None:
+    """One comparison per batch; only a bad batch pays for finding the row."""
+    if ids.size and ids.max() >= spec.vocab_size:
+        wrong: Bool[np.ndarray, "b n"] = (ids >= spec.vocab_size).reshape(len(ids), -1)
+        row = int(wrong.any(1).argmax())
+        raise RowError(row, _outside(spec, ids.reshape(len(ids), -1)[row][wrong[row]][0]))
+
+
+def _outside(spec: ModalitySpec, value: int) -> str:
+    return f"{spec.name!r} has id {int(value)}, allowed: 0..{spec.vocab_size - 1}"
+
+
+_COLLATE: Mapping[str, Callable[[ModalitySpec, Sequence], dict[str, np.ndarray]]] = {
+    "grid": _collate_grid,
+    "global": _collate_grid,
+    "sequence": _collate_sequence,
+    "pixels": _collate_pixels,
+    "embedding": _collate_embedding,
+}

@@ -1,0 +1,109 @@
+"""Crop, resize, flip and normalise arrays that are pictures, of any dtype, on the host."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+from PIL import Image
+
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def crop(
+    image: Shaped[np.ndarray, "h w *c"], top: int, left: int, height: int, width: int
+) -> Shaped[np.ndarray, "height width *c"]:
+    """Cut a rectangle out; what lies outside the picture is 0."""
+    inside = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+    before = min(max(-top, 0), height), min(max(-left, 0), width)
+    after = height - before[0] - inside.shape[0], width - before[1] - inside.shape[1]
+    if not any((*before, *after)):
+        return inside
+    channels = [(0, 0)] * (image.ndim - 2)
+    return np.pad(inside, [(before[0], after[0]), (before[1], after[1]), *channels])
+
+
+def resize(
+    image: Shaped[np.ndarray, "h w *c"], size: tuple[int, int], resample: str
+) -> Shaped[np.ndarray, "height width *c"]:
+    """Resize to (height, width), same dtype; Pillow's arithmetic.
+
+    Args:
+      image: any dtype for "nearest"; uint8 (1, 3 or 4 channels), uint16 [h, w] or float32 for the
+        others. Floats stay within their own range, although bicubic filters overshoot.
+      size: (height, width). (The published call passes this order to Pillow, which reads
+        (width, height): right only for squares.)
+      resample: "nearest", or "bilinear" or "bicubic" with antialiasing.
+
+    Raises:
+      ValueError: unknown resample, or a dtype that cannot be interpolated.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    if resample == "nearest":
+        rows, columns = (
+            ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
+            for old, new in zip(image.shape[:2], size, strict=True)
+        )
+        return image[rows[:, None], columns]
+    if resample not in RESAMPLING:
+        raise ValueError(f"resample {resample!r}, allowed: {['nearest', *RESAMPLING]}")
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ValueError(
+            f"image of dtype {image.dtype} with resample {resample!r}; allowed: uint8, uint16, "
+            f"float32, or resample nearest"
+        )
+    if image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] in (3, 4)):
+        return _resize_plane(image, size, resample)
+    channels = [_resize_plane(channel, size, resample) for channel in np.moveaxis(image, 2, 0)]
+    return np.stack(channels, axis=-1)
+
+
+def _resize_plane(image: np.ndarray, size: tuple[int, int], resample: str) -> np.ndarray:
+    """What Pillow holds as one picture."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    resized = np.asarray(picture.resize((size[1], size[0]), RESAMPLING[resample]))
+    if image.dtype == np.float32:
+        resized = np.clip(resized, image.min(), image.max())
+    return resized.astype(image.dtype, copy=False)
+
+
+def crop_resize(
+    image: Shaped[np.ndarray, "h w *c"],
+    rectangle: Sequence[int],
+    size: tuple[int, int],
+    resample: str,
+    flip: bool = False,
+) -> Shaped[np.ndarray, "height width *c"]:
+    """Cut (top, left, height, width) out, resize to `size` = (height, width), mirror if `flip`."""
+    image = resize(crop(image, *(int(value) for value in rectangle)), size, resample)
+    return image[:, ::-1] if flip else image
+
+
+def normalize(
+    image: UInt8[np.ndarray, "h w c"],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Float[np.ndarray, "h w c"]:
+    """Float32 of uint8 pixels: (image / 255 - mean) / std; mean = std = 0.5 gives [-1, 1]."""
+    scaled = image.astype(np.float32) / np.float32(255)
+    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
+def standardize_depth(
+    depth: Float[np.ndarray, "*shape"], trim: float = 0.1, eps: float = 1e-6
+) -> Float[np.ndarray, "*shape"]:
+    """Robust standardisation of one picture: mean and variance without the lowest and highest
+    `trim` share of the pixels (spec page 03, depth)."""
+    ordered = np.sort(depth, axis=None)
+    trimmed = ordered[int(trim * ordered.size) : int((1 - trim) * ordered.size)]
+    return (depth - trimmed.mean()) / np.sqrt(trimmed.var(ddof=1) + eps)
+
+
+def shift_classes(labels: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
+    """Class ids int64 of a stored label map: 255 (void) becomes 0, class c becomes c + 1."""
+    return (labels.astype(np.int64) + 1) % 256

@@ -1,0 +1,147 @@
+"""Write a split as ArrayRecord shards: atomic, resumable, the same files for any process count.
+
+Each finished shard has a receipt (`<shard>.json`) beside it until the manifest replaces them all.
+A file without ".tmp" in its name is therefore complete, whenever a process is killed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_module
+from etils import epath
+
+from fourm_jax.data import records, shards
+from fourm_jax.utils import io
+
+# One record per chunk (random access); light compression saves 20-70 % for 8 µs a record.
+OPTIONS = "group_size:1,zstd:1"
+
+
+def write_split(
+    directory: epath.PathLike,
+    split: str,
+    recipe: Mapping[str, Any],
+    num_shards: int,
+    make_records: Callable[[int], Iterable[records.Record]],
+    *,
+    extra_fields: Mapping[str, Mapping] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> None:
+    """Write the shards of one split that are not there yet, then the manifest once all are.
+
+    Process p of P writes shards p, p + P, …; what a shard holds depends on its index only, so any
+    number of processes, killed and started again at will, ends with the same files.
+
+    Args:
+      recipe: how the records are made (JSON values); decides whether the folder can be continued.
+      make_records: shard index -> its records, in order; at least one.
+      extra_fields: {field: {key: value}} for the schema, beside dtype and shape.
+
+    Raises:
+      ValueError: the folder holds a split of this name made by another recipe (nothing is
+        overwritten), or a record that cannot be stored (names file and record).
+    """
+    directory = epath.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    recipe = json.loads(json.dumps({**recipe, "num_shards": num_shards}))
+    if shards.manifest_path(directory, split).exists():
+        _check_recipe(directory, split, recipe, shards.read_manifest(directory, split).recipe)
+        return
+    paths = [shards.shard_path(directory, split, i, num_shards) for i in range(num_shards)]
+    for receipt in _read_receipts(sorted(directory.glob(f"{split}-*-of-*.json"))):
+        _check_recipe(directory, split, recipe, receipt["recipe"])
+    for index in range(process_index, num_shards, process_count):
+        if not _receipt(paths[index]).exists():
+            _write_shard(paths[index], recipe, make_records(index), extra_fields or {})
+    _finish(directory, split, recipe, paths)
+
+
+def _write_shard(
+    path: epath.Path, recipe: Mapping, stream: Iterable[records.Record], extra_fields: Mapping
+) -> None:
+    temporary = path.parent / f"{path.name}.{os.getpid()}.tmp"
+    writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), OPTIONS)
+    fields, count = {}, 0
+    try:
+        for record in stream:
+            try:
+                writer.write(records.encode(record))
+            except ValueError as error:
+                raise ValueError(f"{path}, record {count}: {error}") from error
+            for name in record.keys() - fields.keys():
+                fields[name] = {**_describe(record[name]), **extra_fields.get(name, {})}
+            count += 1
+        if not count:
+            raise ValueError(f"{path}: no record to write, a shard needs at least one")
+    except BaseException:
+        writer.close()
+        temporary.unlink()
+        raise
+    writer.close()
+    with temporary.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    shard = {
+        "file": path.name,
+        "num_records": count,
+        "bytes": temporary.stat().length,
+        "sha256": digest,
+    }
+    temporary.replace(path)
+    io.write_json(_receipt(path), {"recipe": recipe, "fields": fields, "shard": shard})
+
+
+def _describe(value: Any) -> dict[str, Any]:
+    if isinstance(value, np.ndarray):
+        return {"dtype": value.dtype.name, "shape": list(value.shape)}
+    return {"dtype": "json"}
+
+
+def _receipt(path: epath.Path) -> epath.Path:
+    return path.with_suffix(".json")
+
+
+def _read_receipts(paths: Iterable[epath.Path]) -> list[dict]:
+    contents = []
+    for path in paths:
+        try:
+            contents.append(io.read_json(path))
+        except FileNotFoundError:  # not written yet, or another process has just finished the split
+            continue
+    return contents
+
+
+def _check_recipe(directory: epath.Path, split: str, wanted: Mapping, found: Mapping) -> None:
+    keys = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+    if keys:
+        changes = "; ".join(f"{k}: found {found.get(k)!r}, asked {wanted.get(k)!r}" for k in keys)
+        raise ValueError(
+            f"{directory} holds another {split!r} split ({changes}). Nothing was overwritten: "
+            "choose another folder or delete this one"
+        )
+
+
+def _finish(directory: epath.Path, split: str, recipe: Mapping, paths: list[epath.Path]) -> None:
+    receipts = [_receipt(path) for path in paths]
+    contents = _read_receipts(receipts)
+    if len(contents) < len(paths):
+        return  # other processes are still writing
+    fields: dict[str, Any] = {}
+    for content in reversed(contents):  # the first shard's description of a field wins
+        fields.update(content["fields"])
+    io.write_json(
+        shards.manifest_path(directory, split),
+        {
+            "version": shards.VERSION,
+            "recipe": recipe,
+            "fields": dict(sorted(fields.items())),
+            "shards": [content["shard"] for content in contents],
+        },
+    )
+    # All shards are there: what is left are receipts and the beginnings that killed writers left.
+    for path in (*receipts, *directory.glob(f"{split}-*-of-*.tmp")):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""Where records come from: sources found by module name, and the data sets made of them."""
+
+import dataclasses
+import importlib
+import inspect
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fourm_jax.data import collate
+from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
+
+
+class Source(Protocol):
+    """Random access to records; may also offer `fields` (schema) and `where(i)` (for messages)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One data set of a mixture.
+
+    Attributes:
+      name: for messages; also names its random stream, so adding a data set reshuffles no other.
+      source: random access to its records.
+      fields: {modality: record field}; modalities not listed are absent from this data set.
+      weight: share of the samples, relative to the other data sets; positive.
+      index: which masking mixture its samples follow.
+    """
+
+    name: str
+    source: Source
+    fields: Mapping[str, str]
+    weight: float = 1.0
+    index: int = 0
+
+
+def get_source(name: str):
+    """Return the module `fourm_jax.data.<name>`, which offers `make_source(split, **arguments)`.
+
+    Raises:
+      ValueError: no such module (lists all that offer a source).
+    """
+    folder = pathlib.Path(__file__).parent
+    allowed = [p.stem for p in folder.glob("*.py") if "\ndef make_source(" in p.read_text()]
+    if name not in allowed:
+        raise ValueError(registry.unknown_value("data source", name, allowed))
+    return importlib.import_module(f"fourm_jax.data.{name}")
+
+
+def open_source(name: str, split: str, arguments: Mapping[str, Any]) -> Source:
+    """Open a source by name.
+
+    Raises:
+      ValueError: an unknown source, an argument that it does not take or one that is missing.
+    """
+    module = get_source(name)
+    signature = inspect.signature(module.make_source)
+    allowed = [key for key in signature.parameters if key != "split"]
+    for key in arguments:
+        if key not in allowed:
+            raise ValueError(registry.unknown_value(f"argument of source {name!r}", key, allowed))
+    try:
+        signature.bind(split, **arguments)
+    except TypeError as error:
+        raise ValueError(f"source {name!r}: {error}; it takes {allowed}") from error
+    return module.make_source(split, **arguments)
+
+
+def make_datasets(configs: Sequence[Mapping[str, Any]], split: str) -> tuple[Dataset, ...]:
+    """Open every data set of a config.
+
+    Args:
+      configs: each {"name", "source", "arguments", "fields", "weight", …}; position in the list is
+        the index of its masking mixture.
+
+    Raises:
+      ValueError: unknown source or argument, names that repeat, or what the source refuses.
+    """
+    names = [config["name"] for config in configs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"data set names must differ, got {names}")
+    return tuple(
+        Dataset(
+            name=config["name"],
+            source=open_source(config["source"], split, config["arguments"]),
+            fields=dict(config["fields"]),
+            weight=config["weight"],
+            index=index,
+        )
+        for index, config in enumerate(configs)
+    )
+
+
+def check(datasets: Sequence[Dataset], specs: Sequence[ModalitySpec]) -> None:
+    """Check, before anything is read, that the data sets can feed these modalities.
+
+    Raises:
+      ValueError: a modality that no data set has, a field that the records lack, tokens of a
+        larger vocabulary or of another size than the modality's.
+    """
+    for spec in specs:
+        holders = [dataset for dataset in datasets if spec.name in dataset.fields]
+        if not holders:
+            known = {name for dataset in datasets for name in dataset.fields}
+            raise ValueError(registry.unknown_value("modality in the data", spec.name, known))
+        for dataset in holders:
+            schema = getattr(dataset.source, "fields", None)
+            if schema is not None:
+                _check_field(dataset, spec, schema)
+
+
+def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapping]) -> None:
+    name = dataset.fields[spec.name]
+    what = f"data set {dataset.name!r}, modality {spec.name!r}"
+    if name not in schema:
+        raise ValueError(f"{what}: " + registry.unknown_value("record field", name, schema))
+    field = schema[name]
+    if field.get("vocab_size", 0) > spec.vocab_size:
+        raise ValueError(
+            f"{what}: tokens of a vocabulary of {field['vocab_size']} ids, the modality has "
+            f"{spec.vocab_size}; set its vocab_size or tokenize with another tokenizer"
+        )
+    shape = tuple(field.get("shape", ()))
+    if spec.kind in ("grid", "global") and math.prod(shape) != spec.num_tokens:
+        raise ValueError(
+            f"{what}: {math.prod(shape)} tokens per record, the modality has {spec.num_tokens} "
+            f"(grid {spec.grid}, {spec.codes_per_position} codes per position)"
+        )
+    if spec.kind == "pixels" and len(shape) == 3 and shape != collate.picture_shape(spec):
+        raise ValueError(
+            f"{what}: pictures of {shape}, the modality takes {collate.picture_shape(spec)}"
+        )
+
+
+def read_records(source: Source, indices: Sequence[int]) -> list[Mapping[str, Any]]:
+    """Read several records; at once where the source can (`records(indices)`, fields batched)."""
+    if not hasattr(source, "records"):
+        return [source[index] for index in indices]
+    if not len(indices):
+        return []
+    fields = source.records(np.asarray(indices))
+    return [{name: values[row] for name, values in fields.items()} for row in range(len(indices))]
+
+
+def where(dataset: Dataset, record: int) -> str:
+    """Name a record for messages: file and record where the source knows them."""
+    locate = getattr(dataset.source, "where", lambda index: f"record {index}")
+    return f"data set {dataset.name!r}, {locate(record)}"

@@ -1,0 +1,48 @@
+"""Whether a caption names the colours and shapes of a scene."""
+
+import collections
+import re
+from collections.abc import Iterable
+
+from fourm_jax.data import scene_layout
+
+Pair = tuple[str, str]
+
+_PAIR = re.compile(rf"\b({'|'.join(scene_layout.COLOURS)}) ({'|'.join(scene_layout.SHAPES)})\b")
+
+
+def colour_shape_pairs(text: str) -> set[Pair]:
+    """Find each colour word directly before a shape word.
+
+    >>> colour_shape_pairs("a large red sphere left of a small blue box")
+    {("red", "sphere"), ("blue", "box")}
+    """
+    return set(_PAIR.findall(" ".join(text.lower().split())))
+
+
+def named_colours(text: str) -> set[str]:
+    """Colours of all pairs in a caption."""
+    return {colour for colour, _ in colour_shape_pairs(text)}
+
+
+def names_a_correct_pair(predicted: str, truth: str) -> bool:
+    """Whether a predicted caption names at least one colour-shape pair of the true caption."""
+    return bool(colour_shape_pairs(predicted) & colour_shape_pairs(truth))
+
+
+def all_pairs_right(predicted: str, truth: str) -> bool:
+    """Whether a predicted caption names all true colour-shape pairs and no other."""
+    return colour_shape_pairs(predicted) == colour_shape_pairs(truth)
+
+
+def most_frequent_pair(captions: Iterable[str]) -> str:
+    """Constant predictor: the pair in most captions of a training set, as text ("red sphere").
+
+    Raises:
+      ValueError: if no caption names a pair.
+    """
+    counts = collections.Counter(pair for text in captions for pair in colour_shape_pairs(text))
+    if not counts:
+        raise ValueError("no caption with a colour and a shape, e.g. 'a red sphere'")
+    best = max(counts.items(), key=lambda item: (item[1], item[0]))[0]
+    return " ".join(best)

@@ -1,0 +1,94 @@
+"""Picture metrics: squared error, PSNR, and whether a picture shows the colours that were asked."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from fourm_jax.data import scene_layout
+
+# A pixel has a named colour if it is saturated, not black, and within these degrees of its hue.
+MIN_SATURATION, MIN_VALUE, MAX_HUE_DISTANCE = 0.4, 0.12, 16.0
+MIN_SHARE = 0.01  # of the pixels, from which on a colour counts as shown
+
+
+def mse(predicted: UInt8[np.ndarray, "..."], truth: UInt8[np.ndarray, "..."]) -> float:
+    """Mean squared error of pictures on the scale 0..255."""
+    difference = np.asarray(predicted, np.float64) - np.asarray(truth, np.float64)
+    return float(np.mean(difference**2))
+
+
+def psnr(predicted: UInt8[np.ndarray, "n h w 3"], truth: UInt8[np.ndarray, "n h w 3"]) -> float:
+    """Peak signal-to-noise ratio in dB, 10 log10(255² / mse) of each picture, then the mean.
+
+    An exact picture counts as an error of one step in one of its values.
+    """
+    difference = np.asarray(predicted, np.float64) - np.asarray(truth, np.float64)
+    difference = np.broadcast_to(difference, np.asarray(truth).shape)
+    errors = np.mean(difference**2, axis=(1, 2, 3))
+    smallest = 1 / np.prod(difference.shape[1:])
+    return float(np.mean(10 * np.log10(255.0**2 / np.maximum(errors, smallest))))
+
+
+def colour_shares(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n colours"]:
+    """Share of the pixels of each picture that has the hue of each of `scene_layout.COLOURS`.
+
+    Ground and sky of the scenes are too pale to have one, and so is an average of scenes.
+    """
+    hue, saturated = _hue(np.asarray(pictures))
+    tones, _ = _hue(np.array(list(scene_layout.COLOURS.values()), np.uint8))
+    distance = np.abs((hue[..., None] - tones + 180) % 360 - 180)
+    nearest = np.argmin(distance, axis=-1)
+    saturated = saturated & (np.min(distance, axis=-1) <= MAX_HUE_DISTANCE)
+    return np.stack(
+        [np.mean(saturated & (nearest == index), axis=(1, 2)) for index in range(len(tones))],
+        axis=-1,
+    )
+
+
+def colour_f1(pictures: UInt8[np.ndarray, "n h w 3"], colours: Sequence[Iterable[str]]) -> float:
+    """F1 of the colours that pictures show against those asked for, counted over the set, 0..1.
+
+    Args:
+      pictures: one per entry of `colours`.
+      colours: names that each picture should show, and no others (evals.caption.named_colours).
+
+    Raises:
+      ValueError: a colour that is not in `scene_layout.COLOURS`, or another number of pictures.
+    """
+    names = tuple(scene_layout.COLOURS)
+    if len(pictures) != len(colours):
+        raise ValueError(f"{len(pictures)} pictures for {len(colours)} lists of colours")
+    wanted = np.zeros((len(pictures), len(names)), bool)
+    for row, asked in zip(wanted, colours, strict=True):
+        for colour in asked:
+            if colour not in names:
+                raise ValueError(f"colour {colour!r}, allowed: {names}")
+            row[names.index(colour)] = True
+    shown = colour_shares(pictures) >= MIN_SHARE
+    total = wanted.sum() + shown.sum()
+    return float(2 * np.sum(wanted & shown) / total) if total else 1.0
+
+
+def _hue(
+    colours: UInt8[np.ndarray, "... 3"],
+) -> tuple[Float[np.ndarray, "..."], Bool[np.ndarray, "..."]]:
+    """Hue in degrees (HSV), and whether the colour is strong enough to have one."""
+    red, green, blue = np.moveaxis(colours.astype(np.float32) / 255, -1, 0)
+    high, low = np.max(colours, axis=-1) / 255.0, np.min(colours, axis=-1) / 255.0
+    spread = np.where(high > low, high - low, 1.0)
+    sector = np.where(
+        high == low,
+        0.0,
+        np.where(
+            np.argmax(colours, axis=-1) == 0,
+            (green - blue) / spread,
+            np.where(
+                np.argmax(colours, axis=-1) == 1,
+                2 + (blue - red) / spread,
+                4 + (red - green) / spread,
+            ),
+        ),
+    )
+    strong = (high - low >= MIN_SATURATION * np.maximum(high, 1e-6)) & (high >= MIN_VALUE)
+    return (60 * sector) % 360, strong

@@ -1,0 +1,158 @@
+"""One self-contained HTML page: metrics, galleries, curves and timings, readable offline."""
+
+import base64
+import dataclasses
+import html
+import io
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fourm_jax.utils import io as file_io
+
+STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:78em;padding:0 1em;color:#1b1f24}
+h1{margin-bottom:.1em} h2{margin-top:2em;border-bottom:1px solid #d0d7de;padding-bottom:.2em}
+p.note{color:#57606a;max-width:60em} table{border-collapse:collapse;margin:.8em 0}
+th,td{padding:.25em .7em;text-align:left;vertical-align:top} th{font-weight:600}
+table.numbers td+td,table.numbers th+th{text-align:right;font-variant-numeric:tabular-nums}
+table.numbers tr:nth-child(even){background:#f6f8fa} .wide{overflow-x:auto}
+table.gallery td,table.gallery th{padding:3px 4px;font-size:12px}
+table.gallery td{max-width:11em} img.pixels{image-rendering:pixelated;display:block}
+.good{color:#1a7f37}.bad{color:#b35900}
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """A table of pictures and texts.
+
+    Attributes:
+      title, note: heading and one or two sentences on how to read it.
+      columns: headings, the first one over the row labels.
+      rows: per row a label and one cell per remaining column; a cell is a uint8 picture or a text.
+    """
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[np.ndarray | str]]]
+
+
+def png(picture: np.ndarray) -> str:
+    """Data URI of a uint8 picture [h, w, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def figure_uri(figure: Figure) -> str:
+    """Data URI of a matplotlib figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def number(value: float) -> str:
+    """Format a metric with three significant digits; "–" for what does not exist."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def gallery_html(gallery: Gallery, height: int = 96) -> str:
+    """HTML of one gallery; pictures are shown `height` CSS pixels high."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in gallery.columns)
+    body = []
+    for label, cells in gallery.rows:
+        shown = [
+            f"<td>{html.escape(cell)}</td>"
+            if isinstance(cell, str)
+            else f'<td><img class="pixels" height="{height}" src="{png(cell)}" alt=""></td>'
+            for cell in cells
+        ]
+        body.append(f"<tr><th>{html.escape(label)}</th>{''.join(shown)}</tr>")
+    return (
+        f"<h2>{html.escape(gallery.title)}</h2><p class=note>{html.escape(gallery.note)}</p>"
+        f"<div class=wide><table class=gallery><tr>{head}</tr>{''.join(body)}</table></div>"
+    )
+
+
+def tasks_html(tasks: Mapping[str, Mapping]) -> str:
+    """Table of tasks: each metric beside its tokenizer bound and its constant predictor."""
+    rows = []
+    for name, task in tasks.items():
+        higher = task["higher_is_better"]
+        better = (task["model"] > task["constant"]) == higher
+        mark = "<span class=good>yes</span>" if better else "<span class=bad>no</span>"
+        numbers = "".join(
+            f"<td>{number(task[key])}</td>" for key in ("model", "tokenizer_bound", "constant")
+        )
+        arrow = "↑" if higher else "↓"
+        rows.append(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(task['metric'])} {arrow}</td>"
+            f"{numbers}<td>{mark}</td><td>{task['n']}</td></tr>"
+        )
+    return (
+        "<h2>Out-of-the-box metrics on held-out data</h2>"
+        "<p class=note>No fine-tuning: the trunk predicts the tokens of the target from those of "
+        "the condition. Read each number against two lines: the tokenizer bound (truth → tokens → "
+        "decoded: the best that any trunk can reach with these tokenizers) and the constant "
+        "predictor (per-pixel mean or majority, most frequent caption pair of the training "
+        "set).</p><table class=numbers><tr><th>task</th><th>metric</th><th>model</th>"
+        "<th>tokenizer bound</th><th>constant</th><th>better than constant</th><th>n</th></tr>"
+        f"{''.join(rows)}</table>"
+    )
+
+
+def table_html(title: str, columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """Plain table of numbers and texts; floats are formatted by `number`."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td>{number(cell) if isinstance(cell, float) else html.escape(str(cell))}</td>"
+            for cell in row
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<h2>{html.escape(title)}</h2><table class=numbers><tr>{head}</tr>{body}</table>"
+
+
+def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str) -> Figure:
+    """Line plot of {name: (steps, values)}."""
+    figure = Figure(figsize=(9, 4.2))
+    axes = figure.subplots()
+    for name, (steps, values) in sorted(history.items()):
+        axes.plot(steps, values, label=name, linewidth=1.3)
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    if len(history) > 1:
+        axes.legend(fontsize=8, ncols=2, loc="upper right")
+    return figure
+
+
+def figure_html(title: str, note: str, figure: Figure) -> str:
+    """Heading, note and embedded figure."""
+    return (
+        f"<h2>{html.escape(title)}</h2><p class=note>{html.escape(note)}</p>"
+        f'<img src="{figure_uri(figure)}" alt="{html.escape(title)}">'
+    )
+
+
+def write(path: str | pathlib.Path, *, title: str, summary: str, parts: Sequence[str]) -> None:
+    """Write the page atomically; `parts` are HTML fragments made by the functions above."""
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
+        f"<h1>{html.escape(title)}</h1><p class=note>{html.escape(summary)}</p>"
+        f"{''.join(parts)}</html>"
+    )
+    file_io.write_text(path, page)

@@ -1,0 +1,197 @@
+"""The short way: raw conditions in, raw signals of any other modality out."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fourm_jax.generate import chain, decode, encode, schedule
+from fourm_jax.generate import state as states
+from fourm_jax.generate.decode import Decoded
+from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate.schedule import Step, Target
+from fourm_jax.modalities.registry import unknown_value
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.modalities.vocabulary import PUBLISHED
+from fourm_jax.models.fourm import FourM
+from fourm_jax.tokenizers.base import Loaded
+from fourm_jax.tokenizers.text import TextTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """Results by modality, targets in the order of decoding.
+
+    Attributes:
+      ids: int32 [b, l].
+      known: bool [b, l], which slots hold a token (sequences end before their width).
+      decoded: raw signals and typed texts, where the tokenizer is at hand.
+    """
+
+    ids: dict[str, np.ndarray]
+    known: dict[str, np.ndarray]
+    decoded: dict[str, Decoded]
+
+
+class Generator:
+    """A trunk with its tokenizers."""
+
+    def __init__(
+        self,
+        model: FourM,
+        params: Any,
+        tokenizers: Mapping[str, Loaded] | None = None,
+        text: TextTokenizer | None = None,
+    ):
+        """Put them together.
+
+        Args:
+          model, params: the trunk.
+          tokenizers: by `ModalitySpec.tokenizer`; what is missing is not decoded.
+          text: the tokenizer of all sequences.
+
+        Raises:
+          ValueError: a tokenizer whose vocabulary or grid is not the modality's.
+        """
+        self.model, self.params, self.text = model, params, text
+        self.tokenizers = dict(tokenizers or {})
+        self.vocabulary = text.vocabulary if text else PUBLISHED
+        for spec in model.modalities:
+            if spec.tokenizer in self.tokenizers and spec.is_token:
+                _check_tokenizer(spec, self.tokenizers[spec.tokenizer])
+
+    def spec(self, name: str) -> ModalitySpec:
+        """Spec of a modality of this model."""
+        return self.model.modalities[states.index_of(self.model.modalities, name)]
+
+    def start(self, conditions: Mapping[str, Any], targets: Iterable[str]) -> states.State:
+        """Encode conditions (see `encode.encode`) and lay out the targets.
+
+        Raises:
+          ValueError: a condition that the model does not read, a target that it does not predict,
+            or anything that `encode` refuses.
+        """
+        self._check_names(conditions, targets)
+        entries = {
+            name: encode.encode(self.spec(name), value, tokenizers=self.tokenizers, text=self.text)
+            for name, value in conditions.items()
+        }
+        return states.create(
+            entries, targets, specs=self.model.modalities, vocabulary=self.vocabulary
+        )
+
+    def generate(
+        self,
+        conditions: Mapping[str, Any],
+        targets: Sequence[str] | str = "all",
+        *,
+        plan: Sequence[Target] | Sequence[Step] | None = None,
+        num_steps: int = 8,
+        guidance: float = 1.0,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+    ) -> Generated:
+        """Generate every target from the conditions, one after the other.
+
+        Args:
+          conditions: by modality, see `encode.encode`; a target among them is completed.
+          targets: names, or "all" that the model predicts and that are not given.
+          plan: how; default: `default_plan` with `num_steps` and `guidance`.
+          sampling: default: nucleus of 0.8, as in the published demo.
+          seed: row i of the conditions draws from stream (seed, i), whatever the batch size.
+          batch_size: rows on the device at once.
+        """
+        if targets == "all":
+            targets = [name for name in self.model.outputs if name not in conditions]
+        self._check_names(conditions, targets)
+        targets = sorted(targets, key=lambda name: self.spec(name).decoding_order)
+        state = self.start(conditions, targets)
+        if plan is None:
+            plan = self.default_plan(state, targets, num_steps=num_steps, guidance=guidance)
+        steps = plan
+        if not all(isinstance(step, Step) for step in plan):
+            steps = schedule.build_chained_schedule(conditions, plan)
+        sampling = sampling or Sampling(top_p=0.8)
+        parts = []
+        for rows, block in _blocks(state, batch_size):
+            done = chain.run(
+                self.model, self.params, block, steps,
+                keys=chain.row_keys(seed, rows), sampling=sampling, vocabulary=self.vocabulary,
+            )  # fmt: skip
+            parts.append(
+                jax.device_get({name: (done.ids[name], done.known[name]) for name in targets})
+            )
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: state.batch_size], *parts)
+        return self._results({name: joined[name] for name in targets})
+
+    def default_plan(
+        self, state: states.State, targets: Iterable[str], *, num_steps: int, guidance: float
+    ) -> list[Target]:
+        """Grids by ROAR in `num_steps`, vectors in one pass, sequences token by token (spec 10)."""
+        plan = []
+        for name in targets:
+            spec, num_open = self.spec(name), int((~state.known[name]).sum(axis=1).max())
+            target = Target(name=name, scheme="autoregressive", temperature=0.3, guidance=guidance)
+            if spec.kind != "sequence":
+                steps = 1 if spec.kind == "global" else min(num_steps, num_open)
+                target = dataclasses.replace(
+                    target, scheme="roar", num_tokens=num_open, num_steps=steps, temperature=0.5
+                )
+            if spec.kind == "sequence" or num_open:
+                plan.append(target)
+        return plan
+
+    def predict(
+        self, conditions: Mapping[str, Any], target: str, *, batch_size: int = 64
+    ) -> np.ndarray:
+        """Probabilities [b, l, V] of a grid or global target in one pass (see `chain.predict`)."""
+        state = self.start({n: v for n, v in conditions.items() if n != target}, [target])
+        if self.spec(target).kind == "sequence":
+            raise ValueError(f"target {target!r} is a sequence, allowed: grid and global targets")
+        parts = [
+            np.asarray(chain.predict(self.model, self.params, block, target))
+            for _, block in _blocks(state, batch_size)
+        ]
+        return np.concatenate(parts)[: state.batch_size]
+
+    def _check_names(self, conditions: Iterable[str], targets: Iterable[str]) -> None:
+        for name in conditions:
+            if name not in self.model.inputs:
+                raise ValueError(unknown_value("condition", name, self.model.inputs))
+        for name in targets:
+            if name not in self.model.outputs:
+                raise ValueError(unknown_value("target", name, self.model.outputs))
+
+    def _results(self, tokens: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Generated:
+        decoded = {
+            name: decode.decode(
+                self.spec(name), ids, known, tokenizers=self.tokenizers, text=self.text
+            )
+            for name, (ids, known) in tokens.items()
+        }
+        return Generated(
+            ids={name: ids for name, (ids, _) in tokens.items()},
+            known={name: known for name, (_, known) in tokens.items()},
+            decoded={name: value for name, value in decoded.items() if value is not None},
+        )
+
+
+def _blocks(state: states.State, batch_size: int):
+    """Row numbers and states of equal size; the last one repeats its last row."""
+    size = min(batch_size, state.batch_size)
+    for start in range(0, state.batch_size, size):
+        rows = np.arange(start, start + size)
+        taken = np.minimum(rows, state.batch_size - 1)
+        yield rows, jax.tree.map(lambda leaf, taken=taken: leaf[taken], state)
+
+
+def _check_tokenizer(spec: ModalitySpec, tokenizer: Loaded) -> None:
+    card = tokenizer.card
+    if card.vocab_size > spec.vocab_size or card.codes_per_position != spec.codes_per_position:
+        raise ValueError(
+            f"tokenizer {card.name!r} has {card.vocab_size} ids × {card.codes_per_position} codes, "
+            f"modality {spec.name!r} allows {spec.vocab_size} × {spec.codes_per_position}"
+        )

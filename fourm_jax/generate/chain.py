@@ -1,0 +1,209 @@
+"""Any-to-any: run the steps of a schedule one target after the other, each one compiled once."""
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from fourm_jax.generate import autoregressive, parallel, trunk
+from fourm_jax.generate import state as states
+from fourm_jax.generate.autoregressive import Writing
+from fourm_jax.generate.parallel import Passes, PassPlan, Sampling
+from fourm_jax.generate.schedule import Step
+from fourm_jax.generate.state import State, index_of
+from fourm_jax.modalities.registry import unknown_value
+from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
+from fourm_jax.models.fourm import FourM
+from fourm_jax.ops import sampling as sampling_ops
+from fourm_jax.utils import rng
+
+
+def row_keys(seed: int, rows: Int[Array, "b"]) -> Key[Array, "b"]:
+    """One key per row number, so that a row is the same in every batch."""
+    root = rng.stream(jax.random.key(seed), "generate")
+    return jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.asarray(rows))
+
+
+def run(
+    model: FourM,
+    params: Any,
+    state: State,
+    steps: Sequence[Step],
+    *,
+    keys: Key[Array, "b"],
+    sampling: Sampling | None = None,
+    conditions: Sequence[tuple[str, ...]] = (),
+    orders: Mapping[str, Int[Array, "b l"]] | None = None,
+    max_new: Mapping[str, int] | None = None,
+    end_ids: Mapping[str, int] | None = None,
+    vocabulary: TextVocabulary = PUBLISHED,
+) -> State:
+    """Generate all targets of a schedule.
+
+    Args:
+      model, params: the trunk.
+      state: conditions and targets, see `state.create`.
+      steps: see `schedule.build_chained_schedule`; consecutive steps of one target form a stage.
+      keys: one per row, see `row_keys`.
+      sampling: filters and drawing rule; default: plain categorical.
+      conditions: for multi-guidance, the groups of conditions that are weighted against each other;
+        `Step.guidance` then holds one weight per group, and every finished target becomes a group
+        of its own with the next weight. Empty: classifier-free guidance as `Step.guided` says.
+      orders: by target, the order in which ROAR writes the positions [b, l]; default: random, row
+        by row (compat "ml-4m": the same for all rows).
+      max_new: by sequence target, most tokens to generate; default: its `max_tokens`.
+      end_ids: by sequence target, see `autoregressive.Writing`.
+
+    Raises:
+      ValueError: a target that the model cannot predict, a scheme that does not suit its kind, or
+        weights that do not match the conditions; before any step.
+    """
+    sampling = sampling or Sampling()
+    stages = [list(group) for _, group in itertools.groupby(steps, lambda s: (s.target, s.scheme))]
+    for stage in stages:
+        _check(model, state, stage[0])
+    conditions = tuple(tuple(group) for group in conditions)
+    for stage in stages:
+        target = stage[0].target
+        views, weights = _guidance(stage, state, conditions)
+        stage_keys = jax.vmap(lambda key, name=target: rng.stream(key, name))(keys)
+        if stage[0].scheme == "autoregressive":
+            spec = model.modalities[index_of(model.modalities, target)]
+            writing = Writing(
+                target=target,
+                max_new=(max_new or {}).get(target, spec.max_tokens),
+                length=max(spec.max_tokens, state.ids[target].shape[1]),
+                end_id=(end_ids or {}).get(target),
+                hidden=views,
+                placeholder=not conditions,
+                sampling=sampling,
+                vocabulary=vocabulary,
+            )
+            temperature = jnp.float32(stage[0].temperature)
+            state = _sequence_stage(
+                model, params, state, stage_keys, temperature, weights[0], writing
+            )
+        else:
+            order = (orders or {}).get(target)
+            state = _grid_stage(
+                model,
+                params,
+                state,
+                stage_keys,
+                _plan(stage, weights),
+                None if order is None else jnp.asarray(order, jnp.int32),
+                _passes(model, stage, views, sampling, vocabulary, bool(conditions)),
+            )
+        if conditions:
+            conditions += ((target,),)
+    return state
+
+
+def _check(model: FourM, state: State, step: Step) -> None:
+    if step.target not in model.outputs:
+        raise ValueError(unknown_value("target", step.target, model.outputs))
+    if step.target not in state.ids:
+        raise ValueError(unknown_value("target of the state", step.target, state.ids))
+    kind = model.modalities[index_of(model.modalities, step.target)].kind
+    if (kind == "sequence") != (step.scheme == "autoregressive"):
+        allowed = "autoregressive" if kind == "sequence" else "maskgit or roar"
+        raise ValueError(
+            f"target {step.target!r} of kind {kind!r}: scheme {step.scheme!r}, allowed: {allowed}"
+        )
+
+
+def _guidance(stage: Sequence[Step], state: State, conditions):
+    """Hidden conditions of every view, and the weights [steps, views - 1]."""
+    target = stage[0].target
+    if conditions:
+        weights = [step.guidance for step in stage]
+        for values in weights:
+            if not isinstance(values, tuple) or len(values) != len(conditions):
+                raise ValueError(
+                    f"target {target!r}: guidance {values!r}, allowed: one weight for each of the "
+                    f"conditions {conditions}"
+                )
+        everything = tuple(name for group in conditions for name in group)
+        views = [everything]
+        views += [tuple(n for n in everything if n not in group) for group in conditions]
+        return tuple(views), jnp.asarray(weights, jnp.float32)
+    guided = tuple(name for name in stage[0].guided if name in state.ids and name != target)
+    if not guided or all(step.guidance == 1 for step in stage):
+        return ((),), jnp.zeros((len(stage), 0), jnp.float32)
+    return (guided, ()), jnp.asarray([[step.guidance] for step in stage], jnp.float32)
+
+
+def _plan(stage: Sequence[Step], weights) -> PassPlan:
+    return PassPlan(
+        counts=jnp.asarray([step.num_tokens for step in stage], jnp.int32),
+        temperature=jnp.asarray([step.temperature for step in stage], jnp.float32),
+        weights=weights,
+    )
+
+
+def _passes(model, stage, views, sampling, vocabulary, multi_guided) -> Passes:
+    spec = model.modalities[index_of(model.modalities, stage[0].target)]
+    largest = max(step.num_tokens for step in stage)
+    roar = stage[0].scheme == "roar"
+    return Passes(
+        target=spec.name,
+        scheme=stage[0].scheme,
+        num_slots=min(largest, spec.num_tokens) if roar else spec.num_tokens,
+        hidden=views,
+        placeholder=not multi_guided,
+        forget=roar and multi_guided and sampling.compat == "ml-4m",
+        sampling=sampling,
+        vocabulary=vocabulary,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "passes"))
+def _grid_stage(model, params, state, keys, plan, order, passes: Passes) -> State:
+    if order is None:
+        order_keys = jax.vmap(lambda key: rng.stream(key, "order"))(keys)
+        if passes.sampling.compat == "ml-4m":
+            order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
+        order = sampling_ops.random_order(order_keys, ~state.known[passes.target])
+    return parallel.write_grid(
+        state,
+        keys,
+        order,
+        plan,
+        passes=passes,
+        specs=model.modalities,
+        tokens_to_logits=trunk.tokens_to_logits(model, params, passes.target),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "writing"))
+def _sequence_stage(model, params, state, keys, temperature, weights, writing: Writing) -> State:
+    return autoregressive.write_sequence(
+        state,
+        keys,
+        temperature,
+        weights,
+        writing=writing,
+        specs=model.modalities,
+        decoder=trunk.TrunkSequenceDecoder(model, params, writing.target),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "target"))
+def predict(model: FourM, params: Any, state: State, target: str) -> Float[Array, "b l v"]:
+    """Probabilities of all tokens of a grid or global modality in one pass, known ones included.
+
+    The argmax is the cheapest prediction; the probabilities serve soft decoding.
+    """
+    index = index_of(model.modalities, target)
+    shape = state.known[target].shape
+    unknown = state.with_tokens(target, state.ids[target], jnp.zeros(shape, bool))
+    positions = jnp.broadcast_to(jnp.arange(shape[1]), shape)
+    targets = states.parallel_targets(index, positions, jnp.ones(shape, bool))
+    logits = trunk.tokens_to_logits(model, params, target)(
+        states.token_batch([unknown], [targets], model.modalities)
+    )
+    return jax.nn.softmax(logits, axis=-1)

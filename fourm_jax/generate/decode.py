@@ -1,0 +1,66 @@
+"""Generated ids -> raw signals: images, maps, vectors, and typed values of texts."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from fourm_jax.modalities import serializers
+from fourm_jax.modalities.parsed import Dropped, Parsed
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.tokenizers.base import Loaded
+from fourm_jax.tokenizers.text import TextTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """One modality of a batch in its natural form.
+
+    Attributes:
+      raw: array [b, ...] of the tokenizer; for sequences a list of typed values (`Caption`,
+        `Boxes`, ...), or texts where no parser exists.
+      texts: of sequences, what was generated; empty for other kinds.
+      dropped: per row what of the text carried nothing valid.
+    """
+
+    raw: Any
+    texts: tuple[str, ...] = ()
+    dropped: tuple[tuple[Dropped, ...], ...] = ()
+
+
+def decode(
+    spec: ModalitySpec,
+    ids: Int[np.ndarray, "b l"],
+    known: Bool[np.ndarray, "b l"],
+    *,
+    tokenizers: Mapping[str, Loaded],
+    text: TextTokenizer | None = None,
+) -> Decoded | None:
+    """Decode one modality; None where its tokenizer is not at hand.
+
+    Text that makes no sense is reported in `dropped`, never raised.
+    """
+    if spec.kind == "sequence":
+        return None if text is None else _sequence(spec, ids, known, text)
+    if spec.tokenizer not in tokenizers:
+        return None
+    return Decoded(tokenizers[spec.tokenizer].decode(as_grid(spec, ids)))
+
+
+def as_grid(spec: ModalitySpec, ids: np.ndarray) -> np.ndarray:
+    """Flat positions [b, l, ...] in the shape that the tokenizer decodes, [b, y, x, ...]."""
+    shape = spec.grid if spec.kind == "grid" else (spec.max_tokens,)
+    codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
+    return np.asarray(ids).reshape(len(ids), *shape, *codes, *np.shape(ids)[2:])
+
+
+def _sequence(spec: ModalitySpec, ids, known, text: TextTokenizer) -> Decoded:
+    texts = [text.decode_content(row[mask]) for row, mask in zip(ids, known, strict=True)]
+    if spec.source not in serializers.MODULES:
+        return Decoded(texts, tuple(texts))
+    parsed: list[Parsed] = [serializers.get(spec.source).parse(value) for value in texts]
+    return Decoded(
+        [row.value for row in parsed], tuple(texts), tuple(row.dropped for row in parsed)
+    )

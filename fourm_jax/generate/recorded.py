@@ -1,0 +1,91 @@
+"""Recorded runs of the published sampler, read from a folder.
+
+It holds `meta.json`, `inputs.safetensors` and `outputs.safetensors`: schedules, initial mod dicts,
+and per step logits, positions, samples and confidences. Sampling is deterministic there: the most
+likely id of the filtered distribution is taken.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from fourm_jax.generate import published
+from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate.schedule import Step
+from fourm_jax.modalities.vocabulary import TextVocabulary
+from fourm_jax.ops import sampling
+
+VOCABULARY = TextVocabulary(num_sentinels=10)  # of the recorded cases
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One recorded run.
+
+    Attributes:
+      name: of the case.
+      meta: its entry of meta.json.
+      mod_dict: initial entries of all modalities, conditions of multi-guidance included.
+      conditions: groups of multi-guidance, else empty.
+      outputs: recorded arrays, names without the case.
+    """
+
+    name: str
+    meta: Mapping[str, Any]
+    mod_dict: published.ModDict
+    conditions: tuple[tuple[str, ...], ...]
+    outputs: Mapping[str, np.ndarray]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return published.read_steps(self.meta["schedule"])
+
+    @property
+    def sampling(self) -> Sampling:
+        top_k = self.meta.get("top_k", 0)
+        return Sampling(
+            top_k=int(top_k) if top_k == int(top_k) else top_k,
+            top_p=self.meta.get("top_p", 0.0),
+            draw=sampling.draw_most_likely,
+            compat="ml-4m",
+        )
+
+    def passes(self) -> list[tuple[int, Step]]:
+        """Recorded step number and step of every pass over a grid."""
+        return list(enumerate(s for s in self.steps if s.scheme != "autoregressive"))
+
+
+def read_cases(folder: pathlib.Path, pixels: Mapping[str, np.ndarray]) -> Iterator[Case]:
+    """All cases of a folder.
+
+    Args:
+      folder: see the module.
+      pixels: tensors [b, 3, h, w] that the inputs leave out, before the case's `rgb_scale`.
+    """
+    meta = json.loads((folder / "meta.json").read_text())
+    inputs = load_file(folder / "inputs.safetensors")
+    outputs = load_file(folder / "outputs.safetensors")
+    for name, entry in meta["cases"].items():
+        groups: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+        for key, value in below(inputs, name).items():
+            *group, modality, field = key.split("/")
+            groups.setdefault("".join(group), {}).setdefault(modality, {})[field] = value
+        mod_dict = {m: fields for group in groups.values() for m, fields in group.items()}
+        for modality, tensor in pixels.items():
+            if modality in mod_dict:
+                mod_dict[modality]["tensor"] = tensor * np.float32(entry["rgb_scale"])
+        conditions = tuple(
+            tuple(groups[f"cond{i}"]) for i in range(len(groups)) if f"cond{i}" in groups
+        )
+        yield Case(name, entry, mod_dict, conditions, below(outputs, name))
+
+
+def below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Entries below a prefix, without it."""
+    start = prefix + "/"
+    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}

@@ -1,0 +1,242 @@
+"""Replay recorded runs of the published sampler and set ours beside every recorded quantity."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fourm_jax.generate import chain, published, trunk
+from fourm_jax.generate import state as states
+from fourm_jax.generate.recorded import VOCABULARY, Case, below
+from fourm_jax.generate.schedule import Step
+from fourm_jax.generate.state import State
+from fourm_jax.models.fourm import FourM
+from fourm_jax.ops import sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """One recorded array and ours; integers must be equal, floats close."""
+
+    name: str
+    found: np.ndarray
+    expected: np.ndarray
+
+
+def replay(case: Case, model: FourM, params: Any) -> Iterator[Quantity]:
+    """Everything recorded of a case: final tokens running freely, logits step by step."""
+    state = published.read_state(case.mod_dict, model.modalities)
+    done = _run(case, model, params, state)
+    yield from _final(case, model, done)
+    yield from _grid_steps(case, model, params, state, done)
+    if "ar_last_logits" in case.outputs:
+        yield _sequence_logits(case, model, params, state, done)
+
+
+def _run(case: Case, model: FourM, params: Any, state: State) -> State:
+    orders: dict[str, list[np.ndarray]] = {}
+    for number, step in case.passes():
+        if step.scheme == "roar":
+            orders.setdefault(step.target, []).append(case.outputs[f"step{number}/mod_pos"])
+    max_new, end_ids = published.read_limits(case.mod_dict, model.modalities)
+    return chain.run(
+        model,
+        params,
+        state,
+        case.steps,
+        keys=chain.row_keys(0, jnp.arange(state.batch_size)),
+        sampling=case.sampling,
+        conditions=case.conditions,
+        orders={name: np.concatenate(parts, axis=1) for name, parts in orders.items()},
+        max_new=max_new,
+        end_ids=end_ids,
+        vocabulary=VOCABULARY,
+    )
+
+
+def _final(case: Case, model: FourM, done: State) -> Iterator[Quantity]:
+    """Tokens of every modality in the final mod dict, padded with -1."""
+    written = {step.target for step in case.steps}
+    for key, tensor in case.outputs.items():
+        if not key.startswith("final/") or not key.endswith("/tensor"):
+            continue
+        name = key.split("/")[1]
+        if model.modalities[states.index_of(model.modalities, name)].kind == "embedding":
+            continue  # conditions of floats: nothing is generated
+        if case.conditions and name not in written:
+            continue
+        mask = ~case.outputs[f"final/{name}/input_mask"]
+        if case.conditions:
+            mask = np.ones_like(mask)  # a finished target leaves the unconditional dictionary
+        known = np.asarray(done.known[name])
+        yield Quantity(
+            f"final/{name}",
+            _rows(np.asarray(done.ids[name]), known),
+            _rows(tensor.reshape(mask.shape), mask),
+        )
+
+
+def _rows(ids: np.ndarray, mask: np.ndarray, width: int = 512) -> np.ndarray:
+    rows = np.full((len(ids), width), -1, np.int64)
+    for row, values, used in zip(rows, ids, mask, strict=True):
+        row[: used.sum()] = values[used]
+    return rows
+
+
+def _grid_steps(case, model, params, state: State, done: State) -> Iterator[Quantity]:
+    """Logits of every pass, from the tokens that were recorded before it."""
+    groups, current = case.conditions, None
+    for number, step in case.passes():
+        if current != step.target:
+            if groups and current:
+                groups = (*groups, (current,))
+            # Sequences in between come from the free run, which was compared already.
+            for name in _between(case.steps, current, step.target):
+                state = state.with_tokens(name, done.ids[name], done.known[name])
+            before, current = state, step.target
+        recorded = below(case.outputs, f"step{number}")
+        positions = recorded["mod_pos"]
+        views, guidance, weights = _views(case, model, step, state, before, groups)
+        places = [positions] * len(views)
+        if groups and step.scheme == "roar":
+            first = next(n for n, other in case.passes() if other.target == step.target)
+            start = case.outputs[f"step{first}/mod_pos"][:, : positions.shape[1]]
+            places = [positions] + [start] * (len(views) - 1)
+        logits = _logits(model, params, step.target, views, places)
+        for j, view in enumerate(guidance):
+            expected = recorded[f"raw_logits{j}"]
+            found = logits[view][:, : expected.shape[1]]
+            yield Quantity(f"step{number}/raw_logits{j}", found, expected)
+        guided = np.asarray(sampling.guide(jnp.asarray(logits), jnp.asarray(weights)))
+        expected = recorded["guided_logits"]
+        yield Quantity(f"step{number}/guided_logits", guided[:, : expected.shape[1]], expected)
+        ids, probs = _sample(case, step, guided)
+        yield Quantity(f"step{number}/samples", ids, recorded["samples"])
+        yield Quantity(f"step{number}/probs", probs, recorded["probs"])
+        if step.scheme == "maskgit":
+            kept = sampling.keep_most_confident(
+                jnp.asarray(probs), jnp.ones(probs.shape, bool), step.num_tokens
+            )
+            yield Quantity(
+                f"step{number}/top_pos",
+                positions[np.asarray(kept)].reshape(len(positions), -1),
+                np.sort(recorded["top_pos"], axis=1),
+            )
+        state = _write(state, step.target, recorded)
+
+
+def _between(steps: Sequence[Step], first: str | None, last: str) -> list[str]:
+    """Targets of a schedule after `first` (None: from the start) and before `last`."""
+    names = list(dict.fromkeys(step.target for step in steps))
+    return names[names.index(first) + 1 if first else 0 : names.index(last)]
+
+
+def _views(case, model, step, state, before, groups):
+    """Views with the unconditional one first, their order in the recording, and weights."""
+    specs = model.modalities
+    if groups:
+        everything = [name for group in groups for name in group]
+        seen = [(), *groups]
+        views = [
+            states.hide(
+                before.with_tokens(step.target, before.ids[step.target], before.known[step.target])
+                if step.scheme == "roar" and number
+                else state,
+                [name for name in everything if name not in group],
+                specs=specs,
+                placeholder=False,
+            )
+            for number, group in enumerate(seen)
+        ]
+        return views, [*range(1, len(views)), 0], np.float32(step.guidance)
+    guided = [name for name in step.guided if name in state.ids]
+    if step.guidance == 1 or not guided:
+        return [state], [0], np.zeros(0, np.float32)
+    hidden = states.hide(state, guided, specs=specs, vocabulary=VOCABULARY)
+    return [hidden, state], [1, 0], np.float32([step.guidance])
+
+
+def _logits(model, params, target, views, places) -> np.ndarray:
+    """Logits [views, b, n, V] at recorded positions, padded to one shape for all passes."""
+    index = states.index_of(model.modalities, target)
+    width = model.modalities[index].num_tokens
+    targets = []
+    for place in places:
+        padding = ((0, 0), (0, width - place.shape[1]))
+        valid = np.pad(np.ones(place.shape, bool), padding)
+        targets.append(states.parallel_targets(index, jnp.asarray(np.pad(place, padding)), valid))
+    tokens = states.token_batch(views, targets, model.modalities)
+    logits = np.asarray(_apply(model, params, tokens, target))
+    return logits.reshape(len(views), -1, *logits.shape[1:])[:, :, : places[0].shape[1]]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "target"))
+def _apply(model, params, tokens, target):
+    return trunk.tokens_to_logits(model, params, target)(tokens)
+
+
+def _sample(case: Case, step: Step, guided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    options = case.sampling
+    ids, probs = sampling.sample(
+        chain.row_keys(0, jnp.arange(len(guided))),
+        jnp.asarray(guided),
+        step.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        draw=options.draw,
+        compat=options.compat,
+    )
+    return np.asarray(ids), np.asarray(probs)
+
+
+def _write(state: State, name: str, recorded: Mapping[str, np.ndarray]) -> State:
+    """State after a pass: what was written where, as recorded."""
+    positions = recorded.get("top_pos", recorded["mod_pos"])
+    samples = recorded.get("top_samples", recorded["samples"])
+    ids, known = np.array(state.ids[name]), np.array(state.known[name])
+    rows = np.arange(len(ids))[:, None]
+    ids[rows, positions], known[rows, positions] = samples, True
+    return state.with_tokens(name, jnp.asarray(ids), jnp.asarray(known))
+
+
+def _sequence_logits(case, model, params, state: State, done: State) -> Quantity:
+    """Last-position logits of every decoder pass, teacher-forced with the recorded choices."""
+    recorded, found, at = case.outputs["ar_last_logits"], [], 0
+    for step in case.steps:
+        if step.scheme != "autoregressive":
+            state = state.with_tokens(step.target, done.ids[step.target], done.known[step.target])
+            continue
+        views, order, weights = _views(case, model, step, state, state, ())
+        tokens, used = _choices(case, model, step, recorded[:, at:], order, weights)
+        index = states.index_of(model.modalities, step.target)
+        targets = states.sequence_targets(
+            index, jnp.asarray(tokens), jnp.full(len(tokens), tokens.shape[1])
+        )
+        batch = states.token_batch(views, [targets] * len(views), model.modalities)
+        logits = np.asarray(_apply(model, params, batch, step.target))
+        logits = logits.reshape(len(views), len(tokens), *logits.shape[1:])
+        found.append(
+            np.stack([logits[v] for v in order], axis=2).reshape(len(tokens), -1, logits.shape[-1])
+        )
+        at += used
+        state = state.with_tokens(step.target, done.ids[step.target], done.known[step.target])
+    return Quantity("ar_last_logits", np.concatenate(found, axis=1), recorded)
+
+
+def _choices(case, model, step, recorded, order, weights):
+    """Tokens [b, passes + 1] that the recorded logits led to, and how many logits they used."""
+    entry = case.mod_dict[step.target]
+    targets = np.asarray(entry["tensor"])[0][~np.asarray(entry["target_mask"], bool)[0]]
+    passes = recorded.shape[1] // len(order)
+    logits = recorded[:, : passes * len(order)].reshape(len(recorded), passes, len(order), -1)
+    views = jnp.asarray(np.moveaxis(logits, 2, 0)[np.argsort(order)])
+    ids, _ = _sample(case, step, np.asarray(sampling.guide(views, jnp.asarray(weights))))
+    ended = (np.cumsum(ids == targets[-1], axis=1) > 0).all(axis=0)
+    num = int(np.argmax(ended)) + 1 if ended.any() else passes
+    num = min(num, len(targets))
+    tokens = np.concatenate([np.full((len(ids), 1), targets[0]), ids[:, :num]], axis=1)
+    return tokens, num * len(order)

@@ -1,0 +1,236 @@
+"""What is known of a sample while it is generated, and the TokenBatches made of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import flax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fourm_jax.modalities.registry import unknown_value
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
+from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
+
+Specs = tuple[ModalitySpec, ...]
+
+
+@flax.struct.dataclass
+class State:
+    """Everything known so far; one entry per modality of the run, condition or target.
+
+    A sequence is a list of visible tokens, which may hold sentinels ("more comes here"); one that
+    is not generated yet is the single token [S_1]. Widths are static, and no wider than needed.
+
+    Attributes:
+      ids: [b, l] token ids by modality; zeros for pixels and embeddings.
+      known: [b, l] which slots the encoder sees.
+      pixels, embeddings: content of the conditions that have no ids (see `TokenBatch`).
+    """
+
+    ids: dict[str, Int[Array, "b l"]]
+    known: dict[str, Bool[Array, "b l"]]
+    pixels: dict[str, Array]
+    embeddings: dict[str, Float[Array, "b l e"]]
+
+    @property
+    def batch_size(self) -> int:
+        return next(iter(self.ids.values())).shape[0]
+
+    def with_tokens(self, name: str, ids: Int[Array, "b l"], known: Bool[Array, "b l"]) -> "State":
+        """Copy in which modality `name` holds these tokens."""
+        return self.replace(ids={**self.ids, name: ids}, known={**self.known, name: known})
+
+
+def index_of(specs: Specs, name: str) -> int:
+    """Index of a modality in the model's tuple.
+
+    Raises:
+      ValueError: the model has no such modality.
+    """
+    names = [spec.name for spec in specs]
+    if name not in names:
+        raise ValueError(unknown_value("modality", name, names))
+    return names.index(name)
+
+
+def empty_tokens(
+    spec: ModalitySpec, num_rows: int, vocabulary: TextVocabulary = PUBLISHED
+) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
+    """Ids and known mask of a modality of which nothing is known.
+
+    A sequence is the single input token [S_1], as in the published sampler (spec 10 §10.1).
+    """
+    if spec.kind == "sequence":
+        sentinel = vocabulary.sentinel_id(1)
+        return jnp.full((num_rows, 1), sentinel, jnp.int32), jnp.ones((num_rows, 1), bool)
+    shape = (num_rows, spec.num_tokens)
+    return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
+
+
+def create(
+    conditions: Mapping[str, Mapping[str, Array]],
+    targets: Iterable[str],
+    *,
+    specs: Specs,
+    vocabulary: TextVocabulary = PUBLISHED,
+) -> State:
+    """Start from the conditions, with every other target unknown.
+
+    Args:
+      conditions: entries of the batch contract: {"ids", "length" | "present"}, {"pixels",
+        "present"} or {"embeddings", "length"}; a grid may give "known" [b, l] instead of "present"
+        (in-painting). A target given as a condition is completed, not replaced.
+      targets: names to generate.
+
+    Raises:
+      ValueError: no condition and no target, an unknown modality, or unequal numbers of rows.
+    """
+    sizes = {name: len(next(iter(entry.values()))) for name, entry in conditions.items()}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"conditions must have the same number of rows (at least one): {sizes}")
+    num_rows = next(iter(sizes.values()))
+    state = State(ids={}, known={}, pixels={}, embeddings={})
+    for name, entry in conditions.items():
+        spec = specs[index_of(specs, name)]
+        for content in ("pixels", "embeddings"):
+            if content in entry:
+                held = {**getattr(state, content), name: jnp.asarray(entry[content])}
+                state = state.replace(**{content: held})
+        state = state.with_tokens(name, *_entry_tokens(spec, entry, num_rows))
+    for name in targets:
+        if name not in conditions:
+            spec = specs[index_of(specs, name)]
+            state = state.with_tokens(name, *empty_tokens(spec, num_rows, vocabulary))
+    return state
+
+
+def _entry_tokens(spec: ModalitySpec, entry: Mapping[str, Array], num_rows: int):
+    """Ids and known mask of one entry of the batch contract."""
+    if "ids" in entry:
+        ids = jnp.asarray(entry["ids"]).astype(jnp.int32).reshape(num_rows, -1)
+    else:
+        width = entry["embeddings"].shape[1] if "embeddings" in entry else spec.num_tokens
+        ids = jnp.zeros((num_rows, width), jnp.int32)
+    if "known" in entry:
+        return ids, jnp.asarray(entry["known"], bool).reshape(ids.shape)
+    if "length" in entry:
+        return ids, jnp.arange(ids.shape[1]) < jnp.asarray(entry["length"])[:, None]
+    present = jnp.asarray(entry.get("present", jnp.ones(num_rows)), bool)
+    return ids, jnp.broadcast_to(present[:, None], ids.shape)
+
+
+def hide(
+    state: State,
+    names: Iterable[str],
+    *,
+    specs: Specs,
+    placeholder: bool = True,
+    vocabulary: TextVocabulary = PUBLISHED,
+) -> State:
+    """The state without these conditions: what the unconditional pass of guidance sees.
+
+    Args:
+      names: conditions to hide.
+      placeholder: as in the published classifier-free guidance a hidden sequence leaves [S_1] and a
+        hidden list of vectors leaves one zero vector; images leave nothing. False: nothing is
+        left of anything, as in the published multi-guidance.
+    """
+    ids, known, embeddings = dict(state.ids), dict(state.known), dict(state.embeddings)
+    for name in names:
+        kind = specs[index_of(specs, name)].kind
+        known[name] = jnp.zeros_like(known[name])
+        if placeholder and kind in ("sequence", "embedding"):
+            known[name] = known[name].at[:, 0].set(True)
+        if kind == "sequence":
+            ids[name] = jnp.full_like(ids[name], vocabulary.sentinel_id(1))
+        elif kind == "embedding":
+            embeddings[name] = jnp.zeros_like(embeddings[name])
+    return state.replace(ids=ids, known=known, embeddings=embeddings)
+
+
+def input_tokens(state: State, specs: Specs) -> InputTokens:
+    """All slots of all modalities, in the model's order; unknown ones are not valid."""
+    parts = []
+    for index, spec in enumerate(specs):
+        if spec.name not in state.ids:
+            continue
+        known = state.known[spec.name]
+        dense = spec.kind == "sequence"  # positions count the visible tokens
+        position = jnp.cumsum(known, axis=1) - 1 if dense else jnp.arange(known.shape[1])
+        parts.append(
+            InputTokens(
+                modality=jnp.full(known.shape, index, jnp.int32),
+                position=jnp.broadcast_to(jnp.maximum(position, 0), known.shape).astype(jnp.int32),
+                id=state.ids[spec.name],
+                valid=known,
+            )
+        )
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+
+
+def parallel_targets(
+    index: int, position: Int[Array, "b m"], valid: Bool[Array, "b m"]
+) -> TargetTokens:
+    """Targets that are predicted at once: mask tokens that see each other."""
+    zeros = jnp.zeros(position.shape, jnp.int32)
+    return TargetTokens(
+        modality=jnp.full(position.shape, index, jnp.int32),
+        position=position.astype(jnp.int32),
+        input_id=zeros,
+        id=zeros,
+        valid=valid,
+        order=zeros,
+    )
+
+
+def sequence_targets(
+    index: int, tokens: Int[Array, "b m+1"], length: Int[Array, "b"]
+) -> TargetTokens:
+    """Targets of a sequence, teacher-forced: slot i reads token i and predicts token i + 1.
+
+    Args:
+      tokens: starts with a sentinel.
+      length: valid tokens per row, that first one included; so length - 1 slots are valid.
+    """
+    slots = jnp.broadcast_to(jnp.arange(tokens.shape[1] - 1), tokens[:, 1:].shape)
+    return TargetTokens(
+        modality=jnp.full(slots.shape, index, jnp.int32),
+        position=slots,
+        input_id=tokens[:, :-1],
+        id=tokens[:, 1:],
+        valid=slots < length[:, None] - 1,
+        order=slots,
+    )
+
+
+def token_batch(
+    views: Sequence[State], targets: Sequence[TargetTokens], specs: Specs
+) -> TokenBatch:
+    """Stack several views of the same samples along the batch axis: [views · b, ...].
+
+    Image and vector modalities that the state does not hold get blank content, which no slot uses:
+    the trunk wants an entry for each.
+    """
+    batches = [
+        TokenBatch(
+            inputs=input_tokens(view, specs),
+            targets=target,
+            pixels=_blank(specs, "pixels", view.batch_size) | view.pixels,
+            embeddings=_blank(specs, "embedding", view.batch_size) | view.embeddings,
+        )
+        for view, target in zip(views, targets, strict=True)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+
+
+def _blank(specs: Specs, kind: str, num_rows: int) -> dict[str, Array]:
+    """Zeros for every modality of a kind without ids."""
+    blank = {}
+    for spec in specs:
+        if spec.kind == kind == "pixels":
+            size = (spec.grid[0] * spec.patch_size, spec.grid[1] * spec.patch_size)
+            blank[spec.name] = jnp.zeros((num_rows, *size, spec.num_channels), jnp.uint8)
+        elif spec.kind == kind:
+            blank[spec.name] = jnp.zeros((num_rows, 1, spec.embedding_dim))
+    return blank

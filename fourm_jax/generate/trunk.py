@@ -1,0 +1,58 @@
+"""The trunk behind the two interfaces that generation loops take."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fourm_jax.generate import state as states
+from fourm_jax.generate.parallel import TokensToLogits
+from fourm_jax.models.fourm import DecoderCache, FourM
+from fourm_jax.ops.tokens import TargetTokens, TokenBatch
+
+
+def tokens_to_logits(model: FourM, params: Any, target: str) -> TokensToLogits:
+    """Logits of all target slots, which must all belong to modality `target`."""
+
+    def logits(module: FourM, tokens: TokenBatch) -> Float[Array, "v m vocab"]:
+        return module.logits(module(tokens), target)
+
+    return lambda tokens: model.apply({"params": params}, tokens, method=logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrunkSequenceDecoder:
+    """`autoregressive.SequenceDecoder` that keeps keys and values between steps."""
+
+    model: FourM
+    params: Any
+    target: str
+
+    def start(self, tokens: TokenBatch, num_steps: int) -> DecoderCache:
+        """Encode once; the memory has room for `num_steps` tokens."""
+
+        def start(module: FourM, tokens: TokenBatch) -> DecoderCache:
+            return module.start_cache(module.encode(tokens), num_steps)
+
+        return self.model.apply({"params": self.params}, tokens, method=start)
+
+    def step(
+        self, memory: DecoderCache, token: Int[Array, "v"], index: Int[Array, ""]
+    ) -> tuple[Float[Array, "v vocab"], DecoderCache]:
+        """Put one token per row through the decoder."""
+        slot = jnp.broadcast_to(index, (len(token), 1))
+        targets = TargetTokens(
+            modality=jnp.full_like(slot, states.index_of(self.model.modalities, self.target)),
+            position=slot,
+            input_id=token[:, None],
+            id=jnp.zeros_like(slot),
+            valid=jnp.ones_like(slot, bool),
+            order=slot,
+        )
+
+        def step(module: FourM, targets: TargetTokens, memory: DecoderCache):
+            features, memory = module.decode_step(targets, memory)
+            return module.logits(features[:, 0], self.target), memory
+
+        return self.model.apply({"params": self.params}, targets, memory, method=step)

@@ -1,0 +1,102 @@
+"""Coordinate tokens "v<axis>=<bin>": the numbers of all text-like modalities (spec page 04)."""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fourm_jax.modalities import vocabulary
+
+NUM_BINS = vocabulary.PUBLISHED.num_bins
+NUM_AXES = vocabulary.PUBLISHED.num_axes
+_COORDINATE = re.compile(rf"(v[0-{NUM_AXES - 1}]=[0-9]{{1,3}}(?![0-9]))")
+
+
+class Word(NamedTuple):
+    """One word of a text; a coordinate has an axis >= 0 and a bin, other words have -1 twice."""
+
+    text: str
+    axis: int = -1
+    bin: int = -1
+
+
+def token(axis: int, bin: int) -> str:
+    """Text of one coordinate token: `token(1, 25)` -> "v1=25".
+
+    Raises:
+      ValueError: axis or bin outside the vocabulary.
+    """
+    if not (0 <= axis < NUM_AXES and 0 <= bin < NUM_BINS):
+        raise ValueError(
+            f"coordinate v{axis}={bin}, allowed: v0..v{NUM_AXES - 1} = 0..{NUM_BINS - 1}"
+        )
+    return f"v{axis}={int(bin)}"
+
+
+def tokens(axis: int, bins: Iterable[int]) -> str:
+    """Several coordinates of one axis: `tokens(0, [3, 5])` -> "v0=3 v0=5"."""
+    return " ".join(token(axis, bin) for bin in bins)
+
+
+def box(bins: Iterable[int]) -> str:
+    """One coordinate per axis: `box([1, 2, 3, 4])` -> "v0=1 v1=2 v2=3 v3=4"."""
+    return " ".join(token(axis, bin) for axis, bin in enumerate(bins))
+
+
+def quantize(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Bins round(value * 999) of values in [0, 1]; others are clipped into the range."""
+    return np.rint(np.clip(values, 0.0, 1.0) * (NUM_BINS - 1)).astype(np.int64)
+
+
+def dequantize(bins: Int[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Values in [0, 1] at the centres of bins 0..999: the inverse of `quantize`."""
+    return np.asarray(bins, np.float64) / (NUM_BINS - 1)
+
+
+def code_token(code: int) -> str:
+    """One token for a code 0..1023: v0 for the lower, v1 for the upper 512 (poses, SAM masks)."""
+    if not 0 <= code < 1024:
+        raise ValueError(f"code {code}, allowed: 0..1023")
+    return token(code // 512, code % 512)
+
+
+def read_code(word: Word) -> int | None:
+    """Code of a `code_token`, or None where the word is none."""
+    if word.axis not in (0, 1) or word.bin >= 512:
+        return None
+    return word.axis * 512 + word.bin
+
+
+def split(text: str) -> list[Word]:
+    """Words of a text up to its first [EOS]; coordinates are found even when glued to others.
+
+    `split("v0=3dog [EOS] x")` -> [Word("v0=3", 0, 3), Word("dog")]. Padding is left out.
+    """
+    words = []
+    for chunk in text.split("[EOS]", 1)[0].replace("[PAD]", " ").split():
+        for i, piece in enumerate(_COORDINATE.split(chunk)):
+            if i % 2:
+                words.append(Word(piece, int(piece[1]), int(piece[3:])))
+            elif piece:
+                words.append(Word(piece))
+    return words
+
+
+def sections(words: Sequence[Word], heads: Collection[str]) -> tuple[list[Word], list[list[Word]]]:
+    """What comes before the first head word, then each head with the words up to the next one."""
+    starts = [i for i, word in enumerate(words) if word.text in heads]
+    ends = [*starts[1:], len(words)][: len(starts)]
+    before = list(words[: starts[0] if starts else len(words)])
+    return before, [list(words[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def axes(words: Iterable[Word]) -> tuple[int, ...]:
+    """Axis of each word, -1 for words that are no coordinates."""
+    return tuple(word.axis for word in words)
+
+
+def join(words: Iterable[Word]) -> str:
+    """Text of the words, single-spaced."""
+    return " ".join(word.text for word in words)

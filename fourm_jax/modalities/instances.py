@@ -1,0 +1,202 @@
+"""SAM instances as text: query points, each with the masks that contain it (spec page 03)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fourm_jax.modalities import coordinates
+from fourm_jax.modalities.parsed import Dropped, Parsed
+
+NONE = "none"
+POINT = "point"
+POLYGON = "polygon"
+NUM_CODES = 16  # of the mask tokenizer
+SIZE = 224  # side of the crop, in whose pixels points and boxes count
+NUM_POINTS = 7
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Instances:
+    """Masks of one crop.
+
+    Attributes:
+      polygons: outlines, each [n, 2] x, y in pixels of the crop.
+      boxes: int [k, 4] xmin, ymin, xmax, ymax in the same pixels.
+      codes: int [k, 16] of the mask tokenizer, 0..1023.
+    """
+
+    polygons: tuple[Float[np.ndarray, "n 2"], ...]
+    boxes: Int[np.ndarray, "k 4"]
+    codes: Int[np.ndarray, "k 16"]
+
+    def __post_init__(self):
+        polygons = tuple(np.asarray(p, np.float64).reshape(-1, 2) for p in self.polygons)
+        object.__setattr__(self, "polygons", polygons)
+        object.__setattr__(self, "boxes", np.asarray(self.boxes, np.int64).reshape(-1, 4))
+        object.__setattr__(self, "codes", np.asarray(self.codes, np.int64).reshape(-1, NUM_CODES))
+        if not len(self.polygons) == len(self.boxes) == len(self.codes):
+            raise ValueError(
+                f"{len(self.polygons)} polygons, {len(self.boxes)} boxes and {len(self.codes)} "
+                f"rows of codes; they must be equally many"
+            )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Instances":
+        """From the published record of one crop: "points" (polygons), "token_ids" and "bbox",
+        which is ymin, xmin, ymax, xmax there."""
+        boxes = np.asarray(record["bbox"], np.int64).reshape(-1, 4)
+        return cls(tuple(record["points"]), boxes[:, [1, 0, 3, 2]], record["token_ids"])
+
+    def containing(self, point: Sequence[float]) -> list[int]:
+        """Instances whose polygon contains the point (x, y), in their order."""
+        return [i for i, polygon in enumerate(self.polygons) if _contains(polygon, point)]
+
+    def to_chunks(
+        self, points: Int[np.ndarray, "p 2"], rng: np.random.Generator | None = None
+    ) -> list[str]:
+        """One text per point: "point v0=<y> v1=<x>", then its instances or "none".
+
+        Args:
+          points: x, y in pixels of the crop, see `random_points`.
+          rng: shuffles points and the instances of each, as published; None keeps their order.
+        """
+        points = np.asarray(points, np.int64).reshape(-1, 2)
+        chunks = []
+        for i in _order(len(points), rng):
+            found = self.containing(points[i])
+            answers = [
+                f"{POLYGON} {coordinates.box(self.boxes[found[j]])} "
+                + " ".join(coordinates.code_token(int(code)) for code in self.codes[found[j]])
+                for j in _order(len(found), rng)
+            ]
+            x, y = points[i]
+            place = f"{POINT} {coordinates.token(0, y)} {coordinates.token(1, x)}"
+            chunks.append(" ".join([place, *(answers or [NONE])]))
+        return chunks
+
+    def to_text(
+        self, points: Int[np.ndarray, "p 2"], rng: np.random.Generator | None = None
+    ) -> str:
+        """All points, joined."""
+        return " ".join(self.to_chunks(points, rng))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+    """What generated text says about query points.
+
+    Attributes:
+      points: int [p, 2] x, y of each point.
+      point_of: int [k] which point an instance answers.
+      boxes: int [k, 4] xmin, ymin, xmax, ymax.
+      codes: int [k, 16] of the mask tokenizer.
+    """
+
+    points: Int[np.ndarray, "p 2"]
+    point_of: Int[np.ndarray, "k"]
+    boxes: Int[np.ndarray, "k 4"]
+    codes: Int[np.ndarray, "k 16"]
+
+
+def random_points(
+    rng: np.random.Generator, num_points: int = NUM_POINTS, size: int = SIZE
+) -> Int[np.ndarray, "p 2"]:
+    """Uniform query points (x, y) inside the crop; the published "7 per side" are 7 in all."""
+    return rng.integers(size, size=(num_points, 2))
+
+
+def grid_points(per_side: int, size: int = SIZE) -> Int[np.ndarray, "p 2"]:
+    """`per_side`² evenly spaced query points (x, y), x slowest."""
+    ticks = np.arange(1, per_side + 1) * size // (per_side + 1)
+    return np.stack(np.meshgrid(ticks, ticks, indexing="ij"), -1).reshape(-1, 2)
+
+
+def from_text(text: str, size: int = SIZE) -> Parsed:
+    """Read generated text.
+
+    Args:
+      text: any text.
+      size: side of the crop; coordinates beyond it are invalid.
+
+    Returns:
+      Parsed with `Answers`: whole polygons (a box inside the crop and 16 codes) of whole points.
+    """
+    before, sections = coordinates.sections(coordinates.split(text), (POINT, POLYGON, NONE))
+    points, point_of, boxes, codes, dropped = [], [], [], [], []
+    if before:
+        dropped.append(Dropped(coordinates.join(before), "before the first point"))
+    answering = False  # whether the last point was valid
+    for section in sections:
+        head, body = section[0].text, section[1:]
+        if head == POINT:
+            answering = coordinates.axes(body) == (0, 1) and max(w.bin for w in body) < size
+            reason = "" if answering else f"point without v0 v1 below {size}"
+            if answering:
+                points.append([body[1].bin, body[0].bin])
+        elif head == POLYGON:
+            reason = _polygon_fault(body, size) if answering else "polygon without a valid point"
+            if not reason:
+                point_of.append(len(points) - 1)
+                boxes.append([word.bin for word in body[:4]])
+                codes.append([coordinates.read_code(word) for word in body[4:]])
+        else:
+            reason = "words after none" if body else ""
+        if reason:
+            dropped.append(Dropped(coordinates.join(section), reason))
+    answers = Answers(
+        np.array(points, np.int64).reshape(-1, 2),
+        np.array(point_of, np.int64),
+        np.array(boxes, np.int64).reshape(-1, 4),
+        np.array(codes, np.int64).reshape(-1, NUM_CODES),
+    )
+    return Parsed(answers, tuple(dropped))
+
+
+def _polygon_fault(body: Sequence[coordinates.Word], size: int) -> str:
+    """Why these words are no instance; "" if they are one."""
+    if coordinates.axes(body[:4]) != (0, 1, 2, 3):
+        return "polygon without box v0 v1 v2 v3"
+    xmin, ymin, xmax, ymax = (word.bin for word in body[:4])
+    if xmin >= xmax or ymin >= ymax or max(xmax, ymax) > size:
+        return f"polygon with an empty box or one beyond {size}"
+    if len(body) != 4 + NUM_CODES or any(coordinates.read_code(word) is None for word in body[4:]):
+        return f"polygon needs {NUM_CODES} codes"
+    return ""
+
+
+def _order(count: int, rng: np.random.Generator | None) -> Sequence[int]:
+    return range(count) if rng is None else rng.permutation(count)
+
+
+def _contains(polygon: Float[np.ndarray, "n 2"], point: Sequence[float]) -> bool:
+    """Whether a ray from the point to the right crosses the outline an odd number of times."""
+    x, y = point
+    start, end = polygon, np.roll(polygon, -1, axis=0)
+    crossing = (start[:, 1] > y) != (end[:, 1] > y)
+    start, end = start[crossing], end[crossing]
+    slope = (end[:, 0] - start[:, 0]) / (end[:, 1] - start[:, 1])
+    return int((x < start[:, 0] + slope * (y - start[:, 1])).sum()) % 2 == 1
+
+
+def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
+    """Chunks (one per point) of `Instances` or of a published record, at random points.
+
+    Raises:
+      ValueError: another type, or no `rng`.
+    """
+    if isinstance(value, Mapping) and {"points", "token_ids", "bbox"} <= set(value):
+        value = Instances.from_record(value)
+    if not isinstance(value, Instances) or rng is None:
+        raise ValueError(
+            f"instances of type {type(value).__name__} with rng {rng is not None}, allowed: "
+            f"Instances, or a mapping with points, token_ids and bbox, and an rng"
+        )
+    return value.to_chunks(random_points(rng), rng)
+
+
+def parse(text: str) -> Parsed:
+    """Read generated text into `Answers`."""
+    return from_text(text)

@@ -1,0 +1,279 @@
+"""From (modality, position, id) tuples to vectors: gather first, embed second."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import layers, tables
+from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PositionEmbedding(nn.Module):
+    """Vector of a token's position: sin-cos constants, or rows of a learned table.
+
+    "global" modalities always learn their rows. With `learned` all do, starting from sin-cos
+    values. Several codes per position share the vector of their cell and add a learned one of
+    their own. Positions beyond the table take its last row; with `alias_overflow` (the published
+    decoder) positions >= max_positions take row 0.
+    """
+
+    specs: tuple[ModalitySpec, ...]
+    used: tuple[str, ...]
+    dim: int
+    learned: bool
+    alias_overflow: bool
+    std: float
+    compat: str | None
+
+    def setup(self):
+        self.fixed_rows = tables.constant_position_layout(
+            self.specs, self.used, learned=self.learned, compat=self.compat
+        )
+        self.learned_rows = tables.learned_position_layout(
+            self.specs, self.used, learned=self.learned
+        )
+        self.code_rows = tables.code_layout(self.specs, self.used)
+        if self.learned_rows.num_rows:
+            self.table = self.param("table", self._init_learned)
+        if self.code_rows.num_rows:
+            shape = (self.code_rows.num_rows, self.dim)
+            self.codes = self.param("codes", nn.initializers.normal(self.std), shape)
+
+    def _init_learned(self, key) -> Float[Array, "rows d"]:
+        values = tables.position_values(self.specs, self.learned_rows, self.dim)
+        noise = nn.initializers.normal(self.std)(key, values.shape)
+        is_global = np.zeros((len(values), 1), bool)
+        for spec, offset, size in zip(
+            self.specs, self.learned_rows.offsets, self.learned_rows.sizes, strict=True
+        ):
+            is_global[offset : offset + size] = spec.kind == "global"
+        return jnp.where(is_global, noise, values)
+
+    def __call__(
+        self, modality: Int[Array, "b n"], position: Int[Array, "b n"]
+    ) -> Float[Array, "b n d"]:
+        """Look up float32 vectors; one gather over constant and learned rows together."""
+        fixed, learned = self.fixed_rows, self.learned_rows
+        table = jnp.asarray(tables.position_values(self.specs, fixed, self.dim, self.compat))
+        if learned.num_rows:
+            table = jnp.concatenate([table, self.table])
+        offsets = [
+            o if size else fixed.num_rows + ol
+            for o, size, ol in zip(fixed.offsets, fixed.sizes, learned.offsets, strict=True)
+        ]
+        codes = _per_modality([s.codes_per_position for s in self.specs], modality)
+        cell = position // codes
+        if self.alias_overflow:
+            cell = jnp.where(
+                cell >= _per_modality([s.max_positions for s in self.specs], modality), 0, cell
+            )
+        rows = [tables.position_rows(s, self.compat) for s in self.specs]
+        cell = jnp.clip(cell, 0, _per_modality(rows, modality) - 1)
+        vectors = _rows(table, _per_modality(offsets, modality) + cell)
+        if self.code_rows.num_rows:
+            own = _rows(
+                self.codes, _per_modality(self.code_rows.offsets, modality) + position % codes
+            )
+            vectors += jnp.where((codes > 1)[..., None], own, 0)
+        return vectors
+
+
+class InputEmbedding(nn.Module):
+    """Content and position-plus-modality vectors of the visible tokens (spec 01-model §1.2).
+
+    Attributes:
+      token_std: of the initial token table and of the other learned vectors.
+      token_scale: factor on looked-up tokens.
+    """
+
+    specs: tuple[ModalitySpec, ...]
+    used: tuple[str, ...]
+    dim: int
+    learned_positions: bool
+    std: float
+    token_std: float
+    token_scale: float
+    compat: str | None
+    dtype: jnp.dtype
+
+    def setup(self):
+        self.layout = tables.token_layout(self.specs, self.used)
+        if self.layout.num_rows:
+            shape = (self.layout.num_rows, self.dim)
+            self.tokens = self.param("tokens", nn.initializers.normal(self.token_std), shape)
+        self.positions = PositionEmbedding(
+            specs=self.specs,
+            used=self.used,
+            dim=self.dim,
+            learned=self.learned_positions,
+            alias_overflow=False,
+            std=self.std,
+            compat=self.compat,
+        )
+        self.contents = {
+            spec.name: nn.Dense(
+                self.dim,
+                use_bias=spec.kind == "embedding",
+                dtype=self.dtype,
+                kernel_init=layers.XAVIER,
+            )
+            for spec in self.specs
+            if spec.name in self.used and not spec.is_token
+        }
+
+    def __call__(
+        self, batch: TokenBatch, modality_vectors: Float[Array, "b n d"]
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "b n d"]]:
+        """Return (content, position + modality vector); both 0 where a slot is not valid.
+
+        Raises:
+          ValueError: a pixels or embedding modality of this model without its array in the batch.
+        """
+        tokens = batch.inputs
+        content = jnp.zeros((*tokens.id.shape, self.dim), self.dtype)
+        if self.layout.num_rows:
+            content = token_vectors(self.tokens, self.layout, tokens.modality, tokens.id)
+            content = (content * self.token_scale).astype(self.dtype)
+        for index, spec in enumerate(self.specs):
+            if spec.name in self.contents:
+                mine = (tokens.modality == index)[..., None]
+                content = jnp.where(mine, self._float_content(spec, batch, tokens), content)
+        where = self.positions(tokens.modality, tokens.position) + modality_vectors
+        valid = tokens.valid[..., None]
+        return jnp.where(valid, content, 0), jnp.where(valid, where, 0).astype(self.dtype)
+
+    def _float_content(self, spec: ModalitySpec, batch: TokenBatch, tokens: InputTokens):
+        """Projected patches or vectors at the tokens' positions, [b, n, d]."""
+        source = batch.pixels if spec.kind == "pixels" else batch.embeddings
+        if spec.name not in source:
+            raise ValueError(
+                f"input modality {spec.name!r} ({spec.kind}) is missing from the batch, which "
+                f"holds {sorted(source)}"
+            )
+        vectors = source[spec.name]
+        if spec.kind == "pixels":
+            vectors = patches(spec, normalise(vectors))
+        vectors = vectors.astype(self.dtype)
+        index = jnp.clip(tokens.position, 0, vectors.shape[1] - 1)[..., None]
+        project = self.contents[spec.name]
+        if vectors.shape[1] <= tokens.position.shape[1]:
+            return jnp.take_along_axis(project(vectors), index, axis=1)
+        return project(jnp.take_along_axis(vectors, index, axis=1))
+
+
+class TargetEmbedding(nn.Module):
+    """Queries of the tokens to predict, and the table of their output heads.
+
+    Grid and global targets carry the shared mask token, sequence targets the previous token.
+    """
+
+    specs: tuple[ModalitySpec, ...]
+    used: tuple[str, ...]
+    dim: int
+    tie_heads: bool
+    learned_positions: bool
+    std: float
+    token_std: float
+    token_scale: float
+    compat: str | None
+    dtype: jnp.dtype
+
+    def setup(self):
+        self.layout = tables.token_layout(self.specs, self.used)
+        if self.compat == "ml-4m" and self.tie_heads:
+            init = self._init_as_published
+        else:
+            init = nn.initializers.normal(self.token_std)
+        shape = (self.layout.num_rows, self.dim)
+        self.tokens = self.param("tokens", init, shape)
+        if not self.tie_heads:
+            self.heads = self.param("heads", nn.initializers.normal(self.token_std), shape)
+        self.mask_token = self.param("mask_token", nn.initializers.normal(self.std), (self.dim,))
+        self.positions = PositionEmbedding(
+            specs=self.specs,
+            used=self.used,
+            dim=self.dim,
+            learned=self.learned_positions,
+            alias_overflow=self.compat == "ml-4m",
+            std=self.std,
+            compat=self.compat,
+        )
+
+    def _init_as_published(self, key, shape, dtype=jnp.float32):
+        """Tied tables start Xavier-uniform per head: the head's init overwrites the table's."""
+        bounds = np.concatenate(
+            [np.full((size, 1), (6 / (size + self.dim)) ** 0.5) for size in self.layout.group_sizes]
+        )
+        return nn.initializers.uniform(2.0)(key, shape, dtype) * bounds - bounds
+
+    def __call__(
+        self, tokens: TargetTokens, modality_vectors: Float[Array, "b m d"]
+    ) -> tuple[Float[Array, "b m d"], Float[Array, "b m d"]]:
+        """Return (content, position + modality vector); both 0 where a slot is not valid."""
+        previous = token_vectors(self.tokens, self.layout, tokens.modality, tokens.input_id)
+        is_sequence = _per_modality([s.kind == "sequence" for s in self.specs], tokens.modality)
+        content = jnp.where(is_sequence[..., None], previous * self.token_scale, self.mask_token)
+        where = self.positions(tokens.modality, tokens.position) + modality_vectors
+        valid = tokens.valid[..., None]
+        return (
+            jnp.where(valid, content, 0).astype(self.dtype),
+            jnp.where(valid, where, 0).astype(self.dtype),
+        )
+
+    def head_table(self) -> Float[Array, "rows d"]:
+        """Rows of all output heads, laid out as `tables.token_layout`."""
+        return self.tokens if self.tie_heads else self.heads
+
+
+def token_vectors(
+    table: Float[Array, "rows d"],
+    layout: tables.Layout,
+    modality: Int[Array, "b n"],
+    ids: Int[Array, "b n"],
+) -> Float[Array, "b n d"]:
+    """Look up the rows of the modalities that own some; an arbitrary row for the others."""
+    last = jnp.maximum(_per_modality(layout.sizes, modality) - 1, 0)
+    return _rows(table, _per_modality(layout.offsets, modality) + jnp.clip(ids, 0, last))
+
+
+def normalise(pixels: Array) -> Float[Array, "b h w c"]:
+    """uint8 pixels to float32, ImageNet mean and std for 3 channels, else to [-1, 1].
+
+    Float pixels pass: they are taken as already normalised.
+    """
+    if pixels.dtype != jnp.uint8:
+        return pixels
+    unit = pixels.astype(jnp.float32) / 255
+    if pixels.shape[-1] != 3:
+        return unit * 2 - 1
+    return (unit - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+
+
+def patches(spec: ModalitySpec, pixels: Float[Array, "b h w c"]) -> Float[Array, "b l e"]:
+    """Cut into the spec's patches, row-major; inside a patch rows, then columns, then channels.
+
+    Raises:
+      ValueError: the image does not fit the spec's grid.
+    """
+    (rows, columns), size = spec.grid, spec.patch_size
+    expected = (rows * size, columns * size, spec.num_channels)
+    if pixels.shape[1:] != expected:
+        raise ValueError(f"modality {spec.name!r}: pixels {pixels.shape[1:]}, expected {expected}")
+    tiles = pixels.reshape(-1, rows, size, columns, size, spec.num_channels)
+    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * columns, size * size * expected[2])
+
+
+def _per_modality(values: Sequence, modality: Int[Array, "b n"]) -> Array:
+    """Entry of `values` for each token's modality."""
+    return jnp.take(jnp.asarray(values), modality, mode="clip")
+
+
+def _rows(table: Float[Array, "rows d"], index: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+    return jnp.take(table, index, axis=0, mode="clip")

@@ -1,0 +1,327 @@
+"""FourM: one encoder-decoder Transformer from any visible tokens to any target tokens."""
+
+from typing import Literal
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
+
+from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import embeddings, layers, tables, transformer
+from fourm_jax.ops import attention, grouped
+from fourm_jax.ops.tokens import TargetTokens, TokenBatch
+from fourm_jax.parallel import sharding
+
+
+@flax.struct.dataclass
+class Encoded:
+    """What the decoder attends to; r registers come first.
+
+    Attributes:
+      context: projected encoder output with input position and modality vectors added again.
+      valid: which slots exist; registers always do.
+      hidden: encoder output after the final norm.
+    """
+
+    context: Float[Array, "b r+n d"]
+    valid: Bool[Array, "b r+n"]
+    hidden: Float[Array, "b r+n d"]
+
+
+@flax.struct.dataclass
+class TokenLosses:
+    """Per target slot: cross-entropy in float32, and whether the best id is the right one."""
+
+    loss: Float[Array, "b m"]
+    correct: Bool[Array, "b m"]
+
+
+@flax.struct.dataclass
+class DecoderCache:
+    """What cached decoding keeps between steps, for up to t target tokens.
+
+    Attributes:
+      layers: keys and values of every decoder layer.
+      valid: which encoder slots exist.
+      segment, order: of the target tokens so far; segment -1 = empty or not valid.
+      length: number of slots written so far, the same for all samples.
+    """
+
+    layers: transformer.LayerMemory
+    valid: Bool[Array, "b r+n"]
+    segment: Int[Array, "b t"]
+    order: Int[Array, "b t"]
+    length: Int[Array, ""]
+
+
+class FourM(nn.Module):
+    """The trunk with embeddings and output heads (spec 01-model).
+
+    Attributes:
+      modalities: all modalities; the index in this tuple is the `modality` of a TokenBatch.
+      inputs, outputs: names of those that can be seen and predicted.
+      mlp_dim: 0 = published rule, 4D for "gelu" and int(8D/3) for "swiglu".
+      use_bias: biases in projections, MLPs and norms (the context projection always has one).
+      num_registers: learned tokens put before the input.
+      tie_heads: output heads are the decoder's token table.
+      share_modality_embeddings: one modality vector for encoder and decoder.
+      separate_targets: a target sees targets of its own modality only.
+      causal_targets: a target sees no target in a later slot, whatever its order.
+      positions: "sincos" constants, or "learned" (starting from sin-cos); "global" modalities
+        always learn theirs.
+      remat, scan_unroll, drop_path: see `transformer.Stack`.
+      dtype: of the computation; parameters, norm statistics, softmax and losses are float32.
+      compat: "ml-4m" reproduces what published weights depend on: 512 rows in every 1-D position
+        table, target positions >= max_positions become 0, 2-D positions of non-square grids divide
+        by the number of rows, tokens enter at table scale, and the published initialisation.
+        None: positions are clamped to the last row, and tokens start as loud as positions.
+    """
+
+    modalities: tuple[ModalitySpec, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dim: int
+    encoder_depth: int
+    decoder_depth: int
+    num_heads: int
+    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    mlp_dim: int = 0
+    use_bias: bool = False
+    qk_norm: bool = False
+    num_registers: int = 0
+    tie_heads: bool = True
+    share_modality_embeddings: bool = True
+    separate_targets: bool = True
+    causal_targets: bool = False
+    positions: Literal["sincos", "learned"] = "sincos"
+    drop_path: float = 0.0
+    remat: Literal["none", "full", "dots"] = "none"
+    scan_unroll: int = 1
+    dtype: jnp.dtype = jnp.float32
+    compat: Literal["ml-4m"] | None = None
+
+    def setup(self):
+        check(self)
+        learned = self.positions == "learned"
+        vectors = {"specs": self.modalities, "dim": self.dim, "learned_positions": learned}
+        vectors |= initial_scales(self.dim, self.compat)
+        vectors |= {"compat": self.compat, "dtype": self.dtype}
+        init = nn.initializers.normal(vectors["std"])
+        self.encoder_embedding = embeddings.InputEmbedding(used=self.inputs, **vectors)
+        self.decoder_embedding = embeddings.TargetEmbedding(
+            used=self.outputs, tie_heads=self.tie_heads, **vectors
+        )
+        both = (*self.inputs, *self.outputs) if self.share_modality_embeddings else self.inputs
+        self.input_modalities = tables.modality_layout(self.modalities, both)
+        shape = (self.input_modalities.num_rows, self.dim)
+        self.modality_embedding = self.param("modality_embedding", init, shape)
+        self.output_modalities = self.input_modalities
+        if not self.share_modality_embeddings:
+            self.output_modalities = tables.modality_layout(self.modalities, self.outputs)
+            shape = (self.output_modalities.num_rows, self.dim)
+            self.decoder_modality_embedding = self.param("decoder_modality_embedding", init, shape)
+        if self.num_registers:
+            self.registers = self.param("registers", init, (self.num_registers, self.dim))
+        blocks = {
+            "num_heads": self.num_heads,
+            "mlp": self.mlp,
+            "mlp_dim": self.mlp_dim or layers.hidden_dim(self.dim, self.mlp),
+            "use_bias": self.use_bias,
+            "qk_norm": self.qk_norm,
+            "drop_path": self.drop_path,
+            "remat": self.remat,
+            "scan_unroll": self.scan_unroll,
+            "dtype": self.dtype,
+        }
+        self.encoder = transformer.Stack(depth=self.encoder_depth, **blocks)
+        self.decoder = transformer.Stack(depth=self.decoder_depth, cross=True, **blocks)
+        self.context = nn.Dense(self.dim, dtype=self.dtype, kernel_init=layers.XAVIER)
+
+    def __call__(self, tokens: TokenBatch, train: bool = False) -> Float[Array, "b m d"]:
+        """Decoder features of all target slots; those of invalid slots mean nothing."""
+        return self.decode(self.encode(tokens, train), tokens.targets, train)
+
+    def encode(self, tokens: TokenBatch, train: bool = False) -> Encoded:
+        """Encode the visible tokens."""
+        content, where = self.embed_inputs(tokens)
+        valid = tokens.inputs.valid
+        if self.num_registers:
+            batch = len(valid)
+            registers = jnp.broadcast_to(self.registers, (batch, *self.registers.shape))
+            content = jnp.concatenate([registers.astype(self.dtype), content], axis=1)
+            where = jnp.pad(where, ((0, 0), (self.num_registers, 0), (0, 0)))
+            valid = jnp.pad(valid, ((0, 0), (self.num_registers, 0)), constant_values=True)
+        x = sharding.constrain(content + where, P(sharding.BATCH))
+        mask = attention.sees_valid(valid, x.shape[1])
+        hidden = self.encoder(x, self_mask=mask, train=train)
+        return Encoded(context=self.context(hidden) + where, valid=valid, hidden=hidden)
+
+    def decode(
+        self, encoded: Encoded, targets: TargetTokens, train: bool = False
+    ) -> Float[Array, "b m d"]:
+        """Decode a whole set of targets at once; who sees whom follows `targets.order`."""
+        content, where = self.embed_targets(targets)
+        x = sharding.constrain(content + where, P(sharding.BATCH))
+        segment, order = self.segment_and_order(targets)
+        return self.decoder(
+            x,
+            encoded.context,
+            self_mask=attention.Visibility(
+                segment, jnp.where(targets.valid, segment, -1), order, order
+            ),
+            cross_mask=attention.sees_valid(encoded.valid, x.shape[1]),
+            train=train,
+        )
+
+    def start_cache(self, encoded: Encoded, num_targets: int) -> DecoderCache:
+        """Empty cache for `num_targets` target tokens; cross-attention memory is computed here."""
+        cross_k, cross_v = self.decoder.remember(encoded.context)
+        num_layers, batch, _, *heads = cross_k.shape
+        empty = jnp.zeros((num_layers, batch, num_targets, *heads), cross_k.dtype)
+        return DecoderCache(
+            layers=transformer.LayerMemory(cross_k, cross_v, empty, empty),
+            valid=encoded.valid,
+            segment=jnp.full((batch, num_targets), -1, jnp.int32),
+            order=jnp.zeros((batch, num_targets), jnp.int32),
+            length=jnp.zeros((), jnp.int32),
+        )
+
+    def decode_step(
+        self, targets: TargetTokens, cache: DecoderCache
+    ) -> tuple[Float[Array, "b s d"], DecoderCache]:
+        """Decode s more target tokens after those in the cache, which must have room for them.
+
+        Equal to the last s rows of `decode` on all targets so far, if no earlier target may see a
+        later one. Tokens that are not valid (finished samples) are never seen by later ones.
+        """
+        content, where = self.embed_targets(targets)
+        segment, order = self.segment_and_order(targets)
+        if self.causal_targets:
+            order += cache.length
+
+        def append(kept, new):
+            new = new.astype(kept.dtype)
+            return jax.lax.dynamic_update_slice_in_dim(kept, new, cache.length, axis=1)
+
+        cache = cache.replace(
+            segment=append(cache.segment, jnp.where(targets.valid, segment, -1)),
+            order=append(cache.order, order),
+        )
+        features, memory = self.decoder.step(
+            content + where,
+            cache.layers,
+            cache.length,
+            self_mask=attention.Visibility(segment, cache.segment, order, cache.order),
+            cross_mask=attention.sees_valid(cache.valid, content.shape[1]),
+        )
+        return features, cache.replace(layers=memory, length=cache.length + content.shape[1])
+
+    def logits(self, features: Float[Array, "*b d"], modality: str) -> Float[Array, "*b v"]:
+        """Logits of one modality's head, float32.
+
+        Raises:
+          ValueError: `modality` is not an output of this model.
+        """
+        if modality not in self.outputs:
+            raise ValueError(registry.unknown_value("output modality", modality, self.outputs))
+        layout = self.decoder_embedding.layout
+        index = [spec.name for spec in self.modalities].index(modality)
+        start, size = layout.offsets[index], layout.sizes[index]
+        head = self.decoder_embedding.head_table()[start : start + size].astype(self.dtype)
+        return jnp.einsum(
+            "...d,vd->...v", features.astype(self.dtype), head, preferred_element_type=jnp.float32
+        )
+
+    def token_losses(self, tokens: TokenBatch, train: bool = False) -> TokenLosses:
+        """Cross-entropy of every target slot under its own head; 0 and False where not valid."""
+        features = self(tokens, train)
+        targets, layout = tokens.targets, self.decoder_embedding.layout
+        group = jnp.take(jnp.asarray(layout.groups), targets.modality, mode="clip")
+        loss, correct = grouped.grouped_cross_entropy(
+            features.reshape(-1, self.dim),
+            self.decoder_embedding.head_table(),
+            group.ravel(),
+            targets.id.ravel(),
+            targets.valid.ravel(),
+            offsets=layout.group_offsets,
+            sizes=layout.group_sizes,
+        )
+        return TokenLosses(loss.reshape(targets.id.shape), correct.reshape(targets.id.shape))
+
+    def embed_inputs(self, tokens: TokenBatch) -> tuple[Array, Array]:
+        """Content and position + modality vectors of the inputs, [b, n, d] each."""
+        vectors = embeddings.token_vectors(
+            self.modality_embedding,
+            self.input_modalities,
+            tokens.inputs.modality,
+            jnp.zeros_like(tokens.inputs.id),
+        )
+        return self.encoder_embedding(tokens, vectors)
+
+    def embed_targets(self, targets: TargetTokens) -> tuple[Array, Array]:
+        """Content and position + modality vectors of the targets, [b, m, d] each."""
+        table = self.modality_embedding
+        if not self.share_modality_embeddings:
+            table = self.decoder_modality_embedding
+        vectors = embeddings.token_vectors(
+            table, self.output_modalities, targets.modality, jnp.zeros_like(targets.id)
+        )
+        return self.decoder_embedding(targets, vectors)
+
+    def segment_and_order(self, targets: TargetTokens) -> tuple[Array, Array]:
+        """Segments and ranks that say which targets see each other."""
+        segment, order = targets.modality, targets.order
+        if not self.separate_targets:
+            segment = jnp.zeros_like(segment)
+        if self.causal_targets:
+            order = jnp.broadcast_to(jnp.arange(order.shape[1]), order.shape)
+        return segment, order
+
+
+def initial_scales(dim: int, compat: str | None) -> dict[str, float]:
+    """Initial standard deviations of vectors and tables, and the factor on looked-up tokens.
+
+    From scratch, tokens start as loud as sin-cos positions (rms 0.7): published N(0, 0.02) tokens
+    take thousands of steps to be heard. Their table stays at 1/sqrt(D), so that tied heads start
+    with logits of about unit variance, and the factor sqrt(D) lifts what is looked up. Modality
+    vectors and mask token start small: at 0.5 they slow the first steps down.
+    """
+    if compat == "ml-4m":
+        return {"std": 0.02, "token_std": 0.02, "token_scale": 1.0}
+    return {"std": 0.02, "token_std": dim**-0.5, "token_scale": dim**0.5}
+
+
+def check(model: FourM) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+      ValueError: names the value and what is allowed.
+    """
+    names = [spec.name for spec in model.modalities]
+    for name in (*model.inputs, *model.outputs):
+        if name not in names:
+            raise ValueError(registry.unknown_value("modality", name, names))
+    for spec in model.modalities:
+        if spec.name in model.outputs and not spec.is_token:
+            raise ValueError(
+                f"modality {spec.name!r} of kind {spec.kind!r} cannot be an output: no vocabulary"
+            )
+    allowed = {
+        "mlp": ("swiglu", "gelu"),
+        "positions": ("sincos", "learned"),
+        "remat": ("none", *transformer.REMAT_POLICIES),
+        "compat": (None, "ml-4m"),
+    }
+    for field, values in allowed.items():
+        if getattr(model, field) not in values:
+            raise ValueError(f"unknown {field} {getattr(model, field)!r}, allowed: {values}")
+    if model.dim % 4 or model.dim % model.num_heads:
+        raise ValueError(
+            f"dim {model.dim} must be divisible by 4 and by num_heads {model.num_heads}"
+        )
+    if model.compat and model.positions == "learned":
+        raise ValueError("compat 'ml-4m' has sin-cos positions; set positions to 'sincos'")

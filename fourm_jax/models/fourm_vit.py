@@ -1,0 +1,124 @@
+"""FourMViT: the encoder of a FourM alone, from one pixels modality to features (spec 01 §1.7)."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import embeddings, layers, tables, transformer
+from fourm_jax.models.fourm import FourM, initial_scales
+from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
+
+
+class FourMViT(nn.Module):
+    """Encode all patches of an image; parameters are a part of those of the FourM it comes from.
+
+    Attributes:
+      modality: a "pixels" modality.
+      pool: "none" returns one feature per patch (row-major), "mean" their average.
+      others: see `FourM`.
+    """
+
+    modality: ModalitySpec
+    dim: int
+    encoder_depth: int
+    num_heads: int
+    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    mlp_dim: int = 0
+    use_bias: bool = False
+    qk_norm: bool = False
+    num_registers: int = 0
+    positions: Literal["sincos", "learned"] = "sincos"
+    pool: Literal["none", "mean"] = "none"
+    drop_path: float = 0.0
+    remat: Literal["none", "full", "dots"] = "none"
+    scan_unroll: int = 1
+    dtype: jnp.dtype = jnp.float32
+    compat: Literal["ml-4m"] | None = None
+
+    def setup(self):
+        if self.modality.kind != "pixels":
+            raise ValueError(f"modality {self.modality.name!r} is no pixels modality")
+        if self.pool not in ("none", "mean"):
+            raise ValueError(f"unknown pool {self.pool!r}, allowed: 'mean', 'none'")
+        scales = initial_scales(self.dim, self.compat)
+        self.encoder_embedding = embeddings.InputEmbedding(
+            specs=(self.modality,),
+            used=(self.modality.name,),
+            dim=self.dim,
+            learned_positions=self.positions == "learned",
+            compat=self.compat,
+            dtype=self.dtype,
+            **scales,
+        )
+        init = nn.initializers.normal(scales["std"])
+        self.modality_embedding = self.param("modality_embedding", init, (1, self.dim))
+        if self.num_registers:
+            self.registers = self.param("registers", init, (self.num_registers, self.dim))
+        self.encoder = transformer.Stack(
+            depth=self.encoder_depth,
+            num_heads=self.num_heads,
+            mlp=self.mlp,
+            mlp_dim=self.mlp_dim or layers.hidden_dim(self.dim, self.mlp),
+            use_bias=self.use_bias,
+            qk_norm=self.qk_norm,
+            drop_path=self.drop_path,
+            remat=self.remat,
+            scan_unroll=self.scan_unroll,
+            dtype=self.dtype,
+        )
+
+    def __call__(
+        self, pixels: Array, train: bool = False
+    ) -> Float[Array, "b l d"] | Float[Array, "b d"]:
+        """Features of images [b, h, w, c]: uint8, or floats that are already normalised."""
+        shape = (len(pixels), self.modality.max_tokens)
+        zeros = jnp.zeros(shape, jnp.int32)
+        position = jnp.broadcast_to(jnp.arange(shape[1]), shape)
+        tokens = TokenBatch(
+            inputs=InputTokens(zeros, position, zeros, zeros == 0),
+            targets=TargetTokens(*[zeros[:, :0]] * 6),
+            pixels={self.modality.name: pixels},
+            embeddings={},
+        )
+        content, where = self.encoder_embedding(tokens, self.modality_embedding[None])
+        x = content + where
+        if self.num_registers:
+            registers = jnp.broadcast_to(self.registers, (len(x), *self.registers.shape))
+            x = jnp.concatenate([registers.astype(x.dtype), x], axis=1)
+        features = self.encoder(x, train=train)[:, self.num_registers :]
+        return features.mean(axis=1) if self.pool == "mean" else features
+
+
+def from_fourm(
+    model: FourM, params: Mapping[str, Any], modality: str, pool: Literal["none", "mean"] = "none"
+) -> tuple[FourMViT, dict[str, Any]]:
+    """Return the encoder of a trained model for one of its pixels inputs, and its parameters.
+
+    Raises:
+      ValueError: `modality` is no pixels input of the model, or positions are learned (their table
+        is shared by all modalities).
+    """
+    by_name = {s.name: s for s in model.modalities if s.kind == "pixels" and s.name in model.inputs}
+    if modality not in by_name:
+        raise ValueError(registry.unknown_value("pixels modality", modality, by_name))
+    if model.positions == "learned":
+        raise ValueError("FourMViT takes its weights from models with positions='sincos' only")
+    names = set(FourMViT.__dataclass_fields__) & set(FourM.__dataclass_fields__)
+    fields = {name: getattr(model, name) for name in names - {"name", "parent"}}
+    vectors = (*model.inputs, *model.outputs) if model.share_modality_embeddings else model.inputs
+    layout = tables.modality_layout(model.modalities, vectors)
+    row = layout.offsets[[spec.name for spec in model.modalities].index(modality)]
+    content = f"contents_{modality}"
+    chosen = {
+        "encoder": params["encoder"],
+        "encoder_embedding": {content: params["encoder_embedding"][content]},
+        "modality_embedding": params["modality_embedding"][row : row + 1],
+    }
+    if model.num_registers:
+        chosen["registers"] = params["registers"]
+    return FourMViT(modality=by_name[modality], pool=pool, **fields), chosen

@@ -1,0 +1,165 @@
+"""The parts of a Transformer block: head projections, attention, MLP, stochastic depth."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fourm_jax.ops import attention
+
+NORM_EPSILON = 1e-6
+
+# Xavier-uniform per projection: the published init treats a fused qkv as three matrices.
+XAVIER_HEADS = nn.initializers.variance_scaling(
+    1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)
+)
+XAVIER_OUT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
+XAVIER = nn.initializers.xavier_uniform()
+
+
+def norm(*, use_bias: bool, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm with statistics in float32 (mean-subtracting, eps 1e-6; spec 01-model §1.3)."""
+    return nn.LayerNorm(
+        epsilon=NORM_EPSILON, use_bias=use_bias, dtype=dtype, use_fast_variance=False, name=name
+    )
+
+
+class HeadsIn(nn.Module):
+    """Project to `count` sets of heads with one matrix product; kernel [d, count, h, k]."""
+
+    count: int
+    num_heads: int
+    use_bias: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n h k"]]:
+        dim = x.shape[-1]
+        heads = (self.count, self.num_heads, dim // self.num_heads)
+        kernel = self.param("kernel", XAVIER_HEADS, (dim, *heads)).astype(self.dtype)
+        y = jnp.einsum("bnd,dchk->bnchk", x, kernel)
+        if self.use_bias:
+            y += self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
+        return [y[:, :, i] for i in range(self.count)]
+
+
+class HeadsOut(nn.Module):
+    """Join the heads; kernel [h, k, d]."""
+
+    use_bias: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n d"]:
+        num_heads, head_dim = x.shape[-2:]
+        dim = num_heads * head_dim
+        kernel = self.param("kernel", XAVIER_OUT, (num_heads, head_dim, dim)).astype(self.dtype)
+        y = jnp.einsum("bnhk,hkd->bnd", x, kernel)
+        if self.use_bias:
+            y += self.param("bias", nn.initializers.zeros, (dim,)).astype(self.dtype)
+        return y
+
+
+class Attention(nn.Module):
+    """Multi-head attention; `cross` projects keys and values from another sequence.
+
+    The steps are separate methods so that cached decoding can keep keys and values:
+    `attend(*queries_and_memory(x))` is self-attention.
+    """
+
+    num_heads: int
+    cross: bool = False
+    use_bias: bool = False
+    qk_norm: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        heads = {"num_heads": self.num_heads, "use_bias": self.use_bias, "dtype": self.dtype}
+        if self.cross:
+            self.q = HeadsIn(count=1, **heads)
+            self.kv = HeadsIn(count=2, **heads)
+        else:
+            self.qkv = HeadsIn(count=3, **heads)
+        if self.qk_norm:
+            self.q_norm = norm(use_bias=self.use_bias, dtype=self.dtype)
+            self.k_norm = norm(use_bias=self.use_bias, dtype=self.dtype)
+        self.out = HeadsOut(use_bias=self.use_bias, dtype=self.dtype)
+
+    def __call__(self, x, context=None, mask: attention.Visibility | None = None):
+        """Attend from `x` [b, n, d] to itself, or to `context` [b, m, d] where `cross`."""
+        if self.cross:
+            return self.attend(self.queries(x), *self.memory(context), mask)
+        return self.attend(*self.queries_and_memory(x), mask)
+
+    def queries(self, x: Float[Array, "b n d"]) -> Float[Array, "b n h k"]:
+        """Queries of a cross-attention."""
+        (q,) = self.q(x)
+        return self.q_norm(q) if self.qk_norm else q
+
+    def memory(self, context: Float[Array, "b m d"]) -> tuple[Array, Array]:
+        """Keys and values of a cross-attention, [b, m, h, k] each."""
+        k, v = self.kv(context)
+        return (self.k_norm(k) if self.qk_norm else k), v
+
+    def queries_and_memory(self, x: Float[Array, "b n d"]) -> tuple[Array, Array, Array]:
+        """Queries, keys and values of a self-attention, [b, n, h, k] each."""
+        q, k, v = self.qkv(x)
+        return (self.q_norm(q), self.k_norm(k), v) if self.qk_norm else (q, k, v)
+
+    def attend(self, q, k, v, mask: attention.Visibility | None = None) -> Float[Array, "b n d"]:
+        """Attend and join the heads."""
+        return self.out(attention.attend(q, k, v, mask))
+
+
+class Mlp(nn.Module):
+    """fc2(gelu(fc1 x)) with the exact GELU, or fc2(silu(fc1 x) · fc3 x) for "swiglu"."""
+
+    hidden_dim: int
+    kind: Literal["swiglu", "gelu"] = "swiglu"
+    use_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        # Two axes instead of three: XLA's CPU backend transposes what it keeps for the backward
+        # pass of products with a batch axis, which made it three times slower.
+        rows = x.reshape(-1, x.shape[-1])
+        y = self._dense(self.hidden_dim, "fc1")(rows)
+        if self.kind == "swiglu":
+            y = nn.silu(y) * self._dense(self.hidden_dim, "fc3")(rows)
+        else:
+            y = nn.gelu(y, approximate=False)
+        return self._dense(x.shape[-1], "fc2")(y).reshape(x.shape)
+
+    def _dense(self, features: int, name: str) -> nn.Dense:
+        return nn.Dense(
+            features, use_bias=self.use_bias, dtype=self.dtype, kernel_init=XAVIER, name=name
+        )
+
+
+def hidden_dim(dim: int, kind: str, ratio: float = 4.0) -> int:
+    """Width of the MLP by the published rule: ratio · D, and two thirds of that for "swiglu".
+
+    Raises:
+      ValueError: `kind` is not "swiglu" or "gelu".
+    """
+    if kind not in ("swiglu", "gelu"):
+        raise ValueError(f"unknown mlp {kind!r}, allowed: 'gelu', 'swiglu'")
+    return int(dim * ratio) if kind == "gelu" else int(2 * int(dim * ratio) / 3)
+
+
+def residual(
+    module: nn.Module, x: Float[Array, "b n d"], branch: Float[Array, "b n d"], rate: Array | None
+) -> Float[Array, "b n d"]:
+    """Return x + branch; with a `rate`, whole samples of the branch are dropped (DropPath).
+
+    Args:
+      module: whose "drop_path" random stream is used.
+      rate: [] probability of dropping; None = never, no randomness needed.
+    """
+    if rate is None:
+        return x + branch
+    keep = jax.random.bernoulli(module.make_rng("drop_path"), 1 - rate, (x.shape[0], 1, 1))
+    return x + jnp.where(keep, branch / (1 - rate).astype(branch.dtype), 0)

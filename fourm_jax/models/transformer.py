@@ -1,0 +1,161 @@
+"""Stacks of pre-norm blocks, scanned over stacked parameters; remat policy by name."""
+
+from typing import Literal
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fourm_jax.models import layers
+from fourm_jax.ops.attention import Visibility
+
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@flax.struct.dataclass
+class LayerMemory:
+    """Keys and values of the decoder; a leading layer axis while outside the scan.
+
+    Attributes:
+      cross_k, cross_v: [(l,) b, m, h, k] of the encoder's context, computed once.
+      self_k, self_v: [(l,) b, t, h, k] of the target tokens so far, appended step by step.
+    """
+
+    cross_k: Float[Array, "*l b m h k"]
+    cross_v: Float[Array, "*l b m h k"]
+    self_k: Float[Array, "*l b t h k"]
+    self_v: Float[Array, "*l b t h k"]
+
+
+class Block(nn.Module):
+    """One pre-norm block: self-attention, cross-attention where `cross`, MLP (spec 01 §1.3)."""
+
+    num_heads: int
+    mlp: Literal["swiglu", "gelu"]
+    mlp_dim: int
+    cross: bool
+    use_bias: bool
+    qk_norm: bool
+    dtype: jnp.dtype
+
+    def setup(self):
+        norm = {"use_bias": self.use_bias, "dtype": self.dtype}
+        heads = {"num_heads": self.num_heads, "qk_norm": self.qk_norm, **norm}
+        self.self_norm = layers.norm(**norm)
+        self.self_attention = layers.Attention(**heads)
+        if self.cross:
+            self.query_norm = layers.norm(**norm)
+            self.context_norm = layers.norm(**norm)
+            self.cross_attention = layers.Attention(cross=True, **heads)
+        self.mlp_norm = layers.norm(**norm)
+        self.feed_forward = layers.Mlp(hidden_dim=self.mlp_dim, kind=self.mlp, **norm)
+
+    def __call__(self, x, drop_rate, context, self_mask, cross_mask):
+        """Whole-set pass; arguments after `x` and `drop_rate` are the same for every layer."""
+        attended = self.self_attention(self.self_norm(x), mask=self_mask)
+        x = layers.residual(self, x, attended, drop_rate)
+        if self.cross:
+            attended = self.cross_attention(
+                self.query_norm(x), self.context_norm(context), cross_mask
+            )
+            x = layers.residual(self, x, attended, drop_rate)
+        return layers.residual(self, x, self.feed_forward(self.mlp_norm(x)), drop_rate), None
+
+    def remember(self, context):
+        """Return `context` and its cross-attention keys and values."""
+        return context, self.cross_attention.memory(self.context_norm(context))
+
+    def step(self, x, memory: LayerMemory, index, self_mask, cross_mask):
+        """Cached pass over the t new tokens `x`, written at `index` of the memory."""
+        q, k, v = self.self_attention.queries_and_memory(self.self_norm(x))
+        memory = memory.replace(
+            self_k=jax.lax.dynamic_update_slice_in_dim(memory.self_k, k, index, axis=1),
+            self_v=jax.lax.dynamic_update_slice_in_dim(memory.self_v, v, index, axis=1),
+        )
+        x += self.self_attention.attend(q, memory.self_k, memory.self_v, self_mask)
+        q = self.cross_attention.queries(self.query_norm(x))
+        x += self.cross_attention.attend(q, memory.cross_k, memory.cross_v, cross_mask)
+        return x + self.feed_forward(self.mlp_norm(x)), memory
+
+
+class Stack(nn.Module):
+    """`depth` blocks over stacked parameters, and the final norm.
+
+    Attributes:
+      drop_path: rate of the last block; earlier ones ramp up linearly from 0.
+      remat: "none" keeps activations, "full" recomputes all, "dots" keeps matrix products.
+      scan_unroll: blocks per loop iteration; unrolling gains 15-20 % on narrow models on CPU.
+    """
+
+    depth: int
+    num_heads: int
+    mlp: Literal["swiglu", "gelu"]
+    mlp_dim: int
+    cross: bool = False
+    use_bias: bool = False
+    qk_norm: bool = False
+    drop_path: float = 0.0
+    remat: Literal["none", "full", "dots"] = "none"
+    scan_unroll: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(
+                block,
+                policy=REMAT_POLICIES[self.remat],
+                prevent_cse=False,
+                methods=["__call__"],
+            )
+        everywhere = nn.broadcast
+        methods = {"__call__": {"in_axes": (0, everywhere, everywhere, everywhere)}}
+        if self.cross:
+            methods["remember"] = {"in_axes": ()}
+            methods["step"] = {"in_axes": (0, everywhere, everywhere, everywhere)}
+        common = {
+            "variable_axes": {"params": 0},
+            "split_rngs": {"params": True, "drop_path": True},
+            "length": self.depth,
+            "unroll": min(self.scan_unroll, self.depth),
+        }
+        self.blocks = nn.scan(block, methods={n: common | m for n, m in methods.items()})(
+            num_heads=self.num_heads,
+            mlp=self.mlp,
+            mlp_dim=self.mlp_dim,
+            cross=self.cross,
+            use_bias=self.use_bias,
+            qk_norm=self.qk_norm,
+            dtype=self.dtype,
+        )
+        self.norm = layers.norm(use_bias=self.use_bias, dtype=self.dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        context: Float[Array, "b m d"] | None = None,
+        *,
+        self_mask: Visibility | None = None,
+        cross_mask: Visibility | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b n d"]:
+        """Run all blocks and the final norm; `train` switches stochastic depth on."""
+        rates = None
+        if train and self.drop_path > 0:
+            rates = jnp.linspace(0.0, self.drop_path, self.depth)
+        x, _ = self.blocks(x, rates, context, self_mask, cross_mask)
+        return self.norm(x)
+
+    def remember(self, context: Float[Array, "b m d"]) -> tuple[Array, Array]:
+        """Cross-attention keys and values of every layer, [l, b, m, h, k] each."""
+        return self.blocks.remember(context)[1]
+
+    def step(self, x, memory: LayerMemory, index, *, self_mask, cross_mask):
+        """Cached pass; returns (features [b, t, d], memory with the t tokens appended)."""
+        x, memory = self.blocks.step(x, memory, index, self_mask, cross_mask)
+        return self.norm(x), memory

@@ -1,0 +1,93 @@
+"""Samplers behind one interface: a plan (rows of constants), a state, one step."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fourm_jax.ops import diffusion, diffusion_schedules, pndm
+
+Name = Literal["ddim", "ddpm", "pndm"]
+NAMES = ("ddim", "ddpm", "pndm")
+StepNoise = Callable[[Int[Array, ""]], Float[Array, "b *s"]]
+
+
+@flax.struct.dataclass
+class SingleStepPlan:
+    """Rows of a DDIM or DDPM run: time of evaluation, cumulative alphas before and after."""
+
+    timestep: Int[np.ndarray, "n"]
+    alpha: Float[np.ndarray, "n"]
+    alpha_next: Float[np.ndarray, "n"]
+
+
+@flax.struct.dataclass
+class SingleStepState:
+    """The current image."""
+
+    noised: Float[Array, "b *s"]
+
+
+Plan = SingleStepPlan | pndm.Plan
+State = SingleStepState | pndm.State
+
+
+def plan(
+    sampler: Name,
+    alphas: Float[np.ndarray, "t"],
+    num_steps: int,
+    *,
+    spacing: diffusion_schedules.Spacing = "trailing",
+    compat: Literal["", "ml-4m"] = "",
+) -> Plan:
+    """Return the rows of a sampling run.
+
+    Args:
+      sampler: one of `NAMES`.
+      alphas: cumulative alphas of all training times.
+      num_steps: times that are visited.
+      spacing: see `diffusion_schedules.timesteps`; PNDM always uses "leading".
+      compat: "ml-4m" uses leading times for DDPM, whatever `spacing` says, and truncated strides.
+
+    Raises:
+      ValueError: unknown sampler.
+    """
+    if sampler not in NAMES:
+        raise ValueError(f"sampler {sampler!r}, allowed: {NAMES}")
+    if sampler == "pndm":
+        return pndm.plan(alphas, num_steps)
+    if compat and sampler == "ddpm":
+        spacing = "leading"
+    shared = {"num_times": len(alphas), "compat": compat}
+    times = diffusion_schedules.timesteps(num_steps, spacing, **shared)
+    goals = diffusion_schedules.next_times(times, num_steps, **shared)
+    alpha_next = np.where(goals >= 0, alphas[np.maximum(goals, 0)], np.float32(1))
+    return SingleStepPlan(times, alphas[times], alpha_next)
+
+
+def start(sampler: Name, noise: Float[Array, "b *s"]) -> State:
+    """Return the state before the first step."""
+    return pndm.start(noise) if sampler == "pndm" else SingleStepState(noise)
+
+
+def step(
+    sampler: Name,
+    state: State,
+    row: Plan,
+    output: Float[Array, "b *s"],
+    fresh_noise: Callable[[], Float[Array, "b *s"]],
+    *,
+    prediction: diffusion.Prediction,
+    clip: diffusion.Range | None = None,
+    compat: Literal["", "ml-4m"] = "",
+) -> State:
+    """Return the state after one row of the plan; `output` answers (state.noised, row.timestep)."""
+    read = {"prediction": prediction, "clip": clip}
+    if sampler == "pndm":
+        return pndm.step(state, row, output, **read)
+    image = (state.noised, output, row.alpha, row.alpha_next)
+    if sampler == "ddpm":
+        return SingleStepState(diffusion.ddpm_step(*image, fresh_noise(), **read)[0])
+    return SingleStepState(diffusion.ddim_step(*image, **read, compat=compat)[0])

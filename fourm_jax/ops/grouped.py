@@ -1,0 +1,197 @@
+"""Cross-entropy where each token meets its own output head only, tile by tile.
+
+The heads of a model with many modalities hold far more rows than any one of them; evaluating all
+of them for every token would double the cost of the model, and a [tokens, all rows] array would
+not fit. Tokens are sorted by head and cut into tiles; every tile is one dense product with its own
+head, in a loop whose length follows the tokens that are really there. `jax.lax.ragged_dot` says
+the same in one call but is not grouped on CPU.
+"""
+
+import functools
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
+
+SMALLEST_TILE, LARGEST_TILE = 32, 1024
+TOKEN_AXES = ("data", "fsdp", "tensor")
+
+
+def grouped_cross_entropy(
+    features: Float[Array, "t d"],
+    table: Float[Array, "rows d"],
+    group: Int[Array, "t"],
+    ids: Int[Array, "t"],
+    valid: Bool[Array, "t"],
+    *,
+    offsets: tuple[int, ...],
+    sizes: tuple[int, ...],
+    tile: int = 0,
+) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
+    """Return (-log softmax(features · headᵀ)[id], whether the id has the highest logit).
+
+    Products run in the dtype of `features` with float32 sums; softmax and loss in float32. The
+    results are 0 and False where `valid` is False. Under a mesh (`jax.set_mesh`) every device
+    handles its own tokens against the whole table.
+
+    Args:
+      features: decoder outputs.
+      table: all heads, one after the other.
+      group: which head each token meets: index into `offsets` and `sizes`.
+      ids: what to predict, 0 .. sizes[group] - 1.
+      offsets, sizes: first row and number of rows of each head.
+      tile: tokens per product; 0 = as fits the number of tokens per head.
+    """
+    axes, num_shards = _token_axes(len(ids))
+    tile = tile or _fitting_tile(len(ids) // num_shards, len(sizes))
+    compute = functools.partial(_cross_entropy, offsets, sizes, tile)
+    if num_shards > 1:
+        tokens = P(axes)
+        compute = jax.shard_map(
+            compute,
+            in_specs=(tokens, P(), tokens, tokens, tokens),
+            out_specs=(tokens, tokens),
+            check_vma=False,  # replicated inputs get their gradient summed over the devices
+        )
+    return compute(features, table, *map(jnp.asarray, (group, ids, valid)))
+
+
+def _token_axes(num_tokens: int) -> tuple[tuple[str, ...], int]:
+    """Mesh axes that the tokens are divided over, and how many parts that makes."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes, parts = (), 1
+    for name in TOKEN_AXES if not mesh.empty else ():
+        if num_tokens % (parts * mesh.shape.get(name, 1)) == 0 and name in mesh.shape:
+            axes, parts = (*axes, name), parts * mesh.shape[name]
+    return axes, parts
+
+
+def _fitting_tile(num_tokens: int, num_groups: int) -> int:
+    half = max(num_tokens // (2 * num_groups), 1)  # little waste in the last tile of a head
+    return min(max(2 ** (half.bit_length() - 1), SMALLEST_TILE), LARGEST_TILE)
+
+
+@flax.struct.dataclass
+class _Sorted:
+    """Tokens in the order of their heads, with one spare tile of invalid ones at the end."""
+
+    features: Float[Array, "padded d"]
+    ids: Int[Array, "padded"]
+    starts: Int[Array, "groups"]
+    counts: Int[Array, "groups"]
+
+
+def _sort(tile: int, num_groups: int, features, group, ids, valid) -> tuple[_Sorted, Array]:
+    """Sort by head, invalid tokens last; also return the permutation."""
+    key = jnp.where(valid, group, num_groups)
+    order = jnp.argsort(key)
+    counts = (key[:, None] == jnp.arange(num_groups)).sum(0)
+    tokens = _Sorted(
+        features=jnp.pad(features[order], ((0, tile), (0, 0))),
+        ids=jnp.pad(ids[order], (0, tile)),
+        starts=jnp.cumsum(counts) - counts,
+        counts=counts,
+    )
+    return tokens, order
+
+
+def _each_tile(tile: int, offsets, sizes, tokens: _Sorted, table, carry, body):
+    """Run `body(carry, tile slice)` over all non-empty tiles, one loop per distinct head size.
+
+    `body(carry, start, mine, first_row, features, ids, head)` sees `tile` sorted tokens from
+    `start` on, of which `mine` belong to this head, whose rows begin at `first_row`.
+    """
+    for size in sorted(set(sizes)):
+        members = np.flatnonzero(np.array(sizes) == size)
+        first_rows = jnp.asarray(np.array(offsets)[members])
+        starts, counts = tokens.starts[members], tokens.counts[members]
+        num_tiles = -(-counts // tile)
+        ends = jnp.cumsum(num_tiles)
+
+        def step(i, carry, size=size, ends=ends, num_tiles=num_tiles, starts=starts,
+                 counts=counts, first_rows=first_rows):  # fmt: skip
+            g = (i >= ends).sum()
+            skipped = (i - (ends[g] - num_tiles[g])) * tile
+            start = starts[g] + skipped
+            mine = jnp.arange(tile) < counts[g] - skipped
+            features = jax.lax.dynamic_slice_in_dim(tokens.features, start, tile)
+            ids = jax.lax.dynamic_slice_in_dim(tokens.ids, start, tile)
+            head = jax.lax.dynamic_slice_in_dim(table, first_rows[g], size)
+            head = head.astype(features.dtype)
+            return body(carry, start, mine, first_rows[g], features, ids, head)
+
+        carry = jax.lax.fori_loop(0, ends[-1], step, carry)
+    return carry
+
+
+def _logits(features, head) -> Float[Array, "tile size"]:
+    return jnp.einsum("td,vd->tv", features, head, preferred_element_type=jnp.float32)
+
+
+def _merge(whole, part, start, mine):
+    """Write the `mine` entries of a tile into the array of all sorted tokens."""
+    old = jax.lax.dynamic_slice_in_dim(whole, start, len(part))
+    mine = mine.reshape(-1, *[1] * (part.ndim - 1))
+    return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(mine, part, old), start, 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _cross_entropy(offsets, sizes, tile, features, table, group, ids, valid):
+    return _forward(offsets, sizes, tile, features, table, group, ids, valid)[0]
+
+
+def _forward(offsets, sizes, tile, features, table, group, ids, valid):
+    tokens, order = _sort(tile, len(sizes), features, group, ids, valid)
+
+    def body(carry, start, mine, first_row, features, ids, head):
+        del first_row
+        loss, correct, log_sum = carry
+        logits = _logits(features, head)
+        label = jnp.take_along_axis(logits, ids[:, None], axis=1, mode="clip")[:, 0]
+        highest = logits.max(axis=1)
+        total = jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1)) + highest
+        return (
+            _merge(loss, total - label, start, mine),
+            _merge(correct, label >= highest, start, mine),
+            _merge(log_sum, total, start, mine),
+        )
+
+    zeros = jnp.zeros(len(tokens.ids))
+    loss, correct, log_sum = _each_tile(
+        tile, offsets, sizes, tokens, table, (zeros, zeros > 0, zeros), body
+    )
+    back = jnp.argsort(order)
+    return (loss[back], correct[back]), (features, table, group, ids, valid, log_sum)
+
+
+def _backward(offsets, sizes, tile, saved, gradients):
+    features, table, group, ids, valid, log_sum = saved
+    tokens, order = _sort(tile, len(sizes), features, group, ids, valid)
+    loss_gradient = jnp.pad(gradients[0][order], (0, tile))
+
+    def body(carry, start, mine, first_row, features, ids, head):
+        d_features, d_table = carry
+        total = jax.lax.dynamic_slice_in_dim(log_sum, start, tile)
+        weight = jnp.where(mine, jax.lax.dynamic_slice_in_dim(loss_gradient, start, tile), 0)
+        hit = ids[:, None] == jnp.arange(len(head))
+        d_logits = (jnp.exp(_logits(features, head) - total[:, None]) - hit) * weight[:, None]
+        # the rows of other heads in this tile carry the sum of their own logits: keep them out
+        d_logits = jnp.where(mine[:, None], d_logits, 0).astype(head.dtype)
+        d_tile = jnp.einsum("tv,vd->td", d_logits, head, preferred_element_type=jnp.float32)
+        d_head = jnp.einsum("tv,td->vd", d_logits, features, preferred_element_type=jnp.float32)
+        d_head += jax.lax.dynamic_slice_in_dim(d_table, first_row, len(head))
+        return (
+            _merge(d_features, d_tile, start, mine),
+            jax.lax.dynamic_update_slice_in_dim(d_table, d_head, first_row, 0),
+        )
+
+    zeros = (jnp.zeros(tokens.features.shape), jnp.zeros(table.shape))
+    d_features, d_table = _each_tile(tile, offsets, sizes, tokens, table, zeros, body)
+    d_features = d_features[jnp.argsort(order)].astype(features.dtype)
+    return d_features, d_table.astype(table.dtype), None, None, None
+
+
+_cross_entropy.defvjp(_forward, _backward)

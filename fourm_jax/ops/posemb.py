@@ -1,0 +1,49 @@
+"""Sin-cos position tables, computed once on the host as constants (spec 01-model §1.2)."""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+
+def sincos_1d(num_positions: int, dim: int) -> Float[np.ndarray, "n d"]:
+    """Return [num_positions, dim] float32: sines in the first half, cosines in the second.
+
+    Frequency k is 10000^(-k / (dim/2)); the halves are concatenated, not interleaved.
+
+    Raises:
+      ValueError: `dim` is odd.
+    """
+    return _sincos(np.arange(num_positions), dim)
+
+
+def sincos_2d(
+    rows: int, columns: int, dim: int, *, compat: Literal["ml-4m"] | None = None
+) -> Float[np.ndarray, "n d"]:
+    """Return [rows * columns, dim] float32 for row-major tokens: row half, then column half.
+
+    Args:
+      rows, columns: of the token grid; coordinates are integers, not normalised.
+      dim: width, a multiple of 4.
+      compat: "ml-4m" divides the flat index by the number of *rows*, as the published
+        `build_2d_sincos_posemb` does; equal to ours on square grids.
+
+    Raises:
+      ValueError: `dim` is not a multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(f"2-D sin-cos positions need a width divisible by 4, got {dim}")
+    flat = np.arange(rows * columns)
+    divisor = rows if compat == "ml-4m" else columns
+    return np.concatenate(
+        [_sincos(flat // divisor, dim // 2), _sincos(flat % divisor, dim // 2)], axis=-1
+    )
+
+
+def _sincos(positions: Float[np.ndarray, "n"], dim: int) -> Float[np.ndarray, "n d"]:
+    if dim % 2:
+        raise ValueError(f"sin-cos positions need an even width, got {dim}")
+    # float32 throughout, as the tables that published weights were trained with
+    omega = 1 / np.float32(10000) ** (np.arange(dim // 2, dtype=np.float32) / (dim // 2))
+    angles = positions[:, None].astype(np.float32) * omega
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)

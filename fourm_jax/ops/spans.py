@@ -1,0 +1,61 @@
+"""Putting generated spans back where their sentinels stand in a masked text."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from fourm_jax.modalities.vocabulary import TextVocabulary
+
+
+def is_sentinel(ids: Int[Array, "*n"], vocabulary: TextVocabulary) -> Bool[Array, "*n"]:
+    """Mask of the sentinel ids."""
+    first = vocabulary.first_sentinel_id
+    return (ids >= first) & (ids < first + vocabulary.num_sentinels)
+
+
+def merge_spans(
+    ids: Int[Array, "b n"],
+    known: Bool[Array, "b n"],
+    generated: Int[Array, "b m"],
+    written: Bool[Array, "b m"],
+    *,
+    length: int,
+    vocabulary: TextVocabulary,
+) -> tuple[Int[Array, "b length"], Bool[Array, "b length"]]:
+    """Replace every sentinel of the input by the tokens that follow it in the output.
+
+    A sentinel that the output never names becomes nothing, spans of foreign sentinels are dropped.
+
+        ids [S_1] 300 [S_2] 301, generated [S_1] 7 8 [S_2] 9 [S_3] -> 7 8 300 9 301
+
+    Args:
+      ids, known: the input text and which of its slots hold a token.
+      generated, written: the output, starting with a sentinel, and how far it goes.
+      length: size of the result; what does not fit is cut off.
+
+    Returns:
+      The merged ids (0 where empty) and the mask of the slots that hold a token.
+    """
+    merge = jax.vmap(lambda *row: _merge_row(*row, length, vocabulary))
+    return merge(ids, known, generated, written)
+
+
+def _merge_row(ids, known, generated, written, length, vocabulary):
+    opens = is_sentinel(generated, vocabulary) & written
+    # Sentinel that each generated token belongs to: the last one at or before it (-1: none yet).
+    last_open = jax.lax.cummax(jnp.where(opens, jnp.arange(len(generated)), -1))
+    span = jnp.where(last_open >= 0, generated[last_open], -1)
+    content = written & ~opens
+
+    holes = is_sentinel(ids, vocabulary) & known
+    belongs = holes[:, None] & content[None, :] & (ids[:, None] == span[None, :])  # [n, m]
+    rank = jnp.cumsum(belongs, axis=1) - 1
+    width = jnp.where(holes, belongs.sum(axis=1), known)
+    start = jnp.cumsum(width) - width
+
+    merged = jnp.zeros(length, ids.dtype)
+    plain = jnp.where(known & ~holes, start, length)
+    merged = merged.at[plain].set(ids, mode="drop")
+    filled = jnp.where(belongs, start[:, None] + rank, length)
+    merged = merged.at[filled].set(jnp.broadcast_to(generated, belongs.shape), mode="drop")
+    return merged, jnp.arange(length) < width.sum()

@@ -1,0 +1,207 @@
+"""The contract of tokenizers: find a family by name, build it, save it, load it, encode, decode.
+
+A family is one file in this package with two functions:
+`build(**arguments)` returns a Flax module with `encode(raw) -> ids`, `decode(ids) -> raw`,
+`decode_probabilities(probabilities) -> raw` and `__call__(raw, train) -> TokenizerOutput`, fields
+`signal`, `grid` and `quantizer`; `tiny()` returns small arguments by case name for the contract
+test. Raw arrays are in their natural range; normalisation happens inside.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pathlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Int, Num
+
+from fourm_jax.modalities.registry import unknown_value
+from fourm_jax.tokenizers import card as card_lib
+from fourm_jax.tokenizers import store
+from fourm_jax.utils import tree
+
+HOST_BATCH = 256  # largest batch that `Loaded` puts on the device at once
+
+
+def families() -> tuple[str, ...]:
+    """Names of all families, alphabetically."""
+    files = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    offers = "\ndef tiny("  # only families have it
+    return tuple(file.stem for file in files if offers in file.read_text())
+
+
+def get(family: str) -> ModuleType:
+    """Return the Python module of a family.
+
+    Raises:
+      ValueError: there is none of this name.
+    """
+    if family not in families():
+        raise ValueError(unknown_value("tokenizer family", family, families()))
+    return importlib.import_module(f"fourm_jax.tokenizers.{family}")
+
+
+def build(family: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Return the Flax module of a family; `arguments` are plain data."""
+    return get(family).build(**arguments)
+
+
+def make_card(
+    name: str,
+    family: str,
+    arguments: Mapping[str, Any],
+    *,
+    reconstruction: Mapping[str, float] | None = None,
+    training_steps: int = 0,
+) -> card_lib.Card:
+    """Return the card of a tokenizer; grid, vocabulary and signal come from the module."""
+    module = build(family, arguments)
+    return card_lib.Card(
+        name=name,
+        family=family,
+        arguments=card_lib.plain_arguments(arguments),
+        reconstruction={key: float(value) for key, value in (reconstruction or {}).items()},
+        training_steps=training_steps,
+        signal=card_lib.describe_signal(module.signal),
+        grid=module.grid,
+        vocab_size=module.quantizer.num_codes,
+        codes_per_position=module.quantizer.num_heads,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+    """A tokenizer ready for use on NumPy arrays, with checks at the border."""
+
+    module: nn.Module
+    variables: Mapping[str, Any]
+    card: card_lib.Card
+
+    def encode(self, raw: Num[np.ndarray, "b ..."]) -> Int[np.ndarray, "b ..."]:
+        """Return int32 ids of a raw batch of any size.
+
+        Raises:
+          ValueError: dtype, shape or range are not the signal's.
+        """
+        who = f"tokenizer {self.card.name!r}"
+        self.module.signal.check(raw, who, self.module.patch_size)
+        return self._apply("encode", np.asarray(raw))
+
+    def decode(self, ids: Int[np.ndarray, "b ..."]) -> Num[np.ndarray, "b ..."]:
+        """Return the raw batch of ids.
+
+        Raises:
+          ValueError: not integers, wrong rank, or outside the vocabulary.
+        """
+        ids, vocab_size = np.asarray(ids), self.card.vocab_size
+        self._check_rank(ids, "ids", 0)
+        if ids.dtype.kind not in "iu" or (
+            ids.size and not 0 <= ids.min() <= ids.max() < vocab_size
+        ):
+            raise ValueError(
+                f"tokenizer {self.card.name!r}: ids must be integers in 0 … {vocab_size - 1}; "
+                f"got {ids.dtype} in {ids.min()} … {ids.max()}"
+            )
+        return self._apply("decode", ids.astype(np.int32))
+
+    def decode_probabilities(self, probabilities: np.ndarray) -> Num[np.ndarray, "b ..."]:
+        """Decode probability-weighted codes, [*ids.shape, vocabulary]."""
+        probabilities = np.asarray(probabilities, np.float32)
+        self._check_rank(probabilities, "probabilities", 1)
+        if probabilities.shape[-1] != self.card.vocab_size:
+            raise ValueError(
+                f"tokenizer {self.card.name!r}: probabilities over {probabilities.shape[-1]} "
+                f"codes, the vocabulary has {self.card.vocab_size}"
+            )
+        return self._apply("decode_probabilities", probabilities)
+
+    def _check_rank(self, array: np.ndarray, what: str, extra: int) -> None:
+        axes = ["b", "y", "x"] if self.module.signal.is_image else ["b"]
+        if self.card.codes_per_position > 1 or len(axes) == 1:
+            axes.append(str(self.card.codes_per_position))
+        if array.ndim != len(axes) + extra:
+            raise ValueError(
+                f"tokenizer {self.card.name!r}: {what} of shape {array.shape}, expected "
+                f"[{', '.join(axes + ['vocabulary'] * extra)}]"
+            )
+
+    def _apply(self, method: str, batch: np.ndarray) -> np.ndarray:
+        """Run in equal blocks, the last one padded, so that one shape compiles."""
+        size = min(len(batch), HOST_BATCH)
+        blocks = []
+        for start in range(0, len(batch), size):
+            block = batch[start : start + size]
+            padded = np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
+            blocks.append(np.asarray(self._jitted[method](self.variables, padded))[: len(block)])
+        return np.concatenate(blocks)
+
+    @functools.cached_property
+    def _jitted(self) -> Mapping[str, Callable]:
+        def compiled(method):
+            return jax.jit(lambda variables, x: self.module.apply(variables, x, method=method))
+
+        return {name: compiled(name) for name in ("encode", "decode", "decode_probabilities")}
+
+
+def save(
+    directory: epath.PathLike,
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    card: card_lib.Card,
+) -> None:
+    """Write weights and card, atomically.
+
+    Raises:
+      ValueError: variables do not fit `module`; `directory` holds something else.
+    """
+    tensors = {name: np.asarray(leaf) for name, leaf in tree.named_leaves(variables).items()}
+    store.check_tensors(
+        tensors, tree.named_leaves(abstract_variables(module)), f"tokenizer {card.name!r}"
+    )
+    store.write(directory, tensors, card)
+
+
+def load(directory: epath.PathLike) -> Loaded:
+    """Read what `save` wrote.
+
+    Raises:
+      ValueError: no tokenizer there, an unknown family, a card that does not fit its arguments,
+        a tensor missing, unknown or of another shape.
+    """
+    card, tensors = store.read(directory)
+    expected = make_card(card.name, card.family, card.arguments)
+    for field in ("vocab_size", "grid", "codes_per_position", "signal"):
+        declared, derived = getattr(card, field), getattr(expected, field)
+        if _plain(declared) != _plain(derived):
+            raise ValueError(
+                f"{directory}: card says {field} {declared}, its arguments give {derived}"
+            )
+    module = build(card.family, card.arguments)
+    abstract = abstract_variables(module)
+    store.check_tensors(tensors, tree.named_leaves(abstract), str(directory))
+    variables = tree.map_named(lambda name, _: jnp.asarray(tensors[name]), abstract)
+    return Loaded(module, variables, card)
+
+
+def abstract_variables(module: nn.Module) -> Mapping[str, Any]:
+    """Shapes and types of the variables, without computing any."""
+    size = module.image_size
+
+    def initialize(key):
+        return module.init(key, module.signal.example(key, size, batch=1))
+
+    return jax.eval_shape(initialize, jax.random.key(0))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON returns them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,84 @@
+"""The card of a trained tokenizer: what goes in, what comes out and how well, as JSON."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.utils import io
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """Facts about one tokenizer; everything but the first block is derived from the module.
+
+    Attributes:
+      name: of the tokenizer, as modality specs refer to it.
+      family: module of `fourm_jax.tokenizers` that builds it.
+      arguments: of that module's `build`, plain data.
+      reconstruction: errors on held-out data in natural units, by metric name.
+      training_steps: it was trained for.
+      signal: raw dtype, axes, range and normalisation (None = no bound).
+      grid: (rows, columns) of token positions at the nominal size.
+      vocab_size: number of ids per position.
+      codes_per_position: parallel ids at each position.
+    """
+
+    name: str
+    family: str
+    arguments: Mapping[str, Any]
+    reconstruction: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    training_steps: int = 0
+    signal: Mapping[str, Any]
+    grid: tuple[int, int]
+    vocab_size: int
+    codes_per_position: int
+    format: int = FORMAT
+
+    def write(self, path: epath.PathLike) -> None:
+        """Write as JSON, atomically."""
+        io.write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, path: epath.PathLike) -> "Card":
+        """Read what `write` wrote.
+
+        Raises:
+          ValueError: not JSON, another format, a field missing or unknown.
+        """
+        value = io.read_json(path)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            found = value.get("format") if isinstance(value, dict) else value
+            raise ValueError(f"{path}: card format {found!r}, this version reads {FORMAT}")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if fields != set(value):
+            missing, unknown = sorted(fields - set(value)), sorted(set(value) - fields)
+            raise ValueError(f"{path}: card fields missing {missing}, unknown {unknown}")
+        return cls(**{**value, "grid": tuple(value["grid"])})
+
+
+def describe_signal(signal: Signal) -> dict[str, Any]:
+    """Fields of a signal as strict JSON values: infinite bounds become None."""
+    fields = dataclasses.asdict(signal)
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in fields.items()
+    }
+
+
+def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `build` as strict JSON values: a `Signal` becomes its non-default fields."""
+    signal = arguments["signal"]
+    if not isinstance(signal, Signal):
+        return dict(arguments)
+    own = {
+        field.name: getattr(signal, field.name)
+        for field in dataclasses.fields(Signal)
+        if getattr(signal, field.name) != field.default
+    }
+    return {**arguments, "signal": own}

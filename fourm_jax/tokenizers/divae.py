@@ -1,0 +1,95 @@
+"""DiVAE: a ViT encoder and a codebook whose decoder draws the image by diffusion (spec 08 §8.2)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from fourm_jax.models import quantizers, unet, uvit, vit
+from fourm_jax.tokenizers.diffusion_autoencoder import DiffusionAutoencoder
+from fourm_jax.tokenizers.signal import Signal
+
+DECODERS: Mapping[str, type[nn.Module]] = {"unet": unet.UNet, "uvit": uvit.UViT}
+
+
+def build(
+    *,
+    signal: Signal | Mapping[str, Any],
+    image_size: int | tuple[int, int],
+    patch_size: int,
+    num_codes: int,
+    latent_dim: int,
+    encoder: Mapping[str, Any],
+    decoder: Mapping[str, Any],
+    decoder_type: str = "uvit",
+    quantizer: Mapping[str, Any] | None = None,
+    **diffusion: Any,
+) -> DiffusionAutoencoder:
+    """Return the module; arguments are plain data, as configs and cards hold them.
+
+    Args:
+      signal: fields of `Signal`; continuous images.
+      image_size, patch_size: pixels; the grid is their quotient.
+      num_codes, latent_dim: of the codebook.
+      encoder: fields of `vit.Encoder` ("dim", "depth", "num_heads", ...).
+      decoder: fields of the decoder's module.
+      decoder_type: key of `DECODERS`.
+      quantizer: further fields of `quantizers.EMACodebook`.
+      diffusion: further fields of `DiffusionAutoencoder`: schedule, prediction, sampler, loss, ...
+
+    Raises:
+      ValueError: unknown decoder, sizes that do not divide, a signal that is not continuous.
+    """
+    signal = signal if isinstance(signal, Signal) else Signal(**signal)
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if decoder_type not in DECODERS:
+        raise ValueError(f"decoder_type {decoder_type!r}, allowed: {sorted(DECODERS)}")
+    if signal.kind != "continuous" or not signal.is_image:
+        raise ValueError(f"DiVAE draws continuous images, got signal {signal.describe()}")
+    decoder = DECODERS[decoder_type](num_channels=signal.output_channels, **_hashable(decoder))
+    for unit, what in ((patch_size, "patch_size"), (decoder.multiple, "the decoder's factor")):
+        if size[0] % unit or size[1] % unit:
+            raise ValueError(f"image_size {size} is not divisible by {what} {unit}")
+    grid = (size[0] // patch_size, size[1] // patch_size)
+    return DiffusionAutoencoder(
+        signal=signal,
+        encoder=vit.Encoder(patch_size=patch_size, grid=grid, **encoder),
+        decoder=decoder,
+        quantizer=quantizers.EMACodebook(
+            num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
+        ),
+        image_size=size,
+        patch_size=patch_size,
+        **_hashable(diffusion),
+    )
+
+
+def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists, which is what JSON and configs hold, as tuples."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+
+
+def tiny() -> dict[str, dict[str, Any]]:
+    """Small arguments by case name, for tests: both decoders, one signal each."""
+    shared = {
+        "num_codes": 16,
+        "latent_dim": 8,
+        "encoder": {"dim": 16, "depth": 1, "num_heads": 2},
+        "num_decode_steps": 3,
+    }
+    pixels = {"dtype": "uint8", "low": 0, "high": 255, "mean": 127.5, "std": 127.5}
+    metres = {"axes": "hw", "low": 0.5, "high": 20.0, "log": True, "mean": 1.2, "std": 1.0}
+    unet = {"dim": 16, "multipliers": (1,), "blocks_per_level": 1, "attention_at": (1,)}
+    uvit = {"channels": (8,), "blocks_per_level": 1, "dim": 16, "depth": 1, "num_heads": 2}
+    return {
+        "rgb_unet": {
+            **shared, "signal": {**pixels, "num_channels": 3}, "image_size": 8, "patch_size": 4,
+            "decoder_type": "unet", "decoder": {**unet, "patch_size": 2, "num_groups": 4},
+            "schedule": "linear", "prediction": "sample",
+        },
+        "depth_uvit": {
+            **shared, "signal": metres, "image_size": 8, "patch_size": 4, "decoder_type": "uvit",
+            "decoder": {**uvit, "patch_size": 2, "num_groups": 4, "grid": 4, "dropout": 0.1},
+            "condition_dropout": 0.1, "guidance": 1.5,
+        },
+    }  # fmt: skip

@@ -1,0 +1,77 @@
+"""A tokenizer on disk: a folder with card.json and weights.safetensors, complete or not there."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from fourm_jax.tokenizers.card import Card
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+
+
+def write(directory: epath.PathLike, tensors: Mapping[str, np.ndarray], card: Card) -> None:
+    """Write beside `directory`, then rename; an earlier tokenizer there is replaced.
+
+    Raises:
+      ValueError: `directory` exists and holds something that is not a tokenizer.
+    """
+    directory = epath.Path(directory)
+    if directory.exists() and not (directory / CARD).exists():
+        raise ValueError(f"{directory} exists and holds no {CARD}; choose another folder")
+    temporary = directory.with_name(f"{directory.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+        (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(arrays))
+        card.write(temporary / CARD)
+        if directory.exists():
+            replaced = temporary.with_suffix(".old")
+            directory.rename(replaced)
+            temporary.rename(directory)
+            replaced.rmtree()
+        else:
+            temporary.rename(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(directory: epath.PathLike) -> tuple[Card, dict[str, np.ndarray]]:
+    """Return card and tensors.
+
+    Raises:
+      ValueError: a file is missing, truncated or of another format; nothing is unpickled.
+    """
+    directory = epath.Path(directory)
+    for name in (CARD, WEIGHTS):
+        if not (directory / name).exists():
+            raise ValueError(f"{directory} is not a tokenizer folder: {name} is missing")
+    card = Card.read(directory / CARD)
+    try:
+        return card, safetensors.numpy.load((directory / WEIGHTS).read_bytes())
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{directory / WEIGHTS} is not a valid safetensors file: {error}"
+        ) from error
+
+
+def check_tensors(
+    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], where: str
+) -> None:
+    """Raise ValueError naming the first tensor that is missing, unknown or of another shape."""
+    for name in sorted(set(expected) - set(found)):
+        raise ValueError(f"{where}: tensor {name!r} {expected[name].shape} is missing")
+    for name in sorted(set(found) - set(expected)):
+        raise ValueError(f"{where}: tensor {name!r} {found[name].shape} is not of this tokenizer")
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
+            raise ValueError(
+                f"{where}: tensor {name!r} is {found[name].dtype} {found[name].shape}, "
+                f"expected {tensor.dtype} {tuple(tensor.shape)}"
+            )

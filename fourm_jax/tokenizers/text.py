@@ -1,0 +1,313 @@
+"""The text tokenizer: WordPiece ids for captions and all text-like modalities (spec page 04)."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import tokenizers
+from etils import epath
+from jaxtyping import Int
+
+from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
+from fourm_jax.tokenizers import text_training
+from fourm_jax.utils import io
+
+FILE = "tokenizer.json"
+CARD = "card.json"
+FAMILY = "text"
+SPECIAL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
+MAX_BYTES = 64 * 2**20  # of a vocabulary file; the published one has 1.5 MB
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextTokenizer:
+    """Text <-> ids.
+
+    Attributes:
+      backend: the HF tokenizer.
+      vocabulary: where special, sentinel and coordinate tokens lie.
+      vocab_size: rows of the embedding table that it needs; may exceed the number of tokens.
+    """
+
+    backend: tokenizers.Tokenizer
+    vocabulary: TextVocabulary
+    vocab_size: int
+
+    @classmethod
+    def load(cls, path: epath.PathLike) -> "TextTokenizer":
+        """Read a folder written by `save`, or a tokenizer file of the HF JSON format.
+
+        Raises:
+          ValueError: no such file, not of that format, another layout of the special tokens, a
+            card of something else, or more tokens than the card's vocab_size.
+        """
+        path = epath.Path(path)
+        file, card = (path / FILE, path / CARD) if path.is_dir() else (path, None)
+        if not file.is_file():
+            raise ValueError(f"no text tokenizer at {path}: expected a JSON file, or {FILE} in it")
+        if file.stat().length > MAX_BYTES:
+            raise ValueError(f"{file} has more than {MAX_BYTES} bytes: no text tokenizer")
+        try:
+            backend = tokenizers.Tokenizer.from_str(file.read_bytes().decode("utf-8"))
+        except Exception as error:  # the backend raises bare Exception
+            raise ValueError(f"{file} is no tokenizer of the HF JSON format: {error}") from error
+        vocab_size = max(backend.get_vocab().values(), default=-1) + 1
+        if card is not None and card.is_file():
+            vocab_size = _card_size(card)
+        return cls._checked(backend, vocab_size, str(file))
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        *,
+        vocab_size: int,
+        class_names: Sequence[str] = (),
+        num_sentinels: int = 200,
+        num_bins: int = 1000,
+    ) -> "TextTokenizer":
+        """Learn word pieces from texts; the same texts give the same tokenizer, in any order.
+
+        Args:
+          texts: captions.
+          vocab_size: rows of the embedding table; the pieces learned may be fewer.
+          class_names: names of objects that become one token each, also inside texts.
+          num_sentinels: [S_0]..[S_n-1].
+          num_bins: coordinates per axis (4 axes).
+
+        Raises:
+          ValueError: vocab_size too small for the reserved tokens and the characters of the texts,
+            or class names that are empty or repeated.
+        """
+        layout = TextVocabulary(num_sentinels=num_sentinels, num_bins=num_bins)
+        names = sorted(class_names)
+        if len({*names}) != len(names) or not all(names):
+            raise ValueError(f"class names {names}: empty or repeated")
+        controls = _controls(layout)
+        room = vocab_size - len(controls) - len(names)
+        if room <= 0:
+            raise ValueError(
+                f"vocab_size {vocab_size} leaves no room for word pieces, allowed: more than the "
+                f"{len(controls) + len(names)} special, sentinel, coordinate and class tokens"
+            )
+        pieces = text_training.learn_pieces(_count_words(texts), room)
+        ids = {token: i for i, token in enumerate(dict.fromkeys([*controls, *names, *pieces]))}
+        backend = _backend(ids)
+        backend.add_special_tokens(
+            [tokenizers.AddedToken(token, normalized=False) for token in SPECIAL]
+            + [
+                tokenizers.AddedToken(token, normalized=False, single_word=True)
+                for token in controls[len(SPECIAL) :]
+            ]
+            + [tokenizers.AddedToken(name, normalized=True, single_word=True) for name in names]
+        )
+        return cls._checked(backend, vocab_size, "trained tokenizer")
+
+    @classmethod
+    def _checked(
+        cls, backend: tokenizers.Tokenizer, vocab_size: int, where: str
+    ) -> "TextTokenizer":
+        largest = max(backend.get_vocab().values())
+        if largest >= vocab_size:
+            raise ValueError(f"{where}: id {largest}, allowed: below vocab_size {vocab_size}")
+        return cls(backend, _layout(backend, where), vocab_size)
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write tokenizer.json and card.json into a folder, made if it is missing."""
+        directory = epath.Path(directory)
+        card = {
+            "family": FAMILY,
+            "name": FAMILY,
+            "vocab_size": self.vocab_size,
+            "num_tokens": self.backend.get_vocab_size(),
+            "vocabulary": dataclasses.asdict(self.vocabulary),
+        }
+        io.write_text(directory / FILE, self.backend.to_str())
+        io.write_json(directory / CARD, card)
+
+    def encode(self, text: str) -> Int[np.ndarray, "l"]:
+        """Ids (int32) of a text, without [EOS]; "" has none."""
+        return np.asarray(self.backend.encode(text).ids, np.int32)
+
+    def encode_with_eos(self, text: str) -> Int[np.ndarray, "l"]:
+        """Ids (int32) of a text and a closing [EOS]."""
+        return np.append(self.encode(text), np.int32(self.vocabulary.eos_id))
+
+    def encode_sequence(
+        self,
+        text: str | Sequence[str],
+        *,
+        max_tokens: int,
+        chunked: bool = False,
+        keep_eos: bool = True,
+    ) -> tuple[Int[np.ndarray, "l"], Int[np.ndarray, "l"]]:
+        """Ids of one sequence modality and the chunk that each belongs to.
+
+        Args:
+          text: a text, or its chunks.
+          max_tokens: longest result, [EOS] included.
+          chunked: whether masking treats chunks as wholes. Then [EOS] is a chunk of its own and
+            trailing chunks that do not fit are left out; otherwise every token is its own chunk.
+          keep_eos: cut the text, never its [EOS]. False as published (spec 05-masking): an
+            over-long sequence has no end.
+
+        Returns:
+          (ids, chunk): int32 [l] each, l <= max_tokens; chunk counts up from 0.
+
+        Raises:
+          ValueError: max_tokens below 1.
+        """
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens {max_tokens}, allowed: at least 1")
+        texts = [text] if isinstance(text, str) else list(text)
+        if chunked:
+            parts = [self.encode(part) for part in texts]
+            ids = np.concatenate([*parts, np.zeros(0, np.int32)])
+            lengths = [len(part) for part in parts if len(part)]
+        else:
+            ids = self.encode(" ".join(texts))
+            lengths = [1] * len(ids)
+        eos_id = np.int32(self.vocabulary.eos_id)
+        if not keep_eos:
+            ids, lengths = np.append(ids, eos_id), [*lengths, 1]
+        room = max_tokens - 1 if keep_eos else max_tokens
+        fitting = int(np.searchsorted(np.cumsum(lengths), room, side="right"))
+        lengths = lengths[:fitting]
+        ids = ids[: sum(lengths)]
+        if keep_eos:
+            ids, lengths = np.append(ids, eos_id), [*lengths, 1]
+        return ids, np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+
+    def decode(self, ids: Iterable[int], keep_special: bool = False) -> str:
+        """Text of ids; without `keep_special` coordinates and class names are left out, too."""
+        return self.backend.decode(self._checked_ids(ids), skip_special_tokens=not keep_special)
+
+    def decode_content(self, ids: Iterable[int]) -> str:
+        """Text up to the first [EOS] with coordinates and class names, without [PAD], [SOS] and
+        sentinels: what the parsers in `modalities` read."""
+        ids = self._checked_ids(ids)
+        if self.vocabulary.eos_id in ids:
+            ids = ids[: ids.index(self.vocabulary.eos_id)]
+        kept = [
+            id
+            for id in ids
+            if id not in (self.vocabulary.pad_id, self.vocabulary.sos_id)
+            and not _is_sentinel(id, self.vocabulary)
+        ]
+        return self.backend.decode(kept, skip_special_tokens=False)
+
+    def _checked_ids(self, ids: Iterable[int]) -> list[int]:
+        ids = np.asarray(ids, np.int64).reshape(-1)
+        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            wrong = ids[(ids < 0) | (ids >= self.vocab_size)][0]
+            raise ValueError(f"text id {wrong}, allowed: 0..{self.vocab_size - 1}")
+        return ids.tolist()
+
+
+def _card_size(path: epath.Path) -> int:
+    """vocab_size of a text tokenizer's card."""
+    card = io.read_json(path)
+    if not isinstance(card, dict) or card.get("family") != FAMILY:
+        raise ValueError(f"{path} is no card of family {FAMILY!r}: {str(card)[:80]}")
+    if not isinstance(card.get("vocab_size"), int):
+        raise ValueError(f"{path}: vocab_size {card.get('vocab_size')!r}, allowed: an integer")
+    return card["vocab_size"]
+
+
+def split_by_sentinels(
+    ids: Iterable[int], vocabulary: TextVocabulary = PUBLISHED
+) -> dict[int | None, list[int]]:
+    """Tokens that follow each sentinel, by sentinel id; what comes before the first is under None.
+
+    A sentinel that occurs twice has the tokens of both places.
+    """
+    parts: dict[int | None, list[int]] = {}
+    sentinel = None
+    for id in np.asarray(ids, np.int64).reshape(-1).tolist():
+        if _is_sentinel(id, vocabulary):
+            sentinel = id
+            parts.setdefault(sentinel, [])
+        else:
+            parts.setdefault(sentinel, []).append(id)
+    return parts
+
+
+def merge_spans(
+    input_ids: Iterable[int], target_ids: Iterable[int], vocabulary: TextVocabulary = PUBLISHED
+) -> Int[np.ndarray, "l"]:
+    """Undo span masking: put the target's span in the place of each sentinel of the input.
+
+    `merge_spans([S_1, 7, S_2], [S_1, 8, 9, S_2, EOS, S_3])` -> [8, 9, 7, EOS]. A sentinel without
+    span leaves nothing; spans that no sentinel asks for are left out.
+    """
+    spans = split_by_sentinels(target_ids, vocabulary)
+    merged: list[int] = []
+    for id in np.asarray(input_ids, np.int64).reshape(-1).tolist():
+        merged.extend(spans.get(id, []) if _is_sentinel(id, vocabulary) else [id])
+    return np.asarray(merged, np.int32)
+
+
+def _is_sentinel(id: int, vocabulary: TextVocabulary) -> bool:
+    return 0 <= id - vocabulary.first_sentinel_id < vocabulary.num_sentinels
+
+
+def _controls(layout: TextVocabulary) -> list[str]:
+    """Special, sentinel and coordinate tokens in the order of their ids."""
+    return [
+        *SPECIAL,
+        *(f"[S_{i}]" for i in range(layout.num_sentinels)),
+        *(f"v{axis}={bin}" for axis in range(layout.num_axes) for bin in range(layout.num_bins)),
+    ]
+
+
+def _layout(backend: tokenizers.Tokenizer, where: str) -> TextVocabulary:
+    """Vocabulary layout of a tokenizer, read from its tokens and checked."""
+    ids = backend.get_vocab()
+    missing = [token for token in SPECIAL if token not in ids]
+    if missing:
+        raise ValueError(f"{where}: no tokens {missing}; a text tokenizer has {list(SPECIAL)}")
+    num_sentinels = sum(token.startswith("[S_") and token.endswith("]") for token in ids)
+    num_bins = sum(token.startswith("v0=") for token in ids)
+    layout = TextVocabulary(
+        pad_id=ids["[PAD]"],
+        unk_id=ids["[UNK]"],
+        sos_id=ids["[SOS]"],
+        eos_id=ids["[EOS]"],
+        first_sentinel_id=ids.get("[S_0]", max(ids[token] for token in SPECIAL) + 1),
+        num_sentinels=num_sentinels,
+        num_bins=num_bins,
+    )
+    for i, token in enumerate(_controls(layout)[len(SPECIAL) :]):
+        if ids.get(token) != layout.first_sentinel_id + i:
+            raise ValueError(
+                f"{where}: token {token!r} has id {ids.get(token)}, expected "
+                f"{layout.first_sentinel_id + i} (sentinels, then coordinates, without gaps)"
+            )
+    return layout
+
+
+def _backend(ids: Mapping[str, int]) -> tokenizers.Tokenizer:
+    """WordPiece over these ids, with the published normaliser and pre-tokenizer."""
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(
+            dict(ids),
+            unk_token="[UNK]",
+            continuing_subword_prefix=text_training.PREFIX,
+            max_input_chars_per_word=100,
+        )
+    )
+    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.decoder = tokenizers.decoders.WordPiece(prefix=text_training.PREFIX)
+    return backend
+
+
+def _count_words(texts: Iterable[str]) -> collections.Counter:
+    """How often each word occurs, after the published normalisation."""
+    blank = _backend({"[UNK]": 0})
+    counts: collections.Counter = collections.Counter()
+    for text in texts:
+        normalized = blank.normalizer.normalize_str(text)
+        counts.update(word for word, _ in blank.pre_tokenizer.pre_tokenize_str(normalized))
+    return counts

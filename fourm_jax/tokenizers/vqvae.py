@@ -1,0 +1,108 @@
+"""VQ-VAE for image-like signals: patch MLP or ViT on both sides of an EMA codebook."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from fourm_jax.models import mlp, quantizers, vit
+from fourm_jax.tokenizers import autoencoder
+from fourm_jax.tokenizers.signal import Signal
+
+BACKBONES: Mapping[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "patch_mlp": (mlp.PatchMLPEncoder, mlp.PatchMLPDecoder),
+    "vit": (vit.Encoder, vit.Decoder),
+}
+
+
+def build(
+    *,
+    signal: Signal | Mapping[str, Any],
+    image_size: int | tuple[int, int],
+    patch_size: int,
+    num_codes: int,
+    latent_dim: int,
+    backbone: str = "vit",
+    encoder: Mapping[str, Any],
+    decoder: Mapping[str, Any],
+    quantizer: Mapping[str, Any] | None = None,
+    loss: str = "mse",
+    class_dim: int = 64,
+) -> autoencoder.Autoencoder:
+    """Return the module; arguments are plain data, as configs and cards hold them.
+
+    Args:
+      signal: fields of `Signal`.
+      image_size, patch_size: pixels; the grid is their quotient.
+      num_codes, latent_dim: of the codebook.
+      backbone: key of `BACKBONES`.
+      encoder, decoder: fields of the backbone's modules ("dim", "depth", ...).
+      quantizer: further fields of `quantizers.EMACodebook`.
+      loss: name in `ops.reconstruction.LOSSES`.
+      class_dim: width of the class embedding of "classes" signals.
+
+    Raises:
+      ValueError: unknown backbone, sizes that do not divide.
+    """
+    signal = signal if isinstance(signal, Signal) else Signal(**signal)
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone {backbone!r}, allowed: {sorted(BACKBONES)}")
+    if size[0] % patch_size or size[1] % patch_size:
+        raise ValueError(f"image_size {size} is not divisible by patch_size {patch_size}")
+    make_encoder, make_decoder = BACKBONES[backbone]
+    if backbone == "vit":
+        grid = (size[0] // patch_size, size[1] // patch_size)
+        encoder, decoder = {**encoder, "grid": grid}, {**decoder, "grid": grid}
+    return autoencoder.Autoencoder(
+        signal=signal,
+        encoder=make_encoder(patch_size=patch_size, **encoder),
+        decoder=make_decoder(patch_size=patch_size, num_channels=signal.output_channels, **decoder),
+        quantizer=quantizers.EMACodebook(
+            num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
+        ),
+        decoder_dim=decoder["dim"],
+        image_size=size,
+        patch_size=patch_size,
+        loss=loss,
+        class_dim=class_dim,
+    )
+
+
+def tiny() -> dict[str, dict[str, Any]]:
+    """Small arguments by case, one per kind of signal and backbone, for the contract test."""
+    mlp_sides = {"encoder": {"dim": 32, "depth": 1}, "decoder": {"dim": 32, "depth": 1}}
+    vit_side = {"dim": 32, "depth": 1, "num_heads": 2}
+    sizes = {"image_size": (16, 8), "patch_size": 4, "num_codes": 16, "latent_dim": 8}
+    patch_mlp = {**sizes, **mlp_sides, "backbone": "patch_mlp"}
+    codebook = {"decay": 0.9, "normalize_latents": True, "kmeans_start": True}
+    image = {"dtype": "uint8", "num_channels": 3, "low": 0.0, "high": 255.0, "mean": 127.5}
+    return {
+        "image": {**patch_mlp, "signal": {**image, "std": 64.0}, "quantizer": codebook},
+        "depth": {
+            **patch_mlp,
+            "signal": {"axes": "hw", "low": 0.5, "high": 10.0, "log": True, "mean": 1.5},
+            "loss": "l1",
+        },
+        "normals": {
+            **patch_mlp,
+            "signal": {"num_channels": 3, "low": -1.0, "high": 1.0, "unit": True},
+            "quantizer": {"metric": "euclidean", "dead_code_policy": "linde_buzo_gray"},
+        },
+        "edges": {
+            **patch_mlp,
+            "signal": {"axes": "hw", "dtype": "uint8", "kind": "binary", "low": 0.0, "high": 255.0},
+            "loss": "binary_cross_entropy",
+        },
+        "classes_vit": {
+            **sizes,
+            "signal": {"axes": "hw", "dtype": "uint8", "kind": "classes", "num_classes": 5},
+            "encoder": vit_side, "decoder": {**vit_side, "out_conv": True},
+            "loss": "cross_entropy", "class_dim": 8,
+        },
+        "features_two_heads": {
+            **patch_mlp,
+            "signal": {"num_channels": 6}, "image_size": 3, "patch_size": 1,
+            "quantizer": {**codebook, "num_heads": 2},
+        },
+    }  # fmt: skip

@@ -1,0 +1,222 @@
+"""From a config to what a run needs: the only file that reads config keys besides the loop.
+
+Every group of keys holds the fields of one dataclass or the arguments of one function, so that a
+key, a field and an argument have the same name; a key that none of them has is an error.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from fourm_jax.data import pipeline, sources
+from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import fourm
+from fourm_jax.ops import mixture
+from fourm_jax.parallel import mesh
+from fourm_jax.tokenizers import base
+from fourm_jax.train import fourm_task, optimizer, step, tokenizer_task
+from fourm_jax.utils import config as config_lib
+
+COMMON_KEYS = (
+    "task", "seed", "batch_size", "num_steps", "log_every", "checkpoint_every",
+    "keep_checkpoints", "eval_every", "mesh", "optimizer", "data",
+)  # fmt: skip
+TASK_KEYS = {
+    "fourm": ("dtype", "modalities", "model", "masking", "loss"),
+    "tokenizer": ("tokenizer",),
+}
+DATASET_KEYS = ("name", "source", "arguments", "fields", "weight", "mixture")
+SMALLEST = {
+    "batch_size": 1, "num_steps": 0, "log_every": 1, "checkpoint_every": 0, "keep_checkpoints": 0,
+    "eval_every": 0,
+}  # fmt: skip
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a config describes.
+
+    Attributes:
+      task: what is trained.
+      specs: modalities of the trunk, in the order of its indices; empty for a tokenizer.
+      settings: of the optimizer.
+      mesh: sizes of the mesh axes.
+      batches: first batch number -> endless iterator of this process's host batches.
+    """
+
+    task: step.Task
+    specs: tuple[ModalitySpec, ...]
+    settings: optimizer.Settings
+    mesh: dict[str, int]
+    batches: Callable[[int], Iterator[Any]]
+
+
+def build(config: ml_collections.ConfigDict) -> Run:
+    """Build everything that `config` describes, and check all of it before any step.
+
+    Raises:
+      ValueError: an unknown or missing key, or a value that its owner refuses.
+    """
+    check(config)
+    make = {"fourm": _fourm, "tokenizer": _tokenizer}[config.task]
+    task, specs, batches = make(config)
+    return Run(
+        task=task,
+        specs=specs,
+        settings=optimizer.Settings(**_fields(config, "optimizer", optimizer.Settings)),
+        mesh=_arguments(config, "mesh", mesh.make_mesh, but=("devices",)),
+        batches=batches,
+    )
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Check the keys of the top level and the numbers there.
+
+    Raises:
+      ValueError: an unknown, missing or misplaced key; a number out of range.
+    """
+    task = config.get("task")
+    if task not in TASK_KEYS:
+        raise ValueError(registry.unknown_value("task", str(task), TASK_KEYS))
+    keys = COMMON_KEYS + TASK_KEYS[task]
+    config_lib.check_group(config, "", keys)
+    missing = [key for key in keys if key not in config]
+    if missing:
+        raise ValueError(f"config of task {task!r} lacks the keys {missing}")
+    for key, least in SMALLEST.items():
+        if config[key] < least:
+            raise ValueError(f"config key {key!r} is {config[key]}, must be at least {least}")
+
+
+def resolve_specs(config: ml_collections.ConfigDict) -> tuple[ModalitySpec, ...]:
+    """Modalities of a trunk: its inputs, then the outputs that are not inputs too."""
+    group = config.modalities
+    names = tuple(dict.fromkeys((*group.inputs, *group.outputs)))
+    overrides = {name: _plain(changes) for name, changes in group.get("overrides", {}).items()}
+    return registry.resolve(group.family, names, overrides)
+
+
+def make_model(config: ml_collections.ConfigDict) -> fourm.FourM:
+    """The trunk of a config, without parameters."""
+    if config.dtype not in DTYPES:
+        raise ValueError(registry.unknown_value("dtype", config.dtype, DTYPES))
+    fixed = ("modalities", "inputs", "outputs", "dtype", "parent", "name")
+    model = fourm.FourM(
+        modalities=resolve_specs(config),
+        inputs=tuple(config.modalities.inputs),
+        outputs=tuple(config.modalities.outputs),
+        dtype=DTYPES[config.dtype],
+        **_fields(config, "model", fourm.FourM, but=fixed),
+    )
+    fourm.check(model)
+    return model
+
+
+def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:
+    """Masking parameters of all data sets of a config, in their order.
+
+    A mixture may speak of more modalities of the family than this model has, so that one data set
+    config serves models of any subset.
+    """
+    specs = resolve_specs(config)
+    known = {spec.name for spec in registry.FAMILIES[config.modalities.family]}
+    unused = known - {spec.name for spec in specs}
+
+    def used(value):
+        if not isinstance(value, dict):
+            return value
+        return {name: part for name, part in value.items() if name not in unused}
+
+    groups = _datasets(config, needs=("mixture",))
+    return mixture.make_mixture(
+        specs, [{key: used(v) for key, v in group["mixture"].items()} for group in groups]
+    )
+
+
+def make_datasets(config: ml_collections.ConfigDict, split: str) -> tuple[sources.Dataset, ...]:
+    """Open all data sets of a config."""
+    return sources.make_datasets(_datasets(config), split)
+
+
+def _datasets(config, needs: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Checked configs of the data sets, as plain dicts."""
+    groups = [_plain(dataset) for dataset in config.data]
+    for index, group in enumerate(groups):
+        config_lib.check_group(group, f"data[{index}]", DATASET_KEYS)
+        missing = [name for name in ("name", "source", *needs) if name not in group]
+        if missing:
+            raise ValueError(f"config of data set {index} lacks the keys {missing}")
+    return [{"arguments": {}, "fields": {}, "weight": 1.0, **group} for group in groups]
+
+
+def _fourm(config):
+    model = make_model(config)
+    own = ("model", "mixture", "objective")
+    task = fourm_task.FourMTask(
+        model=model,
+        mixture=make_mixture(config),
+        objective=config.loss,
+        **_fields(config, "masking", fourm_task.FourMTask, but=own),
+    )
+    if config.batch_size % task.maskings_per_record:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not divisible by masking.maskings_per_record "
+            f"{task.maskings_per_record}: the batch counts samples, each record gives that many"
+        )
+    datasets = make_datasets(config, "train")
+    sources.check(datasets, model.modalities)
+
+    def batches(start: int):
+        records = config.batch_size // task.maskings_per_record
+        return pipeline.make_batches(datasets, model.modalities, **_reading(config, records, start))
+
+    return task, model.modalities, batches
+
+
+def _tokenizer(config):
+    group = config_lib.check_group(
+        config.tokenizer, "tokenizer", ("family", "name", "source_field", "arguments")
+    )
+    module = base.build(group["family"], _plain(config.tokenizer.arguments))
+    task = tokenizer_task.TokenizerTask(module=module, field=group["source_field"])
+    datasets = make_datasets(config, "train")
+
+    def batches(start: int):
+        reading = _reading(config, config.batch_size, start)
+        return pipeline.make_raw_batches(datasets, (task.field,), **reading)
+
+    return task, (), batches
+
+
+def _reading(config, batch_size: int, start: int) -> dict[str, Any]:
+    return {
+        "batch_size": batch_size,
+        "seed": config.seed,
+        "start": start,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+
+def _fields(config, group: str, owner: type, but: tuple[str, ...] = ()) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(owner) if field.init]
+    return config_lib.check_group(config[group], group, [n for n in names if n not in but])
+
+
+def _arguments(config, group: str, owner: Callable, but: tuple[str, ...]) -> dict[str, Any]:
+    names = [name for name in inspect.signature(owner).parameters if name not in but]
+    return config_lib.check_group(config[group], group, names)
+
+
+def _plain(value: Any) -> Any:
+    """Dicts for ConfigDicts, tuples for lists."""
+    if isinstance(value, ml_collections.ConfigDict | dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,234 @@
+"""Checkpoints: state, config and modality fingerprint, saved in the background, restored anywhere.
+
+One orbax `CheckpointManager` per workdir. A state is restored onto *our* shardings, so that any
+mesh reads what any other wrote; call `restore` outside `jax.set_mesh` (orbax fails inside it on
+some versions). The data position needs no file: batch n is a function of (seed, n), n = step.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from fourm_jax.train import state as state_lib
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import progress, tree
+
+FOLDER = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a checkpoint says about itself, as JSON beside the arrays.
+
+    Attributes:
+      config: `utils.config.to_json` of the run.
+      modalities: {name: {field: value}} of the modality specs, in the order of the model; empty
+        for a tokenizer.
+    """
+
+    config: dict[str, Any]
+    modalities: dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model read back for use: parameters to evaluate with, and what they belong to."""
+
+    step: int
+    params: Any
+    model_state: Any
+    description: Description
+
+
+class Checkpointer:
+    """Saves and restores the states of one workdir."""
+
+    def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
+        """Open the folder; `keep` newest checkpoints stay (0 = all)."""
+        self._folder = epath.Path(workdir).expanduser().absolute() / FOLDER
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep or None, create=True, enable_async_checkpointing=True
+        )
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=options,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "description": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: state_lib.TrainState, description: Description, step: int) -> None:
+        """Start to save `state`; a failure of the previous save is raised here, at the latest."""
+        self._manager.check_for_errors()
+        if step in self.steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(state),
+                description=ocp.args.JsonSave(dataclasses.asdict(description)),
+            ),
+        )
+
+    def wait(self) -> None:
+        """Wait for the save under way and raise its error, if any."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Wait, then let go of threads."""
+        self._manager.close()
+
+    def describe(self) -> tuple[int, Description] | None:
+        """Step and description of the newest checkpoint whose description can be read."""
+        for step in reversed(self.steps()):
+            try:
+                return step, self._read_description(step)
+            except Exception as error:
+                _report_broken(self._folder / str(step), error)
+        return None
+
+    def restore(self, abstract: state_lib.TrainState) -> state_lib.TrainState | None:
+        """Newest state that can be read, or None; `abstract` gives shapes, types and shardings.
+
+        An unreadable checkpoint (cut short by a kill or a full disk) is set aside under the name
+        "<step>.broken" with one line, and the one before it is taken.
+
+        Raises:
+          ValueError: the checkpoint holds other arrays than `abstract` (names the first ones), or
+            none of several checkpoints can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                found = _shapes(self._manager.item_metadata(step)["state"])
+                _check_shapes(found, abstract, self._folder / str(step))
+                return self._read(step, abstract)
+            except MismatchError:
+                raise
+            except Exception as error:
+                _report_broken(self._folder / str(step), error)
+                if jax.process_index() == 0:
+                    broken = self._folder / str(step)
+                    broken.rename(self._folder / f"{step}.broken")
+                self._manager.reload()
+        if steps:
+            raise ValueError(f"none of the checkpoints {steps} in {self._folder} can be read")
+        return None
+
+    def load(self) -> Trained:
+        """Newest parameters (the running average where there is one) for use on one device.
+
+        Raises:
+          ValueError: the workdir has no checkpoint.
+        """
+        if not self.steps():
+            raise ValueError(f"no checkpoint in {self._folder}")
+        step = self.steps()[-1]
+        stored = self._manager.item_metadata(step)["state"]
+        params = "params" if stored["ema_params"] is None else "ema_params"
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        wanted = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            {name: stored[name] for name in (params, "model_state")},
+        )
+        restored = self._read(step, wanted)
+        return Trained(
+            step=step,
+            params=restored[params],
+            model_state=restored["model_state"],
+            description=self._read_description(step),
+        )
+
+    def _read(self, step: int, abstract: Any) -> Any:
+        """Arrays of `abstract` (the whole state, or some of its fields) in its shardings."""
+        arguments = ocp.args.PyTreeRestore(
+            abstract,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+            partial_restore=True,
+        )
+        return self._manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
+
+    def _read_description(self, step: int) -> Description:
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
+        )
+        return Description(**restored["description"])
+
+
+class MismatchError(ValueError):
+    """A sound checkpoint of something else."""
+
+
+def load(workdir: epath.PathLike) -> Trained:
+    """Read the newest trained parameters of a workdir, with config and modalities."""
+    checkpointer = Checkpointer(workdir)
+    try:
+        return checkpointer.load()
+    finally:
+        checkpointer.close()
+
+
+def check_same_run(
+    found: Description, expected: Description, *, may_change: tuple[str, ...], where: str
+) -> None:
+    """Refuse to continue another run: vocabularies first, then config keys.
+
+    Args:
+      may_change: config keys (or prefixes ending in ".") that a continued run may change.
+
+    Raises:
+      ValueError: names the first differing keys with both values.
+    """
+    changed = config_lib.differences(found.modalities, expected.modalities)
+    if list(found.modalities) != list(expected.modalities):
+        changed = {"modalities": (list(found.modalities), list(expected.modalities))}
+    if not changed:
+        changed = {
+            key: values
+            for key, values in config_lib.differences(found.config, expected.config).items()
+            if not any(_covers(name, key) for name in may_change)
+        }
+    if changed:
+        shown = [f"{key} is {old!r} there, {new!r} here" for key, (old, new) in changed.items()]
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        raise ValueError(
+            f"{where} holds another run's checkpoint: {'; '.join(shown[:3])}{more}. "
+            "Use another workdir or the same values; nothing was overwritten"
+        )
+
+
+def _covers(name: str, key: str) -> bool:
+    return key.startswith(name) if name.endswith(".") else key == name
+
+
+def _shapes(stored: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    leaves = tree.named_leaves(stored)
+    return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+
+
+def _check_shapes(found: Mapping[str, tuple], abstract: Any, path: epath.Path) -> None:
+    expected = {name: tuple(leaf.shape) for name, leaf in tree.named_leaves(abstract).items()}
+    wrong = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise MismatchError(
+            f"checkpoint {path} does not fit this model: {name!r} has shape {found.get(name)} "
+            f"there, {expected.get(name)} here ({len(wrong)} arrays differ)"
+        )
+
+
+def _report_broken(path: epath.Path, error: Exception) -> None:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    progress.announce(
+        f"checkpoint {path} cannot be read ({reason[0][:200]}); trying the one before"
+    )

@@ -1,0 +1,122 @@
+"""How the raw field of a record becomes the tokens of one modality, batch by batch."""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Integer
+
+from fourm_jax.data import collate, records
+from fourm_jax.modalities import serializers
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.tokenizers import base, text
+
+# Records and their indices in the source -> the fields that one modality adds to each.
+Encoder = Callable[[Sequence[records.Record], Sequence[int]], list[records.Record]]
+
+
+def make_encoder(
+    spec: ModalitySpec, tokenizers: epath.PathLike, seed: int
+) -> tuple[Encoder, dict[str, Any]]:
+    """Return the encoder of one modality and what the manifest says about its tokens.
+
+    Raises:
+      ValueError: no such tokenizer, or one whose vocabulary or grid is not the modality's.
+    """
+    if not spec.is_token:
+        return _copy(spec), {"kind": spec.kind, "source": spec.source}
+    directory = epath.Path(tokenizers) / spec.tokenizer
+    if not directory.is_dir():
+        present = sorted(p.name for p in epath.Path(tokenizers).glob("*")) or "nothing"
+        raise ValueError(f"no tokenizer at {directory} for {spec.name!r}; found here: {present}")
+    if spec.kind == "sequence":
+        tokenizer = text.TextTokenizer.load(directory)
+        encoder, vocab_size = _sequence(spec, tokenizer, seed), tokenizer.vocab_size
+    else:
+        loaded = base.load(directory)
+        encoder, vocab_size = _grid(spec, loaded), loaded.card.vocab_size
+    if vocab_size > spec.vocab_size:
+        raise ValueError(
+            f"tokenizer {directory} has {vocab_size} ids, modality {spec.name!r} allows "
+            f"{spec.vocab_size}: set its vocab_size"
+        )
+    return encoder, {
+        "kind": spec.kind,
+        "source": spec.source,
+        "vocab_size": vocab_size,
+        "tokenizer": spec.tokenizer,
+        "fingerprint": fingerprint(directory),
+    }
+
+
+def fingerprint(directory: epath.PathLike) -> str:
+    """sha256 over names and contents of the files of a tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(epath.Path(directory).glob("*")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _copy(spec: ModalitySpec) -> Encoder:
+    def encode(rows, indices):
+        return [{spec.name: row[spec.source]} if spec.source in row else {} for row in rows]
+
+    return encode
+
+
+def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
+    codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
+    dtype = collate.id_dtype(spec.vocab_size)
+
+    def encode(rows, indices):
+        having = [number for number, row in enumerate(rows) if spec.source in row]
+        fields: list[dict[str, np.ndarray]] = [{} for _ in rows]
+        if not having:
+            return fields
+        # Always a full block: every record is encoded by the same compiled function.
+        padded = having + having[-1:] * (base.HOST_BATCH - len(having))
+        raw = np.stack([rows[number][spec.source] for number in padded])
+        try:
+            ids: Integer[np.ndarray, "b ..."] = tokenizer.encode(raw)[: len(having)]
+        except ValueError as error:
+            where = f"records {indices[0]}..{indices[-1]}"
+            raise ValueError(f"{where}, modality {spec.name!r}: {error}") from error
+        if ids[0].size != spec.num_tokens:
+            raise ValueError(
+                f"tokenizer {tokenizer.card.name!r} makes {ids[0].size} tokens of {raw.shape[1:]}, "
+                f"modality {spec.name!r} has {spec.num_tokens}"
+            )
+        ids = ids.reshape(len(having), spec.max_tokens, *codes).astype(dtype)
+        for number, value in zip(having, ids, strict=True):
+            fields[number][spec.name] = value
+        return fields
+
+    return encode
+
+
+def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int) -> Encoder:
+    serializer = serializers.get(spec.source)
+    dtype = collate.id_dtype(spec.vocab_size)
+    stream = zlib.crc32(spec.name.encode())
+
+    def encode_one(row, index):
+        if spec.source not in row:
+            return {}
+        written = serializer.serialize(
+            row[spec.source], np.random.default_rng([seed, stream, index])
+        )
+        ids, chunk = tokenizer.encode_sequence(
+            written, max_tokens=spec.max_tokens, chunked=spec.chunked
+        )
+        fields = {spec.name: ids.astype(dtype)}
+        if spec.chunked:
+            fields[spec.name + collate.CHUNK_SUFFIX] = chunk.astype(np.uint16)
+        return fields
+
+    def encode(rows, indices):
+        return [encode_one(row, index) for row, index in zip(rows, indices, strict=True)]
+
+    return encode

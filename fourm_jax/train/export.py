@@ -1,0 +1,42 @@
+"""From a finished tokenizer run to the tokenizer on disk: weights and card with held-out errors."""
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+from jaxtyping import Num
+
+from fourm_jax.tokenizers import base
+from fourm_jax.train import build
+from fourm_jax.train.state import TrainState
+
+
+def save_tokenizer(
+    config: ml_collections.ConfigDict,
+    state: TrainState,
+    directory: epath.PathLike,
+    *,
+    held_out: Num[np.ndarray, "n ..."],
+) -> base.Loaded:
+    """Save what `train.loop.train` trained from `config`, and read it back.
+
+    Args:
+      held_out: raw signals for the errors and codebook statistics on the card; n <= 1,024.
+
+    Raises:
+      ValueError: `config` does not describe a tokenizer; `directory` holds something else.
+    """
+    if config.task != "tokenizer":
+        raise ValueError(f"config of task {config.task!r}, allowed: 'tokenizer'")
+    task = build.build(config).task
+    variables = jax.device_get(task.variables(state.params, state.model_state))
+    output = jax.jit(lambda raw: task.module.apply(variables, raw))(held_out)
+    card = base.make_card(
+        config.tokenizer.name,
+        config.tokenizer.family,
+        config.tokenizer.to_dict()["arguments"],
+        reconstruction={name: float(value) for name, value in output.metrics.items()},
+        training_steps=int(state.step),
+    )
+    base.save(directory, task.module, variables, card)
+    return base.load(directory)

@@ -1,0 +1,115 @@
+"""Training task of the trunk: mask on the device, predict, and count what was really there."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Key
+
+from fourm_jax.models import fourm
+from fourm_jax.ops import losses, masking, mixture
+from fourm_jax.ops.tokens import Batch, TokenBatch
+from fourm_jax.parallel import sharding
+from fourm_jax.train import flops, metrics, step
+
+LOSSES = ("mod", "token")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FourMTask:
+    """Masked multimodal prediction (spec 05-masking, 01-model §1.5).
+
+    Attributes:
+      model: the trunk; its `modalities` are the indices in a TokenBatch.
+      mixture: masking parameters per data set.
+      num_inputs, num_targets: token slots per sample.
+      budget: "fill" hands unused budget on, "reference" loses it as the published code does.
+      maskings_per_record: samples drawn from each loaded record; the batch has that many times
+        fewer records.
+      objective: "mod" (mean over modalities) or "token" (mean over tokens).
+    """
+
+    model: fourm.FourM
+    mixture: mixture.Mixture
+    num_inputs: int
+    num_targets: int
+    budget: Literal["fill", "reference"] = "fill"
+    maskings_per_record: int = 1
+    objective: Literal["mod", "token"] = "mod"
+
+    def __post_init__(self):
+        if self.objective not in LOSSES:
+            raise ValueError(f"unknown loss {self.objective!r}, allowed: {LOSSES}")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Modality names, in the order of the vector metrics."""
+        return tuple(spec.name for spec in self.model.modalities)
+
+    @property
+    def flops_per_sample(self) -> float:
+        """Floating-point operations of forward and backward pass (see `train.flops`)."""
+        return flops.training_flops(self.model, self.num_inputs, self.num_targets)
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Any, Any]:
+        """Initialise the trunk; it has no other state.
+
+        Parameters depend on shapes only, so the compiler need not see the masking once more.
+        """
+        shapes = jax.eval_shape(self.sample, key, batch)
+        tokens = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        variables = self.model.init(key, tokens, method="token_losses")
+        return variables["params"], {}
+
+    def sample(self, key: Key[Array, ""], batch: Batch) -> TokenBatch:
+        """Draw the masks: [records] -> [records × maskings_per_record] samples."""
+        tokens = masking.sample_tokens(
+            key,
+            masking.repeat(batch, self.maskings_per_record),
+            self.mixture,
+            specs=self.model.modalities,
+            inputs=self.model.inputs,
+            outputs=self.model.outputs,
+            num_inputs=self.num_inputs,
+            num_targets=self.num_targets,
+            budget=self.budget,
+        )
+        return jax.tree.map(lambda x: sharding.constrain(x, P(sharding.BATCH)), tokens)
+
+    def loss(
+        self, params: Any, model_state: Any, batch: Batch, key: Key[Array, ""], train: bool
+    ) -> tuple[Float[Array, ""], step.Aux]:
+        """Loss of the global batch; metrics by modality and how full the slots are."""
+        mask_key, drop_key = jax.random.split(key)
+        tokens = self.sample(mask_key, batch)
+        predicted = self.model.apply(
+            {"params": params}, tokens, train, rngs={"drop_path": drop_key}, method="token_losses"
+        )
+        targets = tokens.targets
+        where = (targets.modality, targets.valid, len(self.model.modalities))
+        value = self._objective(predicted.loss, *where)
+        sums, counts = losses.modality_losses(predicted.loss, *where)
+        hits, _ = losses.modality_losses(predicted.correct.astype(jnp.float32), *where)
+        samples = jnp.float32(targets.valid.shape[0])
+        aux = {
+            "loss": (value, jnp.float32(1)),
+            "loss/*": (sums, counts),
+            "accuracy/*": (hits, counts),
+            "accuracy": (hits.sum(), counts.sum()),
+            "input_fill": metrics.mean(tokens.inputs.valid),
+            "target_fill": metrics.mean(targets.valid),
+            "input_tokens_per_sample": (tokens.inputs.valid.sum(dtype=jnp.float32), samples),
+            "target_tokens_per_sample": (counts.sum(), samples),
+        }
+        return value, step.Aux(aux, model_state)
+
+    def _objective(self, loss, modality, valid, num_modalities) -> Float[Array, ""]:
+        """Normalised over the global batch; a published model keeps its published weighting."""
+        published = self.model.compat == "ml-4m"
+        if self.objective == "mod":
+            divisor = len(self.model.outputs) if published else None
+            return losses.mod_loss(loss, modality, valid, num_modalities, divisor=divisor)
+        sizes = [spec.vocab_size for spec in self.model.modalities] if published else None
+        return losses.token_loss(loss, modality, valid, num_modalities, weights=sizes)

@@ -1,0 +1,110 @@
+"""Log points of a run: metrics off the device one step late, rates, the bar, the files."""
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import Mesh
+
+from fourm_jax.train import flops, metrics, writers
+from fourm_jax.train.state import TrainState
+from fourm_jax.utils import progress
+
+MOST_SKIPPED = 20  # steps in a row without a finite gradient before the run gives up
+
+
+class Logbook:
+    """Collects, shows and writes what a run measures.
+
+    `take` swaps the accumulated metrics for zeros without waiting; `flush`, called when the next
+    step is already under way, waits for them and writes. So a log point never idles the device.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        state: TrainState,
+        mesh: Mesh,
+        *,
+        start: int,
+        num_steps: int,
+        labels: tuple[str, ...],
+        samples_per_step: int,
+        flops_per_sample: float | None,
+        show_progress: bool,
+    ):
+        self.values: dict[str, float] = {}
+        self._labels, self._samples_per_step = labels, samples_per_step
+        peak = flops.peak_flops(mesh.devices.flat[0])
+        self._flops_limit = peak and flops_per_sample and peak * mesh.size / flops_per_sample
+        shapes = jax.eval_shape(lambda: state.metrics)
+        self._zeros = jax.jit(
+            lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+            out_shardings=jax.tree.map(lambda x: x.sharding, state.metrics),
+        )
+        self._pending: tuple[int, metrics.Metrics] | None = None
+        self._skipped = 0
+        self._writers = writers.make(workdir, start=start)
+        self._bar = progress.Bar(num_steps, start=start, enabled=show_progress)
+        self._last_step, self._watch = start, progress.Stopwatch()
+
+    def tick(self, step: int) -> None:
+        """Move the bar."""
+        self._bar.update(step)
+
+    def restart_clock(self, step: int) -> None:
+        """Leave what happened until now (compilation, evaluation) out of the next rate."""
+        self._last_step, self._watch = step, progress.Stopwatch()
+
+    def take(self, state: TrainState, step: int) -> TrainState:
+        """Set the metrics of `state` aside for `flush`; return it with fresh ones."""
+        self._pending = (step, state.metrics)
+        return state.replace(metrics=self._zeros())
+
+    def flush(self) -> None:
+        """Write the log point that was taken, if any.
+
+        Raises:
+          FloatingPointError: nothing but skipped steps for too long.
+        """
+        if self._pending is None:
+            return
+        (step, taken), self._pending = self._pending, None
+        values = metrics.compute(taken, self._labels)
+        num_steps = step - self._last_step
+        if num_steps > 0:
+            rate = num_steps * self._samples_per_step / self._watch.seconds()
+            values["samples_per_second"] = rate
+            if self._flops_limit:
+                values["mfu"] = rate / self._flops_limit
+        self.restart_clock(step)
+        self.record(step, values)
+        shown = {"loss": f"{values.get('loss', float('nan')):.4f}"}
+        if num_steps > 0:
+            shown["samples/s"] = f"{rate:.0f}"
+        if "mfu" in values:
+            shown["mfu"] = f"{values['mfu']:.0%}"
+        self._bar.update(step, shown)
+        self._check_skipped(step, values["skipped"], num_steps)
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        """Write values of any origin at `step`."""
+        self.values |= values
+        self._writers.write(step, values)
+
+    def close(self) -> None:
+        """Close bar and files."""
+        self._bar.close()
+        self._writers.close()
+
+    def _check_skipped(self, step: int, share: float, num_steps: int) -> None:
+        if 0 < share < 1:
+            progress.announce(
+                f"step {step}: {share:.0%} of the last steps were skipped (not finite)"
+            )
+        self._skipped = self._skipped + max(num_steps, 1) if share == 1 else 0
+        if self._skipped >= MOST_SKIPPED:
+            raise FloatingPointError(
+                f"loss or gradient not finite in {self._skipped} steps in a row up to step {step}; "
+                "the parameters are those from before. Try a smaller optimizer.lr, a longer "
+                "warm-up or optimizer.clip_norm; the last checkpoint is untouched"
+            )

@@ -1,0 +1,291 @@
+"""The one train loop, for trunk and tokenizers: build, init or resume, steps, log, save, leave."""
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+from jax.sharding import Mesh
+
+from fourm_jax.parallel import distributed, sharding
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.train import (
+    build,
+    checkpoint,
+    interrupt,
+    logbook,
+    metrics,
+    optimizer,
+    prefetch,
+    schedules,
+    step,
+)
+from fourm_jax.train.state import TrainState
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import io, progress, tree
+
+Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
+
+# Config keys that a continued run may change, as they change neither data nor mathematics;
+# `num_steps` may too, while the schedule has not yet begun to depend on it.
+MAY_CHANGE = (
+    "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "mesh.", "model.remat",
+    "model.scan_unroll",
+)  # fmt: skip
+STEPS_IN_FLIGHT = 2  # dispatched ahead of the device; bounds the memory of waiting batches
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+      state: after the last step.
+      metrics: last logged values; those of evaluators as "eval/<name>".
+      seconds: that this call took.
+    """
+
+    state: TrainState
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """The compiled parts of a run.
+
+    Attributes:
+      abstract: shapes, types and shardings of the state.
+      init: example batch -> state.
+      train_step: (state, batch) -> (state, loss); donates the state.
+    """
+
+    abstract: TrainState
+    init: Callable[[Any], TrainState]
+    train_step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    show_progress: bool = True,
+    evaluators: Sequence[Evaluator] = (),
+    devices: Sequence[jax.Device] | None = None,
+) -> TrainResult:
+    """Train what `config` describes, or continue it from the last checkpoint in `workdir`.
+
+    A continued run repeats the interrupted one bit for bit; a finished one returns at once.
+
+    Args:
+      evaluators: called with (state, step) every `config.eval_every` steps (0: after the last one
+        only); each yields (name, value).
+      devices: to train on, default all.
+
+    Raises:
+      ValueError: an invalid config, or a workdir that holds another run's checkpoint; before any
+        step, nothing is overwritten.
+      FloatingPointError: no finite gradient for many steps in a row.
+      interrupt.Interrupted: SIGTERM or Ctrl-C; the state is saved, the same call continues.
+    """
+    watch, workdir = progress.Stopwatch(), epath.Path(workdir).expanduser()
+    with interrupt.StopRequest() as stop:
+        # ---------------- What: task, data, mesh; everything in the config is checked here.
+        run = build.build(config)
+        mesh = mesh_lib.make_mesh(**run.mesh, devices=devices)
+        description = checkpoint.Description(
+            config=config_lib.to_json(config),
+            modalities=config_lib.to_json({s.name: dataclasses.asdict(s) for s in run.specs}),
+        )
+        saver = checkpoint.Checkpointer(workdir, keep=config.keep_checkpoints)
+        try:
+            # ---------------- State: the newest checkpoint, or a fresh start.
+            _check_workdir(saver, description, workdir)
+            example = distributed.put_batch(next(run.batches(0)), mesh)
+            program = make_program(config, run, mesh, example)
+            state = saver.restore(program.abstract)
+            if state is not None and _is_finished(config, workdir, state, evaluators):
+                _say(f"{workdir}: finished at step {int(state.step):,}, reused")
+                values = {k: v for k, v in metrics.read_history(workdir)[-1].items() if k != "step"}
+                return TrainResult(state=state, metrics=values, seconds=watch.seconds())
+            state = program.init(example) if state is None else state
+            start = int(state.step)
+            _announce(config, program, mesh, start)
+            io.write_json(workdir / "config.json", description.config)
+            # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
+            book = logbook.Logbook(
+                workdir, state, mesh, start=start, num_steps=config.num_steps,
+                labels=run.task.labels, samples_per_step=config.batch_size,
+                flops_per_sample=getattr(run.task, "flops_per_sample", None),
+                show_progress=show_progress and jax.process_index() == 0,
+            )  # fmt: skip
+            session = _Session(config, program, saver, description, book, stop, tuple(evaluators))
+            try:
+                batches = prefetch.to_device(run.batches(start), mesh)
+                with jax.set_mesh(mesh), contextlib.closing(batches):
+                    state = session.run(state, start, batches)
+            finally:
+                book.close()
+        finally:
+            saver.close()
+    _say(f"done: step {config.num_steps}, {_summary(book.values)}{watch.seconds():.0f} s")
+    return TrainResult(state=state, metrics=book.values, seconds=watch.seconds())
+
+
+def make_program(
+    config: ml_collections.ConfigDict, run: build.Run, mesh: Mesh, example: Any
+) -> Program:
+    """Jit initialisation and step, with the layout of the whole state fixed by the rule table."""
+    settings = run.settings
+    schedule = optimizer.make_schedule(settings, config.num_steps)
+    transform = optimizer.make(settings)
+
+    def init(batch):
+        return step.init_state(
+            run.task, transform, batch, seed=config.seed, ema=settings.ema_decay > 0
+        )
+
+    shapes = jax.eval_shape(init, example)
+    optimizer.check_selectors(settings, shapes.params)
+    layout = sharding.state_shardings(shapes, mesh)
+    train_step = step.make_train_step(
+        run.task, transform, schedule, seed=config.seed, ema_decay=settings.ema_decay
+    )
+    return Program(
+        abstract=jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
+        ),
+        init=jax.jit(init, out_shardings=layout),
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None)),
+    )
+
+
+@dataclasses.dataclass
+class _Session:
+    """What the steps need at hand."""
+
+    config: ml_collections.ConfigDict
+    program: Program
+    saver: checkpoint.Checkpointer
+    description: checkpoint.Description
+    book: logbook.Logbook
+    stop: interrupt.StopRequest
+    evaluators: tuple[Evaluator, ...]
+
+    def run(self, state: TrainState, start: int, batches: Iterator[Any]) -> TrainState:
+        """Take the steps from `start` on; return the final state, saved.
+
+        Raises:
+          interrupt.Interrupted: stopped on request, after saving.
+        """
+        config, watch = self.config, progress.Stopwatch()
+        in_flight: collections.deque[jax.Array] = collections.deque()
+        done = start
+        while done < config.num_steps and not distributed.should_stop(self.stop.requested, done):
+            state, loss = self.program.train_step(state, next(batches))
+            in_flight.append(loss)
+            done += 1
+            self.book.flush()
+            if done == start + 1:
+                loss.block_until_ready()
+                _say(f"first step after {watch.seconds():.1f} s (compilation)")
+                self.book.restart_clock(done)
+            if done % config.log_every == 0 or done == config.num_steps:
+                state = self.book.take(state, done)
+            if _due(done, config.checkpoint_every):
+                self._save(state, done)
+            if _due(done, config.eval_every) and done < config.num_steps:
+                self._evaluate(state, done)
+            if len(in_flight) > STEPS_IN_FLIGHT:
+                in_flight.popleft().block_until_ready()
+            self.book.tick(done)
+        self.book.flush()
+        if done >= config.num_steps:
+            self._evaluate(state, done)
+        self._save(state, done)
+        self.saver.wait()
+        if done < config.num_steps or self.stop.requested:
+            raise interrupt.Interrupted(
+                f"{self.stop.name or 'preemption'}: stopped at step {done} of {config.num_steps}, "
+                "state saved; the same command continues from here"
+            )
+        return state
+
+    def _save(self, state: TrainState, done: int) -> None:
+        self.book.flush()  # a checkpoint never knows of a log point that the files lack
+        self.saver.save(state, self.description, done)
+
+    def _evaluate(self, state: TrainState, done: int) -> None:
+        """Run the evaluators; a request to stop drops their values and leaves at once."""
+        self.book.flush()
+        values = {}
+        for evaluator in self.evaluators:
+            for name, value in evaluator(state, done):
+                if self.stop.requested:
+                    return
+                values[f"eval/{name}"] = float(value)
+        if values:
+            self.book.record(done, values)
+            self.book.restart_clock(done)
+
+
+def _check_workdir(
+    saver: checkpoint.Checkpointer, description: checkpoint.Description, workdir: epath.Path
+) -> None:
+    """Refuse a workdir whose checkpoint belongs to another run."""
+    found = saver.describe()
+    if found is None:
+        return
+    step_found, before = found
+    may_change = MAY_CHANGE
+    if schedules.extendable(
+        before.config["optimizer"]["schedule"],
+        num_steps=before.config["num_steps"],
+        cooldown_steps=before.config["optimizer"].get("cooldown_steps", 0),
+        step=step_found,
+    ):
+        may_change += ("num_steps",)
+    checkpoint.check_same_run(before, description, may_change=may_change, where=str(workdir))
+
+
+def _is_finished(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    state: TrainState,
+    evaluators: Sequence[Evaluator],
+) -> bool:
+    """Whether nothing is left to do: all steps, and the evaluation after the last one."""
+    if state.step < config.num_steps:
+        return False
+    history = metrics.read_history(workdir)
+    evaluated = history and any(name.startswith("eval/") for name in history[-1])
+    return bool(history) and (not evaluators or bool(evaluated))
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _announce(config: ml_collections.ConfigDict, program: Program, mesh: Mesh, start: int) -> None:
+    count = tree.num_elements(program.abstract.params)
+    device = mesh.devices.flat[0]
+    axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    where = f"{mesh.size} {device.device_kind} device(s)" + (f" ({axes})" if mesh.size > 1 else "")
+    origin = f"resuming at step {start:,} of" if start else "steps:"
+    _say(
+        f"{config.task}: {count:,} parameters on {where}, batch {config.batch_size}, "
+        f"{origin} {config.num_steps:,}"
+    )
+
+
+def _say(message: str) -> None:
+    if jax.process_index() == 0:
+        progress.announce(message)
+
+
+def _summary(values: dict[str, float]) -> str:
+    return f"loss {values['loss']:.4f}, " if "loss" in values else ""

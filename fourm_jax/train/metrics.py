@@ -1,0 +1,64 @@
+"""Running means as (sum, count) pairs on the device, and the history they leave in a workdir."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float
+
+# {name: (sum, count)}; a task fills it, the train step adds it up, a log point divides.
+Metrics = dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]]
+
+HISTORY = "metrics.jsonl"
+
+
+def mean(values: Float[Array, "..."], mask: Array | None = None) -> tuple[Array, Array]:
+    """(sum, count) of `values` where `mask` is True; over the whole global batch under jit."""
+    values = values.astype(jnp.float32)
+    if mask is None:
+        return values.sum(), jnp.float32(values.size)
+    return jnp.where(mask, values, 0.0).sum(), mask.sum(dtype=jnp.float32)
+
+
+def add(total: Metrics, new: Metrics) -> Metrics:
+    """Add sums and counts."""
+    return jax.tree.map(jnp.add, total, new)
+
+
+def compute(metrics: Metrics, labels: Sequence[str] = ()) -> dict[str, float]:
+    """Divide on the host; what counted nothing (an absent modality) is left out.
+
+    A metric named "loss/*" holds vectors and becomes "loss/<label>" for each of `labels`: one
+    small array instead of one per modality.
+    """
+    values = {}
+    for name, (total, count) in jax.device_get(metrics).items():
+        names = [name.replace("*", label) for label in labels] if "*" in name else [name]
+        pairs = zip(np.atleast_1d(total), np.atleast_1d(count), strict=True)
+        for one, (part, number) in zip(names, pairs, strict=True):
+            if number > 0:
+                values[one] = float(part / number)
+    return values
+
+
+def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """Log points of a run in the order of their steps, each {"step": n, name: value, ...}.
+
+    Records of one step (training and evaluation) are merged. A half-written last line, which a
+    killed process may leave, is dropped.
+    """
+    path = epath.Path(workdir) / HISTORY
+    if not path.exists():
+        return []
+    history: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        history.setdefault(record["step"], {}).update(record)
+    return [history[step] for step in sorted(history)]

@@ -1,0 +1,170 @@
+"""The whole road in one job: render, learn tokenizers, tokenize, train the trunk.
+
+Each phase leaves its result in the work directory and is skipped when it is there, so that a
+second run, or one after an interruption, continues. Layout:
+`raw/` raw scenes, `tokenizers/<name>/`, `data/` token shards, `trunk/` checkpoints and metrics.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+from etils import epath
+
+from fourm_jax.data import sources
+from fourm_jax.modalities import captions, registry
+from fourm_jax.tokenizers import text
+from fourm_jax.train import export, loop, phases, pretokenize
+
+PHASES = (
+    "render", "text_tokenizer", "tokenizers", "tokenize", "trunk", "evaluate", "report",
+)  # fmt: skip
+SPLITS = ("train", "test")
+
+
+def raw_dir(workdir: epath.PathLike) -> epath.Path:
+    """Folder of the raw records."""
+    return epath.Path(workdir) / "raw"
+
+
+def tokenizers_dir(workdir: epath.PathLike) -> epath.Path:
+    """Folder with one folder per tokenizer."""
+    return epath.Path(workdir) / "tokenizers"
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: epath.PathLike, record: phases.Phases):
+    """Run the phases up to the trained trunk; return its final state.
+
+    Args:
+      config: see configs/quickstart.py.
+      workdir: of this job alone.
+      record: keeps the seconds of each phase.
+
+    Raises:
+      ValueError: an invalid config, or a work directory made with another one.
+    """
+    config, workdir = locate(config, workdir), epath.Path(workdir)
+    _render(config, workdir, record)
+    _train_text(config, workdir, record)
+    _train_tokenizers(config, workdir, record)
+    _tokenize(config, workdir, record)
+    with record.run("trunk", f"{config.trunk.num_steps:,} steps of masked prediction"):
+        return loop.train(config.trunk, workdir / "trunk")
+
+
+def locate(
+    config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> ml_collections.ConfigDict:
+    """Copy of `config` whose tokenizers and trunk read what this job wrote to `workdir`."""
+    config = config.copy_and_resolve_references().unlock()
+    config.trunk.data = _from(config.trunk.data, epath.Path(workdir) / "data")
+    for own in config.tokenizers.values():
+        own.data = _from(own.data, raw_dir(workdir))
+    return config.lock()
+
+
+def _from(datasets: Sequence[ml_collections.ConfigDict], directory: epath.Path):
+    """The data sets, read from the shards in `directory`."""
+    arguments = {"directory": str(directory)}
+    return tuple(
+        ml_collections.ConfigDict({**one.to_dict(), "arguments": arguments}) for one in datasets
+    )
+
+
+def open_raw(workdir: epath.PathLike, split: str) -> sources.Source:
+    """Raw records of a split, as `_render` wrote them."""
+    return sources.open_source("token_shards", split, {"directory": raw_dir(workdir)})
+
+
+def raw_fields(
+    source: sources.Source, names: Sequence[str], count: int
+) -> dict[str, np.ndarray | list[Any]]:
+    """The first `count` records, field by field; arrays of one shape are stacked."""
+    rows = [source[index] for index in range(min(count, len(source)))]
+    fields = {name: [row[name] for row in rows] for name in names}
+    return {name: _stack(values) for name, values in fields.items()}
+
+
+def _stack(values: list) -> np.ndarray | list:
+    shapes = {getattr(value, "shape", None) for value in values}
+    return np.stack(values) if len(shapes) == 1 and None not in shapes else values
+
+
+def _render(config, workdir: epath.Path, record: phases.Phases) -> None:
+    settings = config.pretokenize
+    finished = all((raw_dir(workdir) / f"{split}.json").exists() for split in SPLITS)
+    counts = settings.num_records.to_dict()
+    what = f"{counts['train']:,} training and {counts['test']:,} held-out records"
+    if finished:
+        record.reuse("render", what)
+    with record.run("render", f"making {what}"):
+        for split in SPLITS:
+            arguments = {**settings.arguments.to_dict(), "num_records": counts[split]}
+            job = pretokenize.Job(
+                source=sources.open_source(settings.source, split, arguments),
+                output=raw_dir(workdir),
+                split=split,
+                recipe={"source": settings.source, "arguments": arguments},
+                records_per_shard=settings.records_per_shard,
+                show_progress=not finished,
+            )
+            pretokenize.export(job, config.raw_fields)
+
+
+def _train_text(config, workdir: epath.Path, record: phases.Phases) -> None:
+    output = tokenizers_dir(workdir) / "text"
+    if output.exists():
+        record.reuse("text_tokenizer", str(output))
+        return
+    with record.run("text_tokenizer", "learning word pieces from the captions"):
+        source = open_raw(workdir, "train")
+        names = [name for name in ("caption", "det") if name in config.raw_fields]
+        rows = raw_fields(source, names, 4_096)
+        tokenizer = text.TextTokenizer.train(
+            [captions.serialize(caption) for caption in rows["caption"]],
+            vocab_size=config.text_vocab_size,
+            class_names=sorted({name for det in rows.get("det", ()) for name in det["classes"]}),
+        )
+        tokenizer.save(output)
+
+
+def _train_tokenizers(config, workdir: epath.Path, record: phases.Phases) -> None:
+    missing = [
+        name for name in config.tokenizers if not (tokenizers_dir(workdir) / name).exists()
+    ]
+    if not missing:
+        record.reuse("tokenizers", ", ".join(config.tokenizers))
+        return
+    with record.run("tokenizers", f"training {', '.join(missing)}"):
+        held_out = open_raw(workdir, "test")
+        for name in missing:
+            own = config.tokenizers[name]
+            result = loop.train(own, workdir / "tokenizer_runs" / name)
+            field = own.tokenizer.source_field
+            export.save_tokenizer(
+                own,
+                result.state,
+                tokenizers_dir(workdir) / name,
+                held_out=raw_fields(held_out, (field,), 512)[field],
+            )
+
+
+def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
+    settings = config.pretokenize.to_dict()
+    finished = all((workdir / "data" / f"{split}.json").exists() for split in SPLITS)
+    if finished:
+        record.reuse("tokenize", str(workdir / "data"))
+    modalities = settings["modalities"]
+    specs = registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
+    with record.run("tokenize", f"writing {len(specs)} modalities as token shards"):
+        for split in SPLITS:
+            job = pretokenize.Job(
+                source=open_raw(workdir, split),
+                output=workdir / "data",
+                split=split,
+                recipe={"source": settings["source"], "arguments": settings["arguments"]},
+                records_per_shard=settings["records_per_shard"],
+                show_progress=not finished,
+            )
+            pretokenize.tokenize(job, specs, tokenizers_dir(workdir), seed=settings["seed"])

@@ -1,0 +1,160 @@
+"""Evaluate a quickstart run on held-out scenes and write its report and metrics.json."""
+
+import math
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from fourm_jax.data import pipeline, sources
+from fourm_jax.evals import any_to_any, galleries, report
+from fourm_jax.generate.api import Generator
+from fourm_jax.train import metrics, phases, quickstart, runs
+from fourm_jax.utils import io
+
+NUM_TRAIN_RECORDS = 2_048  # for the constant predictors
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: epath.PathLike, record: phases.Phases
+) -> epath.Path:
+    """Run the last two phases; return the path of report.html.
+
+    Raises:
+      ValueError: the run is not finished.
+    """
+    config, workdir = quickstart.locate(config, workdir), epath.Path(workdir)
+    generator = runs.load_generator(workdir)
+    data = held_out(config, workdir, generator)
+    with record.run("evaluate", f"{len(data)} held-out records, one modality from another"):
+        tasks = any_to_any.from_rgb(generator, data, config.trunk.modalities.family)
+        for conditions in config.evaluation.pictures_from:
+            tasks |= any_to_any.to_picture(generator, data, conditions)
+    page = workdir / "report.html"
+    with record.run("report", "drawing galleries and curves"):
+        parts = make_parts(config, workdir, generator, data, tasks)
+    summary = {**record.summary(), "device": device(), "commit": commit(), "tasks": tasks}
+    io.write_json(workdir / "metrics.json", summary)
+    seconds = summary["seconds"]
+    parts.append(report.table_html("Seconds per phase", ("phase", "s"), list(seconds.items())))
+    steps = f"{config.trunk.num_steps:,} steps of {config.trunk.batch_size} samples"
+    report.write(
+        page,
+        title=f"fourm_jax quickstart: any-to-any on {config.trunk.data[0].name}",
+        summary=f"Trunk: {steps}, width {config.trunk.model.dim}. {seconds['total']:.0f} s in "
+        f"all, {summary['peak_rss_gb']:.1f} GB peak, {summary['device']}, "
+        f"commit {summary['commit']}.",
+        parts=parts,
+    )
+    return page
+
+
+def held_out(
+    config: ml_collections.ConfigDict, workdir: epath.Path, generator: Generator
+) -> any_to_any.HeldOut:
+    """Truth and tokens of the held-out records, and training records for the constants."""
+    names = sorted({spec.source for spec in generator.model.modalities})
+    count = config.evaluation.num_records
+    datasets = sources.make_datasets(
+        [{**dataset.to_dict(), "mixture": None} for dataset in config.trunk.data], "test"
+    )
+    batches = pipeline.one_pass(
+        datasets, generator.model.modalities, batch_size=count, num_records=count
+    )
+    tokens, _ = next(batches)
+    train = quickstart.open_raw(workdir, "train")
+    return any_to_any.HeldOut(
+        truth=quickstart.raw_fields(quickstart.open_raw(workdir, "test"), names, count),
+        tokens={spec.name: tokens[spec.name] for spec in generator.model.modalities},
+        train=quickstart.raw_fields(train, names, NUM_TRAIN_RECORDS),
+    )
+
+
+def make_parts(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    generator: Generator,
+    data: any_to_any.HeldOut,
+    tasks: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """HTML of metrics, galleries, curves and codebooks."""
+    painter = galleries.Painter(data.train)
+    parts = [report.tasks_html(tasks)]
+    for conditions in config.evaluation.conditions:
+        shown = galleries.any_to_any_gallery(
+            generator, data, painter, conditions, num_records=config.evaluation.num_shown
+        )
+        parts.append(report.gallery_html(shown))
+    history = metrics.read_history(workdir / "trunk")
+    for metric, note in (
+        ("loss", "Cross-entropy per target token under random masks (training batches)."),
+        ("accuracy", "Share of target tokens predicted exactly."),
+    ):
+        figure = report.curves(series(history, f"{metric}/"), metric)
+        parts.append(report.figure_html(f"Training {metric} per modality", note, figure))
+    parts.append(codebooks(config, workdir, generator))
+    return parts
+
+
+def series(history: list[dict[str, Any]], prefix: str) -> dict[str, tuple[list, list]]:
+    """{"tok_rgb": (steps, values), ...} of the logged metrics that start with `prefix`."""
+    found: dict[str, tuple[list, list]] = {}
+    for point in history:
+        for name, value in point.items():
+            if name.startswith(prefix) and math.isfinite(value):
+                steps, values = found.setdefault(name.removeprefix(prefix), ([], []))
+                steps.append(point["step"])
+                values.append(value)
+    return found
+
+
+def codebooks(
+    config: ml_collections.ConfigDict, workdir: epath.Path, generator: Generator
+) -> str:
+    """Table of tokenizers and curves of their codebook usage."""
+    rows, usage = [], {}
+    for name, tokenizer in generator.tokenizers.items():
+        card = tokenizer.card
+        known = dict(card.reconstruction)
+        shown = [known.pop(key, math.nan) for key in ("codebook_usage", "perplexity")]
+        errors = ", ".join(
+            f"{key} {report.number(value)}" for key, value in known.items() if "loss" not in key
+        )
+        codes = f"{card.codes_per_position} × {card.vocab_size}"
+        rows.append((name, codes, *shown, errors, card.training_steps))
+        history = metrics.read_history(workdir / "tokenizer_runs" / name)
+        points = [(p["step"], p["codebook_usage"]) for p in history if "codebook_usage" in p]
+        if points:
+            usage[name] = tuple(np.transpose(points))
+    table = report.table_html(
+        "Tokenizers",
+        ("tokenizer", "codes", "usage", "perplexity", "held-out reconstruction", "steps"),
+        rows,
+    )
+    if not usage:
+        return table
+    note = "Share of the codes that a training batch uses; dead codes are replaced as it goes."
+    return table + report.figure_html("Codebook usage", note, report.curves(usage, "usage"))
+
+
+def device() -> str:
+    """Name and number of the devices in use."""
+    devices = jax.devices()
+    return f"{len(devices)} × {devices[0].device_kind}"
+
+
+def commit() -> str:
+    """Short hash of the checked-out commit, "+" for local changes; "unknown" outside of git."""
+    here = epath.Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

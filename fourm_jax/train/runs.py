@@ -1,0 +1,35 @@
+"""A finished run folder -> a generator: `<run>/trunk`, `<run>/tokenizers/<name>`."""
+
+from etils import epath
+
+from fourm_jax.generate.api import Generator
+from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.text import TextTokenizer
+from fourm_jax.train import build, checkpoint
+from fourm_jax.utils import config as config_lib
+
+TRUNK = "trunk"
+TOKENIZERS = "tokenizers"
+TEXT = "text"
+
+
+def load_generator(run: epath.PathLike) -> Generator:
+    """Read the newest trunk and every tokenizer that it names.
+
+    Raises:
+      ValueError: no trunk in the folder, a missing tokenizer, or one that does not fit the trunk.
+    """
+    run = epath.Path(run)
+    if not (run / TRUNK).is_dir():
+        present = sorted(path.name for path in run.glob("*")) if run.is_dir() else "no folder"
+        raise ValueError(f"no trained trunk in {run / TRUNK}; found: {present}")
+    trained = checkpoint.load(run / TRUNK)
+    model = build.make_model(config_lib.from_json(trained.description.config))
+    names = {spec.tokenizer: spec for spec in model.modalities if spec.tokenizer}
+    folders = {name: run / TOKENIZERS / name for name in names}
+    for name, folder in folders.items():
+        if not folder.is_dir():
+            raise ValueError(f"no tokenizer at {folder} for modality {names[name].name!r}")
+    text = TextTokenizer.load(folders.pop(TEXT)) if TEXT in folders else None
+    tokenizers = {name: base.load(folder) for name, folder in folders.items()}
+    return Generator(model, trained.params, tokenizers, text)

@@ -1,0 +1,102 @@
+"""One training step for every task: gradient, guarded update, metrics, all on the device."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from fourm_jax.train import metrics as metrics_lib
+from fourm_jax.train import schedules, state
+from fourm_jax.utils import rng
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value: metrics and the new `model_state`."""
+
+    metrics: metrics_lib.Metrics
+    model_state: Any
+
+
+class Task(Protocol):
+    """What is trained: parameters and a loss over a global batch of device arrays.
+
+    Attributes:
+      labels: names of the entries of vector metrics (those with "*" in their name).
+    """
+
+    labels: tuple[str, ...]
+
+    def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
+        """Return (params, model_state)."""
+
+    def loss(
+        self, params: Any, model_state: Any, batch: Any, key: Key[Array, ""], train: bool
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Return the loss of the global batch and `Aux`."""
+
+
+def init_state(
+    task: Task, optimizer: optax.GradientTransformation, batch: Any, *, seed: int, ema: bool
+) -> state.TrainState:
+    """State before the first step; traceable, so that it can be jitted with out_shardings."""
+    root = jax.random.key(seed)
+    params, model_state = task.init(rng.stream(root, "init"), batch)
+    _, aux = jax.eval_shape(lambda p, s: task.loss(p, s, batch, root, True), params, model_state)
+    names = {**aux.metrics, **_step_metrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))}
+    return state.create(params, model_state, optimizer, names, ema=ema)
+
+
+def make_train_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: schedules.Schedule,
+    *,
+    seed: int,
+    ema_decay: float,
+) -> Callable[[state.TrainState, Any], tuple[state.TrainState, Array]]:
+    """Build (state, batch) -> (state, loss), to be jitted with the state donated.
+
+    Masking, dropout and code replacement draw from the stream "train" at the step, so a resumed
+    run repeats them. A step whose loss or gradient is not finite changes neither parameters nor
+    moments nor metrics; the metric "skipped" counts it.
+    """
+
+    def train_step(old: state.TrainState, batch: Any) -> tuple[state.TrainState, Array]:
+        key = rng.step_key(jax.random.key(seed), "train", old.step)
+        gradient = jax.value_and_grad(task.loss, has_aux=True)
+        (loss, aux), grads = gradient(old.params, old.model_state, batch, key, True)
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        lr = schedule(old.step)
+        direction, opt_state = optimizer.update(grads, old.opt_state, old.params)
+        params = jax.tree.map(lambda p, d: p - (lr * d).astype(p.dtype), old.params, direction)
+        new = {
+            "params": params,
+            "model_state": aux.model_state,
+            "opt_state": opt_state,
+            "metrics": metrics_lib.add(
+                {name: old.metrics[name] for name in aux.metrics}, aux.metrics
+            ),
+        }
+        if ema_decay:
+            new["ema_params"] = optax.incremental_update(params, old.ema_params, 1 - ema_decay)
+        kept = {name: getattr(old, name) for name in new}
+        kept["metrics"] = {name: old.metrics[name] for name in aux.metrics}
+        new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
+        of_step = _step_metrics(grad_norm, lr, finite)
+        new["metrics"] |= metrics_lib.add({name: old.metrics[name] for name in of_step}, of_step)
+        return old.replace(step=old.step + 1, **new), loss
+
+    return train_step
+
+
+def _step_metrics(grad_norm: Array, lr: Array, finite: Array) -> metrics_lib.Metrics:
+    used = finite.astype(jnp.float32)
+    return {
+        "grad_norm": (jnp.where(finite, grad_norm, 0.0), used),
+        "learning_rate": (lr, jnp.float32(1)),
+        "skipped": (1 - used, jnp.float32(1)),
+    }

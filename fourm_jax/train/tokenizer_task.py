@@ -1,0 +1,50 @@
+"""Training task of a tokenizer: reconstruct raw signals, update the codebook on the way."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from fourm_jax.train import step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerTask:
+    """Train one module of `fourm_jax.tokenizers` (its contract is in `tokenizers.base`).
+
+    Attributes:
+      module: the tokenizer.
+      field: of the batch that it reads, [b, ...] in its natural range.
+    """
+
+    module: nn.Module
+    field: str
+
+    labels: tuple[str, ...] = ()
+
+    def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
+        """Initialise parameters and codebook."""
+        variables = dict(self.module.init(key, batch[self.field]))
+        return variables.pop("params"), variables
+
+    def loss(
+        self, params: Any, model_state: Any, batch: Any, key: Key[Array, ""], train: bool
+    ) -> tuple[Float[Array, ""], step.Aux]:
+        """Loss of the global batch, metrics of the tokenizer, updated codebook."""
+        output, model_state = self.module.apply(
+            {"params": params, **model_state},
+            batch[self.field],
+            train,
+            rngs={"quantizer": key},
+            mutable=list(model_state),
+        )
+        values = {"loss": output.loss, **output.metrics}
+        one = jnp.float32(1)
+        means = {name: (value.astype(jnp.float32), one) for name, value in values.items()}
+        return output.loss, step.Aux(means, dict(model_state))
+
+    def variables(self, params: Any, model_state: Any) -> dict[str, Any]:
+        """Variables of the module, as `tokenizers.base.save` takes them."""
+        return {"params": params, **model_state}

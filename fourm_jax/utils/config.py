@@ -1,0 +1,175 @@
+"""Configs as locked ConfigDicts: arguments, overrides by dotted key, comparison, JSON."""
+
+import copy
+import difflib
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from fourm_jax.modalities import registry
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+    """Parse the argument of `get_config`, e.g. "size=nano,runlocal".
+
+    A bare name means True; values take the type of their default.
+
+    Example: parse_arg("size=nano,runlocal", size="small", runlocal=False) has size "nano" and
+    runlocal True.
+
+    Raises:
+      ValueError: a name that is not among `defaults`, or a value of another type.
+    """
+    parsed = ml_collections.ConfigDict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        name, _, value = part.strip().partition("=")
+        if name not in defaults:
+            raise ValueError(registry.unknown_value("config argument", name, defaults))
+        parsed[name] = _convert(name, value or "true", defaults[name])
+    return parsed.lock()
+
+
+def load(path: str, overrides: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+    """Load `configs/name.py:argument` as `--config` does and apply {"a.b": value} overrides.
+
+    Raises:
+      ValueError: no such file, no `get_config`, an unknown argument or an unknown override key.
+    """
+    file, _, arg = path.partition(":")
+    if not epath.Path(file).is_file():
+        raise ValueError(f"config file {file!r} does not exist")
+    module_spec = importlib.util.spec_from_file_location(epath.Path(file).stem, file)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"config file {file!r} has no function get_config")
+    return override(module.get_config(arg), overrides or {})
+
+
+def override(
+    config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """Return a locked copy with {"optimizer.lr": 1e-3, ...} applied.
+
+    Raises:
+      ValueError: a key that does not exist (names the nearest), a value of another type.
+    """
+    config = copy.deepcopy(config.copy_and_resolve_references())  # that one shares its lists
+    for key, value in overrides.items():
+        check_key(config, key)
+        *outer, last = _split(key)
+        node = config
+        for name in outer:
+            node = node[int(name) if name.isdigit() else name]
+        try:
+            node[last] = value
+        except TypeError as error:
+            raise ValueError(f"config key {key!r} = {value!r}: {error}") from error
+    return config.lock()
+
+
+def check_key(config: ml_collections.ConfigDict, key: str) -> None:
+    """Check that a dotted key such as "optimizer.lr" or "data[0].weight" exists.
+
+    Raises:
+      ValueError: names the nearest key, and all those of its group.
+    """
+    known = [*flatten(config), *_groups(config)]
+    name = ".".join(_split(key))
+    if name in known:
+        return
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    group = (nearest or [name])[0].rpartition(".")[0]
+    siblings = sorted({n for n in known if n.rpartition(".")[0] == group})
+    raise ValueError(f"unknown config key {key!r}{hint} Allowed there: {', '.join(siblings)}")
+
+
+def check_group(config: Mapping[str, Any], group: str, allowed: Iterator[str]) -> dict[str, Any]:
+    """Return one level of a config as keyword arguments, with tuples for lists.
+
+    Raises:
+      ValueError: a key outside `allowed`; names the full key and the nearest allowed one.
+    """
+    prefix = f"{group}." if group else ""
+    names = [prefix + name for name in allowed]
+    for key in config:
+        if prefix + key not in names:
+            raise ValueError(registry.unknown_value("config key", prefix + key, names))
+    return {
+        key: tuple(value) if isinstance(value, list | tuple) else value
+        for key, value in config.items()
+    }
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optimizer.lr": 1e-3, ...}: the leaves of nested mappings and of lists of mappings."""
+    flat = {}
+    for key, value in _items(config):
+        if isinstance(value, Mapping | ml_collections.ConfigDict) or _is_list_of_groups(value):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Plain dicts, lists and numbers, as `json` would read them back."""
+    return json.loads(json.dumps(_plain(config)))
+
+
+def from_json(value: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Locked config from `to_json`'s result; its tuples have become lists."""
+    return ml_collections.ConfigDict(value).lock()
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{"optimizer.lr": (before, after), ...} of two `to_json` results; a missing key is None."""
+    old, new = flatten(before), flatten(after)
+    keys = dict.fromkeys([*old, *new])
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def _split(key: str) -> list[str]:
+    return key.replace("[", ".").replace("]", "").split(".")
+
+
+def _items(config: Any) -> Iterator[tuple[Any, Any]]:
+    return enumerate(config) if isinstance(config, list | tuple) else config.items()
+
+
+def _is_list_of_groups(value: Any) -> bool:
+    groups = (Mapping, ml_collections.ConfigDict)
+    return isinstance(value, list | tuple) and any(isinstance(item, groups) for item in value)
+
+
+def _groups(config: Any, prefix: str = "") -> list[str]:
+    names = []
+    for key, value in _items(config):
+        if isinstance(value, Mapping | ml_collections.ConfigDict) or _is_list_of_groups(value):
+            names += [f"{prefix}{key}", *_groups(value, f"{prefix}{key}.")]
+    return names
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _convert(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"config argument {name}={text!r}, allowed: true, false")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError as error:
+        kind = type(default).__name__
+        raise ValueError(f"config argument {name}={text!r} is not of type {kind}") from error

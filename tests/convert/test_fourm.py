@@ -1,0 +1,200 @@
+"""Published trunks load with the same numbers, gradients included, and go back out bit for bit."""
+
+import json
+import shutil
+
+import flax
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from safetensors.numpy import load_file, save_file
+
+from fourm_jax.convert import fourm, fourm_config, names, reference_outputs
+from fourm_jax.models import fourm_vit
+from fourm_jax.parallel import mesh as meshes
+from tests import golden_cases
+from tests.convert import fm_cases
+
+
+@pytest.mark.parametrize("name", fm_cases.NAMES)
+def test_tokens_are_chosen_as_in_the_published_forward_pass(name):
+    case = fm_cases.load(name)
+    ids = np.array([spec.id for spec in case.model.modalities])
+    inputs, targets, expected = case.tokens.inputs, case.tokens.targets, case.expected
+    modality = np.where(inputs.valid, ids[inputs.modality], -1)
+    registers = np.full((len(modality), case.model.num_registers), -1)
+    np.testing.assert_array_equal(np.hstack([registers, modality]), expected["encoder_mod_mask"])
+    modality = np.where(targets.valid, ids[targets.modality], -1)
+    np.testing.assert_array_equal(modality, expected["decoder_mod_mask"])
+    np.testing.assert_array_equal(targets.id[targets.valid], expected["target_ids"][targets.valid])
+
+
+@pytest.mark.parametrize("name", fm_cases.NAMES)
+def test_every_hidden_state_and_logit_equals_the_published_one(name):
+    case = fm_cases.load(name)
+    targets = case.tokens.targets
+    run = jax.jit(lambda params, tokens: reference_outputs.forward(case.model, params, tokens))
+    for key, actual in run(case.params, case.tokens).items():
+        expected, actual = case.expected[key], np.asarray(actual)
+        if key.startswith("logits/"):
+            index = case.index(key.removeprefix("logits/"))
+            actual = actual[targets.valid & (targets.modality == index)]
+        else:
+            valid = targets.valid if key.startswith("decoder") else case.valid_inputs()
+            actual, expected = actual[valid], expected[valid]
+        np.testing.assert_allclose(actual, expected, atol=2e-5, rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", fm_cases.NAMES)
+def test_losses_and_gradients_equal_the_published_ones(name):
+    case = fm_cases.load(name)
+    values, gradients = reference_outputs.losses_and_gradients(case.model, case.params, case.tokens)
+    np.testing.assert_allclose(values.pop("loss_mod"), case.meta["loss_mod"], rtol=1e-5)
+    np.testing.assert_allclose(values.pop("loss_token"), case.meta["loss_token"], rtol=1e-5)
+    for key, actual in values.items():
+        np.testing.assert_allclose(actual, case.expected[key][0], rtol=1e-5, err_msg=key)
+    for kind, tensors in gradients.items():
+        for key, norm in case.meta[f"grad_norms_{kind}"].items():
+            actual = np.linalg.norm(tensors[key])
+            np.testing.assert_allclose(actual, norm or 0, rtol=1e-3, atol=1e-5, err_msg=key)
+    for key, expected in case.expected.items():
+        if key.startswith("grad_mod/"):
+            actual = gradients["mod"][key.removeprefix("grad_mod/")]
+            np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", fm_cases.NAMES)
+def test_importing_an_export_gives_the_same_bits(name, tmp_path):
+    case = fm_cases.load(name)
+    fourm.export(tmp_path / "out", case.model, case.params)
+    published = load_file(case.directory / "model.safetensors")
+    exported = load_file(tmp_path / "out" / "model.safetensors")
+    assert exported.keys() == published.keys()
+    for key, array in published.items():
+        if key.endswith("pos_emb"):
+            np.testing.assert_allclose(exported[key], array, atol=2e-5, err_msg=key)
+        else:
+            np.testing.assert_array_equal(exported[key], array, err_msg=key)
+    (tmp_path / "out" / "config.json").unlink()  # the header holds the same config
+    model, params = fourm.load(tmp_path / "out", overrides=case.overrides)
+    assert model == case.model
+    jax.tree.map(np.testing.assert_array_equal, params, case.params)
+
+
+def test_a_hub_file_without_the_shared_tensors_loads_the_same(tmp_path):
+    case = fm_cases.load("fm_gelu_bias_mod7")
+    kept = json.loads((case.directory / "hub_file.json").read_text())["keys"]
+    published = load_file(case.directory / "model.safetensors")
+    shutil.copy(case.directory / "config.json", tmp_path)
+    save_file({key: published[key] for key in kept}, tmp_path / "model.safetensors")
+    _, params = fourm.load(tmp_path, overrides=case.overrides)
+    jax.tree.map(np.testing.assert_array_equal, params, case.params)
+
+
+def test_weights_land_in_the_given_shardings():
+    case = fm_cases.load(fm_cases.SHIPPED)
+    sharding = NamedSharding(meshes.make_mesh(data=2, fsdp=4), P(None, "fsdp"))
+    shardings = jax.tree.map(lambda leaf: sharding if leaf.ndim == 2 and leaf.shape[1] % 4 == 0
+                             else NamedSharding(sharding.mesh, P()), case.params)  # fmt: skip
+    _, params = fourm.load(case.directory, overrides=case.overrides, shardings=shardings)
+    assert params["encoder_embedding"]["tokens"].sharding == sharding
+    jax.tree.map(np.testing.assert_array_equal, params, case.params)
+
+
+def test_equal_heads_and_tables_are_imported_as_tied(tmp_path):
+    case = fm_cases.load(fm_cases.SHIPPED)
+    tensors = load_file(case.directory / "model.safetensors")
+    for key in list(tensors):
+        if key.endswith("to_logits.weight"):
+            tensors[key] = tensors[key.replace("to_logits", "token_emb")]
+    shutil.copy(case.directory / "config.json", tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors")
+    model, params = fourm.load(tmp_path, overrides=case.overrides)
+    assert model.tie_heads
+    assert "heads" not in params["decoder_embedding"]
+
+
+def test_the_encoder_alone_gives_the_published_features():
+    features = load_file(golden_cases.directory("fm_vit") / "fm_gelu_bias_mod7.safetensors")
+    case = fm_cases.load("fm_gelu_bias_mod7")
+    vit, params = fourm_vit.from_fourm(case.model, case.params, "rgb@224")
+    pixels = np.moveaxis(case.inputs["rgb@224/tensor"][:2], 1, -1)
+    actual = jax.jit(vit.apply)({"params": params}, pixels)
+    np.testing.assert_allclose(actual, features["features"], atol=2e-5)
+
+
+def broken(tmp_path, change=None, config=None):
+    """Copy of the shipped case with changed tensors or config; returns its folder."""
+    case = fm_cases.load(fm_cases.SHIPPED)
+    tensors = load_file(case.directory / "model.safetensors")
+    if change:
+        change(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    published = json.loads((case.directory / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(published | (config or {})))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("mask_token"), "1 tensors are missing: \\['mask_token'\\]"),
+        (lambda t: t.update(extra=np.zeros(1)), "does not explain: \\['extra'\\]"),
+        (lambda t: t.update(mask_token=np.zeros((1, 1, 8), np.float32)), "shape \\(1, 1, 8\\)"),
+        (lambda t: t.update(mask_token=np.zeros((1, 1, 32), int)), "is int64, expected floats"),
+        (lambda t: t["decoder_norm.bias"].__iadd__(1), "'decoder_norm.bias' differs by 1"),
+    ],
+)  # fmt: skip
+def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, change, message):
+    overrides = fm_cases.load(fm_cases.SHIPPED).overrides
+    with pytest.raises(ValueError, match=message):
+        fourm.load(broken(tmp_path, change), overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"widht": 3}, "unknown argument in the config 'widht'"),
+        ({"domains_in": ["tok_rbg@224"]}, "did you mean 'tok_rgb@224'"),
+        ({"qkv_bias": True}, "some biases only"),
+        ({"act_layer": "ReLU"}, "act_layer 'ReLU' with gated_mlp=True"),
+        ({"encoder_depth": 3}, "missing: \\['encoder.2"),
+    ],
+)
+def test_configs_that_do_not_fit_are_refused_by_name(tmp_path, config, message):
+    overrides = {} if "domains_in" in config else fm_cases.load(fm_cases.SHIPPED).overrides
+    with pytest.raises(ValueError, match=message):
+        fourm.load(broken(tmp_path, config=config), overrides=overrides)
+
+
+def test_a_vocabulary_that_differs_from_the_registry_is_refused():
+    case = fm_cases.load(fm_cases.SHIPPED)
+    with pytest.raises(ValueError, match="expected \\(30000, 32\\); a vocabulary that differs"):
+        fourm.load(case.directory)
+
+
+def test_an_export_overwrites_nothing_and_leaves_nothing_partial(tmp_path):
+    case = fm_cases.load(fm_cases.SHIPPED)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="choose a new directory"):
+        fourm.export(tmp_path / "out", case.model, case.params)
+    incomplete = {**case.params, "encoder": {}}
+    with pytest.raises(KeyError):
+        fourm.export(tmp_path / "new", case.model, incomplete)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(ValueError, match="only models with compat='ml-4m'"):
+        fourm_config.from_model(case.model.clone(compat=None))
+
+
+def test_every_parameter_has_exactly_one_published_place():
+    case = fm_cases.load(fm_cases.SHIPPED)
+    covered = {
+        path: np.zeros(leaf.shape, int)
+        for path, leaf in flax.traverse_util.flatten_dict(case.params).items()
+    }
+    for entry in names.entries(case.model):
+        if entry.kind == "parameter":
+            covered[entry.path][entry.index] += 1
+    assert all((count == 1).all() for count in covered.values())

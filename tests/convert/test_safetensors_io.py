@@ -1,0 +1,92 @@
+"""Files from strangers are checked before they are read."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fourm_jax.convert import safetensors_io
+
+
+def raw(path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def test_what_is_written_is_read_by_us_and_by_the_original_library(tmp_path):
+    arrays = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.arange(2).astype(ml_dtypes.bfloat16),
+        "empty": np.zeros((0, 3), np.int64),
+    }
+    path = tmp_path / "x.safetensors"
+    announced = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    safetensors_io.write(path, announced, reversed(arrays.items()), {"dim": "3"})
+    file = safetensors_io.SafeFile(path)
+    assert file.metadata == {"dim": "3"}
+    assert file.names == ("a", "b", "empty")
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(file.read(name), array)
+        np.testing.assert_array_equal(load_file(path)[name], array)
+
+
+def test_a_write_that_fails_leaves_no_file(tmp_path):
+    announced = {"a": (np.dtype(np.float32), (2,))}
+    with pytest.raises(ValueError, match=r"'b' float32.* was not announced"):
+        safetensors_io.write(tmp_path / "x", announced, [("b", np.zeros(2, np.float32))])
+    with pytest.raises(ValueError, match="\\['a'\\] were announced but never came"):
+        safetensors_io.write(tmp_path / "x", announced, [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "message"),
+    [
+        ({"a": entry()}, b"1234", "truncated or oversized"),
+        ({"a": entry()}, b"123456789", "truncated or oversized"),
+        ({"a": entry("F31")}, b"12345678", "dtype 'F31'"),
+        ({"a": entry(shape=(3,))}, b"12345678", "8 bytes, but F32 \\[3\\] needs 12"),
+        ({"a": entry(shape=(-2,))}, b"12345678", "broken header entry"),
+        ({"a": {"dtype": "F32"}}, b"", "broken header entry"),
+        ({"a": entry(), "b": entry()}, b"12345678", "must neither overlap nor leave holes"),
+        ({"a": entry(offsets=(4, 12))}, b"123456789012", "starts at byte 4"),
+        ({"__metadata__": {"a": 1}}, b"", "must map names to strings"),
+        (b"[1, 2]", b"", "no JSON object"),
+        (b"{oops", b"", "no JSON object"),
+    ],
+)
+def test_broken_files_are_refused_with_the_reason(tmp_path, header, data, message):
+    with pytest.raises(ValueError, match=message):
+        safetensors_io.SafeFile(raw(tmp_path / "x.safetensors", header, data))
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02ccollections", b"PK\x03\x04archive/data.pkl"])
+def test_pickles_are_refused_unread(tmp_path, start):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(start)
+    with pytest.raises(ValueError, match="this is a pickle"):
+        safetensors_io.SafeFile(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", (10**12).to_bytes(8, "little") + b"{}"])
+def test_files_without_a_whole_header_are_refused(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="no safetensors file, or a truncated one"):
+        safetensors_io.SafeFile(path)
+
+
+def test_metadata_is_parsed_safely():
+    parsed = safetensors_io.parse_metadata({"a": "None", "b": "['x', 'y']", "c": "4", "d": "True"})
+    assert parsed == {"a": None, "b": ["x", "y"], "c": 4, "d": True}
+    with pytest.raises(ValueError, match="'a' has 10001 characters"):
+        safetensors_io.parse_metadata({"a": "x" * 10_001})
+    with pytest.raises(ValueError, match="'a' cannot be parsed"):
+        safetensors_io.parse_metadata({"a": "!!python/object/apply:os.system ['true']"})

@@ -1,0 +1,166 @@
+"""Published tokenizers: weights in, same numbers out, and the same weights back."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from fourm_jax.convert import tokenizer_config, tokenizers
+from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.signal import Signal
+from tests import golden_cases
+
+SHIPPED = golden_cases.shipped("tokenizers")
+CASES = (
+    "mlp_lucid", "mlp_lucid_euclid", "mlp_memcodes", "vqvae_clip", "vqvae_rgb",
+    "vqvae_sam_outconv", "vqvae_semseg",
+)  # fmt: skip
+
+
+def read(case):
+    """(family, arguments, published tensors, inputs, outputs)."""
+    folder = SHIPPED / case if (SHIPPED / case).is_dir() else None
+    folder = folder or golden_cases.directory("tokenizers") / case
+    config = json.loads((folder / "config.json").read_text())
+    presets = json.loads((folder / "meta.json").read_text())["tiny_presets"]
+    files = [folder / f"{name}.safetensors" for name in ("model", "inputs", "outputs")]
+    built = tokenizer_config.arguments_of(config, presets=presets)
+    return *built, *(safetensors.numpy.load_file(file) for file in files)
+
+
+def channels_first(x):
+    return np.moveaxis(np.asarray(x), -1, 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_stage_matches_the_published_tokenizer(case):
+    family, arguments, tensors, inputs, outputs = read(case)
+    module, variables, _ = tokenizers.import_tensors(family, arguments, tensors)
+    stages = jax.jit(lambda raw: module.apply(variables, raw, method="stages"))
+    compared = 0
+    for tag in sorted({name.split("/")[0] for name in inputs}):
+        x = inputs[f"{tag}/x"]
+        ours = stages(x if module.signal.kind == "classes" else np.moveaxis(x, 1, -1))
+        for name in (name for name in outputs if name.startswith(f"{tag}/")):
+            value, expected = channels_first(ours[name.split("/")[1]]), outputs[name]
+            if name.endswith("/tokens"):
+                np.testing.assert_array_equal(value.reshape(expected.shape), expected)
+            else:
+                np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5, err_msg=name)
+            compared += 1
+    assert compared == len(outputs)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_import_and_export_are_inverse_bit_for_bit(case):
+    family, arguments, tensors, _, _ = read(case)
+    module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
+    exported = tokenizers.export_tensors(module, variables)
+    assert set(exported) == set(tensors) == {*report.used, *report.derived}
+    for name in report.used:
+        assert exported[name].dtype == tensors[name].dtype, name
+        np.testing.assert_array_equal(exported[name], tensors[name], err_msg=name)
+    for name in report.derived:
+        assert name.endswith(".pos_emb")
+        np.testing.assert_allclose(exported[name], tensors[name], atol=1e-6)
+    again = tokenizers.import_tensors(family, arguments, exported)[1]
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+
+
+def test_an_imported_tokenizer_is_saved_and_loaded_like_our_own(tmp_path):
+    family, arguments, tensors, inputs, outputs = read("vqvae_sam_outconv")
+    module, variables, _ = tokenizers.import_tensors(family, arguments, tensors)
+    base.save(tmp_path / "sam", module, variables, base.make_card("sam", family, arguments))
+    assert "Infinity" not in (tmp_path / "sam" / "card.json").read_text()
+    ids = base.load(tmp_path / "sam").encode(np.moveaxis(inputs["base/x"], 1, -1))
+    np.testing.assert_array_equal(ids, outputs["base/tokens"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("encoder.linear_in.bias"), "tensor 'encoder.linear_in.bias' is missing"),
+        (lambda t: t.update(surprise=np.zeros(1)), r"1 unexplained tensors, first: \['surprise'\]"),
+        (
+            lambda t: t.update({"quant_proj.weight": np.zeros((3, 32, 1, 1), np.float32)}),
+            r"'quant_proj.weight': shape \(3, 32, 1, 1\) gives \(32, 3\)",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(change, message):
+    family, arguments, tensors, _, _ = read("mlp_memcodes")
+    change(tensors)
+    with pytest.raises(ValueError, match=message):
+        tokenizers.import_tensors(family, arguments, tensors)
+
+
+def test_a_position_table_that_is_not_sin_cos_is_refused():
+    family, arguments, tensors, _, _ = read("vqvae_sam_outconv")
+    tensors["decoder.pos_emb"] = tensors["decoder.pos_emb"] + 1
+    with pytest.raises(ValueError, match=r"'decoder\.pos_emb' is not the sin-cos table"):
+        tokenizers.import_tensors(family, arguments, tensors)
+
+
+def published(**changes):
+    return {
+        "n_channels": 3, "enc_type": "vit_b_enc", "dec_type": "vit_b_dec", "codebook_size": 1024,
+        "latent_dim": 32, "post_mlp": True, "image_size": 224, "patch_size": 16, **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "millions"),  # spec 08-tokenizers §8.3, trainable parameters
+    [
+        (published(), 180.79),
+        (published(n_channels=64, n_labels=134), 218.58),
+        (published(n_channels=512, patch_proj=False), 180.40),
+        (published(n_channels=768, patch_proj=False, patch_size=14), 180.79),
+        (published(n_channels=1280, patch_proj=False, patch_size=14), 181.58),
+        (
+            published(n_channels=1, latent_dim=1024, image_size=64, out_conv=True),
+            181.53,
+        ),
+        (
+            {
+                "n_channels": 207, "enc_type": "BottleneckMLP/B_6-Wi_1024",
+                "dec_type": "BottleneckMLP/B_6-Wi_1024", "codebook_size": 1024,
+                "latent_dim": 1024, "quant_type": "memcodes", "num_codebooks": 8,
+            },
+            106.68,
+        ),
+        (
+            {
+                "n_channels": 768, "enc_type": "BottleneckMLP/B_6-Wi_1024",
+                "dec_type": "BottleneckMLP/B_6-Wi_1024", "codebook_size": 8192,
+                "latent_dim": 1024, "quant_type": "memcodes", "num_codebooks": 16,
+            },
+            115.04,
+        ),
+    ],
+)  # fmt: skip
+def test_published_sizes_have_the_published_number_of_parameters(config, millions):
+    module = base.build(*tokenizer_config.arguments_of(config))
+    params = base.abstract_variables(module)["params"]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+    assert total == pytest.approx(millions, abs=0.01)
+
+
+def test_a_raw_signal_can_replace_the_published_normalisation():
+    signal = Signal(dtype="uint8", num_channels=3, low=0.0, high=255.0, mean=127.5, std=127.5)
+    _, arguments = tokenizer_config.arguments_of(published(), signal=signal)
+    assert arguments["signal"] is signal
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"enc_type": "vit_giant_enc"}, "backbone 'vit_giant_enc', known"),
+        ({"codebook_size": None}, "config without 'codebook_size'"),
+        ({"quant_type": "fsq"}, "quant_type 'fsq'"),
+    ],
+)
+def test_an_unknown_config_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer_config.arguments_of(published(**changes))

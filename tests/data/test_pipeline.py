@@ -1,0 +1,285 @@
+"""Batch n is a function of (seed, n); what the data sets cannot feed is refused before a step."""
+
+import io
+import itertools
+
+import absl.flags
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from fourm_jax.data import fake, pipeline, shard_writer, sources, token_shards
+from fourm_jax.modalities.spec import ModalitySpec
+
+IDS = ModalitySpec(name="ids", kind="grid", grid=(1, 2), vocab_size=1000)
+WORDS = ModalitySpec(name="words", kind="sequence", max_tokens=5, vocab_size=70_000)
+PAIRS = ModalitySpec(name="pairs", kind="sequence", max_tokens=5, vocab_size=100, chunked=True)
+IMAGE = ModalitySpec(name="image", kind="pixels", grid=(2, 2), patch_size=4, num_channels=3)
+
+
+class Records(list):
+    """A source of given records."""
+
+
+def numbered(count, offset=0):
+    return Records({"n": np.array([offset + i, offset + i], np.uint16)} for i in range(count))
+
+
+def make(source, name="numbers", fields=None, **options):
+    return sources.Dataset(name=name, source=source, fields=fields or {"ids": "n"}, **options)
+
+
+def first(datasets, count, specs=(IDS,), **options):
+    batches = pipeline.make_batches(datasets, specs, **{"batch_size": 4, "seed": 0, **options})
+    return list(itertools.islice(batches, count))
+
+
+def rows(batches):
+    return np.concatenate([batch["ids"]["ids"][:, 0] for batch in batches])
+
+
+def assert_equal(batches, others):
+    jax.tree.map(np.testing.assert_array_equal, batches, others)
+
+
+def test_every_epoch_holds_each_record_once_in_another_order():
+    seen = rows(first([make(numbered(12))], 6)).reshape(2, 12)
+
+    assert (np.sort(seen) == np.arange(12)).all()
+    assert (seen[0] != seen[1]).any()
+    assert (seen[0] != np.arange(12)).any()
+
+
+def test_another_seed_gives_another_order():
+    assert (
+        rows(first([make(numbered(12))], 3)) != rows(first([make(numbered(12))], 3, seed=1))
+    ).any()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_hold_consecutive_blocks_of_the_same_global_batch(count):
+    datasets = [make(numbered(12), weight=2.0), make(numbered(5, 100), name="b", index=1)]
+    whole = first(datasets, 5, batch_size=8)
+
+    parts = [
+        first(datasets, 5, batch_size=8, process_index=i, process_count=count) for i in range(count)
+    ]
+
+    for batch, blocks in zip(whole, zip(*parts, strict=True), strict=True):
+        assert_equal(batch, jax.tree.map(lambda *xs: np.concatenate(xs), *blocks))
+
+
+def test_a_restart_continues_with_the_next_batch():
+    datasets = [make(numbered(12)), make(numbered(5, 100), name="b")]
+
+    assert_equal(first(datasets, 7)[4:], first(datasets, 3, start=4))
+
+
+@pytest.mark.parametrize("options", [{"num_threads": 0}, {"num_threads": 3}])
+def test_threads_change_nothing(options):
+    assert_equal(first([make(numbered(12))], 5), first([make(numbered(12))], 5, **options))
+
+
+def test_worker_processes_change_nothing(tmp_path):
+    absl.flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
+    shard_writer.write_split(tmp_path, "train", {}, 2, lambda shard: numbered(6, 6 * shard))
+    datasets = [make(token_shards.make_source("train", directory=tmp_path))]
+
+    assert_equal(first(datasets, 5), first(datasets, 5, num_workers=2))
+
+
+def test_data_sets_are_mixed_by_weight_and_carry_their_mixture():
+    datasets = [
+        make(numbered(50), weight=0.6),
+        make(numbered(50, 100), name="b", weight=0.2, index=1),
+        make(numbered(50, 200), name="c", weight=0.2, index=2),
+    ]
+    batches = first(datasets, 10, batch_size=10)
+    mixture = np.concatenate([batch["mixture"] for batch in batches])
+
+    np.testing.assert_array_equal(mixture, rows(batches) // 100)
+    np.testing.assert_array_equal(np.bincount(mixture), [60, 20, 20])
+
+
+def test_a_new_data_set_leaves_the_order_within_the_others():
+    alone = rows(first([make(numbered(12))], 3))
+    mixed = rows(first([make(numbered(12)), make(numbered(9, 100), name="b")], 6))
+
+    np.testing.assert_array_equal(mixed[mixed < 100][:12], alone)
+
+
+def test_absent_modalities_are_zeros_that_are_not_present():
+    source = Records([{"n": np.array([7, 8], np.uint16)}, {"w": np.array([5, 3], np.int64)}])
+    dataset = make(source, fields={"ids": "n", "words": "w"})
+
+    [(batch, valid)] = pipeline.one_pass([dataset], [IDS, WORDS], batch_size=2)
+
+    np.testing.assert_array_equal(batch["ids"]["ids"], [[7, 8], [0, 0]])
+    np.testing.assert_array_equal(batch["ids"]["present"], [True, False])
+    np.testing.assert_array_equal(batch["words"]["ids"], [[0, 0, 0, 0, 0], [5, 3, 0, 0, 0]])
+    np.testing.assert_array_equal(batch["words"]["length"], [0, 2])
+    np.testing.assert_array_equal(batch["words"]["chunk"], [[0, 1, 2, 3, 4]] * 2)
+    assert batch["ids"]["ids"].dtype == np.uint16
+    assert batch["words"]["ids"].dtype == np.int32
+    assert valid.all()
+
+
+def test_sequences_that_are_too_long_lose_tokens_or_whole_chunks():
+    record = {
+        "w": np.arange(7, dtype=np.uint16),
+        "p": np.arange(7, dtype=np.uint16),
+        "p.chunk": np.array([0, 0, 1, 1, 2, 2, 3], np.uint16),
+    }
+    dataset = make(Records([record]), fields={"words": "w", "pairs": "p"})
+
+    [(batch, _)] = pipeline.one_pass([dataset], [WORDS, PAIRS], batch_size=1)
+
+    assert batch["words"]["length"] == [5]
+    assert batch["pairs"]["length"] == [4]  # the third pair does not fit
+    np.testing.assert_array_equal(batch["pairs"]["chunk"], [[0, 0, 1, 1, 4]])
+
+
+def test_one_pass_shows_every_record_once_to_all_processes_together():
+    datasets = [make(numbered(5)), make(numbered(2, 100), name="b", index=1)]
+
+    seen = [
+        list(pipeline.one_pass(datasets, [IDS], batch_size=4, process_index=i, process_count=2))
+        for i in range(2)
+    ]
+
+    kept = [[batch["ids"]["ids"][valid, 0].tolist() for batch, valid in part] for part in seen]
+    assert kept == [[[0, 1], [4, 100]], [[2, 3], [101]]]
+    limited = pipeline.one_pass(datasets, [IDS], batch_size=4, num_records=2)
+    assert [b["ids"]["ids"][valid, 0].tolist() for b, valid in limited] == [[0, 1, 100, 101]]
+
+
+def test_raw_fields_are_stacked_from_single_or_batched_sources():
+    class Batched(Records):
+        def records(self, indices):
+            return {"n": np.stack([self[i]["n"] for i in indices])}
+
+    options = {"batch_size": 4, "seed": 0}
+    single = pipeline.make_raw_batches([make(numbered(12))], ["n"], **options)
+    batched = pipeline.make_raw_batches([make(Batched(numbered(12)))], ["n"], **options)
+
+    batch = next(single)
+    np.testing.assert_array_equal(batch["n"], next(batched)["n"])
+    np.testing.assert_array_equal(batch["n"][:, 0], rows(first([make(numbered(12))], 1)))
+
+
+def test_pictures_are_decoded_only_when_the_run_wants_them(tmp_path, monkeypatch):
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    record = {"n": np.array([1, 2], np.uint16), "png": np.frombuffer(file.getvalue(), np.uint8)}
+    datasets = [make(Records([record]), fields={"ids": "n", "image": "png"})]
+
+    [(batch, _)] = pipeline.one_pass(datasets, [IDS, IMAGE], batch_size=1)
+    np.testing.assert_array_equal(batch["image"]["pixels"], pixels[None])
+
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded a picture"))
+    assert len(list(pipeline.one_pass(datasets, [IDS], batch_size=1))) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "message"),
+    [
+        (IDS, np.array([1, 1000], np.uint16), r"'ids' has id 1000, allowed: 0\.\.999"),
+        (IDS, np.array([1, -1], np.int16), r"'ids' has id -1"),
+        (IDS, np.array([1, 65536 + 5], np.int32), r"'ids' has id 65541"),
+        (IDS, np.array([1], np.uint16), r"'ids' has shape \(1,\), expected \(2,\)"),
+        (IDS, np.array([1.0, 2.0]), "'ids' has dtype float64"),
+        (IDS, "a caption", "'ids' is a str, expected an array"),
+        (WORDS, np.array([[1]], np.uint16), r"'words' has shape \(1, 1\)"),
+        (PAIRS, np.array([1], np.uint16), r"needs a field 'x\.chunk'"),
+        (IMAGE, np.zeros((8, 8, 3), np.float32), "'image' has dtype float32, expected uint8"),
+        (IMAGE, np.zeros((4, 8, 3), np.uint8), r"'image' has shape \(4, 8, 3\)"),
+        (IMAGE, np.zeros(20, np.uint8), "'image' is not a readable picture"),
+    ],
+)
+def test_a_bad_value_stops_the_run_and_names_file_record_and_modality(
+    tmp_path, spec, value, message
+):
+    good = fake.record([spec], np.random.default_rng(0))
+    good = {name.replace(spec.name, "x"): array for name, array in good.items()}
+    shard_writer.write_split(tmp_path, "train", {}, 1, lambda _: [good, {"x": value}])
+    source = token_shards.make_source("train", directory=tmp_path)
+    dataset = make(source, fields={spec.name: "x"})
+
+    with pytest.raises(ValueError, match=f"'numbers'.*00000-of-00001.*record 1: .*{message}"):
+        list(pipeline.one_pass([dataset], [spec], batch_size=2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "extra", "message"),
+    [
+        ({"idz": "n"}, {}, "modality in the data 'ids'; did you mean 'idz'"),
+        ({"ids": "m"}, {}, "'numbers', modality 'ids': unknown record field 'm'"),
+        ({"ids": "n"}, {"vocab_size": 2000}, "vocabulary of 2000 ids, the modality has 1000"),
+        ({"ids": "n"}, {"shape": [3]}, "3 tokens per record, the modality has 2"),
+    ],
+)
+def test_shards_that_do_not_fit_the_model_are_refused_before_anything_is_read(
+    tmp_path, fields, extra, message
+):
+    shard_writer.write_split(
+        tmp_path, "train", {}, 1, lambda _: numbered(2), extra_fields={"n": extra}
+    )
+    source = token_shards.make_source("train", directory=tmp_path)
+
+    with pytest.raises(ValueError, match=message):
+        pipeline.make_batches([make(source, fields=fields)], [IDS], batch_size=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch size 0"),
+        ({"batch_size": 3, "process_count": 2}, "batch size 3, allowed: positive multiples of 2"),
+    ],
+)
+def test_batch_sizes_that_cannot_be_shared_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        first([make(numbered(4))], 1, **options)
+
+
+def test_mixtures_need_data_and_positive_weights():
+    with pytest.raises(ValueError, match="'numbers': weight 0"):
+        first([make(numbered(4), weight=0)], 1)
+    with pytest.raises(ValueError, match="no data set"):
+        first([], 1, specs=())
+
+
+def config(**changes):
+    return {
+        "name": "a", "source": "fake", "arguments": {"num_records": 3}, "fields": {}, "weight": 1.0,
+        "mixture": {}, **changes,
+    }  # fmt: skip
+
+
+def test_data_sets_are_opened_from_configs_in_their_order():
+    datasets = sources.make_datasets([config(), config(name="b", weight=2.0)], "train")
+
+    assert [(d.name, d.index, d.weight, len(d.source)) for d in datasets] == [
+        ("a", 0, 1.0, 3), ("b", 1, 2.0, 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "token_shard"}, "did you mean 'token_shards'.*'digits'.*'fake'.*'scenes'"),
+        ({"source": "collate"}, "unknown data source 'collate'"),
+        ({"arguments": {"num_recods": 3}}, "argument of source 'fake' 'num_recods'; did you mean"),
+        ({"source": "token_shards", "arguments": {}}, "missing a required argument: 'directory'"),
+    ],
+)
+def test_a_wrong_source_or_argument_names_the_allowed_ones(changes, message):
+    with pytest.raises(ValueError, match=message):
+        sources.make_datasets([config(**changes)], "train")
+
+
+def test_two_data_sets_of_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"\['a', 'a'\]"):
+        sources.make_datasets([config(), config()], "train")

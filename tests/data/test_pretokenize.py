@@ -1,0 +1,178 @@
+"""Raw digits -> token shards -> batches, with untrained tokenizers; killed, shared and resumed."""
+
+import jax
+import numpy as np
+import pytest
+
+from fourm_jax.data import digits, pipeline, sources, token_shards
+from fourm_jax.modalities import registry
+from fourm_jax.tokenizers import base, text
+from fourm_jax.train import encoders, pretokenize
+
+SPECS = registry.FAMILIES["digits"]
+RECIPE = {"source": "digits"}
+SIGNALS = {
+    "rgb": {"axes": "hwc", "dtype": "uint8", "num_channels": 3, "low": 0, "high": 255, "std": 255},
+    "edge": {"axes": "hw", "dtype": "uint8", "kind": "binary", "low": 0, "high": 255},
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    """Folder of tokenizers for the digits: random weights, learned words."""
+    directory = tmp_path_factory.mktemp("tokenizers")
+    for name, signal in SIGNALS.items():
+        arguments = {
+            "signal": signal, "image_size": 32, "patch_size": 4, "num_codes": 256, "latent_dim": 4,
+            "backbone": "patch_mlp", "encoder": {"dim": 8, "depth": 1},
+            "decoder": {"dim": 8, "depth": 1},
+        }  # fmt: skip
+        module = base.build("vqvae", arguments)
+        example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
+        variables = jax.tree.map(  # random numbers of the right shapes: nothing to compile
+            lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(leaf.dtype),
+            jax.eval_shape(module.init, jax.random.key(1), example),
+        )
+        card = base.make_card(name, "vqvae", arguments)
+        base.save(directory / name, module, variables, card)
+    captions = [f"a handwritten {word}" for word in digits.WORDS]
+    text.TextTokenizer.train(captions, vocab_size=4608).save(directory / "text")
+    return directory
+
+
+def job(output, num_records=10, **options):
+    return pretokenize.Job(
+        source=digits.make_source("train", num_records=num_records),
+        output=output,
+        split="train",
+        recipe=RECIPE,
+        records_per_shard=4,
+        **options,
+    )
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_tokens_are_what_the_tokenizers_say(tokenizers, tmp_path):
+    pretokenize.tokenize(job(tmp_path), SPECS, tokenizers)
+    source = token_shards.make_source("train", directory=tmp_path)
+    raw, record = digits.make_source("train")[9], source[9]
+
+    assert len(source) == 10
+    edges = base.load(tokenizers / "edge").encode(raw["edge"][None])[0]
+    np.testing.assert_array_equal(record["tok_edge"], edges.reshape(64))
+    np.testing.assert_array_equal(record["rgb"], raw["rgb"])
+    words = text.TextTokenizer.load(tokenizers / "text")
+    np.testing.assert_array_equal(record["caption"], words.encode_with_eos(raw["caption"]))
+    assert record["metadata"].shape == record["metadata.chunk"].shape == (11,)
+    np.testing.assert_array_equal(record["metadata.chunk"], [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5])
+    assert record["tok_edge"].dtype == record["caption"].dtype == np.uint16
+
+
+def test_the_manifest_tells_vocabularies_and_tokenizers(tokenizers, tmp_path):
+    pretokenize.tokenize(job(tmp_path), SPECS, tokenizers)
+
+    fields = token_shards.make_source("train", directory=tmp_path).fields
+    assert fields["tok_rgb"] == {
+        "dtype": "uint16", "shape": [64], "kind": "grid", "source": "rgb", "vocab_size": 256,
+        "tokenizer": "rgb", "fingerprint": encoders.fingerprint(tokenizers / "rgb"),
+    }  # fmt: skip
+    assert fields["rgb"]["shape"] == [32, 32, 3]
+    assert fields["caption"]["vocab_size"] == 4608
+
+
+def test_training_reads_what_was_written(tokenizers, tmp_path):
+    pretokenize.tokenize(job(tmp_path), SPECS, tokenizers)
+    dataset = sources.Dataset(
+        name="digits",
+        source=token_shards.make_source("train", directory=tmp_path),
+        fields={spec.name: spec.name for spec in SPECS},
+    )
+
+    batch = next(pipeline.make_batches([dataset], SPECS, batch_size=10, seed=0))
+
+    assert batch["rgb"]["pixels"].shape == (10, 32, 32, 3)
+    assert batch["tok_rgb"]["present"].all()
+    assert (batch["metadata"]["length"] == 11).all()
+
+
+def test_any_number_of_processes_and_a_kill_give_the_same_files(tokenizers, tmp_path):
+    class Killed(digits.DigitSource):
+        def __getitem__(self, index):
+            if index == 6:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    pretokenize.tokenize(job(tmp_path / "one"), SPECS, tokenizers)
+    killed = job(tmp_path / "more")
+    with pytest.raises(KeyboardInterrupt):
+        pretokenize.tokenize(
+            pretokenize.Job(**{**vars(killed), "source": Killed("train", num_records=10)}),
+            SPECS,
+            tokenizers,
+        )
+    for index in range(2):
+        pretokenize.tokenize(
+            job(tmp_path / "more", process_index=index, process_count=2), SPECS, tokenizers
+        )
+
+    assert contents(tmp_path / "one") == contents(tmp_path / "more")
+
+
+def test_another_tokenizer_or_seed_does_not_continue_a_folder(tokenizers, tmp_path):
+    pretokenize.tokenize(job(tmp_path), SPECS, tokenizers)
+
+    with pytest.raises(ValueError, match="seed: found 0, asked 1"):
+        pretokenize.tokenize(job(tmp_path), SPECS, tokenizers, seed=1)
+    swapped = [spec.replace(tokenizer="edge") for spec in SPECS if spec.name == "tok_edge"]
+    with pytest.raises(ValueError, match="modalities: found"):
+        pretokenize.tokenize(job(tmp_path), swapped, tokenizers)
+
+
+def test_a_record_without_a_field_lacks_the_modality(tokenizers, tmp_path):
+    class Silent(digits.DigitSource):
+        def __getitem__(self, index):
+            record = super().__getitem__(index)
+            return {"edge": record["edge"]} if index % 2 else record
+
+    silent = pretokenize.Job(**{**vars(job(tmp_path)), "source": Silent("train", num_records=10)})
+    pretokenize.tokenize(silent, SPECS, tokenizers)
+    source = token_shards.make_source("train", directory=tmp_path)
+
+    assert source[1].keys() == {"tok_edge"}
+    assert source[2].keys() == {*(spec.name for spec in SPECS), "metadata.chunk"}
+
+
+def test_raw_fields_are_exported_for_tokenizer_training(tmp_path):
+    pretokenize.export(job(tmp_path), ["edge", "caption", "metadata"])
+    source = token_shards.make_source("train", directory=tmp_path)
+    raw = digits.make_source("train")[5]
+
+    assert source[5].keys() == {"edge", "caption", "metadata"}
+    np.testing.assert_array_equal(source[5]["edge"], raw["edge"])
+    assert (source[5]["caption"], source[5]["metadata"]) == (raw["caption"], raw["metadata"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": "depth"}, r"no tokenizer at .*depth.*\['edge', 'rgb', 'text'\]"),
+        ({"vocab_size": 128}, "256 ids, modality 'tok_edge' allows 128"),
+        ({"grid": (4, 4)}, r"makes 64 tokens of \(32, 32\), modality 'tok_edge' has 16"),
+        ({"source": "rgb"}, r"records 0\.\.3, modality 'tok_edge'"),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_is_refused(tokenizers, tmp_path, changes, message):
+    spec = next(spec for spec in SPECS if spec.name == "tok_edge").replace(**changes)
+
+    with pytest.raises(ValueError, match=message):
+        pretokenize.tokenize(job(tmp_path), [spec], tokenizers)
+
+
+def test_more_records_than_there_are_is_an_error(tokenizers, tmp_path):
+    with pytest.raises(ValueError, match=r"11 records asked of 'train', allowed: 0\.\.10"):
+        pretokenize.tokenize(
+            pretokenize.Job(**{**vars(job(tmp_path)), "num_records": 11}), SPECS, tokenizers
+        )

@@ -1,0 +1,211 @@
+"""The published layout is read by name, and nothing hostile in it is opened."""
+
+import gzip
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fourm_jax.data import members, webdataset
+
+MODALITIES = {"rgb": "rgb", "tok": "tok_rgb@224", "caption": "caption", "crops": "crop_settings"}
+
+
+def npy(array, **options):
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def png(size=(4, 2), mode="RGB"):
+    file = io.BytesIO()
+    image = Image.new(mode, size, 7)
+    if mode == "P":
+        image.putpalette([level // 3 for level in range(768)])
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def files(number):
+    """Members of one record: {modality: (extension, bytes)}."""
+    return {
+        "rgb": (".png", png()),
+        "tok_rgb@224": (".npy", npy(np.full((2, 3), number, np.int16))),
+        "caption": (".json.gz", gzip.compress(json.dumps([f"text {number}"]).encode())),
+        "crop_settings": (".npy", npy(np.array([[0, 0, 2, 2, 0]]))),
+    }
+
+
+def write_tar(path, named):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in named:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def write_shards(root, counts=(2, 1), drop=()):
+    for shard, count in enumerate(counts):
+        for modality in files(0):
+            named = [
+                (f"{number:03d}{files(10 * shard + number)[modality][0]}",
+                 files(10 * shard + number)[modality][1])
+                for number in range(count)
+                if (modality, shard, number) not in drop
+            ]  # fmt: skip
+            write_tar(root / "train" / modality / f"shard-{shard:05d}.tar", named)
+
+
+def write_folders(root, count=3):
+    for number in range(count):
+        for modality, (extension, data) in files(number).items():
+            path = root / "train" / modality / "folder" / f"{number:03d}{extension}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def open_source(root, **options):
+    return webdataset.make_source("train", directory=root, modalities=MODALITIES, **options)
+
+
+@pytest.mark.parametrize("write", [write_shards, write_folders])
+def test_records_are_read_by_index_from_tars_and_from_folders(tmp_path, write):
+    write(tmp_path)
+    source = open_source(tmp_path)
+
+    assert len(source) == 3
+    record = source[1]
+    assert record["caption"] == ["text 1"]
+    np.testing.assert_array_equal(record["tok"], np.full((2, 3), 1))
+    np.testing.assert_array_equal(record["rgb"], np.full((2, 4, 3), [7, 0, 0]))
+    np.testing.assert_array_equal(record["crops"], [[0, 0, 2, 2, 0]])
+    assert source.where(1).endswith("/001")
+
+
+def test_shards_are_chosen_by_pattern(tmp_path):
+    write_shards(tmp_path)
+
+    assert [r["caption"] for r in open_source(tmp_path, shards="shard-00001")] == [["text 10"]]
+
+
+def test_a_missing_member_is_listed_and_pairs_no_strangers(tmp_path):
+    write_shards(tmp_path, (3,), drop={("tok_rgb@224", 0, 1)})
+
+    with pytest.raises(
+        ValueError, match=r"1 of 3 .*allowed: 0.*shard-00000/001 has no tok_rgb@224"
+    ):
+        open_source(tmp_path)
+    source = open_source(tmp_path, max_incomplete=1)
+
+    assert [(int(r["tok"][0, 0]), r["caption"]) for r in source] == [
+        (0, ["text 0"]),
+        (2, ["text 2"]),
+    ]
+    assert len(source.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["../escape.npy", "/etc/passwd", "a/../../b.npy"])
+def test_a_member_that_points_outside_is_refused(tmp_path, name):
+    write_shards(tmp_path, (1,))
+    write_tar(tmp_path / "train" / "rgb" / "shard-00000.tar", [(name, png())])
+
+    with pytest.raises(ValueError, match=r"rgb/shard-00000\.tar: unsafe member name"):
+        open_source(tmp_path)
+
+
+def test_a_link_in_a_tar_is_refused(tmp_path):
+    write_shards(tmp_path, (1,))
+    with tarfile.open(tmp_path / "train" / "rgb" / "shard-00000.tar", "w") as tar:
+        info = tarfile.TarInfo("000.png")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(info)
+
+    with pytest.raises(ValueError, match=r"'000\.png' is not a plain file"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 512 + 20])
+def test_a_cut_tar_is_named(tmp_path, keep):
+    write_shards(tmp_path, (1,))
+    path = tmp_path / "train" / "rgb" / "shard-00000.tar"
+    path.write_bytes(path.read_bytes()[:keep])
+
+    with pytest.raises(ValueError, match=r"rgb/shard-00000\.tar"):
+        open_source(tmp_path)
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path):
+    write_shards(tmp_path, (1,))
+    named = [("000.png", png()), ("000.jpg", png())]
+    write_tar(tmp_path / "train" / "rgb" / "shard-00000.tar", named)
+
+    with pytest.raises(ValueError, match="shard-00000/000 is there twice"):
+        open_source(tmp_path)
+
+
+def test_a_missing_or_empty_modality_folder_is_named(tmp_path):
+    write_shards(tmp_path)
+
+    with pytest.raises(ValueError, match=r"depth: no such modality folder; found: \['caption'"):
+        webdataset.make_source("train", directory=tmp_path, modalities={"depth": "depth"})
+    with pytest.raises(ValueError, match="no shard or folder 'shard-9'"):
+        open_source(tmp_path, shards="shard-9")
+
+
+def test_an_unreadable_member_names_file_and_member(tmp_path):
+    write_shards(tmp_path, (1,))
+    write_tar(tmp_path / "train" / "rgb" / "shard-00000.tar", [("000.png", png()[:30])])
+
+    with pytest.raises(ValueError, match=r"rgb/shard-00000\.tar, member '000\.png': unreadable"):
+        open_source(tmp_path)[0]
+
+
+def test_pickles_are_never_opened():
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("unpickled",)
+
+    data = npy(np.array([Trap()], object), allow_pickle=True)
+
+    with pytest.raises(ValueError, match="allow_pickle"):
+        members.decode(".npy", data)
+
+
+def test_bombs_are_refused_before_they_unpack(monkeypatch):
+    archive = io.BytesIO()
+    np.savez_compressed(archive, zeros=np.zeros(10_000))
+    text = gzip.compress(json.dumps("a" * 10_000).encode())
+    picture = png((100, 100))
+    monkeypatch.setattr(members, "MAX_BYTES", 1000)
+    monkeypatch.setattr(members, "MAX_PIXELS", 1000)
+
+    for extension, data in ((".npz", archive.getvalue()), (".json.gz", text), (".png", picture)):
+        with pytest.raises(ValueError, match="1000"):
+            members.decode(extension, data)
+
+
+def test_damaged_files_of_every_type_are_value_errors():
+    good = gzip.compress(b"[1, 2, 3]" * 50)
+    liar = npy(np.zeros(3)).replace(b"(3,), }" + b" " * 4, b"(9000000000000,), }"[:11])
+
+    for extension, data in (
+        (".json.gz", good[:-20]), (".json.gz", good[:12] + b"xxxx" + good[16:]), (".json", b"{"),
+        (".npy", b"\x93NUMPY"), (".npy", liar[:-4]), (".npz", b"PK"), (".txt", b"\xff\xfe"),
+        (".jpg", b"\xff\xd8\xff"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError):
+            members.decode(extension, data)
+
+
+def test_grey_pictures_and_palettes_keep_their_numbers():
+    assert members.decode(".png", png(mode="P")).tolist() == [[7] * 4] * 2
+    assert members.decode(".png", png(mode="L")).shape == (2, 4)
+
+
+def test_an_unknown_file_type_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'\.pkl'.*'\.npy'"):
+        members.decode(".pkl", b"")

@@ -1,0 +1,108 @@
+"""The short way from raw conditions to raw results, and what it refuses."""
+
+import types
+
+import numpy as np
+import pytest
+
+from fourm_jax.generate import encode
+from fourm_jax.generate.api import Generator
+from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate.schedule import Target
+from fourm_jax.tokenizers.text import TextTokenizer
+from tests.generate import tiny
+
+
+class FakeTokenizer:
+    """Stands for a trained one: id = mean brightness of a cell, and back."""
+
+    card = types.SimpleNamespace(name="depth", vocab_size=11, codes_per_position=1)
+
+    def encode(self, raw):
+        return np.round(raw).astype(np.int32)
+
+    def decode(self, ids):
+        return ids.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def text():
+    return TextTokenizer.train(
+        ["a red cone", "a blue cube"], vocab_size=230, num_sentinels=10, num_bins=2
+    )
+
+
+@pytest.fixture(scope="module")
+def generator(text):
+    return Generator(*tiny.trunk(), {"depth": FakeTokenizer()}, text)
+
+
+def rgb(num_rows=3):
+    return tiny.conditions(num_rows, ("rgb",))["rgb"]["pixels"]
+
+
+def test_targets_come_back_decoded_in_order_and_alike_in_every_batch_size(generator):
+    targets = ["caption", "depth"]
+    whole = generator.generate({"rgb": rgb()}, targets, num_steps=2)
+    parts = generator.generate({"rgb": rgb()}, targets, num_steps=2, batch_size=2)
+    assert list(whole.ids) == ["depth", "caption"]
+    for name, ids in whole.ids.items():
+        np.testing.assert_array_equal(ids, parts.ids[name])
+    assert whole.decoded["depth"].raw.shape == (3, 3, 3)
+    assert len(whole.decoded["caption"].raw) == len(whole.decoded["caption"].texts) == 3
+
+
+def test_raw_conditions_and_texts_are_encoded(generator, text):
+    depth = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
+    state = generator.start({"depth": depth, "caption": ["a red cone"]}, ["edge"])
+    assert state.ids["depth"].tolist() == [list(range(9))]
+    length = int(state.known["caption"].sum())
+    assert state.ids["caption"][0, :length].tolist() == text.encode_with_eos("a red cone").tolist()
+
+
+def test_a_prompt_with_a_sentinel_is_completed_around_what_is_given(generator, text):
+    prompt = "a red [S_1]"
+    done = generator.generate({"rgb": rgb(1), "caption": [prompt]}, ["caption"])
+    given = text.encode("a red").tolist()
+    assert done.ids["caption"][0, : len(given)].tolist() == given
+    assert done.decoded["caption"].texts[0].startswith("a red")
+
+
+def test_a_plan_of_ones_own_is_followed(generator):
+    plan = [Target(name="edge", scheme="maskgit", num_tokens=9, num_steps=1, temperature=0.0)]
+    done = generator.generate({"rgb": rgb(1)}, ["edge"], plan=plan, sampling=Sampling())
+    assert done.decoded == {}  # this modality has no tokenizer here
+    best = generator.predict({"rgb": rgb(1)}, "edge").argmax(axis=-1)
+    np.testing.assert_array_equal(done.ids["edge"], best)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "targets", "message"),
+    [
+        ({"rgbb": 0}, ["depth"], "unknown condition 'rgbb'; did you mean 'rgb'"),
+        ({"rgb": rgb()}, ["depht"], "unknown target 'depht'; did you mean 'depth'"),
+        ({"rgb": rgb()}, ["rgb"], "unknown target 'rgb'.*Allowed"),
+        ({"rgb": rgb()[:, :2]}, ["depth"], r"'rgb': images \(2, 6, 3\), allowed: \(4, 6, 3\)"),
+        ({"edge": np.full((1, 9), 7)}, ["depth"], r"'edge': id 7, allowed: 0\.\.6"),
+        ({"edge": np.zeros((1, 3, 3))}, ["depth"], "'edge'.*tokenizer '' is not among"),
+        ({"caption": "a cone"}, ["depth"], "'caption': one text, allowed: a list"),
+        ({"rgb": rgb(2), "caption": ["a"]}, ["depth"], "same number of rows"),
+    ],
+)
+def test_a_request_that_cannot_work_is_refused_before_any_step(
+    generator, conditions, targets, message
+):
+    with pytest.raises(ValueError, match=message):
+        generator.generate(conditions, targets)
+
+
+def test_a_text_without_text_tokenizer_is_refused():
+    with pytest.raises(ValueError, match="'caption': a text condition needs the text tokenizer"):
+        encode.encode(tiny.SPECS[4], ["a cone"], tokenizers={})
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused():
+    other = FakeTokenizer()
+    other.card = types.SimpleNamespace(name="depth", vocab_size=64, codes_per_position=1)
+    with pytest.raises(ValueError, match="'depth' has 64 ids × 1 codes, modality 'depth' allows"):
+        Generator(*tiny.trunk(), {"depth": other})

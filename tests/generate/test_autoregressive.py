@@ -1,0 +1,123 @@
+"""Sequences token by token: where rows begin, end and go, with a scripted decoder."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fourm_jax.generate import autoregressive, chain, trunk
+from fourm_jax.generate import state as states
+from fourm_jax.generate.autoregressive import Writing
+from fourm_jax.generate.parallel import Sampling
+from fourm_jax.ops import sampling
+from tests.generate import tiny
+
+EOS, S1, S2, S3 = 3, 5, 6, 7
+
+
+@dataclasses.dataclass
+class Script:
+    """A decoder that says what is written here, whatever it reads."""
+
+    rows: jax.Array
+
+    def start(self, tokens, num_steps):
+        return jnp.zeros((len(self.rows), 0))
+
+    def step(self, memory, token, index):
+        return jax.nn.one_hot(self.rows[:, index], 230) * 99.0, memory
+
+
+@functools.partial(jax.jit, static_argnames="writing")
+def run(state, keys, rows, writing):
+    return autoregressive.write_sequence(
+        state, keys, 0.5, jnp.zeros(0), writing=writing, specs=tiny.SPECS, decoder=Script(rows)
+    )
+
+
+def write(prompts, script, *, compat="", max_new=5):
+    """Texts of two rows; a single prompt is doubled, so that few programs compile."""
+    single = len(prompts) == 1
+    prompts, script = prompts * (1 + single), script * (1 + single)
+    ids = np.array([prompt + [0] * (5 - len(prompt)) for prompt in prompts])
+    lengths = np.array([len(prompt) for prompt in prompts])
+    state = states.create(
+        {"caption": {"ids": ids, "length": lengths}}, ["caption"], specs=tiny.SPECS
+    )
+    writing = Writing(
+        target="caption",
+        max_new=max_new,
+        length=8,
+        sampling=Sampling(draw=sampling.draw_most_likely, compat=compat),
+    )
+    done = run(state, chain.row_keys(0, jnp.arange(2)), jnp.asarray(script), writing)
+    texts = [
+        np.asarray(row)[np.asarray(mask)].tolist()
+        for row, mask in zip(done.ids["caption"], done.known["caption"], strict=True)
+    ]
+    return texts[:1] if single else texts
+
+
+def test_every_row_stops_at_its_own_end():
+    rows = write([[S1], [S1]], [[210, S2, 211, 212, 213], [210, 211, EOS, 212, 213]])
+    assert rows == [[210], [210, 211, EOS]]
+
+
+def test_the_published_rule_goes_on_until_all_rows_have_met_the_end():
+    script = [[210, S2, S1, 212, 213], [210, 211, S2, 214, 215]]
+    # row 0 meets [S_2], then says [S_1] again before row 1 is done
+    assert write([[S1], [S1]], script, compat="ml-4m") == [[210], [210, 211]]
+    script = [[210, S2, S1, 212, 213], [210, 211, 212, S2, 215]]
+    assert write([[S1], [S1]], script, compat="ml-4m")[0] == [210, 212]
+    assert write([[S1], [S1]], script)[0] == [210]
+
+
+def test_the_published_rule_does_not_stop_at_eos():
+    assert write([[S1]], [[210, EOS, 211, S2, 0]], compat="ml-4m") == [[210, EOS, 211]]
+    assert write([[S1]], [[210, EOS, 211, S2, 0]]) == [[210, EOS]]
+
+
+def test_every_hole_of_a_text_is_filled_before_the_row_ends():
+    script = [[210, 211, S2, 212, S3]]
+    assert write([[220, S1, 221, S2, 222]], script) == [[220, 210, 211, 221, 212, 222]]
+
+
+def test_a_row_without_holes_stays_as_it_is():
+    rows = write([[220, 221, EOS], [S1]], [[210] * 5, [210, S2, 0, 0, 0]])
+    assert rows == [[220, 221, EOS], [210]]
+
+
+def test_the_decoder_starts_with_the_first_sentinel_of_the_row():
+    first, end, nothing = autoregressive._borders(
+        jnp.asarray([[220, S2, 221]]), jnp.ones((1, 3), bool), Writing.vocabulary
+    )
+    assert (first.tolist(), end.tolist(), nothing.tolist()) == ([S2], [S3], [False])
+    assert write([[220, S2, 221]], [[210, S3, 0, 0, 0]]) == [[220, 210, 221]]
+
+
+def test_no_more_tokens_are_generated_than_allowed():
+    assert write([[S1]], [[210, 211, 212, 213, 214]], max_new=3) == [[210, 211, 212]]
+
+
+def test_cached_decoding_equals_the_whole_prefix_at_once():
+    model, params = tiny.trunk()
+    state = states.create(tiny.conditions(2, ("rgb",)), ["caption"], specs=tiny.SPECS)
+    tokens = jnp.asarray([[S1, 210, 211, 212], [S1, 213, 214, 215]])
+    index = states.index_of(tiny.SPECS, "caption")
+    targets = states.sequence_targets(index, tokens, jnp.asarray([4, 4]))
+    batch = states.token_batch([state], [targets], tiny.SPECS)
+
+    @jax.jit
+    def both(params):
+        whole = trunk.tokens_to_logits(model, params, "caption")(batch)
+        decoder = trunk.TrunkSequenceDecoder(model, params, "caption")
+        memory, steps = decoder.start(batch, 3), []
+        for i in range(3):
+            logits, memory = decoder.step(memory, tokens[:, i], jnp.asarray(i))
+            steps.append(logits)
+        return whole, jnp.stack(steps, axis=1)
+
+    whole, steps = both(params)
+    np.testing.assert_allclose(steps, whole, atol=1e-4, rtol=1e-4)

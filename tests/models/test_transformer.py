@@ -1,0 +1,48 @@
+"""The stack of blocks: remat and unrolling change no number, published widths."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fourm_jax.models import layers, transformer
+
+
+def stack(**changes):
+    fields = {"depth": 3, "num_heads": 2, "mlp": "swiglu", "mlp_dim": 6}
+    return transformer.Stack(**fields | changes)
+
+
+@pytest.mark.parametrize("changes", [{"remat": "full"}, {"remat": "dots", "scan_unroll": 3}])
+def test_rematerialisation_and_unrolling_change_no_number(changes):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 8))
+    params = jax.jit(stack().init)(jax.random.key(1, impl="rbg"), x)
+
+    def gradient(module):
+        return jax.jit(jax.grad(lambda p: (module.apply(p, x) ** 3).sum()))(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
+        gradient(stack(**changes)),
+        gradient(stack()),
+    )
+
+
+def test_stochastic_depth_ramps_up_from_zero_and_keeps_the_mean():
+    class Residual(layers.nn.Module):
+        def __call__(self, x, rate):
+            return layers.residual(self, x, jnp.ones_like(x), rate)
+
+    x = jnp.zeros((4000, 1, 1))
+    for rate in (0.0, 0.25):
+        y = Residual().apply({}, x, jnp.float32(rate), rngs={"drop_path": jax.random.key(0)})
+        np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - rate)] if rate else [1], rtol=1e-6)
+        assert abs(float(y.mean()) - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("dim", "width"), [(384, 1024), (512, 1365), (768, 2048), (1024, 2730), (2048, 5461)]
+)
+def test_swiglu_widths_are_the_published_ones(dim, width):
+    assert layers.hidden_dim(dim, "swiglu") == width
+    assert layers.hidden_dim(dim, "gelu") == 4 * dim

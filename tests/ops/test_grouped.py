@@ -1,0 +1,102 @@
+"""Grouped heads: equal to the dense formula in values and gradients, on one device and on eight."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fourm_jax.ops import grouped
+from fourm_jax.parallel import mesh as meshes
+
+SIZES = (5, 9, 5, 70)
+OFFSETS = (0, 5, 14, 19)
+
+
+def problem(num_tokens=61, dim=8, seed=0):
+    rng = np.random.default_rng(seed)
+    group = rng.choice(len(SIZES), num_tokens, p=[0.1, 0.0, 0.6, 0.3])
+    return (
+        rng.normal(size=(num_tokens, dim)).astype(np.float32),
+        rng.normal(size=(sum(SIZES), dim)).astype(np.float32),
+        group,
+        rng.integers(0, np.array(SIZES)[group]),
+        rng.random(num_tokens) < 0.8,
+    )
+
+
+def dense(features, table, group, ids, valid):
+    """The same with all logits of all heads, foreign ones masked."""
+    row = jnp.arange(sum(SIZES))
+    start, size = jnp.array(OFFSETS)[group], jnp.array(SIZES)[group]
+    own = (row >= start[:, None]) & (row < (start + size)[:, None])
+    logits = jnp.where(own, features @ table.T, -jnp.inf)
+    loss = -jax.nn.log_softmax(logits)[jnp.arange(len(ids)), start + ids]
+    return jnp.where(valid, loss, 0), (logits.argmax(-1) == start + ids) & valid
+
+
+def total(function, weights, features, table, *rest):
+    loss, correct = function(features, table, *rest)
+    return (loss * weights).sum(), (loss, correct)
+
+
+@pytest.mark.parametrize("tile", [4, 64])
+def test_values_and_gradients_equal_the_dense_formula(tile):
+    arguments = problem()
+    weights = np.random.default_rng(1).normal(size=61)
+    function = functools.partial(
+        grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES, tile=tile
+    )
+    step = {
+        f: jax.jit(jax.value_and_grad(functools.partial(total, f, weights), (0, 1), has_aux=True))
+        for f in (function, dense)
+    }
+    (_, actual), gradient = step[function](*arguments)
+    (_, expected), expected_gradient = step[dense](*arguments)
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(actual[1], expected[1])
+    for a, b in zip(gradient, expected_gradient, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert not np.asarray(gradient[1][OFFSETS[1] : OFFSETS[2]]).any()  # no token met head 1
+
+
+def test_eight_devices_equal_one():
+    arguments = problem(num_tokens=64)
+
+    def step(*arguments):
+        function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
+        weights = jnp.arange(64.0)
+        return jax.value_and_grad(functools.partial(total, function, weights), (0, 1), True)(
+            *arguments
+        )
+
+    expected = jax.jit(step)(*arguments)
+    with jax.set_mesh(meshes.make_mesh(data=2, fsdp=2, tensor=2)):
+        actual = jax.jit(step)(*arguments)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
+    )
+
+
+def test_logits_are_summed_in_float32_when_features_are_bfloat16():
+    features, table, *rest = problem()
+    half = features.astype(jnp.bfloat16)
+    function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
+    loss, _ = jax.jit(function)(half, table, *rest)
+    rounded = table.astype(jnp.bfloat16).astype(np.float32)
+    expected, _ = dense(half.astype(np.float32), rounded, *rest)
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_without_valid_tokens_has_no_loss_and_no_gradient():
+    features, table, group, ids, valid = problem()
+
+    def loss(features, table):
+        function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
+        return function(features, table, group, ids, valid & False)[0].sum()
+
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(features, table)
+    assert value == 0
+    assert not any(np.asarray(g).any() for g in gradients)

@@ -1,0 +1,50 @@
+"""Sin-cos positions: values by hand, and the published tables."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fourm_jax.ops import posemb
+from tests import golden_cases
+
+
+def test_sines_come_first_then_cosines():
+    table = posemb.sincos_1d(3, 4)
+    expected = [np.sin(2), np.sin(0.02), np.cos(2), np.cos(0.02)]
+    np.testing.assert_allclose(table[2], expected, atol=1e-6)
+
+
+def test_the_first_half_is_the_row_and_the_second_the_column_of_row_major_tokens():
+    table, line = posemb.sincos_2d(2, 3, 8), posemb.sincos_1d(3, 4)
+    np.testing.assert_array_equal(table[4], np.concatenate([line[1], line[1]]))
+    np.testing.assert_array_equal(table[2], np.concatenate([line[0], line[2]]))
+
+
+def test_published_tables_differ_only_where_the_grid_is_not_square():
+    np.testing.assert_array_equal(
+        posemb.sincos_2d(3, 3, 8), posemb.sincos_2d(3, 3, 8, compat="ml-4m")
+    )
+    line = posemb.sincos_1d(3, 4)
+    quirk = posemb.sincos_2d(2, 3, 8, compat="ml-4m")
+    np.testing.assert_array_equal(quirk[5], np.concatenate([line[2], line[1]]))
+
+
+def test_widths_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="divisible by 4, got 6"):
+        posemb.sincos_2d(2, 2, 6)
+    with pytest.raises(ValueError, match="even width, got 3"):
+        posemb.sincos_1d(2, 3)
+
+
+def test_tables_equal_the_published_ones():
+    for name, expected in load_file(
+        golden_cases.directory("posemb") / "posemb.safetensors"
+    ).items():
+        kind, shape = name.split("/")
+        if kind not in ("1d", "2d"):
+            continue
+        shape = [int(part) for part in shape.split("x")]
+        table = (
+            posemb.sincos_1d(*shape) if kind == "1d" else posemb.sincos_2d(*shape, compat="ml-4m")
+        )
+        np.testing.assert_allclose(table, expected.reshape(table.shape), atol=2e-5)

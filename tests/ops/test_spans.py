@@ -1,0 +1,69 @@
+"""Merging generated spans into a masked text, by hand and against the published examples."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fourm_jax.modalities.vocabulary import TextVocabulary
+from fourm_jax.ops import spans
+from tests import golden_cases
+
+S1, S2, S3 = 5, 6, 7
+
+
+def merge(ids, generated, length=10, vocabulary=None):
+    known, written = jnp.ones((1, len(ids)), bool), jnp.ones((1, len(generated)), bool)
+    merged, valid = spans.merge_spans(
+        jnp.asarray([ids], jnp.int32),
+        known,
+        jnp.asarray([generated], jnp.int32),
+        written,
+        length=length,
+        vocabulary=vocabulary or TextVocabulary(),
+    )
+    return np.asarray(merged)[0, np.asarray(valid)[0]].tolist()
+
+
+def test_each_sentinel_is_replaced_by_what_follows_it():
+    assert merge([S1, 300, S2, 301], [S1, 407, 408, S2, 409, S3]) == [407, 408, 300, 409, 301]
+
+
+def test_a_sentinel_that_was_never_generated_becomes_nothing():
+    assert merge([300, S1, 301, S2], [S2, 409, S3]) == [300, 301, 409]
+
+
+def test_a_span_of_a_foreign_sentinel_is_dropped():
+    assert merge([300, S1], [S1, 409, S3, 410]) == [300, 409]
+
+
+def test_what_does_not_fit_is_cut_off():
+    assert merge([S1, 300], [S1, 401, 402, 403], length=3) == [401, 402, 403]
+
+
+def test_tokens_that_were_not_written_do_not_count():
+    merged, valid = spans.merge_spans(
+        jnp.asarray([[S1, 300, 999]]),
+        jnp.asarray([[True, True, False]]),
+        jnp.asarray([[S1, 401, 402]]),
+        jnp.asarray([[True, True, False]]),
+        length=4,
+        vocabulary=TextVocabulary(),
+    )
+    assert merged.tolist() == [[401, 300, 0, 0]]
+    assert valid.tolist() == [[True, True, False, False]]
+
+
+def test_published_examples_are_merged_alike():
+    path = golden_cases.shipped("generation") / "schedules.json"
+    vocabulary = TextVocabulary(num_sentinels=10)
+    for case in json.loads(path.read_text())["merge_span_masking"]:
+        assert (
+            merge(case["input_ids"], case["decoder_ids"], vocabulary=vocabulary) == (case["merged"])
+        ), case
+
+
+@pytest.mark.parametrize("token", [3, 4, 203, 204])
+def test_sentinels_are_recognised_at_both_ends_of_their_range(token):
+    assert bool(spans.is_sentinel(jnp.asarray(token), TextVocabulary())) == (4 <= token <= 203)

@@ -1,0 +1,86 @@
+"""Mesh sizes, the rule table, and constraints that vanish without a mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from fourm_jax.parallel import distributed, mesh, sharding
+
+CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def specs(state, **sizes):
+    shardings = sharding.state_shardings(state, mesh.make_mesh(**(sizes or CUBE)))
+    return jax.tree.map(lambda s: s.spec, shardings)
+
+
+def test_minus_one_takes_the_rest():
+    assert dict(mesh.make_mesh(tensor=2, fsdp=2).shape) == CUBE
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"data": 3}, {"fsdp": 3}, {"data": -1, "fsdp": -1}, {"tensor": 0}, {"data": 4}]
+)
+def test_sizes_that_do_not_cover_the_devices_are_refused(sizes):
+    with pytest.raises(ValueError, match=r"mesh \{'data': .*-1"):
+        mesh.make_mesh(**sizes)
+
+
+def test_rules_are_right_aligned_and_hold_for_moments_of_the_same_name():
+    block = {"self_attention": {"qkv": {"kernel": shape(3, 8, 3, 2, 4)}}}
+    expected = P(None, "fsdp", None, "tensor")
+    found = specs({"params": block, "opt_state": ({"mu": block}, {"nu": block})})
+    assert jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, P)) == [expected] * 3
+
+
+def test_an_axis_that_does_not_divide_is_replicated():
+    assert specs({"fc1": {"kernel": shape(6, 85)}})["fc1"]["kernel"] == P("fsdp")
+    assert specs({"fc1": {"kernel": shape(5, 84)}})["fc1"]["kernel"] == P(None, "tensor")
+
+
+def test_a_large_array_without_a_rule_is_refused_where_parameters_are_cut():
+    state = {"strange": shape(2048, 1024)}
+    with pytest.raises(ValueError, match=r"no sharding rule names 'strange' of shape"):
+        specs(state)
+    assert specs(state, data=8)["strange"] == P()
+
+
+def test_batches_are_divided_over_data_and_fsdp():
+    grid = mesh.make_mesh(**CUBE)
+    batch = {"ids": np.zeros((8, 3), np.uint16), "length": np.zeros(8, np.int32)}
+    on_mesh = distributed.put_batch(batch, grid)
+    assert on_mesh["ids"].sharding.spec == P(("data", "fsdp"))
+    assert on_mesh["ids"].addressable_shards[0].data.shape == (2, 3)
+    odd = distributed.put_batch({"ids": np.zeros((3, 3))}, grid)
+    assert odd["ids"].sharding.is_fully_replicated
+
+
+def test_a_constraint_does_nothing_without_a_mesh_and_pins_the_batch_with_one():
+    x = jnp.ones((8, 2))
+
+    @jax.jit
+    def double(x):
+        return sharding.constrain(2 * x, P(sharding.BATCH))
+
+    np.testing.assert_array_equal(double(x), 2 * x)
+    with jax.set_mesh(mesh.make_mesh(**CUBE)):
+        assert double(x).sharding.shard_shape((8, 2)) == (2, 2)
+
+
+def test_a_half_given_environment_is_refused(monkeypatch):
+    monkeypatch.setenv(distributed.COORDINATOR, "127.0.0.1:1234")
+    with pytest.raises(ValueError, match=r"sets only \['FOURM_COORDINATOR'\]; a run needs all"):
+        distributed.start()
+
+
+def test_one_process_starts_alone():
+    distributed.start()
+    assert jax.process_count() == 1
+    assert distributed.should_stop(True, 3)
+    assert not distributed.should_stop(False, 3)

@@ -1,0 +1,69 @@
+"""Every config builds, and runs two steps as `:runlocal` wants it."""
+
+import importlib
+import pathlib
+
+import ml_collections
+import pytest
+
+from fourm_jax.train import build, loop
+from fourm_jax.utils import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+
+# Configs that `python -m experiments.train` takes, with the arguments that cover them.
+TRAINABLE = (
+    "scenes.py:size=nano,runlocal",
+    "scenes.py:size=small,runlocal",
+    "digits.py:runlocal",
+    "tokenizers/digits.py:rgb,runlocal",
+    "tokenizers/scenes.py:rgb,runlocal",
+    "tokenizers/scenes.py:depth,runlocal",
+    "tokenizers/scenes.py:normal,runlocal",
+    "tokenizers/scenes.py:semseg,runlocal",
+    "tokenizers/scenes.py:edge,runlocal",
+    "tokenizers/scenes.py:feature,runlocal",
+    "tokenizers/scenes.py:feature_global,runlocal",
+)
+
+
+def load(path: str) -> ml_collections.ConfigDict:
+    return config_lib.load(str(CONFIGS / path))
+
+
+@pytest.mark.parametrize("path", TRAINABLE)
+def test_a_config_trains_two_steps_with_runlocal(path, tmp_path):
+    config = load(path).unlock()
+    config.num_steps, config.log_every, config.checkpoint_every = 2, 1, 0
+    result = loop.train(config.lock(), tmp_path, show_progress=False)
+    assert int(result.state.step) == 2
+    assert 0 < result.metrics["loss"] < 100
+
+
+@pytest.mark.parametrize(
+    "path", ["scenes.py", "scenes.py:size=small", "digits.py", "tokenizers/scenes.py:depth"]
+)
+def test_a_config_states_only_keys_that_its_task_has(path):
+    build.check(load(path))
+
+
+def test_no_trainable_config_is_left_out():
+    covered = {path.split(":")[0] for path in TRAINABLE}
+    for file in [*CONFIGS.glob("*.py"), *CONFIGS.glob("tokenizers/*.py")]:
+        name = file.relative_to(CONFIGS).as_posix()
+        if file.name == "__init__.py":
+            continue
+        module = importlib.import_module("configs." + name.removesuffix(".py").replace("/", "."))
+        if hasattr(module, "get_config") and "task" in module.get_config():
+            assert name in covered, f"add {name} to TRAINABLE"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
+def test_a_config_says_what_it_is_for(path):
+    assert path.name == "__init__.py" or path.read_text().lstrip().startswith('"""')
+
+
+def test_an_unknown_size_is_an_error_that_names_the_allowed_ones():
+    with pytest.raises(ValueError, match=r"size 'nanno', allowed: \['nano', 'small'\]"):
+        load("scenes.py:size=nanno")

@@ -1,0 +1,136 @@
+"""The quickstart in miniature, as a user runs it: train, kill, resume, generate, report."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+QUICKSTART = [sys.executable, "-m", "experiments.quickstart"]
+
+
+def environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+    }
+
+
+def run(command: list[str], **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400, **options
+    )
+
+
+def kill_in_training(command: list[str], workdir: pathlib.Path) -> str:
+    """Start the quickstart and send SIGTERM once the trunk has taken steps; return its output."""
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 400
+        while process.poll() is None and time.monotonic() < deadline:
+            if list((workdir / "trunk" / "checkpoints").glob("[0-9]*")):
+                process.send_signal(signal.SIGTERM)
+                break
+            time.sleep(0.2)
+        return process.communicate(timeout=100)[0]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """(workdir, output of the killed run, output of the resumed run)."""
+    workdir = tmp_path_factory.mktemp("quickstart")
+    command = [
+        *QUICKSTART, f"--workdir={workdir}", "--config=configs/quickstart.py:runlocal",
+        "--config.trunk.num_steps=400", "--config.trunk.checkpoint_every=10",
+        "--config.trunk.optimizer.lr=1e-3",
+    ]  # fmt: skip
+    killed = kill_in_training(command, workdir)
+    resumed = run(command)
+    assert resumed.returncode == 0, killed + resumed.stdout + resumed.stderr
+    return workdir, killed, resumed.stdout
+
+
+def test_a_killed_run_says_so_and_the_same_command_continues_it(quickstart):
+    _, killed, resumed = quickstart
+    assert "state saved; the same command continues from here" in killed
+    assert "resuming at step" in resumed
+    for phase in ("render", "text_tokenizer", "tokenizers", "tokenize"):
+        assert f"{phase}: reusing" in resumed
+
+
+def test_the_log_has_every_step_once_over_the_interruption(quickstart):
+    workdir, _, _ = quickstart
+    lines = (workdir / "trunk" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 400
+
+
+def test_the_report_is_one_page_that_needs_no_network(quickstart):
+    workdir, _, resumed = quickstart
+    page = (workdir / "report.html").read_text()
+    assert f"report: {workdir / 'report.html'}" in resumed
+    assert page.count("data:image/png;base64,") > 20
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+
+
+def test_metrics_json_has_every_task_beside_its_two_lines(quickstart):
+    workdir, _, _ = quickstart
+    summary = json.loads((workdir / "metrics.json").read_text())
+    assert set(summary) == {"seconds", "peak_rss_gb", "device", "commit", "tasks"}
+    assert summary["seconds"]["total"] == pytest.approx(
+        sum(value for name, value in summary["seconds"].items() if name != "total"), abs=0.1
+    )
+    metrics = {name: task["metric"] for name, task in summary["tasks"].items()}
+    assert metrics["rgb->tok_semseg"] == "miou"
+    assert metrics["rgb->tok_depth"] == "mae"
+    assert metrics["rgb->tok_normal"] == "mean_angular_error_deg"
+    assert metrics["rgb->caption"] == "colour_shape_accuracy"
+    assert metrics["caption->tok_rgb"] == "colour_f1"
+    for task in summary["tasks"].values():
+        assert {"model", "tokenizer_bound", "constant", "n"} <= set(task)
+        assert task["n"] == 8
+
+
+def test_a_finished_run_generates_from_the_command_line(quickstart, tmp_path):
+    workdir, _, _ = quickstart
+    done = run([
+        sys.executable, "-m", "experiments.generate", f"--run={workdir}", "--conditions=rgb",
+        "--targets=tok_depth,caption", "--num_samples=2", f"--output={tmp_path}",
+    ])  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "gallery.html").exists()
+    assert "caption" in json.loads((tmp_path / "generated.json").read_text())[0]
+
+
+def test_a_workdir_of_another_run_is_refused_and_left_alone(quickstart):
+    workdir, _, _ = quickstart
+    before = sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
+    done = run([
+        sys.executable, "-m", "experiments.train", f"--workdir={workdir / 'trunk'}",
+        "--config=configs/scenes.py:runlocal", "--config.optimizer.lr=0.5",
+    ])  # fmt: skip
+    assert done.returncode != 0
+    assert "optimizer.lr" in done.stderr
+    assert before == sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
+
+
+def test_a_misspelt_config_key_names_the_nearest_one(tmp_path):
+    done = run([
+        sys.executable, "-m", "experiments.train", f"--workdir={tmp_path}",
+        "--config=configs/scenes.py", "--config.optimzer.lr=1",
+    ])  # fmt: skip
+    assert done.returncode != 0
+    assert "did you mean 'optimizer.lr'" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,330 @@
+"""Text tokenizer: published numbers, layout, training, spans; and the command that trains it."""
+
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fourm_jax.modalities import metadata, serializers
+from fourm_jax.modalities.parsed import Parsed
+from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
+from fourm_jax.tokenizers import text, text_training
+from tests import golden_cases
+
+CAPTIONS = ["a red sphere left of a small blue cube", "a potted plant", "two red spheres!"]
+S = [PUBLISHED.sentinel_id(i) for i in range(5)]
+EOS = PUBLISHED.eos_id
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> text.TextTokenizer:
+    return text.TextTokenizer.train(
+        CAPTIONS, vocab_size=4300, class_names=["sphere", "potted plant"]
+    )
+
+
+@pytest.fixture(scope="module")
+def published() -> text.TextTokenizer:
+    """The published vocabulary is not part of the repository."""
+    if "FOURM_TEXT_TOKENIZER" in os.environ:
+        return text.TextTokenizer.load(os.environ["FOURM_TEXT_TOKENIZER"])
+    file = golden_cases.FULL / "text" / "text_tokenizer_4m_wordpiece_30k.json"
+    if not file.is_file():
+        pytest.skip(
+            "published vocabulary not found; set FOURM_TEXT_TOKENIZER to its JSON file "
+            "(text_tokenizer_4m_wordpiece_30k.json)"
+        )
+    return text.TextTokenizer.load(file)
+
+
+def read(path: pathlib.Path):
+    return json.loads(path.read_text())
+
+
+def test_the_published_vocabulary_encodes_and_decodes_like_the_published_system(published):
+    cases = read(golden_cases.directory("text") / "encode.json")
+    assert len(cases) > 50
+    for case in cases:
+        assert published.encode(case["text"]).tolist() == case["ids"]
+        assert published.decode(case["ids"]) == case["decoded"]
+        assert published.decode(case["ids"], keep_special=True) == case["decoded_keep_special"]
+
+
+def test_the_published_vocabulary_has_the_published_layout(published):
+    facts = read(golden_cases.directory("text") / "vocab_facts.json")
+    assert published.vocabulary == PUBLISHED
+    assert published.vocab_size == facts["vocab_size"]
+    for token, id in facts["special"].items():
+        assert published.encode(token).tolist() == [id]
+    for index, id in facts["sentinel_to_id"].items():
+        assert published.vocabulary.sentinel_id(int(index)) == id
+    for case in facts["decode_random_ids"]:
+        assert published.decode(case["ids"]) == case["decoded"]
+        assert published.decode(case["ids"], keep_special=True) == case["decoded_keep_special"]
+
+
+def test_merged_sequences_read_like_those_of_the_published_system(published):
+    for case in read(golden_cases.directory("text") / "postprocess.json")["decode_text"]:
+        ids = np.array(case["tensor"])
+        inputs = ids[np.array(case["input_mask"]) == 0]
+        targets = ids[np.array(case["target_mask"]) == 0]
+        merged = text.merge_spans(inputs, targets, published.vocabulary)
+        assert published.decode(inputs, keep_special=True) == case["input_text"]
+        assert published.decode(targets, keep_special=True) == case["target_text"]
+        assert published.decode(merged, keep_special=True) == case["merged_text"]
+
+
+def test_spans_merge_like_those_of_the_published_system():
+    for case in read(golden_cases.shipped("text") / "merge_spans.json"):
+        merged = text.merge_spans(case["input_ids"], case["decoder_ids"])
+        assert merged.tolist() == case["merged"]
+        assert merged.dtype == np.int32
+
+
+def test_metadata_ids_decode_like_those_of_the_published_system(tokenizer):
+    # Coordinates have the published ids in every tokenizer of the published layout.
+    for case in read(golden_cases.shipped("text") / "decode_metadata.json"):
+        parsed = metadata.Metadata.from_text(
+            tokenizer.decode_content(case["ids"]), metadata.PUBLISHED, compat="ml-4m"
+        )
+        assert parsed.value.values == case["metadata"]
+        assert not parsed.dropped
+
+
+def test_a_trained_vocabulary_has_the_published_layout(tokenizer):
+    assert tokenizer.vocabulary == PUBLISHED
+    assert tokenizer.encode("[PAD] [UNK] [SOS] [EOS]").tolist() == [0, 1, 2, 3]
+    assert tokenizer.encode("[S_0] [S_199] v0=0 v1=0 v3=999").tolist() == [4, 203, 204, 1204, 4203]
+    assert tokenizer.encode("potted plant sphere").tolist() == [4204, 4205]  # alphabetical
+
+
+def test_other_sentinel_and_bin_counts_move_the_layout():
+    small = text.TextTokenizer.train(["a b"], vocab_size=60, num_sentinels=10, num_bins=5)
+    assert small.vocabulary == TextVocabulary(num_sentinels=10, num_bins=5)
+    assert small.encode("v0=0 v3=4").tolist() == [14, 33]
+    assert text.merge_spans([13], [13, 14, 12, 15], small.vocabulary).tolist() == [14]
+
+
+def test_all_ids_lie_below_the_stated_size_even_when_fewer_pieces_are_learned(tokenizer):
+    assert tokenizer.vocab_size == 4300
+    assert max(tokenizer.backend.get_vocab().values()) < 4300
+
+
+def test_training_captions_have_no_unknown_words_and_come_back(tokenizer):
+    for caption in CAPTIONS:
+        ids = tokenizer.encode(caption)
+        assert ids.dtype == np.int32
+        assert PUBLISHED.unk_id not in ids
+        assert tokenizer.decode_content([*ids, EOS, 0, 0]) == caption
+
+
+def test_class_names_are_one_token_each_and_plain_decoding_leaves_them_out(tokenizer):
+    ids = tokenizer.encode("a potted plant and a sphere")
+    assert tokenizer.decode(tokenizer.encode("a red sphere")) == "a red"
+    assert tokenizer.decode(tokenizer.encode("a red sphere"), keep_special=True) == "a red sphere"
+    assert {4204, 4205} <= set(ids.tolist())
+
+
+def test_content_ends_at_the_first_eos_and_has_no_control_tokens(tokenizer):
+    ids = [2, S[1], *tokenizer.encode("v0=3 sphere"), 0, EOS, *tokenizer.encode("red")]
+    assert tokenizer.decode_content(ids) == "v0=3 sphere"
+
+
+def test_encoding_is_lowercase(tokenizer):
+    assert tokenizer.encode("A RED cube").tolist() == tokenizer.encode("a red cube").tolist()
+
+
+def test_the_order_of_the_texts_does_not_change_the_tokenizer(tokenizer):
+    for captions in itertools.permutations(CAPTIONS):
+        again = text.TextTokenizer.train(
+            captions, vocab_size=4300, class_names=["potted plant", "sphere"]
+        )
+        assert again.backend.to_str() == tokenizer.backend.to_str()
+
+
+def test_pieces_are_characters_then_merges_by_frequency_then_alphabet():
+    # "ab" x3, "cb" x3: both first pairs occur 3 times, a < c.
+    assert text_training.learn_pieces({"ab": 3, "cb": 3, "xy": 1}, 7) == [
+        "a", "c", "x", "##b", "##y", "ab", "cb",
+    ]  # fmt: skip
+    # After "##bc" the pair (a, ##bc) is what is left; the outdated pair (a, ##b) has gone.
+    assert text_training.learn_pieces({"abc": 2, "xbc": 3}, 9) == [
+        "a", "x", "##b", "##c", "##bc", "xbc", "abc",
+    ]  # fmt: skip
+
+
+def test_repeated_neighbours_merge_from_the_left():
+    # a ##a ##a ##a -> a ##aa ##a -> a ##aaa ("##aa" < "a") -> aaaa
+    pieces = text_training.learn_pieces({"aaaa": 2}, 9)
+    assert pieces == ["a", "##a", "##aa", "##aaa", "aaaa"]
+
+
+def test_a_saved_tokenizer_loads_as_it_was(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    loaded = text.TextTokenizer.load(tmp_path)
+    assert loaded.backend.to_str() == tokenizer.backend.to_str()
+    assert (loaded.vocabulary, loaded.vocab_size) == (tokenizer.vocabulary, tokenizer.vocab_size)
+    card = read(tmp_path / "card.json")
+    assert (card["family"], card["vocab_size"]) == ("text", 4300)
+
+
+def test_a_sequence_ends_with_eos_and_its_tokens_are_their_own_chunks(tokenizer):
+    ids, chunk = tokenizer.encode_sequence("red sphere", max_tokens=8)
+    assert ids.tolist() == [*tokenizer.encode("red sphere"), EOS]
+    assert chunk.tolist() == [0, 1, 2]
+    assert tokenizer.encode_with_eos("red sphere").tolist() == ids.tolist()
+
+
+def test_an_empty_sequence_is_eos_alone(tokenizer):
+    for value in ("", []):
+        for chunked in (False, True):
+            ids, chunk = tokenizer.encode_sequence(value, max_tokens=8, chunked=chunked)
+            assert (ids.tolist(), chunk.tolist()) == ([EOS], [0])
+
+
+def test_chunks_stay_whole_when_a_sequence_is_too_long(tokenizer):
+    chunks = ["v1=1 v0=5", "v1=2 v0=6", "v1=3 v0=7"]
+    ids, chunk = tokenizer.encode_sequence(chunks, max_tokens=6, chunked=True)
+    assert tokenizer.decode_content(ids) == "v1=1 v0=5 v1=2 v0=6"
+    assert ids[-1] == EOS
+    assert chunk.tolist() == [0, 0, 1, 1, 2]
+
+
+def test_published_truncation_loses_eos(tokenizer):
+    ids, _ = tokenizer.encode_sequence("red red red", max_tokens=3, keep_eos=False)
+    assert EOS not in ids
+    assert len(ids) == 3
+    ids, _ = tokenizer.encode_sequence("red red red", max_tokens=3)
+    assert ids.tolist() == [*tokenizer.encode("red red"), EOS]
+    chunks = ["v1=1 v0=5", "v1=2 v0=6"]
+    ids, chunk = tokenizer.encode_sequence(chunks, max_tokens=4, chunked=True, keep_eos=False)
+    assert tokenizer.decode_content(ids) == "v1=1 v0=5 v1=2 v0=6"
+    assert chunk.tolist() == [0, 0, 1, 1]
+
+
+def test_chunks_of_a_modality_without_chunks_read_the_same(tokenizer):
+    ids, chunk = tokenizer.encode_sequence(["v1=1", "v0=5 v0=6"], max_tokens=8)
+    assert ids.tolist() == tokenizer.encode_with_eos("v1=1 v0=5 v0=6").tolist()
+    assert chunk.tolist() == [0, 1, 2, 3]
+
+
+def test_splitting_collects_what_follows_each_sentinel():
+    parts = text.split_by_sentinels([S[1], 300, S[2], S[1], 301])
+    assert parts == {S[1]: [300, 301], S[2]: []}
+
+
+def test_tokens_before_the_first_sentinel_are_kept_apart():
+    assert text.split_by_sentinels([300, S[1], 301]) == {None: [300], S[1]: [301]}
+
+
+words = st.lists(st.integers(PUBLISHED.num_reserved, 29_999), max_size=30)
+
+
+@given(ids=words, cuts=st.lists(st.booleans(), min_size=30, max_size=30))
+def test_merging_undoes_span_masking(ids, cuts):
+    inputs, targets, hidden, used = [], [], False, 0
+    for id, cut in zip(ids, cuts, strict=False):
+        if cut and not hidden:
+            used += 1
+            inputs.append(PUBLISHED.sentinel_id(used))
+            targets.append(PUBLISHED.sentinel_id(used))
+        hidden = cut
+        (targets if cut else inputs).append(id)
+    targets.append(PUBLISHED.sentinel_id(used + 1))
+    assert text.merge_spans(inputs, targets).tolist() == ids
+
+
+@settings(max_examples=50)
+@given(ids=st.lists(st.integers(0, 4299), max_size=40))
+def test_any_ids_decode(tokenizer, ids):
+    assert isinstance(tokenizer.decode(ids), str)
+    assert isinstance(tokenizer.decode_content(ids), str)
+
+
+@settings(max_examples=50)
+@given(ids=st.lists(st.integers(0, 4299) | st.integers(1204, 1240), max_size=60))
+def test_parsers_read_what_any_ids_say(tokenizer, ids):
+    for source in serializers.MODULES:
+        assert isinstance(serializers.get(source).parse(tokenizer.decode_content(ids)), Parsed)
+
+
+@pytest.mark.parametrize("ids", [[-1], [4300], [5, 99_999]])
+def test_an_id_outside_the_vocabulary_is_named(tokenizer, ids):
+    with pytest.raises(ValueError, match=rf"text id {ids[-1]}, allowed: 0\.\.4299"):
+        tokenizer.decode(ids)
+
+
+def test_a_vocabulary_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match="vocab_size 4204 leaves no room"):
+        text.TextTokenizer.train(CAPTIONS, vocab_size=4204)
+    with pytest.raises(ValueError, match="different characters, but room for 2 pieces"):
+        text.TextTokenizer.train(CAPTIONS, vocab_size=4206)
+
+
+def test_repeated_class_names_are_refused():
+    with pytest.raises(ValueError, match="empty or repeated"):
+        text.TextTokenizer.train(CAPTIONS, vocab_size=4300, class_names=["cube", "cube"])
+
+
+def test_files_that_are_no_text_tokenizer_are_refused(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="no text tokenizer at"):
+        text.TextTokenizer.load(tmp_path / "missing")
+    for content in (b"\x80\x04pickle", b"{}", b""):
+        (tmp_path / "file.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"file\.json is no tokenizer"):
+            text.TextTokenizer.load(tmp_path / "file.json")
+
+
+def test_a_card_that_does_not_fit_its_tokenizer_is_refused(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    card = read(tmp_path / "card.json")
+    for change, message in (
+        ({"vocab_size": 4100}, r"allowed: below vocab_size 4100"),
+        ({"vocab_size": "many"}, "vocab_size 'many', allowed: an integer"),
+        ({"family": "vqvae"}, "no card of family 'text'"),
+    ):
+        (tmp_path / "card.json").write_text(json.dumps({**card, **change}))
+        with pytest.raises(ValueError, match=message):
+            text.TextTokenizer.load(tmp_path)
+
+
+def test_another_layout_is_refused(tokenizer, tmp_path):
+    content = json.loads(tokenizer.backend.to_str())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["v2=7"], vocabulary["v2=8"] = vocabulary["v2=8"], vocabulary["v2=7"]
+    content["added_tokens"] = []
+    (tmp_path / "file.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="token 'v2=7' has id 2212, expected 2211"):
+        text.TextTokenizer.load(tmp_path / "file.json")
+
+
+def test_a_record_of_scenes_becomes_ids_and_comes_back(tokenizer):
+    record = {
+        "caption": "a red sphere left of a small blue cube",
+        "det": {"boxes": np.array([[0.1, 0.2, 0.3, 0.4]], np.float32), "classes": ["sphere"]},
+        "color_palette": np.array([[1, 2, 3], [4, 5, 6]], np.uint8),
+        "metadata": {"num_objects": 2, "brightness": 100.0, "camera_pitch": 20.0},
+    }
+    for source, value in record.items():
+        serializer = serializers.get(source)
+        written = serializer.serialize(value, np.random.default_rng(0))
+        ids, _ = tokenizer.encode_sequence(written, max_tokens=40, chunked=True)
+        assert PUBLISHED.unk_id not in ids
+        text_again = tokenizer.decode_content(ids)
+        assert text_again == (written if isinstance(written, str) else " ".join(written))
+        assert not serializer.parse(text_again).dropped
+
+
+def test_the_command_trains_on_the_captions_of_a_source(tmp_path):
+    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--source=digits"]
+    subprocess.run([*command, "--num_records=40", f"--output={tmp_path}"], check=True)
+    loaded = text.TextTokenizer.load(tmp_path)
+    assert loaded.vocab_size == 4608
+    assert loaded.decode_content(loaded.encode("a handwritten seven")) == "a handwritten seven"

@@ -1,0 +1,76 @@
+"""From configs to runs: every wrong key or value is named before anything starts."""
+
+import numpy as np
+import pytest
+
+from fourm_jax.train import build, flops
+from fourm_jax.utils import config as config_lib
+from tests.train import tiny
+
+
+def changed(config, change):
+    config = config.unlock()
+    change(config)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "message"),
+    [
+        (tiny.trunk, lambda c: c.update(tsak="fourm"), "'tsak'; did you mean 'task'"),
+        (tiny.trunk, lambda c: c.model.update(dimm=3), "'model.dimm'; did you mean 'model.dim'"),
+        (tiny.trunk, lambda c: c.optimizer.update(rl=3), "key 'optimizer.rl'"),
+        (tiny.trunk, lambda c: c.mesh.update(sequence=2), "key 'mesh.sequence'"),
+        (tiny.trunk, lambda c: c.masking.update(objective="mod"), "key 'masking.objective'"),
+        (tiny.trunk, lambda c: c.data[0].update(wieght=2), "did you mean 'data\\[0\\].weight'"),
+        (tiny.trunk, lambda c: c.update(dtype="float16"), "unknown dtype 'float16'"),
+        (tiny.trunk, lambda c: c.update(loss="sum"), "unknown loss 'sum', allowed"),
+        (tiny.trunk, lambda c: c.update(batch_size=0), "'batch_size' is 0, must be at least 1"),
+        (tiny.trunk, lambda c: c.update(task="forum"), "unknown task 'forum'; did you mean"),
+        (tiny.trunk, lambda c: c.masking.update(maskings_per_record=3), "8 is not divisible by"),
+        (tiny.trunk, lambda c: c.modalities.update(inputs=("rbg",)), "did you mean 'rgb'"),
+        (tiny.tokenizer, lambda c: c.update(loss="mod"), "unknown config key 'loss'"),
+        (tiny.tokenizer, lambda c: c.tokenizer.update(family="vq"), "unknown tokenizer family"),
+    ],
+)
+def test_a_wrong_config_is_refused_by_name(make, change, message):
+    with pytest.raises(ValueError, match=message):
+        build.build(changed(make(), change))
+
+
+def test_a_missing_key_is_named():
+    config = tiny.trunk().unlock()
+    del config.masking
+    with pytest.raises(ValueError, match=r"lacks the keys \['masking'\]"):
+        build.build(config)
+
+
+def test_a_model_of_fewer_modalities_takes_the_mixture_of_its_data_set():
+    config = tiny.trunk(modalities__inputs=("rgb",), modalities__outputs=("tok_depth",))
+    assert build.make_mixture(config).input_alphas.tolist() == [[[1.0, 1.0]]]
+
+
+def test_records_are_loaded_once_for_all_their_maskings():
+    run = build.build(tiny.trunk(masking__maskings_per_record=4))
+    assert len(next(run.batches(0))["mixture"]) == 2
+
+
+def test_batches_are_a_function_of_their_number():
+    run = build.build(tiny.tokenizer())
+    stream = run.batches(0)
+    _, second = next(stream), next(stream)
+    np.testing.assert_array_equal(second["rgb"], next(run.batches(1))["rgb"])
+
+
+def test_a_shipped_override_reaches_the_model():
+    config = config_lib.override(tiny.trunk(), {"model.dim": 32})
+    assert build.make_model(config).dim == 32
+
+
+def test_operations_of_one_block_by_hand():
+    model = build.make_model(tiny.trunk(modalities__outputs=("tok_depth",)))
+    n, m, d, h, v = 16, 12, 16, 32, 256
+    encoder = n * (4 * d * d + 3 * d * h) + 2 * n * n * d
+    decoder = m * (4 * d * d + 3 * d * h) + 2 * m * m * d
+    decoder += 2 * m * d * d + 2 * n * d * d + 2 * m * n * d
+    assert flops.training_flops(model, n, m) == 6 * (encoder + decoder + n * d * d + m * d * v)

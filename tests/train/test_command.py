@@ -1,0 +1,39 @@
+"""`python -m experiments.train`: wrong input ends in one line, before anything is written."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.train", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.optimzer.lr=1", "unknown config key 'optimzer.lr'; did you mean 'optimizer.lr'"),
+        ("--config.mesh.tensor=3", "mesh {'data': -1, 'fsdp': 1, 'tensor': 3} does not cover"),
+    ],
+)
+def test_wrong_input_is_one_line(flag, message, tmp_path):
+    workdir = tmp_path / "run"
+    config = "--config=configs/scenes.py:runlocal"
+    result = command(config, f"--workdir={workdir}", flag)
+    assert result.returncode != 0
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not workdir.exists()
+
+
+def test_help_explains_config_and_workdir():
+    shown = command("--help").stdout
+    assert "Run it again" in shown or "run it again" in shown
+    assert "--workdir" in shown

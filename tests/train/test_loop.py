@@ -1,0 +1,210 @@
+"""The train loop end to end on tiny runs: resume, meshes, stopping, refusals."""
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from fourm_jax.parallel import distributed
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.train import build, checkpoint, interrupt, logbook, loop, metrics
+from fourm_jax.utils import io, tree
+from tests.train import tiny
+
+ONE = jax.devices()[:1]
+EIGHT = jax.devices()[:8]
+
+
+def run(config, workdir, devices=ONE, **options):
+    return loop.train(config, workdir, show_progress=False, devices=devices, **options)
+
+
+def untimed_history(workdir):
+    return [
+        {name: value for name, value in point.items() if name != "samples_per_second"}
+        for point in metrics.read_history(workdir)
+    ]
+
+
+def losses(workdir):
+    return [point["loss"] for point in metrics.read_history(workdir)]
+
+
+def assert_equal_bits(one, other):
+    one, other = tree.named_leaves(one), tree.named_leaves(other)
+    assert one.keys() == other.keys()
+    for name, leaf in one.items():
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other[name]), err_msg=name)
+
+
+def stop_at(step):
+    """Evaluator in which SIGTERM arrives once `step` is reached."""
+
+    def evaluator(state, done):
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield "value", float(done)
+
+    return evaluator
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Workdir of a tokenizer run that is through, and its result."""
+    workdir = tmp_path_factory.mktemp("tokenizer")
+    return workdir, run(tiny.tokenizer(), workdir)
+
+
+@pytest.fixture(scope="module")
+def finished_trunk(tmp_path_factory):
+    """The same of a trunk."""
+    workdir = tmp_path_factory.mktemp("trunk")
+    return workdir, run(tiny.trunk(), workdir)
+
+
+@pytest.mark.parametrize(
+    ("make", "straight"), [(tiny.tokenizer, "finished"), (tiny.trunk, "finished_trunk")]
+)
+def test_a_run_stopped_during_evaluation_and_resumed_repeats_the_straight_one_bit_for_bit(
+    make, straight, tmp_path, request
+):
+    workdir, result = request.getfixturevalue(straight)
+    with pytest.raises(interrupt.Interrupted, match="SIGTERM: stopped at step 3 of 6"):
+        run(make(eval_every=3), tmp_path, evaluators=[stop_at(3)])
+    resumed = run(make(), tmp_path)
+    assert int(resumed.state.step) == 6
+    assert_equal_bits(result.state, resumed.state)
+    assert untimed_history(workdir) == untimed_history(tmp_path)
+
+
+def test_signals_act_as_before_once_a_run_is_over(finished):
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("make", "straight", "sizes"),
+    [
+        (tiny.tokenizer, "finished", {"mesh__data": 8}),
+        (tiny.trunk, "finished_trunk", {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}),
+    ],
+)
+def test_eight_devices_reach_the_losses_of_one(make, straight, sizes, tmp_path, request):
+    workdir, _ = request.getfixturevalue(straight)
+    result = run(make(**sizes), tmp_path, devices=EIGHT)
+    np.testing.assert_allclose(losses(tmp_path), losses(workdir), rtol=2e-4)
+    assert len(result.state.step.sharding.device_set) == 8
+
+
+@pytest.mark.parametrize(("before", "after"), [(ONE, EIGHT), (EIGHT, ONE)])
+def test_a_checkpoint_of_one_mesh_continues_on_another(before, after, finished, tmp_path):
+    def sizes(devices):
+        return {"mesh__data": -1, "mesh__fsdp": min(2, len(devices))}
+
+    with pytest.raises(interrupt.Interrupted):
+        run(tiny.tokenizer(eval_every=3, **sizes(before)), tmp_path, before,
+            evaluators=[stop_at(3)])  # fmt: skip
+    run(tiny.tokenizer(**sizes(after)), tmp_path, after)
+    np.testing.assert_allclose(
+        losses(tmp_path), losses(finished[0])[: len(losses(tmp_path))], rtol=1e-4
+    )
+
+
+def test_moments_and_average_are_cut_like_their_parameters():
+    config = tiny.trunk()
+    described = build.build(config)
+    mesh = mesh_lib.make_mesh(data=2, fsdp=2, tensor=2, devices=EIGHT)
+    program = loop.make_program(config, described, mesh, next(described.batches(0)))
+    kernel = "encoder/blocks/feed_forward/fc1/kernel"
+    leaves = tree.named_leaves(program.abstract).items()
+    layouts = [leaf.sharding.spec for name, leaf in leaves if name.endswith(kernel)]
+    assert layouts == 4 * [P(None, "fsdp", "tensor")]  # parameter, two moments, average
+
+
+def test_a_step_compiles_once(finished):
+    config = tiny.tokenizer()
+    described = build.build(config)
+    mesh = mesh_lib.make_mesh(devices=ONE)
+    batch = distributed.put_batch(next(described.batches(0)), mesh)
+    program = loop.make_program(config, described, mesh, batch)
+    state = program.init(batch)
+    book = logbook.Logbook(
+        finished[0] / "book", state, mesh, start=0, num_steps=3, labels=(), samples_per_step=8,
+        flops_per_sample=None, show_progress=False,
+    )  # fmt: skip
+    for done in range(3):
+        state, _ = program.train_step(state, batch)
+        state = book.take(state, done)
+    assert program.train_step._cache_size() == 1
+
+
+def test_a_finished_run_returns_at_once_with_its_parameters_and_last_values(finished):
+    workdir, first = finished
+    history = (workdir / metrics.HISTORY).read_bytes()
+    second = run(tiny.tokenizer(), workdir)
+    assert_equal_bits(first.state.params, second.state.params)
+    assert second.metrics == first.metrics
+    assert (workdir / metrics.HISTORY).read_bytes() == history
+
+
+def test_the_average_and_the_codebook_come_back_without_building_the_run(finished):
+    workdir, result = finished
+    trained = checkpoint.load(workdir)
+    assert trained.step == 6
+    assert trained.description.config["tokenizer"]["name"] == "rgb"
+    assert_equal_bits(trained.params, result.state.ema_params)
+    assert_equal_bits(trained.model_state, result.state.model_state)
+
+
+def test_a_workdir_of_another_run_is_refused_and_left_alone(finished):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with pytest.raises(ValueError, match=r"another run's.*optimizer.lr is 0.01 there, 0.1 here"):
+        run(tiny.tokenizer(optimizer__lr=0.1), workdir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_a_vocabulary_other_than_the_checkpoints_is_refused_before_any_step(finished_trunk):
+    config = tiny.trunk().unlock()
+    config.modalities.overrides = {"tok_depth": {"vocab_size": 512}}
+    with pytest.raises(ValueError, match=r"tok_depth.vocab_size is 256 there, 512 here"):
+        run(config.lock(), finished_trunk[0])
+
+
+def test_a_cosine_run_may_not_be_extended(tmp_path):
+    run(tiny.tokenizer(optimizer__schedule="cosine", num_steps=1), tmp_path)
+    with pytest.raises(ValueError, match="num_steps is 1 there, 4 here"):
+        run(tiny.tokenizer(optimizer__schedule="cosine", num_steps=4), tmp_path)
+
+
+def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+    straight = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
+    for path in (tmp_path / checkpoint.FOLDER / "6" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    again = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
+    assert "cannot be read" in capsys.readouterr().out
+    assert (tmp_path / checkpoint.FOLDER / "6.broken").exists()
+    assert_equal_bits(again.state, straight.state)
+    assert untimed_history(tmp_path)[-1]["step"] == 6
+
+
+def test_an_evaluation_that_was_cut_off_after_the_last_step_is_made_up_for(tmp_path):
+    with pytest.raises(interrupt.Interrupted):
+        run(tiny.tokenizer(), tmp_path, evaluators=[stop_at(6)])
+    assert "eval/value" not in metrics.read_history(tmp_path)[-1]
+    result = run(tiny.tokenizer(), tmp_path, evaluators=[lambda state, done: [("value", 7.0)]])
+    assert result.metrics["eval/value"] == 7.0
+    assert metrics.read_history(tmp_path)[-1]["eval/value"] == 7.0
+
+
+def test_the_config_lies_in_the_workdir(finished):
+    assert io.read_json(finished[0] / "config.json")["batch_size"] == 8
+
+
+def test_a_run_of_constant_rate_may_be_extended(finished):
+    result = run(tiny.tokenizer(num_steps=8), finished[0])  # last: it changes the workdir
+    assert int(result.state.step) == 8

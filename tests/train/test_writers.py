@@ -1,0 +1,54 @@
+"""Metric files without TensorFlow, and the logbook that writes them."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.train import logbook, metrics, state, writers
+
+
+def test_a_history_reads_back_what_was_written_without_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
+    writer = writers.make(tmp_path, start=0)
+    writer.write(2, {"loss": 1.5})
+    writer.write(4, {"loss": 1.25})
+    writer.write(4, {"eval/accuracy": 0.5})
+    writer.close()
+    assert metrics.read_history(tmp_path) == [
+        {"step": 2, "loss": 1.5},
+        {"step": 4, "loss": 1.25, "eval/accuracy": 0.5},
+    ]
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_continued_run_drops_what_a_killed_one_wrote_after_its_checkpoint(tmp_path):
+    path = tmp_path / metrics.HISTORY
+    lines = [json.dumps({"step": n, "loss": 1.0 / n}) for n in (2, 4, 6)]
+    path.write_text("\n".join(lines) + '\n{"step": 8, "lo')
+    writers.JsonlWriter(tmp_path, start=4).close()
+    assert [point["step"] for point in metrics.read_history(tmp_path)] == [2, 4]
+
+
+def test_a_folder_without_metrics_has_an_empty_history(tmp_path):
+    assert metrics.read_history(tmp_path) == []
+
+
+def test_a_run_without_finite_gradients_gives_up(tmp_path):
+    def skipped(steps):
+        sums = {"skipped": (jnp.float32(steps), jnp.float32(steps))}
+        nothing = jnp.zeros((), jnp.int32)
+        return state.TrainState(nothing, {}, {}, {}, None, jax.device_put(sums))
+
+    book = logbook.Logbook(
+        tmp_path, skipped(0), mesh_lib.make_mesh(), start=0, num_steps=100, labels=(),
+        samples_per_step=1, flops_per_sample=None, show_progress=False,
+    )  # fmt: skip
+    book.take(skipped(10), 10)
+    book.flush()
+    book.take(skipped(10), 20)
+    with pytest.raises(FloatingPointError, match="not finite in 20 steps in a row up to step 20"):
+        book.flush()
