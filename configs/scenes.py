@@ -7,7 +7,7 @@ It reads the token shards that `make quickstart` writes to runs/quickstart/data 
 
 | size  | parameters | global batch | tokens in + out | steps | hardware    | time   |
 |-------|------------|--------------|-----------------|-------|-------------|--------|
-| nano  | 1.2 M      | 16           | 64 + 96         | 4,500 | 2 CPU cores | 7 min  |
+| nano  | 1.4 M      | 16           | 64 + 96         | 3,600 | 2 CPU cores | 7 min  |
 | small | 4.5 M      | 16           | 64 + 128        | 24,000| 2 CPU cores | 60 min |
 """
 
@@ -25,7 +25,7 @@ OUTPUTS = INPUTS[1:]  # pixels are input only
 SIZES = {
     "nano": {
         "model": {"dim": 96, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 2},
-        "num_steps": 4_500, "batch_size": 16, "num_targets": 96, "lr": 2e-3, "warmup_steps": 200,
+        "num_steps": 3_600, "batch_size": 16, "num_targets": 96, "lr": 2e-3, "warmup_steps": 200,
     },
     "small": {
         "model": {"dim": 192, "encoder_depth": 4, "decoder_depth": 3, "num_heads": 3},
@@ -63,7 +63,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     }  # fmt: skip
     config.model = {
         **size["model"],
-        "mlp": "swiglu", "mlp_dim": 0, "use_bias": False, "qk_norm": True, "num_registers": 0,
+        "mlp": "swiglu", "mlp_dim": 0, "use_bias": False, "qk_norm": False, "num_registers": 0,
         "tie_heads": True, "positions": "learned", "drop_path": 0.0, "remat": "none",
         "scan_unroll": 4,
     }  # fmt: skip

@@ -17,7 +17,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.arguments = {"image_size": 32, "seed": 0}
     config.num_records = {"train": 16_384, "test": 512}
     config.records_per_shard = 4_096
-    config.seed = 0
+    # Texts in one fixed order: a small model that writes fields in random order repeats some and
+    # forgets others.
+    config.seed = None
     config.modalities = {
         "family": "scenes",
         "names": tuple(spec.name for spec in registry.FAMILIES["scenes"]),

@@ -37,11 +37,6 @@ def from_mod_dict(
     """
     index = {spec.name: i for i, spec in enumerate(specs)}
     by_name = {spec.name: spec for spec in specs}
-    embeddings = {
-        name: _compacted(entry["tensor"], ~entry["input_mask"])
-        for name, entry in mod_dict.items()
-        if by_name[name].kind == "embedding"
-    }
     inputs = [_inputs(index[n], by_name[n], mod_dict[n]) for n in input_order]
     targets = [_targets(index[n], by_name[n], mod_dict[n]) for n in target_order]
     chosen = _first_valid(targets, num_targets)
@@ -56,7 +51,11 @@ def from_mod_dict(
             for name, entry in mod_dict.items()
             if by_name[name].kind == "pixels"
         },
-        embeddings=embeddings,
+        embeddings={
+            name: entry["tensor"]
+            for name, entry in mod_dict.items()
+            if by_name[name].kind == "embedding"
+        },
     )
 
 
@@ -82,16 +81,13 @@ def _running_count(valid: Bool[np.ndarray, "b l"]) -> Int[np.ndarray, "b l"]:
     return np.cumsum(valid, axis=1) - valid
 
 
-def _compacted(rows: np.ndarray, valid: Bool[np.ndarray, "b l"]) -> np.ndarray:
-    """Valid rows of every sample first, so that the running count finds them."""
-    order = np.argsort(~valid, axis=1, kind="stable")
-    return np.take_along_axis(rows, order[..., None], axis=1)
-
-
 def _inputs(index: int, spec: ModalitySpec, entry: Mapping) -> dict[str, np.ndarray]:
     valid = ~entry["input_mask"]
     dense = spec.kind in ("sequence", "embedding")
-    ids = entry["tensor"].reshape(valid.shape) if spec.is_token else np.zeros(valid.shape)
+    if spec.is_token:
+        ids = entry["tensor"].reshape(valid.shape)
+    else:
+        ids = _own_index(valid) + 1 if spec.kind == "embedding" else np.zeros(valid.shape)
     return {
         "modality": np.full(valid.shape, index),
         "position": _running_count(valid) if dense else _own_index(valid),

@@ -68,7 +68,7 @@ def from_rgb(
 
 def to_picture(
     generator: Generator, data: HeldOut, conditions: Sequence[str], target: str = "tok_rgb",
-    *, num_steps: int = 16, seed: int = 0,
+    *, num_steps: int = 16, guidance: float = 3.0, seed: int = 0,
 ) -> dict[str, dict]:  # fmt: skip
     """Pictures generated from `conditions`, judged by the colours that the caption names.
 
@@ -77,7 +77,8 @@ def to_picture(
     """
     spec = generator.spec(target)
     generated = generator.generate(
-        {name: data.tokens[name] for name in conditions}, [target], num_steps=num_steps, seed=seed
+        {name: data.tokens[name] for name in conditions}, [target],
+        num_steps=num_steps, guidance=guidance, seed=seed,
     )
     wanted = [caption.named_colours(text) for text in data.truth["caption"]]
     measure = Measure(

@@ -189,9 +189,11 @@ def _blocks(state: states.State, batch_size: int):
 
 
 def _check_tokenizer(spec: ModalitySpec, tokenizer: Loaded) -> None:
+    """The codes of a global vector are tokens of their own, those of a grid share positions."""
     card = tokenizer.card
-    if card.vocab_size > spec.vocab_size or card.codes_per_position != spec.codes_per_position:
+    num_tokens = card.grid[0] * card.grid[1] * card.codes_per_position
+    if card.vocab_size > spec.vocab_size or num_tokens != spec.num_tokens:
         raise ValueError(
-            f"tokenizer {card.name!r} has {card.vocab_size} ids × {card.codes_per_position} codes, "
-            f"modality {spec.name!r} allows {spec.vocab_size} × {spec.codes_per_position}"
+            f"tokenizer {card.name!r} makes {num_tokens} tokens of {card.vocab_size} ids, "
+            f"modality {spec.name!r} has {spec.num_tokens} of {spec.vocab_size}"
         )

@@ -27,7 +27,7 @@ def read_state(mod_dict: ModDict, specs: Specs) -> State:
         kind = specs[index_of(specs, name)].kind
         known = ~np.asarray(entry["input_mask"], bool)
         tensor = np.asarray(entry["tensor"])
-        if kind in ("sequence", "embedding"):
+        if kind == "sequence":
             tensor, known = _to_the_front(tensor, known)
         ids = np.zeros(known.shape, np.int32)
         if kind == "pixels":
@@ -35,6 +35,7 @@ def read_state(mod_dict: ModDict, specs: Specs) -> State:
             state = state.replace(pixels={**state.pixels, name: images})
         elif kind == "embedding":
             state = state.replace(embeddings={**state.embeddings, name: jnp.asarray(tensor)})
+            ids += 1 + np.arange(ids.shape[1], dtype=np.int32)
         else:
             ids = tensor.reshape(known.shape).astype(np.int32)
         state = state.with_tokens(name, jnp.asarray(ids), jnp.asarray(known))

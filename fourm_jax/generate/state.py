@@ -23,7 +23,8 @@ class State:
     is not generated yet is the single token [S_1]. Widths are static, and no wider than needed.
 
     Attributes:
-      ids: [b, l] token ids by modality; zeros for pixels and embeddings.
+      ids: [b, l] token ids by modality; for pixels 0, for embeddings 1 + index of the vector (0: a
+        zero vector), as in `InputTokens`.
       known: [b, l] which slots the encoder sees.
       pixels, embeddings: content of the conditions that have no ids (see `TokenBatch`).
     """
@@ -109,9 +110,11 @@ def _entry_tokens(spec: ModalitySpec, entry: Mapping[str, Array], num_rows: int)
     """Ids and known mask of one entry of the batch contract."""
     if "ids" in entry:
         ids = jnp.asarray(entry["ids"]).astype(jnp.int32).reshape(num_rows, -1)
+    elif "embeddings" in entry:
+        width = entry["embeddings"].shape[1]
+        ids = jnp.broadcast_to(1 + jnp.arange(width, dtype=jnp.int32), (num_rows, width))
     else:
-        width = entry["embeddings"].shape[1] if "embeddings" in entry else spec.num_tokens
-        ids = jnp.zeros((num_rows, width), jnp.int32)
+        ids = jnp.zeros((num_rows, spec.num_tokens), jnp.int32)
     if "known" in entry:
         return ids, jnp.asarray(entry["known"], bool).reshape(ids.shape)
     if "length" in entry:
@@ -136,7 +139,7 @@ def hide(
         hidden list of vectors leaves one zero vector; images leave nothing. False: nothing is
         left of anything, as in the published multi-guidance.
     """
-    ids, known, embeddings = dict(state.ids), dict(state.known), dict(state.embeddings)
+    ids, known = dict(state.ids), dict(state.known)
     for name in names:
         kind = specs[index_of(specs, name)].kind
         known[name] = jnp.zeros_like(known[name])
@@ -145,8 +148,8 @@ def hide(
         if kind == "sequence":
             ids[name] = jnp.full_like(ids[name], vocabulary.sentinel_id(1))
         elif kind == "embedding":
-            embeddings[name] = jnp.zeros_like(embeddings[name])
-    return state.replace(ids=ids, known=known, embeddings=embeddings)
+            ids[name] = jnp.zeros_like(ids[name])
+    return state.replace(ids=ids, known=known)
 
 
 def input_tokens(state: State, specs: Specs) -> InputTokens:
@@ -156,7 +159,7 @@ def input_tokens(state: State, specs: Specs) -> InputTokens:
         if spec.name not in state.ids:
             continue
         known = state.known[spec.name]
-        dense = spec.kind == "sequence"  # positions count the visible tokens
+        dense = spec.kind in ("sequence", "embedding")  # positions count the visible tokens
         position = jnp.cumsum(known, axis=1) - 1 if dense else jnp.arange(known.shape[1])
         parts.append(
             InputTokens(

@@ -150,7 +150,7 @@ class InputEmbedding(nn.Module):
         return jnp.where(valid, content, 0), jnp.where(valid, where, 0).astype(self.dtype)
 
     def _float_content(self, spec: ModalitySpec, batch: TokenBatch, tokens: InputTokens):
-        """Projected patches or vectors at the tokens' positions, [b, n, d]."""
+        """Projected patches, by position, or vectors, by id - 1 (id 0: a zero vector), [b, n, d]."""
         source = batch.pixels if spec.kind == "pixels" else batch.embeddings
         if spec.name not in source:
             raise ValueError(
@@ -159,9 +159,11 @@ class InputEmbedding(nn.Module):
             )
         vectors = source[spec.name]
         if spec.kind == "pixels":
-            vectors = patches(spec, normalise(vectors))
+            vectors, index = patches(spec, normalise(vectors)), tokens.position
+        else:  # the zero vector of a masked span is projected like any other: its bias counts
+            vectors, index = jnp.pad(vectors, ((0, 0), (1, 0), (0, 0))), tokens.id
         vectors = vectors.astype(self.dtype)
-        index = jnp.clip(tokens.position, 0, vectors.shape[1] - 1)[..., None]
+        index = jnp.clip(index, 0, vectors.shape[1] - 1)[..., None]
         project = self.contents[spec.name]
         if vectors.shape[1] <= tokens.position.shape[1]:
             return jnp.take_along_axis(project(vectors), index, axis=1)

@@ -19,7 +19,7 @@ Encoder = Callable[[Sequence[records.Record], Sequence[int]], list[records.Recor
 
 
 def make_encoder(
-    spec: ModalitySpec, tokenizers: epath.PathLike, seed: int
+    spec: ModalitySpec, tokenizers: epath.PathLike, seed: int | None
 ) -> tuple[Encoder, dict[str, Any]]:
     """Return the encoder of one modality and what the manifest says about its tokens.
 
@@ -97,7 +97,7 @@ def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
     return encode
 
 
-def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int) -> Encoder:
+def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int | None) -> Encoder:
     serializer = serializers.get(spec.source)
     dtype = collate.id_dtype(spec.vocab_size)
     stream = zlib.crc32(spec.name.encode())
@@ -105,9 +105,8 @@ def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int) -> E
     def encode_one(row, index):
         if spec.source not in row:
             return {}
-        written = serializer.serialize(
-            row[spec.source], np.random.default_rng([seed, stream, index])
-        )
+        rng = None if seed is None else np.random.default_rng([seed, stream, index])
+        written = serializer.serialize(row[spec.source], rng)
         ids, chunk = tokenizer.encode_sequence(
             written, max_tokens=spec.max_tokens, chunked=spec.chunked
         )

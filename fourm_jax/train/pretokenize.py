@@ -45,7 +45,7 @@ class Job:
 
 
 def tokenize(
-    job: Job, specs: Sequence[ModalitySpec], tokenizers: epath.PathLike, *, seed: int = 0
+    job: Job, specs: Sequence[ModalitySpec], tokenizers: epath.PathLike, *, seed: int | None = 0
 ) -> None:
     """Write one split of token shards; fields are named like the modalities.
 
@@ -55,7 +55,8 @@ def tokenize(
 
     Args:
       tokenizers: folder with one folder per tokenizer, named as in `ModalitySpec.tokenizer`.
-      seed: of the draws that serialisers make (order of metadata, number of colours).
+      seed: of the draws that serialisers make (order of metadata, number of colours); None: no
+        draws, every text in its one fixed form.
 
     Raises:
       ValueError: a tokenizer that is missing or does not fit its modality, a raw value that it

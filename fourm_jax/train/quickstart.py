@@ -96,9 +96,7 @@ def _render(config, workdir: epath.Path, record: phases.Phases) -> None:
     finished = all((raw_dir(workdir) / f"{split}.json").exists() for split in SPLITS)
     counts = settings.num_records.to_dict()
     what = f"{counts['train']:,} training and {counts['test']:,} held-out records"
-    if finished:
-        record.reuse("render", what)
-    with record.run("render", f"making {what}"):
+    with record.run("render", f"{'reusing' if finished else 'making'} {what}"):
         for split in SPLITS:
             arguments = {**settings.arguments.to_dict(), "num_records": counts[split]}
             job = pretokenize.Job(
@@ -153,11 +151,10 @@ def _train_tokenizers(config, workdir: epath.Path, record: phases.Phases) -> Non
 def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
     settings = config.pretokenize.to_dict()
     finished = all((workdir / "data" / f"{split}.json").exists() for split in SPLITS)
-    if finished:
-        record.reuse("tokenize", str(workdir / "data"))
     modalities = settings["modalities"]
     specs = registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
-    with record.run("tokenize", f"writing {len(specs)} modalities as token shards"):
+    doing = "reusing" if finished else "writing"
+    with record.run("tokenize", f"{doing} token shards of {len(specs)} modalities"):
         for split in SPLITS:
             job = pretokenize.Job(
                 source=open_raw(workdir, split),

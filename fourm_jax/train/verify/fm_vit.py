@@ -1,0 +1,42 @@
+"""fm_vit/: features of the encoder alone, with the weights of a trunk of fm/."""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file
+
+from fourm_jax.convert import fourm
+from fourm_jax.models import fourm_vit
+from fourm_jax.train.verify import fm
+from fourm_jax.train.verify import quantity as quantities
+from fourm_jax.train.verify.quantity import Quantity, Recorded
+
+
+def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
+    """One case per .safetensors file, described by the .json file beside it."""
+    stems = {path.stem for path in folder.glob("*.safetensors")}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            yield path.stem, check(path)
+        elif path.suffix != ".json" or path.stem not in stems:
+            yield path.name, quantities.unknown(["(file)"])
+
+
+def check(path: pathlib.Path) -> Iterator[Quantity]:
+    """Features of the images that the .json file names."""
+    expected = Recorded(load_file(path))
+    meta = json.loads(path.with_suffix(".json").read_text())
+    trunk = path.parents[1] / "fm" / meta["fm_case"]
+    model, params = fourm.load(trunk, overrides=fm.read_overrides(trunk))
+    (name,) = re.findall(r"'([^']+)/tensor'", meta["input"])
+    images = load_file(trunk / "inputs.safetensors")[f"{name}/tensor"]
+    vit, chosen = fourm_vit.from_fourm(model, params, name)
+    features = expected["features"]
+    pixels = np.moveaxis(images[: len(features)], 1, -1)
+    found = jax.jit(vit.apply)({"params": chosen}, pixels)
+    yield Quantity("features", found, features)
+    yield from expected.unread()
