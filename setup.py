@@ -31,7 +31,13 @@ CORE = [
 ]
 
 EXTRAS = {
-    "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.24"],
+    "test": [
+        "hypothesis>=6.100",
+        "pytest>=8.0",
+        "pytest-xdist>=3.6",
+        "ruff>=0.9",
+        "scikit-image>=0.24",
+    ],
     "tensorflow": ["tensorflow-cpu>=2.18", "tensorboard>=2.18", "importlib_resources>=6.0"],
     "hub": ["huggingface_hub>=0.30"],
     "tpu": ["jax[tpu]>=0.10"],

@@ -1,6 +1,6 @@
 """Any-to-any model of the scanned digits: the scenes' trunk on another data set.
 
-    python -m experiments.quickstart --config=configs/quickstart.py:data=digits --workdir=runs/digits
+    python -m experiments.quickstart --config=configs/quickstart.py:data=digits --workdir=DIR
 
 trains tokenizers and this trunk (global batch 16, 64 + 48 tokens, 0.9 M parameters) in about three
 minutes on 2 CPU cores; then names nine of ten held-out digits right. The trunk alone, once the

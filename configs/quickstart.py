@@ -25,7 +25,7 @@ PAIR = ("tok_depth", "color_palette")  # an arbitrary pair of conditions
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the config; arguments: data (scenes, digits), size (of the scenes' trunk), runlocal."""
+    """Return the config; arguments: data (scenes, digits), size (of that trunk), runlocal."""
     args = config_lib.parse_arg(arg, data="scenes", size="nano", runlocal=False)
     if args.data not in DATA:
         raise ValueError(registry.unknown_value("data set", args.data, DATA))

@@ -7,7 +7,7 @@ It reads the token shards that `make quickstart` writes to runs/quickstart/data 
 
 | size  | parameters | global batch | tokens in + out | steps | hardware    | time   |
 |-------|------------|--------------|-----------------|-------|-------------|--------|
-| nano  | 1.4 M      | 16           | 64 + 96         | 3,600 | 2 CPU cores | 7 min  |
+| nano  | 1.9 M      | 16           | 64 + 96         | 4,400 | 2 CPU cores | 8 min  |
 | small | 4.5 M      | 16           | 64 + 128        | 24,000| 2 CPU cores | 60 min |
 """
 
@@ -16,16 +16,13 @@ import ml_collections
 from configs.data import scenes as scenes_data
 from fourm_jax.utils import config as config_lib
 
-INPUTS = (
-    "rgb", "tok_feature", "tok_depth", "tok_normal", "tok_semseg", "tok_edge", "tok_rgb",
-    "feature_global", "caption", "det", "color_palette", "metadata",
-)  # fmt: skip
-OUTPUTS = INPUTS[1:]  # pixels are input only
+INPUTS = scenes_data.NAMES
+OUTPUTS = scenes_data.TARGETS
 
 SIZES = {
     "nano": {
         "model": {"dim": 96, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 2},
-        "num_steps": 3_600, "batch_size": 16, "num_targets": 96, "lr": 2e-3, "warmup_steps": 200,
+        "num_steps": 4_400, "batch_size": 16, "num_targets": 96, "lr": 2e-3, "warmup_steps": 200,
     },
     "small": {
         "model": {"dim": 192, "encoder_depth": 4, "decoder_depth": 3, "num_heads": 3},
@@ -40,9 +37,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     Arguments: size ("nano", "small"), data (folder of token shards), runlocal (random data and a
     handful of steps: checks that everything runs, learns nothing).
     """
-    args = config_lib.parse_arg(
-        arg, size="nano", data="runs/quickstart/data", runlocal=False
-    )
+    args = config_lib.parse_arg(arg, size="nano", data="runs/quickstart/data", runlocal=False)
     if args.size not in SIZES:
         raise ValueError(f"size {args.size!r}, allowed: {sorted(SIZES)}")
     size = SIZES[args.size]

@@ -1,4 +1,4 @@
-"""What the commands share: flag parsing that names the nearest config key, and the compile cache."""
+"""Shared by the commands: flag parsing that names the nearest config key, the compile cache."""
 
 import os
 import pathlib

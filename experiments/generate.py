@@ -14,6 +14,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from experiments import cli
 from fourm_jax.data import sources
 from fourm_jax.evals import panels
 from fourm_jax.train import runs
@@ -64,4 +65,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

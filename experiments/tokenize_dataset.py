@@ -11,6 +11,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from experiments import cli
 from fourm_jax.data import sources
 from fourm_jax.modalities import registry
 from fourm_jax.train import pretokenize
@@ -58,4 +59,4 @@ def tokenize(config: dict) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

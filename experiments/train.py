@@ -7,6 +7,7 @@ Ctrl-C or SIGTERM saves and leaves. Several hosts: set FOURM_COORDINATOR=host:po
 FOURM_NUM_PROCESSES and FOURM_PROCESS_ID on each, or pass --cluster on Cloud TPU or SLURM.
 """
 
+import pathlib
 import sys
 
 from absl import app, flags
@@ -17,7 +18,8 @@ from experiments import cli
 cli.set_environment()
 
 from fourm_jax.parallel import distributed  # noqa: E402
-from fourm_jax.train import loop  # noqa: E402
+from fourm_jax.train import export, loop  # noqa: E402
+from fourm_jax.utils import progress  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and its argument, e.g. configs/scenes.py:size=nano,runlocal"
@@ -34,11 +36,13 @@ def main(argv: list[str]) -> None:
     """Train; wrong input ends in one line (with --verbosity=1 in its traceback)."""
     if len(argv) > 1:
         sys.exit(f"error: unknown arguments {argv[1:]}")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax reports every file that it touches
     try:
         distributed.start(cluster=CLUSTER.value)
-        loop.train(CONFIG.value, WORKDIR.value)
+        result = loop.train(CONFIG.value, WORKDIR.value)
+        if CONFIG.value.task == "tokenizer":
+            folder = pathlib.Path(WORKDIR.value) / "tokenizer"
+            export.save_tokenizer(CONFIG.value, result.state, folder)
+            progress.announce(f"tokenizer and card: {folder}")
     except ValueError as error:
         if flags.FLAGS.verbosity > 0:
             raise

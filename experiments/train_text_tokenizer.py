@@ -5,6 +5,7 @@ python -m experiments.train_text_tokenizer --source=scenes --num_records=4096 --
 
 from absl import app, flags
 
+from experiments import cli
 from fourm_jax.data import sources
 from fourm_jax.modalities import captions
 from fourm_jax.tokenizers import text
@@ -36,4 +37,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

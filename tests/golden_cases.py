@@ -1,9 +1,12 @@
-"""Where the golden numbers of the published implementation lie: shipped core cases, or the full set."""
+"""Where the golden numbers lie: core cases shipped with the repository, or the full set."""
 
 import os
 import pathlib
+from collections.abc import Iterable
 
 import pytest
+
+from fourm_jax.train.verify import quantity
 
 SHIPPED = pathlib.Path(__file__).parent / "goldens"
 FULL = pathlib.Path(
@@ -21,3 +24,10 @@ def directory(part: str) -> pathlib.Path:
 def shipped(part: str) -> pathlib.Path:
     """Folder of the core cases for `part` that come with the repository."""
     return SHIPPED / part
+
+
+def assert_all_pass(quantities: Iterable[quantity.Quantity]) -> None:
+    """Judge as the command `verify_reference` does; there must be something to judge."""
+    results = [quantity.judge("", q) for q in quantities]
+    assert results
+    assert not [str(result) for result in results if not result.passed]

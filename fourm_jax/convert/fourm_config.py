@@ -53,7 +53,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
         raise FileNotFoundError(f"no safetensors weights at {weights}")
     beside = weights.with_name("config.json")
     metadata = safetensors_io.SafeFile(weights).metadata
-    if "dim" in metadata and not (path.is_dir() and beside.is_file()):
+    if {"dim", "codebook_size"} & set(metadata) and not (path.is_dir() and beside.is_file()):
         return safetensors_io.parse_metadata(metadata, weights), weights
     if not beside.is_file():
         raise ValueError(f"{weights}: no config in the header and no {beside} beside it")

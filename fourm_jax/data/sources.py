@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fourm_jax import data
 from fourm_jax.data import collate
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
@@ -48,8 +49,8 @@ def get_source(name: str):
     Raises:
       ValueError: no such module (lists all that offer a source).
     """
-    folder = pathlib.Path(__file__).parent
-    allowed = [p.stem for p in folder.glob("*.py") if "\ndef make_source(" in p.read_text()]
+    files = [file for folder in data.__path__ for file in pathlib.Path(folder).glob("*.py")]
+    allowed = [file.stem for file in files if "\ndef make_source(" in file.read_text()]
     if name not in allowed:
         raise ValueError(registry.unknown_value("data source", name, allowed))
     return importlib.import_module(f"fourm_jax.data.{name}")

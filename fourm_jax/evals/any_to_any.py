@@ -77,8 +77,11 @@ def to_picture(
     """
     spec = generator.spec(target)
     generated = generator.generate(
-        {name: data.tokens[name] for name in conditions}, [target],
-        num_steps=num_steps, guidance=guidance, seed=seed,
+        {name: data.tokens[name] for name in conditions},
+        [target],
+        num_steps=num_steps,
+        guidance=guidance,
+        seed=seed,
     )
     wanted = [caption.named_colours(text) for text in data.truth["caption"]]
     measure = Measure(
@@ -112,9 +115,7 @@ def bound(generator: Generator, data: HeldOut, spec: ModalitySpec) -> Any:
     known = np.ones(ids.shape[:2], bool)
     if "length" in entry:
         known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
-    decoded = decode.decode(
-        spec, ids, known, tokenizers=generator.tokenizers, text=generator.text
-    )
+    decoded = decode.decode(spec, ids, known, tokenizers=generator.tokenizers, text=generator.text)
     return texts_or_values(spec, decoded)
 
 

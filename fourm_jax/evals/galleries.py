@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from fourm_jax.data import scenes
 from fourm_jax.evals import any_to_any, pictures
@@ -45,10 +46,10 @@ class Painter:
         return painters[field](value)
 
 
-def _vector(values: np.ndarray) -> np.ndarray:
-    """A vector as a bar of shades, ±2 deviations."""
+def _vector(values: np.ndarray, columns: int = 6) -> np.ndarray:
+    """A vector as a square of shades, row by row, ±2 deviations; spare cells are black."""
     shades = np.uint8(np.clip(127.5 + 63.75 * np.asarray(values), 0, 255))
-    return np.repeat(pictures.grey(shades[None]), 6, axis=0)
+    return pictures.grey(np.pad(shades, (0, -len(shades) % columns)).reshape(-1, columns))
 
 
 def _numbers(values: Mapping[str, float]) -> str:
@@ -64,6 +65,7 @@ def any_to_any_gallery(
     *,
     num_records: int,
     num_steps: int = 8,
+    guidance: float = 2.0,
     seed: int = 0,
 ) -> Gallery:
     """Generate everything else from `conditions` for the first held-out records.
@@ -78,7 +80,9 @@ def any_to_any_gallery(
     sources = {generator.spec(name).source for name in conditions}
     targets = [n for n in generator.model.outputs if generator.spec(n).source not in sources]
     targets.sort(key=lambda name: generator.spec(name).decoding_order)
-    generated = generator.generate(given, targets, num_steps=num_steps, seed=seed)
+    generated = generator.generate(
+        given, targets, num_steps=num_steps, guidance=guidance, seed=seed
+    )
     predicted = {
         name: any_to_any.texts_or_values(generator.spec(name), generated.decoded[name])
         for name in targets
@@ -116,3 +120,31 @@ def any_to_any_gallery(
 
 def _of(data: HeldOut, generator: Generator, name: str, number: int) -> Any:
     return data.truth[generator.spec(name).source][number]
+
+
+def sheet(gallery: Gallery, *, num_rows: int = 9, size: int = 96) -> pictures.Picture:
+    """The pictures of the first rows of a gallery as one image, under the names of their columns.
+
+    Args:
+      num_rows: rows of the gallery that are drawn; texts are left out.
+      size: pixels of each picture, scaled up without smoothing.
+    """
+    rows, label_width, gap = gallery.rows[:num_rows], 110, 3
+    columns = [
+        index
+        for index in range(len(gallery.columns) - 1)
+        if any(isinstance(cells[index], np.ndarray) for _, cells in rows)
+    ]
+    step = size + gap
+    canvas = Image.new("RGB", (label_width + step * len(columns), 16 + step * len(rows)), "white")
+    pen = ImageDraw.Draw(canvas)
+    for column, index in enumerate(columns):
+        pen.text((label_width + step * column, 2), gallery.columns[index + 1][:16], fill="black")
+    for row, (label, cells) in enumerate(rows):
+        pen.text((2, 16 + step * row + size // 2 - 6), label, fill="black")
+        for column, index in enumerate(columns):
+            if isinstance(cells[index], np.ndarray):
+                picture = Image.fromarray(np.ascontiguousarray(cells[index]))
+                place = (label_width + step * column, 16 + step * row)
+                canvas.paste(picture.resize((size, size), Image.NEAREST), place)
+    return np.asarray(canvas)

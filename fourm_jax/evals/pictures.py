@@ -52,12 +52,13 @@ def features(
     return np.uint8(np.clip(127.5 + 63.75 * projected, 0, 255))
 
 
-def swatches(colours: UInt8[np.ndarray, "k 3"], size: int = 12) -> Picture:
-    """Show a palette as a row of squares; an empty palette is one white square."""
+def swatches(colours: UInt8[np.ndarray, "k 3"], size: int = 28) -> Picture:
+    """Show a palette as upright stripes of one square; an empty palette is white."""
     colours = np.asarray(colours, np.uint8).reshape(-1, 3)
     if not len(colours):
         return np.full((size, size, 3), 255, np.uint8)
-    return np.repeat(np.repeat(colours[None], size, 0), size, 1)
+    stripe = np.arange(size) * len(colours) // size
+    return np.repeat(colours[stripe][None], size, axis=0)
 
 
 def boxes(

@@ -15,7 +15,7 @@ from PIL import Image
 from fourm_jax.utils import io as file_io
 
 STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:78em;padding:0 1em;color:#1b1f24}
+body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:96em;padding:0 1em;color:#1b1f24}
 h1{margin-bottom:.1em} h2{margin-top:2em;border-bottom:1px solid #d0d7de;padding-bottom:.2em}
 p.note{color:#57606a;max-width:60em} table{border-collapse:collapse;margin:.8em 0}
 th,td{padding:.25em .7em;text-align:left;vertical-align:top} th{font-weight:600}
@@ -64,7 +64,7 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def gallery_html(gallery: Gallery, height: int = 96) -> str:
+def gallery_html(gallery: Gallery, height: int = 80) -> str:
     """HTML of one gallery; pictures are shown `height` CSS pixels high."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in gallery.columns)
     body = []

@@ -8,6 +8,7 @@ likely id of the filtered distribution is taken.
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from fourm_jax.generate.schedule import Step
 from fourm_jax.modalities.vocabulary import TextVocabulary
 from fourm_jax.ops import sampling
 
-VOCABULARY = TextVocabulary(num_sentinels=10)  # of the recorded cases
+NUM_SENTINELS = 10  # of the recorded cases, where their description says nothing else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Case:
       mod_dict: initial entries of all modalities, conditions of multi-guidance included.
       conditions: groups of multi-guidance, else empty.
       outputs: recorded arrays, names without the case.
+      vocabulary: of its texts.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Case:
     mod_dict: published.ModDict
     conditions: tuple[tuple[str, ...], ...]
     outputs: Mapping[str, np.ndarray]
+    vocabulary: TextVocabulary
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -65,9 +68,14 @@ def read_cases(folder: pathlib.Path, pixels: Mapping[str, np.ndarray]) -> Iterat
 
     Args:
       folder: see the module.
-      pixels: tensors [b, 3, h, w] that the inputs leave out, before the case's `rgb_scale`.
+      pixels: tensors [at least b, 3, h, w] that the inputs leave out, before the case's
+        `rgb_scale`.
+
+    Raises:
+      ValueError: a description of the text tokenizer that does not fit the common layout.
     """
     meta = json.loads((folder / "meta.json").read_text())
+    vocabulary = read_vocabulary(meta.get("text_tokenizer", {}))
     inputs = load_file(folder / "inputs.safetensors")
     outputs = load_file(folder / "outputs.safetensors")
     for name, entry in meta["cases"].items():
@@ -78,11 +86,29 @@ def read_cases(folder: pathlib.Path, pixels: Mapping[str, np.ndarray]) -> Iterat
         mod_dict = {m: fields for group in groups.values() for m, fields in group.items()}
         for modality, tensor in pixels.items():
             if modality in mod_dict:
-                mod_dict[modality]["tensor"] = tensor * np.float32(entry["rgb_scale"])
+                rows = tensor[: len(mod_dict[modality]["input_mask"])]
+                mod_dict[modality]["tensor"] = rows * np.float32(entry.get("rgb_scale", 1.0))
         conditions = tuple(
             tuple(groups[f"cond{i}"]) for i in range(len(groups)) if f"cond{i}" in groups
         )
-        yield Case(name, entry, mod_dict, conditions, below(outputs, name))
+        yield Case(name, entry, mod_dict, conditions, below(outputs, name), vocabulary)
+
+
+def read_vocabulary(description: Mapping[str, Any]) -> TextVocabulary:
+    """Layout of the text vocabulary of recorded runs: {"sentinels": "ids 4..13 …", "eos": 3, …}.
+
+    Raises:
+      ValueError: ids that are not those of the common layout.
+    """
+    common = TextVocabulary(num_sentinels=NUM_SENTINELS)
+    ids = re.search(r"(\d+)\.\.(\d+)", str(description.get("sentinels", "")))
+    first, last = map(int, ids.groups()) if ids else (4, 3 + NUM_SENTINELS)
+    found = (description.get("pad", 0), description.get("eos", 3), first)
+    if found != (common.pad_id, common.eos_id, common.first_sentinel_id):
+        raise ValueError(
+            f"text tokenizer with pad, eos, first sentinel {found}, expected (0, 3, 4)"
+        )
+    return TextVocabulary(num_sentinels=last - first + 1)
 
 
 def below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

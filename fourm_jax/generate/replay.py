@@ -11,7 +11,7 @@ import numpy as np
 
 from fourm_jax.generate import chain, published, trunk
 from fourm_jax.generate import state as states
-from fourm_jax.generate.recorded import VOCABULARY, Case, below
+from fourm_jax.generate.recorded import Case, below
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.state import State
 from fourm_jax.models.fourm import FourM
@@ -54,33 +54,49 @@ def _run(case: Case, model: FourM, params: Any, state: State) -> State:
         orders={name: np.concatenate(parts, axis=1) for name, parts in orders.items()},
         max_new=max_new,
         end_ids=end_ids,
-        vocabulary=VOCABULARY,
+        vocabulary=case.vocabulary,
     )
 
 
 def _final(case: Case, model: FourM, done: State) -> Iterator[Quantity]:
     """Tokens of every modality in the final mod dict, padded with -1."""
-    written = {step.target for step in case.steps}
-    for key, tensor in case.outputs.items():
+    skipped = not_generated(case, model)
+    for key in case.outputs:
         if not key.startswith("final/") or not key.endswith("/tensor"):
             continue
         name = key.split("/")[1]
-        if model.modalities[states.index_of(model.modalities, name)].kind == "embedding":
-            continue  # conditions of floats: nothing is generated
-        if case.conditions and name not in written:
+        if name in skipped:
             continue
+        tensor = case.outputs[key]
         mask = ~case.outputs[f"final/{name}/input_mask"]
         if case.conditions:
             mask = np.ones_like(mask)  # a finished target leaves the unconditional dictionary
         known = np.asarray(done.known[name])
+        width = max(int(used.sum(axis=1).max()) for used in (known, mask))
         yield Quantity(
             f"final/{name}",
-            _rows(np.asarray(done.ids[name]), known),
-            _rows(tensor.reshape(mask.shape), mask),
+            _rows(np.asarray(done.ids[name]), known, width),
+            _rows(tensor.reshape(mask.shape), mask, width),
         )
 
 
-def _rows(ids: np.ndarray, mask: np.ndarray, width: int = 512) -> np.ndarray:
+def not_generated(case: Case, model: FourM) -> set[str]:
+    """Modalities of the final mod dict that only repeat a condition.
+
+    Vectors are never generated. Multi-guidance drops its conditions from the final dictionary,
+    but for those that it made itself.
+    """
+    written = {step.target for step in case.steps}
+    names = {key.split("/")[1] for key in case.outputs if key.startswith("final/")}
+    kinds = {n: model.modalities[states.index_of(model.modalities, n)].kind for n in names}
+    return {
+        name
+        for name, kind in kinds.items()
+        if kind == "embedding" or (case.conditions and name not in written)
+    }
+
+
+def _rows(ids: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
     rows = np.full((len(ids), width), -1, np.int64)
     for row, values, used in zip(rows, ids, mask, strict=True):
         row[: used.sum()] = values[used]
@@ -118,15 +134,26 @@ def _grid_steps(case, model, params, state: State, done: State) -> Iterator[Quan
         yield Quantity(f"step{number}/samples", ids, recorded["samples"])
         yield Quantity(f"step{number}/probs", probs, recorded["probs"])
         if step.scheme == "maskgit":
-            kept = sampling.keep_most_confident(
-                jnp.asarray(probs), jnp.ones(probs.shape, bool), step.num_tokens
-            )
-            yield Quantity(
-                f"step{number}/top_pos",
-                positions[np.asarray(kept)].reshape(len(positions), -1),
-                np.sort(recorded["top_pos"], axis=1),
-            )
+            for name, found, expected in _kept(step, recorded, ids, probs):
+                yield Quantity(f"step{number}/{name}", found, expected)
         state = _write(state, step.target, recorded)
+
+
+def _kept(step: Step, recorded: Mapping[str, np.ndarray], ids, probs):
+    """Slots, positions and ids that a MaskGIT step keeps, in the order of the slots."""
+    mask = sampling.keep_most_confident(
+        jnp.asarray(probs), jnp.ones(probs.shape, bool), step.num_tokens
+    )
+    slots = np.nonzero(np.asarray(mask))[1].reshape(len(ids), -1)
+    order = np.argsort(recorded["top_pos"], axis=1)
+    found = {
+        "top_pos": np.take_along_axis(recorded["mod_pos"], slots, axis=1),
+        "top_samples": np.take_along_axis(ids, slots, axis=1),
+        "top_indices": slots,
+    }
+    for name, value in found.items():
+        if name in recorded:
+            yield name, value, np.take_along_axis(recorded[name], order, axis=1)
 
 
 def _between(steps: Sequence[Step], first: str | None, last: str) -> list[str]:
@@ -156,7 +183,7 @@ def _views(case, model, step, state, before, groups):
     guided = [name for name in step.guided if name in state.ids]
     if step.guidance == 1 or not guided:
         return [state], [0], np.zeros(0, np.float32)
-    hidden = states.hide(state, guided, specs=specs, vocabulary=VOCABULARY)
+    hidden = states.hide(state, guided, specs=specs, vocabulary=case.vocabulary)
     return [hidden, state], [1, 0], np.float32([step.guidance])
 
 

@@ -150,7 +150,7 @@ class InputEmbedding(nn.Module):
         return jnp.where(valid, content, 0), jnp.where(valid, where, 0).astype(self.dtype)
 
     def _float_content(self, spec: ModalitySpec, batch: TokenBatch, tokens: InputTokens):
-        """Projected patches, by position, or vectors, by id - 1 (id 0: a zero vector), [b, n, d]."""
+        """Projected patches by position, or vectors by id - 1 (id 0: a zero vector), [b, n, d]."""
         source = batch.pixels if spec.kind == "pixels" else batch.embeddings
         if spec.name not in source:
             raise ValueError(

@@ -22,6 +22,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int, Num
 
+from fourm_jax import tokenizers
 from fourm_jax.modalities.registry import unknown_value
 from fourm_jax.tokenizers import card as card_lib
 from fourm_jax.tokenizers import store
@@ -32,9 +33,9 @@ HOST_BATCH = 256  # largest batch that `Loaded` puts on the device at once
 
 def families() -> tuple[str, ...]:
     """Names of all families, alphabetically."""
-    files = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    files = [file for folder in tokenizers.__path__ for file in pathlib.Path(folder).glob("*.py")]
     offers = "\ndef tiny("  # only families have it
-    return tuple(file.stem for file in files if offers in file.read_text())
+    return tuple(sorted(file.stem for file in files if offers in file.read_text()))
 
 
 def get(family: str) -> ModuleType:

@@ -6,9 +6,12 @@ import numpy as np
 from etils import epath
 from jaxtyping import Num
 
+from fourm_jax.data import sources
 from fourm_jax.tokenizers import base
 from fourm_jax.train import build
 from fourm_jax.train.state import TrainState
+
+NUM_HELD_OUT = 512
 
 
 def save_tokenizer(
@@ -16,18 +19,20 @@ def save_tokenizer(
     state: TrainState,
     directory: epath.PathLike,
     *,
-    held_out: Num[np.ndarray, "n ..."],
+    held_out: Num[np.ndarray, "n ..."] | None = None,
 ) -> base.Loaded:
     """Save what `train.loop.train` trained from `config`, and read it back.
 
     Args:
-      held_out: raw signals for the errors and codebook statistics on the card; n <= 1,024.
+      held_out: raw signals for the errors and codebook statistics on the card; default: the first
+        512 records of split "test" of the config's data.
 
     Raises:
       ValueError: `config` does not describe a tokenizer; `directory` holds something else.
     """
     if config.task != "tokenizer":
         raise ValueError(f"config of task {config.task!r}, allowed: 'tokenizer'")
+    held_out = read_held_out(config) if held_out is None else held_out
     task = build.build(config).task
     variables = jax.device_get(task.variables(state.params, state.model_state))
     output = jax.jit(lambda raw: task.module.apply(variables, raw))(held_out)
@@ -40,3 +45,10 @@ def save_tokenizer(
     )
     base.save(directory, task.module, variables, card)
     return base.load(directory)
+
+
+def read_held_out(config: ml_collections.ConfigDict) -> Num[np.ndarray, "n ..."]:
+    """Raw signals of the first records of split "test" of the config's first data set."""
+    source = build.make_datasets(config, "test")[0].source
+    rows = sources.read_records(source, range(min(NUM_HELD_OUT, len(source))))
+    return np.stack([row[config.tokenizer.source_field] for row in rows])

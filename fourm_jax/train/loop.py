@@ -105,7 +105,8 @@ def train(
         try:
             # ---------------- State: the newest checkpoint, or a fresh start.
             _check_workdir(saver, description, workdir)
-            example = distributed.put_batch(next(run.batches(0)), mesh)
+            with contextlib.closing(run.batches(0)) as batches:
+                example = distributed.put_batch(next(batches), mesh)
             program = make_program(config, run, mesh, example)
             state = saver.restore(program.abstract)
             if state is not None and _is_finished(config, workdir, state, evaluators):

@@ -16,7 +16,7 @@ def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Iterator
     """Yield global device arrays; `depth` batches are ready ahead of the one in use.
 
     An error of `batches` is raised where the batch would have come. Closing the generator ends
-    the thread.
+    the thread and closes `batches`: a thread that still reads while Python exits would abort it.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)
     closed = threading.Event()
@@ -38,7 +38,8 @@ def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Iterator
         except BaseException as error:
             put((None, error))
 
-    threading.Thread(target=work, name="batches", daemon=True).start()
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
     try:
         while True:
             batch, error = ready.get()
@@ -49,3 +50,6 @@ def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Iterator
             yield batch
     finally:
         closed.set()
+        thread.join()
+        if hasattr(batches, "close"):
+            batches.close()

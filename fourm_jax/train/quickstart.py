@@ -53,9 +53,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: epath.PathLike, record: 
         return loop.train(config.trunk, workdir / "trunk")
 
 
-def locate(
-    config: ml_collections.ConfigDict, workdir: epath.PathLike
-) -> ml_collections.ConfigDict:
+def locate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> ml_collections.ConfigDict:
     """Copy of `config` whose tokenizers and trunk read what this job wrote to `workdir`."""
     config = config.copy_and_resolve_references().unlock()
     config.trunk.data = _from(config.trunk.data, epath.Path(workdir) / "data")
@@ -128,24 +126,15 @@ def _train_text(config, workdir: epath.Path, record: phases.Phases) -> None:
 
 
 def _train_tokenizers(config, workdir: epath.Path, record: phases.Phases) -> None:
-    missing = [
-        name for name in config.tokenizers if not (tokenizers_dir(workdir) / name).exists()
-    ]
+    missing = [name for name in config.tokenizers if not (tokenizers_dir(workdir) / name).exists()]
     if not missing:
         record.reuse("tokenizers", ", ".join(config.tokenizers))
         return
     with record.run("tokenizers", f"training {', '.join(missing)}"):
-        held_out = open_raw(workdir, "test")
         for name in missing:
             own = config.tokenizers[name]
             result = loop.train(own, workdir / "tokenizer_runs" / name)
-            field = own.tokenizer.source_field
-            export.save_tokenizer(
-                own,
-                result.state,
-                tokenizers_dir(workdir) / name,
-                held_out=raw_fields(held_out, (field,), 512)[field],
-            )
+            export.save_tokenizer(own, result.state, tokenizers_dir(workdir) / name)
 
 
 def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:

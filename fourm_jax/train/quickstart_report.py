@@ -1,4 +1,4 @@
-"""Evaluate a quickstart run on held-out scenes and write its report and metrics.json."""
+"""Evaluate a run on held-out records: report.html, gallery.png and metrics.json."""
 
 import math
 import subprocess
@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 from etils import epath
+from PIL import Image
 
 from fourm_jax.data import pipeline, sources
 from fourm_jax.evals import any_to_any, galleries, report
@@ -89,6 +90,8 @@ def make_parts(
             generator, data, painter, conditions, num_records=config.evaluation.num_shown
         )
         parts.append(report.gallery_html(shown))
+        if conditions == config.evaluation.conditions[0]:
+            Image.fromarray(galleries.sheet(shown)).save(workdir / "gallery.png")
     history = metrics.read_history(workdir / "trunk")
     for metric, note in (
         ("loss", "Cross-entropy per target token under random masks (training batches)."),
@@ -112,9 +115,7 @@ def series(history: list[dict[str, Any]], prefix: str) -> dict[str, tuple[list, 
     return found
 
 
-def codebooks(
-    config: ml_collections.ConfigDict, workdir: epath.Path, generator: Generator
-) -> str:
+def codebooks(config: ml_collections.ConfigDict, workdir: epath.Path, generator: Generator) -> str:
     """Table of tokenizers and curves of their codebook usage."""
     rows, usage = [], {}
     for name, tokenizer in generator.tokenizers.items():

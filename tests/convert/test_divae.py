@@ -1,23 +1,20 @@
 """Published DiVAEs come in, give the published numbers, and go out bit for bit."""
 
-import json
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from fourm_jax.convert import divae, divae_config, linking, tokenizer_config, tokenizers
 from fourm_jax.models import mlp
-from fourm_jax.ops import diffusion, diffusion_sampling
 from fourm_jax.tokenizers import base
+from fourm_jax.train.verify import tokenizers as verify
 from tests import drawn, golden_cases
 from tests.convert import divae_cases
 
 TOLERANCE = {"atol": 2e-4, "rtol": 1e-4}
-SAMPLERS = {"DDIMScheduler": "ddim", "DDPMScheduler": "ddpm", "PNDMScheduler": "pndm"}
 RGB = {
     "enc_type": "vit_b_enc", "dec_type": "unet_patched", "n_channels": 3, "codebook_size": 16384,
     "latent_dim": 32, "image_size": 224, "patch_size": 16, "post_mlp": True,
@@ -25,96 +22,9 @@ RGB = {
 }  # fmt: skip
 
 
-def channels_last(tensor):
-    return jnp.asarray(np.moveaxis(tensor, -3, -1))
-
-
-@pytest.fixture(scope="module", params=["divae_unet", "divae_uvit"])
-def case(request):
-    """Files of a golden case and the imported model."""
-    folder = golden_cases.directory("tokenizers") / request.param
-    files = {n: load_file(folder / f"{n}.safetensors") for n in ("model", "inputs", "outputs")}
-    files |= {n: json.loads((folder / f"{n}.json").read_text()) for n in ("config", "meta", "runs")}
-    family, arguments = tokenizer_config.arguments_of(
-        files["config"], presets=files["meta"]["tiny_presets"], compat="ml-4m"
-    )
-    return files, *tokenizers.import_tensors(family, arguments, files["model"])
-
-
-def test_every_published_tensor_has_a_place_and_comes_back_bit_for_bit(case):
-    files, module, variables, report = case
-    assert set(report.used) | set(report.derived) == set(files["model"])
-    exported = tokenizers.export_tensors(module, variables)
-    assert set(exported) == set(files["model"])
-    for name in report.used:
-        np.testing.assert_array_equal(exported[name], files["model"][name], err_msg=name)
-
-
-def test_ids_and_codes_are_the_published_ones(case):
-    files, module, variables, _ = case
-    stages = jax.jit(lambda x: module.apply(variables, x, method="stages"))(
-        channels_last(files["inputs"]["x"])
-    )
-    np.testing.assert_array_equal(stages["tokens"][..., 0], files["outputs"]["tokens"])
-    for name in ("encoder_out", "quant_proj_out", "quant", "tokens_to_embedding"):
-        expected = channels_last(files["outputs"][name])
-        np.testing.assert_allclose(stages[name], expected, **TOLERANCE)
-
-
-def test_the_decoder_and_every_sampling_run_give_the_published_numbers(case):
-    files, module, variables, _ = case
-    inputs, outputs = files["inputs"], files["outputs"]
-    values, noised = channels_last(outputs["quant"]), channels_last(outputs["noised"])
-
-    @jax.jit
-    def denoise(noised, times, mask):
-        return module.apply(variables, noised, times, values, mask, method="denoise")
-
-    used = jnp.asarray(~inputs["cond_mask"])
-    for name, mask in (
-        ("decoder_forward", jnp.ones_like(used)),
-        ("forward_dec", jnp.ones_like(used)),
-        ("decoder_forward_cond_mask", used),
-    ):
-        found = denoise(noised, jnp.asarray(inputs["timesteps"]), mask)
-        np.testing.assert_allclose(found, channels_last(outputs[name]), **TOLERANCE, err_msg=name)
-    alpha = jnp.asarray(module.alphas)[inputs["timesteps"]]
-    clean, noise = channels_last(inputs["x"]), channels_last(inputs["noise"])
-    for name, found in (
-        ("noised", diffusion.add_noise(clean, noise, alpha)),
-        ("velocity", diffusion.velocity(clean, noise, alpha)),
-    ):
-        np.testing.assert_allclose(found, channels_last(outputs[name]), **TOLERANCE)
-    for run in files["runs"]["runs"]:
-        check_run(module, run, inputs, outputs, lambda x, t: denoise(x, t, jnp.ones_like(used)))
-
-
-def check_run(module, run, inputs, outputs, denoise):
-    """Replay a run step by step with one compiled decoder."""
-    tag, sampler = run["tag"], SAMPLERS[run["scheduler"]]
-    options = run["kwargs"]
-    clip = (-1.0, 1.0) if options["thresholding"] or options["clip_sample"] else None
-    plan = diffusion_sampling.plan(
-        sampler, module.alphas, run["steps"], spacing=run["mode"], compat="ml-4m"
-    )
-    assert plan.timestep.tolist() == outputs[f"{tag}/timesteps"].tolist()
-    fresh = [channels_last(x) for x in inputs.get(f"{tag}/variance_noise", [])]
-    noise = channels_last(inputs[f"{tag}/init_noise"])
-    state = diffusion_sampling.start(sampler, noise)
-    for i in range(len(plan.timestep)):
-        row = jax.tree.map(lambda leaf, i=i: leaf[i], plan)
-        answer = denoise(state.noised, jnp.full(len(noise), row.timestep))
-        state = diffusion_sampling.step(
-            sampler, state, row, answer, lambda i=i: fresh[i] if i < len(fresh) else 0.0,
-            prediction=module.prediction, clip=clip, compat="ml-4m",
-        )  # fmt: skip
-        if i < 2:
-            expected = channels_last(outputs[f"{tag}/model_outputs"][i])
-            np.testing.assert_allclose(answer, expected, **TOLERANCE, err_msg=tag)
-            expected = channels_last(outputs[f"{tag}/prev_samples"][i])
-            np.testing.assert_allclose(state.noised, expected, **TOLERANCE, err_msg=tag)
-    expected = channels_last(outputs[f"{tag}/image"])
-    np.testing.assert_allclose(state.noised, expected, **TOLERANCE, err_msg=tag)
+@pytest.mark.parametrize("name", ["divae_unet", "divae_uvit"])
+def test_codes_decoder_and_every_sampling_run_are_the_published_ones(name):
+    golden_cases.assert_all_pass(verify.check(golden_cases.directory("tokenizers") / name))
 
 
 @pytest.mark.parametrize("name", divae_cases.CONFIGS)

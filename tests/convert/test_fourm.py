@@ -11,9 +11,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
-from fourm_jax.convert import fourm, fourm_config, names, reference_outputs
-from fourm_jax.models import fourm_vit
+from fourm_jax.convert import fourm, fourm_config, names
 from fourm_jax.parallel import mesh as meshes
+from fourm_jax.train.verify import fm as verify
+from fourm_jax.train.verify import fm_vit
 from tests import golden_cases
 from tests.convert import fm_cases
 
@@ -21,75 +22,34 @@ from tests.convert import fm_cases
 @pytest.mark.parametrize("name", fm_cases.NAMES)
 def test_tokens_are_chosen_as_in_the_published_forward_pass(name):
     case = fm_cases.load(name)
-    ids = np.array([spec.id for spec in case.model.modalities])
-    inputs, targets, expected = case.tokens.inputs, case.tokens.targets, case.expected
-    modality = np.where(inputs.valid, ids[inputs.modality], -1)
-    registers = np.full((len(modality), case.model.num_registers), -1)
-    np.testing.assert_array_equal(np.hstack([registers, modality]), expected["encoder_mod_mask"])
-    modality = np.where(targets.valid, ids[targets.modality], -1)
-    np.testing.assert_array_equal(modality, expected["decoder_mod_mask"])
-    np.testing.assert_array_equal(targets.id[targets.valid], expected["target_ids"][targets.valid])
+    golden_cases.assert_all_pass(verify.choice(case, case.expected))
 
 
 @pytest.mark.parametrize("name", fm_cases.NAMES)
 def test_every_hidden_state_and_logit_equals_the_published_one(name):
     case = fm_cases.load(name)
-    targets = case.tokens.targets
-    run = jax.jit(lambda params, tokens: reference_outputs.forward(case.model, params, tokens))
-    for key, actual in run(case.params, case.tokens).items():
-        expected, actual = case.expected[key], np.asarray(actual)
-        if key.startswith("logits/"):
-            index = case.index(key.removeprefix("logits/"))
-            actual = actual[targets.valid & (targets.modality == index)]
-        else:
-            valid = targets.valid if key.startswith("decoder") else case.valid_inputs()
-            actual, expected = actual[valid], expected[valid]
-        np.testing.assert_allclose(actual, expected, atol=2e-5, rtol=1e-5, err_msg=key)
+    golden_cases.assert_all_pass(verify.hidden_states(case, case.expected))
 
 
 @pytest.mark.parametrize("name", fm_cases.NAMES)
 def test_losses_and_gradients_equal_the_published_ones(name):
     case = fm_cases.load(name)
-    values, gradients = reference_outputs.losses_and_gradients(case.model, case.params, case.tokens)
-    np.testing.assert_allclose(values.pop("loss_mod"), case.meta["loss_mod"], rtol=1e-5)
-    np.testing.assert_allclose(values.pop("loss_token"), case.meta["loss_token"], rtol=1e-5)
-    for key, actual in values.items():
-        np.testing.assert_allclose(actual, case.expected[key][0], rtol=1e-5, err_msg=key)
-    for kind, tensors in gradients.items():
-        for key, norm in case.meta[f"grad_norms_{kind}"].items():
-            actual = np.linalg.norm(tensors[key])
-            np.testing.assert_allclose(actual, norm or 0, rtol=1e-3, atol=1e-5, err_msg=key)
-    for key, expected in case.expected.items():
-        if key.startswith("grad_mod/"):
-            actual = gradients["mod"][key.removeprefix("grad_mod/")]
-            np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5, err_msg=key)
+    golden_cases.assert_all_pass(verify.losses(case, case.expected))
+
+
+@pytest.mark.parametrize("name", fm_cases.NAMES)
+def test_an_export_has_the_published_bits_and_so_has_a_hub_file(name):
+    """Hub files lack the shared tensors, where the case recorded which."""
+    golden_cases.assert_all_pass(verify.round_trip(fm_cases.load(name)))
 
 
 @pytest.mark.parametrize("name", fm_cases.NAMES)
 def test_importing_an_export_gives_the_same_bits(name, tmp_path):
     case = fm_cases.load(name)
     fourm.export(tmp_path / "out", case.model, case.params)
-    published = load_file(case.directory / "model.safetensors")
-    exported = load_file(tmp_path / "out" / "model.safetensors")
-    assert exported.keys() == published.keys()
-    for key, array in published.items():
-        if key.endswith("pos_emb"):
-            np.testing.assert_allclose(exported[key], array, atol=2e-5, err_msg=key)
-        else:
-            np.testing.assert_array_equal(exported[key], array, err_msg=key)
     (tmp_path / "out" / "config.json").unlink()  # the header holds the same config
     model, params = fourm.load(tmp_path / "out", overrides=case.overrides)
     assert model == case.model
-    jax.tree.map(np.testing.assert_array_equal, params, case.params)
-
-
-def test_a_hub_file_without_the_shared_tensors_loads_the_same(tmp_path):
-    case = fm_cases.load("fm_gelu_bias_mod7")
-    kept = json.loads((case.directory / "hub_file.json").read_text())["keys"]
-    published = load_file(case.directory / "model.safetensors")
-    shutil.copy(case.directory / "config.json", tmp_path)
-    save_file({key: published[key] for key in kept}, tmp_path / "model.safetensors")
-    _, params = fourm.load(tmp_path, overrides=case.overrides)
     jax.tree.map(np.testing.assert_array_equal, params, case.params)
 
 
@@ -117,12 +77,8 @@ def test_equal_heads_and_tables_are_imported_as_tied(tmp_path):
 
 
 def test_the_encoder_alone_gives_the_published_features():
-    features = load_file(golden_cases.directory("fm_vit") / "fm_gelu_bias_mod7.safetensors")
-    case = fm_cases.load("fm_gelu_bias_mod7")
-    vit, params = fourm_vit.from_fourm(case.model, case.params, "rgb@224")
-    pixels = np.moveaxis(case.inputs["rgb@224/tensor"][:2], 1, -1)
-    actual = jax.jit(vit.apply)({"params": params}, pixels)
-    np.testing.assert_allclose(actual, features["features"], atol=2e-5)
+    path = golden_cases.directory("fm_vit") / "fm_gelu_bias_mod7.safetensors"
+    golden_cases.assert_all_pass(fm_vit.check(path))
 
 
 def broken(tmp_path, change=None, config=None):

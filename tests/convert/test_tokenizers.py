@@ -10,6 +10,7 @@ import safetensors.numpy
 from fourm_jax.convert import tokenizer_config, tokenizers
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.train.verify import tokenizers as verify
 from tests import golden_cases
 
 SHIPPED = golden_cases.shipped("tokenizers")
@@ -19,10 +20,15 @@ CASES = (
 )  # fmt: skip
 
 
+def folder_of(case):
+    """Where the case ships, or else where the full set has it."""
+    shipped = SHIPPED / case
+    return shipped if shipped.is_dir() else golden_cases.directory("tokenizers") / case
+
+
 def read(case):
     """(family, arguments, published tensors, inputs, outputs)."""
-    folder = SHIPPED / case if (SHIPPED / case).is_dir() else None
-    folder = folder or golden_cases.directory("tokenizers") / case
+    folder = folder_of(case)
     config = json.loads((folder / "config.json").read_text())
     presets = json.loads((folder / "meta.json").read_text())["tiny_presets"]
     files = [folder / f"{name}.safetensors" for name in ("model", "inputs", "outputs")]
@@ -30,41 +36,16 @@ def read(case):
     return *built, *(safetensors.numpy.load_file(file) for file in files)
 
 
-def channels_first(x):
-    return np.moveaxis(np.asarray(x), -1, 1)
+@pytest.mark.parametrize("case", CASES)
+def test_every_stage_matches_and_the_weights_go_back_out(case):
+    golden_cases.assert_all_pass(verify.check(folder_of(case)))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_stage_matches_the_published_tokenizer(case):
-    family, arguments, tensors, inputs, outputs = read(case)
-    module, variables, _ = tokenizers.import_tensors(family, arguments, tensors)
-    stages = jax.jit(lambda raw: module.apply(variables, raw, method="stages"))
-    compared = 0
-    for tag in sorted({name.split("/")[0] for name in inputs}):
-        x = inputs[f"{tag}/x"]
-        ours = stages(x if module.signal.kind == "classes" else np.moveaxis(x, 1, -1))
-        for name in (name for name in outputs if name.startswith(f"{tag}/")):
-            value, expected = channels_first(ours[name.split("/")[1]]), outputs[name]
-            if name.endswith("/tokens"):
-                np.testing.assert_array_equal(value.reshape(expected.shape), expected)
-            else:
-                np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5, err_msg=name)
-            compared += 1
-    assert compared == len(outputs)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_import_and_export_are_inverse_bit_for_bit(case):
+def test_importing_an_export_gives_the_same_variables(case):
     family, arguments, tensors, _, _ = read(case)
-    module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
+    module, variables, _ = tokenizers.import_tensors(family, arguments, tensors)
     exported = tokenizers.export_tensors(module, variables)
-    assert set(exported) == set(tensors) == {*report.used, *report.derived}
-    for name in report.used:
-        assert exported[name].dtype == tensors[name].dtype, name
-        np.testing.assert_array_equal(exported[name], tensors[name], err_msg=name)
-    for name in report.derived:
-        assert name.endswith(".pos_emb")
-        np.testing.assert_allclose(exported[name], tensors[name], atol=1e-6)
     again = tokenizers.import_tensors(family, arguments, exported)[1]
     jax.tree.map(np.testing.assert_array_equal, variables, again)
 

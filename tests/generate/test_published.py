@@ -1,14 +1,10 @@
 """Recorded runs of the published sampler, reproduced: three that ship, all with the full set."""
 
-import json
-
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from fourm_jax.convert import fourm as convert
-from fourm_jax.convert import reference_batch
-from fourm_jax.generate import recorded, replay
+from fourm_jax.generate import recorded
+from fourm_jax.train.verify import fm, generation
 from tests import golden_cases
 
 SHIPPED = ("maskgit_cfg", "roar_cfg", "ar_temp_topk")
@@ -18,35 +14,19 @@ OTHERS = (
 )  # fmt: skip
 
 
-def check(cases, name, trunk):
-    model, params = convert.load(
-        trunk,
-        overrides=reference_batch.spec_overrides(
-            json.loads((trunk / "modality_overrides.json").read_text())["overrides"]
-        ),
-    )
+def check(folder, name):
+    trunk = generation.trunk_of(folder)
+    model, params = convert.load(trunk, overrides=fm.read_overrides(trunk))
+    cases = recorded.read_cases(folder, generation.images(trunk, model))
     (case,) = [case for case in cases if case.name == name]
-    compared = 0
-    for quantity in replay.replay(case, model, params):
-        if quantity.expected.dtype.kind in "iu":
-            np.testing.assert_array_equal(quantity.found, quantity.expected, quantity.name)
-        else:
-            np.testing.assert_allclose(
-                quantity.found, quantity.expected, atol=2e-4, rtol=1e-4, err_msg=quantity.name
-            )
-        compared += 1
-    assert compared > 1
+    golden_cases.assert_all_pass(generation.run(case, model, params))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_run_is_reproduced_token_by_token(name):
-    folder = golden_cases.shipped("generation")
-    check(recorded.read_cases(folder, {}), name, folder / "trunk")
+    check(golden_cases.shipped("generation"), name)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_run_of_the_full_set_is_reproduced_token_by_token(name):
-    folder = golden_cases.directory("generation")
-    trunk = golden_cases.directory("fm") / json.loads((folder / "meta.json").read_text())["fm_case"]
-    rgb = load_file(trunk / "inputs.safetensors")["rgb@224/tensor"][:2]
-    check(recorded.read_cases(folder, {"rgb@224": rgb}), name, trunk)
+    check(golden_cases.directory("generation"), name)

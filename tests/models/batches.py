@@ -36,10 +36,12 @@ def model(**changes) -> FourM:
 def tokens(batch: int = 2, num_inputs: int = 12, num_targets: int = 10, seed: int = 0):
     """Random tokens: inputs of every modality, targets of all that have a vocabulary.
 
-    Targets of a sequence come in order; the last slot of both sides is not valid.
+    Embedding ids run from 0, the zero vector, to the number of vectors; targets of a sequence come
+    in order; the last slot of both sides is not valid.
     """
     rng = np.random.default_rng(seed)
-    sizes = np.array([max(spec.vocab_size, 1) for spec in SPECS])
+    num_vectors = {"embedding": VECTORS.max_tokens}
+    sizes = np.array([spec.vocab_size or num_vectors.get(spec.kind, 0) + 1 for spec in SPECS])
     lengths = np.array([spec.max_tokens for spec in SPECS])
     modality = np.arange(num_inputs) % len(SPECS) * np.ones((batch, 1), int)
     inputs = InputTokens(

@@ -58,6 +58,26 @@ def test_the_order_of_input_tokens_does_not_matter():
     )
 
 
+def test_embeddings_are_gathered_by_id_and_a_masked_span_is_the_projected_zero_vector():
+    model, params = variables()
+    tokens = batches.tokens()
+    name = batches.VECTORS.name
+    ids = np.array([[2, 0, 3, 1], [0, 1, 0, 3]])
+    inputs = tokens.inputs.replace(
+        modality=np.full((2, 4), batches.SPECS.index(batches.VECTORS)),
+        position=np.arange(4) * np.ones((2, 1), int),
+        id=ids,
+        valid=np.ones((2, 4), bool),
+    )
+    content, _ = model.apply(params, tokens.replace(inputs=inputs), method="embed_inputs")
+    projection = params["params"]["encoder_embedding"][f"contents_{name}"]
+    vectors = np.pad(tokens.embeddings[name], ((0, 0), (1, 0), (0, 0)))
+    chosen = vectors[np.arange(2)[:, None], ids]
+    expected = chosen @ np.asarray(projection["kernel"]) + np.asarray(projection["bias"])
+    np.testing.assert_allclose(content, expected, atol=1e-5)
+    np.testing.assert_allclose(content[0, 1], projection["bias"], atol=1e-6)
+
+
 def test_a_target_does_not_see_targets_of_other_modalities_or_later_ones_of_its_own():
     tokens = batches.tokens()
     targets = tokens.targets

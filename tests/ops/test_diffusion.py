@@ -1,27 +1,13 @@
 """Diffusion arithmetic: worked examples, identities, and the published schedulers' numbers."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules, pndm
+from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules
+from fourm_jax.train.verify import schedulers as verify
 from tests import golden_cases
-
-TOLERANCE = {"atol": 2e-4, "rtol": 1e-4}
-PREDICTION = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
-
-
-@pytest.fixture(params=["shipped", "full"])
-def goldens(request):
-    """Numbers and their description; the full set where it is there."""
-    folder = getattr(golden_cases, {"shipped": "shipped", "full": "directory"}[request.param])
-    folder = folder("schedulers")
-    tensors = load_file(folder / "schedulers.safetensors")
-    return tensors, json.loads((folder / "meta.json").read_text())
 
 
 def draw(seed, shape=(2, 4, 4, 3)):
@@ -214,86 +200,8 @@ def test_guidance_scales_the_difference():
 # --- the published schedulers ---------------------------------------------------------------
 
 
-def test_schedules_equal_the_published_ones(goldens):
-    tensors, meta = goldens
-    times = meta.get("alphas_times", range(1000))
-    for name, expected in tensors.items():
-        kind, schedule, *rest = name.split("/")
-        if kind not in ("alphas_cumprod", "betas", "alphas_cumprod_pndm"):
-            continue
-        found = diffusion_schedules.alphas_cumprod(schedule, zero_terminal_snr=rest == ["zsnr1"])
-        if kind == "betas":
-            found = diffusion_schedules.betas_of(found)
-        np.testing.assert_allclose(found[list(times)], expected, atol=5e-6, err_msg=name)
-
-
-def test_times_equal_the_published_ones(goldens):
-    alphas = diffusion_schedules.alphas_cumprod("linear")
-    for name, expected in goldens[1]["timesteps"].items():
-        sampler, spacing, *count = name.split("/")
-        if sampler == "pndm":
-            found = pndm.plan(alphas, 10, runge_kutta="skip0" in spacing).timestep
-        else:
-            found = diffusion_sampling.plan(
-                sampler, alphas, int(count[0]), spacing=spacing, compat="ml-4m"
-            ).timestep
-        if isinstance(expected[-1], list):  # long ones: length, first three, last three
-            found = [len(found), found[:3].tolist(), found[-3:].tolist()]
-        assert list(found) == expected, name
-
-
-def test_steps_equal_the_published_ones(goldens):
-    tensors, meta = goldens
-    sample, output, noise = (tensors[f"in/{n}"] for n in ("sample", "model_output", "noise"))
-    for step in meta["steps"]:
-        alphas = diffusion_schedules.alphas_cumprod(step["beta_schedule"])
-        goal = step["t"] - 1000 // step["num_steps"]
-        image = (sample, output, alphas[step["t"]], alphas[goal] if goal >= 0 else np.float32(1))
-        read = {
-            "prediction": PREDICTION[step["prediction_type"]],
-            "clip": (-1, 1) if step["clip_sample"] or step["thresholding"] else None,
-        }
-        if step["scheduler"] == "ddim":
-            found = diffusion.ddim_step(
-                *image, **read, eta=step["eta"], noise=noise, compat="ml-4m"
-            )
-        else:
-            found = diffusion.ddpm_step(*image, noise, **read)
-        for value, name in zip(found, ("prev_sample", "pred_original_sample"), strict=True):
-            expected = tensors[f"{step['key']}/{name}"]
-            np.testing.assert_allclose(value, expected, **TOLERANCE, err_msg=str(step))
-
-
-def test_noising_equals_the_published_one(goldens):
-    tensors, meta = goldens
-    sample, noise = tensors["in/sample"], tensors["in/noise"]
-    for schedule in ("linear", "shifted_cosine:0.5"):
-        alpha = diffusion_schedules.alphas_cumprod(schedule)[meta["add_noise_timesteps"]]
-        for name, found in {
-            "add_noise": diffusion.add_noise(sample, noise, alpha),
-            "get_velocity": diffusion.velocity(sample, noise, alpha),
-            "get_noise": diffusion.noise_of_velocity(sample, noise, alpha),
-        }.items():
-            np.testing.assert_allclose(found, tensors[f"{name}/{schedule}"], **TOLERANCE)
-
-
-@pytest.mark.parametrize("runge_kutta", [False, True])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_pndm_trajectories_equal_the_published_ones(goldens, runge_kutta, prediction):
-    tensors, _ = goldens
-    expected = tensors[f"pndm/skip{1 - runge_kutta}_{prediction}/trajectory"]
-    alphas = diffusion_schedules.alphas_cumprod(
-        "scaled_linear", zero_terminal_snr=False, start=0.00085, end=0.012
-    )
-    plan = pndm.plan(alphas, 10, runge_kutta=runge_kutta)
-    noise = tensors["in/noise"]
-
-    def step(state, row):
-        index, row = row
-        answer = 0.4 * state.noised + 0.2 * noise * (index + 1) / len(plan.timestep)
-        state = pndm.step(state, row, answer, prediction=PREDICTION[prediction])
-        return state, state.noised
-
-    rows = (jnp.arange(len(plan.timestep)), plan)
-    _, found = jax.lax.scan(step, pndm.start(jnp.asarray(tensors["in/sample"])), rows)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+@pytest.mark.parametrize("where", ["shipped", "full"])
+def test_schedules_times_and_steps_equal_the_published_ones(where):
+    folder = {"shipped": golden_cases.shipped, "full": golden_cases.directory}[where]
+    for _, quantities in verify.cases(folder("schedulers")):
+        golden_cases.assert_all_pass(quantities)

@@ -1,46 +1,16 @@
 """Vector quantisation: hand-worked cases, and one step of every published quantizer."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from fourm_jax.models import quantizers
-from fourm_jax.ops import kmeans, quantize
+from fourm_jax.ops import quantize
+from fourm_jax.train.verify import quantizers as verify
 from tests import golden_cases
 
-FOLDER = golden_cases.shipped("quantizers")
-META = json.loads((FOLDER / "meta.json").read_text())
-INPUTS = safetensors.numpy.load_file(FOLDER / "inputs.safetensors")
-OUTPUTS = safetensors.numpy.load_file(FOLDER / "outputs.safetensors")
-EMA_CASES = [case for case in META if not case.startswith("memcodes")]
-MEMCODES_CASES = [case for case in META if case.startswith("memcodes")]
-
-
-def channels_last(x):
-    return np.moveaxis(x, 1, -1)
-
-
-def published_ids(name):
-    ids = OUTPUTS[name]
-    return ids[..., None] if ids.ndim == 3 else channels_last(ids)
-
-
-def codebook_step(module, book, latents, loss=lambda out: out.loss):
-    """(gradient of `loss`, Quantized, new codebook) of one training step."""
-
-    def objective(latents):
-        out, state = module.apply(
-            {"codebook": book}, latents, train=True, mutable=["codebook"],
-            rngs={"quantizer": jax.random.key(0)},
-        )  # fmt: skip
-        return loss(out), (out, state["codebook"])
-
-    gradient, (out, book) = jax.jit(jax.grad(objective, has_aux=True))(latents)
-    return gradient, out, book
+CASES = dict(verify.cases(golden_cases.shipped("quantizers")))
 
 
 def test_cosine_looks_at_directions_and_euclidean_at_distances():
@@ -143,79 +113,15 @@ def test_a_k_means_start_puts_codes_on_the_first_batch():
     module = quantizers.EMACodebook(num_codes=16, latent_dim=4, kmeans_start=True)
     book = module.init(jax.random.key(0), latents)["codebook"]
     assert not book["initialized"]
-    _, out, book = codebook_step(module, book, latents)
+    _, out, book = verify.codebook_step(module, book, latents)
     assert book["initialized"]
     np.testing.assert_allclose(out.values, latents, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", EMA_CASES)
-def test_one_training_step_matches_the_published_quantizer(case):
-    made = META[case]
-    heads, threshold = made.get("heads", 1), made["threshold_ema_dead_code"]
-    latents = channels_last(INPUTS[f"{case}/x"])
-    share = latents.size * heads / made["dim"] / made["codebook_size"]
-    policy = made.get("code_replacement_policy", "batch_random")
-    module = quantizers.EMACodebook(
-        num_codes=made["codebook_size"],
-        latent_dim=made["dim"],
-        num_heads=heads,
-        metric="cosine" if made["use_cosine_sim"] else "euclidean",
-        decay=made["decay"],
-        commitment_weight=made["commitment_weight"],
-        normalize_latents=made.get("norm_latents", False),
-        dead_code_coefficient=share / threshold if threshold else 0.0,
-        dead_code_policy=policy,
-        compat="ml-4m",
-    )
-    names = {"codes": "embed", "cluster_size": "cluster_size", "code_sums": "embed_avg"}
-    book = {
-        ours: INPUTS[f"{case}/{theirs}_before"]
-        for ours, theirs in names.items()
-        if f"{case}/{theirs}_before" in INPUTS
-    }
-    weights = channels_last(INPUTS[f"{case}/grad_output"])
-    gradient, out, updated = codebook_step(
-        module, {**book, "initialized": jnp.asarray(True)}, latents,
-        lambda out: jnp.sum(out.values * weights) + out.loss,
-    )  # fmt: skip
-    np.testing.assert_array_equal(out.ids, published_ids(f"{case}/indices"))
-    close = {"rtol": 1e-5, "atol": 1e-5}
-    np.testing.assert_allclose(out.values, channels_last(OUTPUTS[f"{case}/quantize"]), **close)
-    np.testing.assert_allclose(out.loss, OUTPUTS[f"{case}/loss"][0], rtol=1e-5)
-    np.testing.assert_allclose(gradient, channels_last(OUTPUTS[f"{case}/x_grad"]), **close)
-    for ours in book:
-        after, expected = np.array(updated[ours]), OUTPUTS[f"{case}/{names[ours]}_after"]
-        if ours == "codes" and threshold and policy == "batch_random":
-            dead = OUTPUTS[f"{case}/cluster_size_after"] < threshold
-            unit = quantize.l2_normalize(jnp.asarray(latents.reshape(-1, made["dim"])))
-            for code in after[dead]:  # random there and here: any unit latent of the batch
-                assert np.abs(np.asarray(unit) - code).max(axis=1).min() < 1e-6
-            after, expected = after[~dead], expected[~dead]
-        np.testing.assert_allclose(after, expected, **close)
-
-
-@pytest.mark.parametrize("case", MEMCODES_CASES)
-def test_memcodes_match_the_published_evaluation(case):
-    made = META[case]
-    module = quantizers.Memcodes(
-        num_codes=made["codebook_size"], latent_dim=made["dim"], num_heads=made["heads"]
-    )
-    names = {"codes": "codes", "to_keys": "to_k.weight", "to_values": "to_v.weight"}
-    params = {ours: INPUTS[f"{case}/{theirs}"] for ours, theirs in names.items()}
-    out = module.apply({"params": params}, channels_last(INPUTS[f"{case}/x"]))
-    np.testing.assert_array_equal(out.ids, published_ids(f"{case}/eval_indices"))
-    expected = channels_last(OUTPUTS[f"{case}/eval_quantize"])
-    np.testing.assert_allclose(out.values, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("case", "metric"), [("kmeans_cosine", "cosine"), ("kmeans_euclid", "euclidean")]
-)
-def test_k_means_matches_the_published_one(case, metric):
-    samples = jnp.asarray(INPUTS[f"{case}/samples"])
-    means, sizes = kmeans.kmeans(samples, samples[:7], metric=metric)
-    np.testing.assert_allclose(means, OUTPUTS[f"{case}/means"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(sizes, OUTPUTS[f"{case}/bins"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_quantizer_matches_the_published_one(case):
+    """One training step with moving averages, Memcodes in evaluation, k-means."""
+    golden_cases.assert_all_pass(CASES[case])
 
 
 def test_a_sharded_batch_updates_the_codebook_like_the_whole_batch():
@@ -224,8 +130,8 @@ def test_a_sharded_batch_updates_the_codebook_like_the_whole_batch():
     book = module.init(jax.random.key(1), latents)["codebook"]
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    _, whole, expected = codebook_step(module, book, latents)
-    _, shards, updated = codebook_step(module, book, jax.device_put(latents, sharding))
+    _, whole, expected = verify.codebook_step(module, book, latents)
+    _, shards, updated = verify.codebook_step(module, book, jax.device_put(latents, sharding))
     np.testing.assert_array_equal(shards.ids, whole.ids)
     for name in expected:
         np.testing.assert_allclose(updated[name], expected[name], rtol=1e-5, atol=1e-6)

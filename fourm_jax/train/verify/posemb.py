@@ -39,7 +39,9 @@ def table(name: str, rank: int) -> np.ndarray | None:
     kind, _, shape = name.partition("/")
     if not re.fullmatch(r"\d+(x\d+)*(->\d+x\d+)?", shape):
         return None
-    nominal, _, actual = ([int(n) for n in part.split("x") if n] for part in shape.partition("->"))
+    nominal, actual = (
+        [int(n) for n in part.split("x") if n] for part in shape.partition("->")[::2]
+    )
     match kind, len(nominal), len(actual):
         case "1d", 2, 0:
             return np.asarray(posemb.sincos_1d(*nominal))

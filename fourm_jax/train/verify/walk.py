@@ -31,7 +31,7 @@ def walk(directory: pathlib.Path) -> Iterator[Result]:
     if not entries:
         raise ValueError(f"--cases={directory}: no golden folder in it")
     for entry in entries:
-        yield from _folder(entry)
+        yield from judge_folder(entry)
 
 
 def summary(results: Iterable[Result]) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def run(directory: pathlib.Path) -> int:
     return int(bool(line["failed"]))
 
 
-def _folder(folder: pathlib.Path) -> Iterator[Result]:
+def judge_folder(folder: pathlib.Path) -> Iterator[Result]:
+    """Judge one golden folder; the module that understands it is found by its name."""
     name = f"fourm_jax.train.verify.{folder.name}"
     known = folder.is_dir() and folder.name.isidentifier() and importlib.util.find_spec(name)
     cases = getattr(importlib.import_module(name), "cases", None) if known else None

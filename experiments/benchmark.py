@@ -1,0 +1,41 @@
+"""Measure speed and memory; one JSON line per case.
+
+    python -m experiments.benchmark --suite=masking
+
+Suites: masking (device-side masking per sample), pipeline (host records per second), scenes
+(rendered scenes per second), trunk (training steps of configs/scenes.py). Run on an idle machine;
+each line carries the load average and, where there is one, a yardstick measured in the same run.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+
+from experiments import cli
+
+cli.set_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
+
+from fourm_jax.modalities import registry  # noqa: E402
+
+SUITES = sorted(
+    path.stem
+    for path in (pathlib.Path(__file__).parent / "benchmarks").glob("*.py")
+    if path.stem != "__init__"
+)
+SUITE = flags.DEFINE_string("suite", None, f"One of {', '.join(SUITES)}.", required=True)
+
+
+def main(argv: list[str]) -> None:
+    """Run one suite."""
+    if len(argv) > 1 or SUITE.value not in SUITES:
+        sys.exit(f"error: {registry.unknown_value('suite', SUITE.value, SUITES)}")
+    for case in importlib.import_module(f"experiments.benchmarks.{SUITE.value}").run():
+        print(json.dumps({**case, "load": round(os.getloadavg()[0], 2)}), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=cli.parse)

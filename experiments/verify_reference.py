@@ -1,0 +1,38 @@
+"""Check this package against numbers recorded from the published implementation.
+
+python -m experiments.verify_reference --cases=DIR
+
+DIR holds golden folders: fm, fm_vit, generation, tokenizers, quantizers, schedulers, masking, text,
+transforms, posemb, lr_schedules (any of them). One line per quantity, then one line of JSON
+{"cases", "quantities", "failed"}; the exit code is 1 if anything failed, was not understood or
+could not be computed. Runs on the CPU, where the tolerances (float32 against float32) hold.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from experiments import cli
+
+cli.set_environment(JAX_PLATFORMS="cpu")
+
+from fourm_jax.train.verify import walk  # noqa: E402
+
+_CASES = flags.DEFINE_string("cases", None, "Directory with the golden folders.")
+flags.mark_flags_as_required(["cases"])
+
+
+def main(argv: list[str]) -> None:
+    """Walk the directory; wrong input ends in one line."""
+    if len(argv) > 1:
+        sys.exit(f"error: unknown arguments {argv[1:]}")
+    try:
+        code = walk.run(pathlib.Path(_CASES.value))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,163 @@
+"""generation/: recorded runs of the sampler, its schedules, filters and span merging."""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file
+
+from fourm_jax.convert import fourm
+from fourm_jax.generate import recorded, replay, schedule
+from fourm_jax.modalities.vocabulary import TextVocabulary
+from fourm_jax.ops import sampling, spans
+from fourm_jax.train.verify import fm
+from fourm_jax.train.verify import quantity as quantities
+from fourm_jax.train.verify.quantity import EXACT, Quantity, Recorded
+
+FILES = (
+    "meta.json", "inputs.safetensors", "outputs.safetensors", "schedules.json",
+    "top_k_top_p.safetensors", "trunk",
+)  # fmt: skip
+# Read, but not computed: which tokens of a final state are visible (`final/<modality>` compares
+# those), where a step asked, and the published sampler's own working masks.
+GIVEN = re.compile(r"final/.+/(input_mask|target_mask|decoder_attention_mask)|step\d+/mod_pos")
+TOLERANCE = (1e-8, 1e-6)
+
+
+def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
+    """The tables, then one case per run."""
+    for path in sorted(folder.iterdir()):
+        if path.name not in FILES:
+            yield path.name, quantities.unknown(["(file)"])
+    if (folder / "schedules.json").exists():
+        yield "schedules", schedules(json.loads((folder / "schedules.json").read_text()))
+    if (folder / "top_k_top_p.safetensors").exists():
+        yield "top_k_top_p", filters(Recorded(load_file(folder / "top_k_top_p.safetensors")))
+    if not (folder / "meta.json").exists():
+        return
+    trunk = trunk_of(folder)
+    model, params = fourm.load(trunk, overrides=fm.read_overrides(trunk))
+    for case in recorded.read_cases(folder, images(trunk, model)):
+        yield case.name, run(case, model, params)
+
+
+def trunk_of(folder: pathlib.Path) -> pathlib.Path:
+    """Weights of all runs: in the folder itself, or those of a case of fm/."""
+    if (folder / "trunk").is_dir():
+        return folder / "trunk"
+    return folder.parent / "fm" / json.loads((folder / "meta.json").read_text())["fm_case"]
+
+
+def images(trunk: pathlib.Path, model) -> dict[str, np.ndarray]:
+    """Image tensors that the inputs of the runs leave out."""
+    if not (trunk / "inputs.safetensors").exists():
+        return {}
+    arrays = load_file(trunk / "inputs.safetensors")
+    names = [spec.name for spec in model.modalities if spec.kind == "pixels"]
+    return {name: arrays[f"{name}/tensor"] for name in names if f"{name}/tensor" in arrays}
+
+
+def run(case: recorded.Case, model, params) -> Iterator[Quantity]:
+    """Final tokens running freely, and every step from what was recorded before it."""
+    compared = {f"final/{name}" for name in replay.not_generated(case, model)}
+    for found in replay.replay(case, model, params):
+        compared.add(found.name)
+        yield Quantity(found.name, found.found, found.expected)
+    yield from quantities.unknown(
+        name
+        for name in case.outputs
+        if name.removesuffix("/tensor") not in compared and not GIVEN.fullmatch(name)
+    )
+
+
+def filters(arrays: Recorded) -> Iterator[Quantity]:
+    """Top-k, then top-p; removed logits are -inf."""
+    logits = jnp.asarray(arrays["logits"])
+    for name in arrays:
+        if name.startswith("filtered/k") and "_p" in name:
+            top_k, top_p = name.removeprefix("filtered/k").split("_p")
+            top_k = float(top_k) if "." in top_k else int(top_k)
+            found = sampling.filter_top_p(sampling.filter_top_k(logits, top_k), float(top_p))
+            yield Quantity(name, found, arrays[name], EXACT)
+    yield from arrays.unread()
+
+
+def schedules(tables: dict[str, Any]) -> Iterator[Quantity]:
+    """Token counts, temperatures, continued and chained schedules, merged spans."""
+    temperatures = {
+        "linear_temp_schedule": schedule.linear_temperature,
+        "decreasing_temp_schedule": schedule.decreasing_temperature,
+        "onex_temp_schedule": lambda *a: schedule.onex_temperature(*a, compat="ml-4m"),
+    }
+
+    def counts(rule: str, num_steps: str, num_tokens: str) -> list[int]:
+        function = schedule.TOKEN_SCHEDULES[rule]
+        return function(int(num_steps), int(num_tokens), compat="ml-4m")
+
+    for name, expected in tables.items():
+        rule, *arguments = name.split("/")
+        if rule in ("cosine_schedule", "linear_schedule"):
+            yield Quantity(name, counts(rule.removesuffix("_schedule"), *arguments), expected)
+        elif rule in temperatures:
+            found = temperatures[rule](counts(*arguments[:3]), *map(float, arguments[3:]))
+            yield Quantity(name, found, expected, TOLERANCE)
+        elif rule == "continue_schedule":
+            found = schedule.continue_tokens(counts(*arguments[:3]), int(arguments[3]))
+            yield Quantity(name, found, expected)
+        elif rule == "chained":
+            for number, case in enumerate(expected):
+                yield from chained(f"{name}/{number}", case)
+        elif rule == "merge_span_masking":
+            merged = [merge(case["input_ids"], case["decoder_ids"]) for case in expected]
+            yield Quantity(name, merged, [case["merged"] for case in expected])
+        else:
+            yield from quantities.unknown([name])
+
+
+def chained(name: str, case: dict[str, Any]) -> Iterator[Quantity]:
+    """Every field of every step of a chained schedule."""
+    given = case["args"]
+    columns = {
+        "name": "target_domains", "scheme": "autoregression_schemes",
+        "num_tokens": "tokens_per_target", "num_steps": "decoding_steps",
+        "tokens": "token_decoding_schedules", "temperature": "temps",
+        "temperatures": "temp_schedules", "guidance": "cfg_scales",
+    }  # fmt: skip
+    rows = zip(*(given[theirs] for theirs in columns.values()), strict=True)
+    targets = []
+    for row in rows:
+        fields = dict(zip(columns, row, strict=True))
+        fields |= {"num_steps": fields["num_steps"] or 1, "tokens": fields["tokens"] or "linear"}
+        fields |= {"num_tokens": fields["num_tokens"] or 0}
+        targets.append(schedule.Target(**fields))
+    steps = schedule.build_chained_schedule(
+        given["cond_domains"],
+        targets,
+        grow_conditioning=given["cfg_grow_conditioning"],
+        compat="ml-4m",
+    )
+    expected = case["schedule"]
+    temperatures = [step["temperature"] for step in expected]
+    yield Quantity(f"{name}/temperature", [s.temperature for s in steps], temperatures, TOLERANCE)
+    found = [[s.target, s.scheme, s.num_tokens, s.guidance, list(s.guided)] for s in steps]
+    fields = ("target_domain", "scheme", "num_tokens", "cfg_scale", "cfg_cond_domains")
+    recorded_steps = [[step[f] or 0 if f == "num_tokens" else step[f] for f in fields]
+                      for step in expected]  # fmt: skip
+    yield Quantity(f"{name}/steps", found, recorded_steps)
+
+
+def merge(ids: list[int], generated: list[int]) -> list[int]:
+    """A masked text with the generated spans put in."""
+    merged, valid = spans.merge_spans(
+        jnp.asarray([ids], jnp.int32),
+        jnp.ones((1, len(ids)), bool),
+        jnp.asarray([generated], jnp.int32),
+        jnp.ones((1, len(generated)), bool),
+        length=len(ids) + len(generated),
+        vocabulary=TextVocabulary(num_sentinels=recorded.NUM_SENTINELS),
+    )
+    return np.asarray(merged)[0, np.asarray(valid)[0]].tolist()

@@ -1,0 +1,238 @@
+"""masking/deterministic.json: masking decisions, given the random draws of the published code.
+
+`stats_*.json` and `pool_*.json` describe distributions, which no single number can confirm; they
+are no part of this walk.
+"""
+
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.modalities.vocabulary import PUBLISHED
+from fourm_jax.ops import attention, budgets, masking, slots, span_masks
+from fourm_jax.train.verify import masking_cases
+from fourm_jax.train.verify import quantity as quantities
+from fourm_jax.train.verify import text as text_cases
+from fourm_jax.train.verify.quantity import Quantity
+
+COMMENT = "_comment"
+UNLIMITED = 1 << 20
+VECTORS = -1  # first sentinel of a list of vectors: there is none
+WIDTH = 304  # of padded texts; longer ones are padded to a multiple
+
+
+def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
+    """One case per part of the recording."""
+    for path in sorted(folder.iterdir()):
+        if path.name == "deterministic.json":
+            yield from _parts(path)
+        elif not re.fullmatch(r"(stats|pool)_.*\.json", path.name):
+            yield path.name, quantities.unknown(["(file)"])
+
+
+def _parts(path: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
+    recorded = json.loads(path.read_text())
+    for name in recorded:
+        if name not in masking_cases.PARTS and not name.endswith(COMMENT):
+            yield name, quantities.unknown(["(part)"])
+    with_texts = {"sequence_mask", "transfer_masking"} & set(recorded)
+    text = text_cases.tokenizer(path.parents[1]) if with_texts else None
+    for name, entries in masking_cases.convert(recorded, text).items():
+        yield name, CHECKS[name](entries)
+
+
+def spans(entries) -> Iterator[Quantity]:
+    """Masked tokens become sentinels and targets."""
+    shown, asked = [], []
+    for case in entries:  # an empty text cannot occur here: every text has its [EOS]
+        lists = token_lists(case["sequence"], case["masked"])
+        shown.append(lists[0] if case["sequence"] else case["input"])
+        asked.append(lists[1] if case["sequence"] else case["target"])
+    yield Quantity("input", shown, [case["input"] for case in entries])
+    yield Quantity("target", asked, [case["target"] for case in entries])
+
+
+def chunk_spans(entries) -> Iterator[Quantity]:
+    """Masked chunks become sentinels and targets."""
+    lists = []
+    for case in entries:
+        ids = [i for chunk in case["chunks"] for i in chunk]
+        masked = [m for m, chunk in zip(case["masked"], case["chunks"], strict=True) for _ in chunk]
+        lists.append(token_lists(ids, masked))
+    yield Quantity("input", [shown for shown, _ in lists], [case["input"] for case in entries])
+    yield Quantity("target", [asked for _, asked in lists], [case["target"] for case in entries])
+
+
+def texts(entries) -> Iterator[Quantity]:
+    """Texts are cut to their budgets at sentinels, one of which is drawn."""
+    shown, asked, choices = [], [], []
+    for case in entries:
+        budget = UNLIMITED if case["target_budget"] is None else case["target_budget"]
+        inputs, targets = token_lists(case["ids"], case["masked"], budget, case["chosen"])
+        shown.append(inputs if case["input_budget"] else [])
+        asked.append(targets)
+        masked = np.array(case["masked"], bool)[None]
+        found = span_masks.find_spans(masked, np.array([masked.size]))
+        drawn = case["num_choices"] is not None
+        choices.append(max(1, int(found.run[0, -1])) if drawn else None)
+    yield Quantity("inputs", shown, [case["inputs"] for case in entries])
+    yield Quantity("targets", asked, [case["targets"] for case in entries])
+    yield Quantity("sentinel_choices", choices, [case["num_choices"] for case in entries])
+
+
+def vectors(entries) -> Iterator[Quantity]:
+    """Masked spans of vectors become one zero vector each."""
+    shown = []
+    for case in entries:
+        index = list(range(1, len(case["masked"]) + 1))
+        inputs, _ = token_lists(index, case["masked"], first_sentinel=VECTORS)
+        shown.append(inputs if case["budget"] else [])
+    yield Quantity("inputs", shown, [case["inputs"] for case in entries])
+
+
+def token_budgets(entries) -> Iterator[Quantity]:
+    """Budgets follow the Dirichlet draws."""
+    found = {"input": [], "target": []}
+    for case in entries:
+        most, is_image = np.array(case["max_tokens"]), np.array(case["is_img"])
+        for side in ("input", "target"):
+            (_, share), *rest = case[f"{side}_draws"]
+            extras = np.array([i for _, choices in rest for i in choices], np.int32)
+            capacity = most - is_image * found["input"][-1] if side == "target" else most
+            split = budgets.split(np.array(share, np.float32), case["num_tokens"], extras)
+            found[side].append(np.minimum(split, capacity))
+    for side, values in found.items():
+        expected = [case[f"{side}_budget"] for case in entries]
+        yield Quantity(f"{side}_budget", [value.tolist() for value in values], expected)
+
+
+def grids(entries) -> Iterator[Quantity]:
+    """Grids take inputs first and targets next, in random order."""
+    found = [grid_positions(case["order"], *case["budgets"]) for case in entries]
+    yield Quantity("inputs", [shown for shown, _ in found], [case["inputs"] for case in entries])
+    yield Quantity("targets", [asked for _, asked in found], [case["targets"] for case in entries])
+
+
+def visibility(entries) -> Iterator[Quantity]:
+    """Row i of the published mask sees as many slots as its compressed row has summed up to.
+
+    A TokenBatch says that with one order per slot; in general it takes two, as a query and as a
+    key.
+    """
+    found = []
+    for case in entries:
+        place = np.arange(len(case["compressed"]))[None]
+        reach = place if case["decoder_causal_mask"] else np.cumsum(case["compressed"])[None] - 1
+        segment = np.array(case["mod_mask"])[None] * case["decoder_sep_mask"]
+        segment = segment - segment.min()  # here padding (-1) is a segment like others
+        sees = attention.Visibility(segment, segment, reach, place).mask()[0, 0]
+        found.append((~np.asarray(sees)).tolist())
+    expected = [np.array(case["masked"], bool).tolist() for case in entries]
+    yield Quantity("masked", found, expected)
+
+
+def transfer(case) -> Iterator[Quantity]:
+    """Whole modalities shown, whole modalities asked for."""
+    specs = registry.resolve("fourm", [*case["inputs"], *case["outputs"]])
+    batch = {}
+    for spec in specs:
+        if spec.kind == "sequence":
+            mine = case["ids"][spec.name]
+            ids = np.zeros((1, spec.max_tokens), np.int32)
+            ids[0, : len(mine)] = mine
+            batch[spec.name] = {"ids": ids, "length": np.array([len(mine)])}
+        elif spec.kind == "pixels":
+            batch[spec.name] = {"pixels": np.zeros((1, 2, 2, 3)), "present": np.array([True])}
+        else:
+            ids = np.zeros((1, spec.num_tokens), int)
+            batch[spec.name] = {"ids": ids, "present": np.array([True])}
+    tokens = masking.fixed_tokens(
+        batch, specs=specs, inputs=case["inputs"], outputs=case["outputs"]
+    )
+    inputs, targets = (
+        jax.tree.map(lambda x: np.asarray(x[0]), t) for t in (tokens.inputs, tokens.targets)
+    )
+    for i, spec in enumerate(specs):
+        is_text = spec.kind == "sequence"
+        if spec.name in case["inputs"]:
+            mine = inputs.valid & (inputs.modality == i)
+            found = (inputs.id if is_text else inputs.position)[mine]
+            yield Quantity(f"{spec.name}/shown", found.tolist(), case["shown"][spec.name])
+        else:
+            mine = targets.valid & (targets.modality == i)
+            found = targets.position[mine].tolist()
+            if is_text:  # the first entry is only ever an input, the last one only a target
+                found = [*targets.input_id[mine][:1].tolist(), *targets.id[mine].tolist()]
+            yield Quantity(f"{spec.name}/asked", found, case["asked"][spec.name])
+
+
+CHECKS = {
+    "simple_span_masking": spans,
+    "chunk_span_masking": chunk_spans,
+    "sequence_mask": texts,
+    "sequence_emb_mask_span": vectors,
+    "token_budgets": token_budgets,
+    "image_mask": grids,
+    "adapt_decoder_attention_mask": visibility,
+    "transfer_masking": transfer,
+}
+
+
+def token_lists(ids, masked, budget=UNLIMITED, chosen=0, first_sentinel=None):
+    """Masked text and (window of the) target as lists of ids."""
+    size = WIDTH * -(-max(len(ids), 1) // WIDTH)  # few compilations
+    first = PUBLISHED.sentinel_id(1) if first_sentinel is None else first_sentinel
+    pad = np.zeros(size, np.int32)
+    pad[: len(ids)] = ids
+    mask = np.zeros(size, bool)
+    mask[: len(ids)] = masked
+    shown, num_shown, asked, num_asked = _entries(
+        pad, mask, np.int32(len(ids)), np.int32(budget), np.int32(chosen), np.int32(first)
+    )
+    return np.asarray(shown)[:num_shown].tolist(), np.asarray(asked)[:num_asked].tolist()
+
+
+@jax.jit
+def _entries(ids, masked, length, budget, chosen, first_sentinel):
+    """Both token lists of one text, padded."""
+    found = span_masks.find_spans(masked[None], length[None])
+    start, size = span_masks.choose_window(found, budget[None], chosen[None])
+    place = jnp.arange(2 * len(ids) + 1)
+    row = jnp.zeros_like(place)
+    first = first_sentinel[None]
+    shown = span_masks.input_entry(found, ids[None], first, row, place)
+    asked = span_masks.target_entry(found, ids[None], first, row, place + start[0])
+    return shown, found.num_inputs[0], asked, size[0]
+
+
+def grid_positions(order, num_shown: int, num_asked: int | None) -> tuple[list[int], list[int]]:
+    """Cells shown and asked for; without a budget of targets, all that is not shown."""
+    size = len(order)
+    none = np.zeros(1, np.int32)
+    spec = ModalitySpec(name="grid", kind="grid", vocab_size=1, grid=(1, size))
+    layout = slots.layout([spec], ["grid"], ["grid"], PUBLISHED)
+    batch = {"grid": {"ids": np.zeros((1, size), int), "present": np.array([True])}}
+    sample = jax.tree.map(lambda x: x[0], slots.stack(batch, layout))
+    plan = slots.Plan(
+        span_masks.find_spans(np.zeros((1, 1), bool), none),
+        none,
+        none,
+        none,
+        np.array([num_shown]),
+        np.array([size - num_shown if num_asked is None else num_asked]),
+    )
+    place = functools.partial(lambda order, row, rank: order[rank], jnp.asarray(order))
+    sides = (
+        slots.input_slots(plan, sample, layout, size, place),
+        slots.target_slots(plan, sample, layout, size, place),
+    )
+    shown, asked = (sorted(np.asarray(s.position)[np.asarray(s.valid)].tolist()) for s in sides)
+    return shown, asked

@@ -1,0 +1,149 @@
+"""schedulers/: noise schedules, times, and single steps of DDIM, DDPM and PNDM."""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file
+
+from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules, pndm
+from fourm_jax.train.verify import quantity as quantities
+from fourm_jax.train.verify.quantity import Quantity, Recorded
+
+FILES = ("meta.json", "schedulers.safetensors")
+PREDICTION = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
+TABLES = ("alphas_cumprod", "betas", "alphas_cumprod_pndm")
+STEP_FIELDS = {
+    "key", "scheduler", "num_train_timesteps", "beta_schedule", "prediction_type", "clip_sample",
+    "thresholding", "num_steps", "mode", "t", "eta",
+}  # fmt: skip
+PNDM_STEPS = 10
+TOLERANCE = (5e-6, 0.0)
+
+
+def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
+    """The parts of the one recording; the last case is what none of them read."""
+    for path in sorted(folder.iterdir()):
+        if path.name not in FILES:
+            yield path.name, quantities.unknown(["(file)"])
+    tensors = Recorded(load_file(folder / "schedulers.safetensors"))
+    meta = json.loads((folder / "meta.json").read_text())
+    yield "schedules", schedules(tensors, meta)
+    yield "timesteps", timesteps(meta)
+    yield "steps", steps(tensors, meta)
+    yield "noising", noising(tensors, meta)
+    yield "pndm", trajectories(tensors, meta)
+    left = list(tensors.unread())
+    known = ("steps", "timesteps", "add_noise_timesteps", "pndm", "alphas_times")
+    left += quantities.unknown(f"meta/{name}" for name in meta if name not in known)
+    if left:
+        yield "other", left
+
+
+def schedules(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
+    """Betas and cumulative alphas, whole or at the times that the description names."""
+    for name in tensors:
+        kind, schedule, *rest = name.split("/")
+        if kind not in TABLES or rest not in ([], ["zsnr0"], ["zsnr1"]):
+            continue
+        num_times = meta["steps"][0]["num_train_timesteps"] if meta["steps"] else 1000
+        found = diffusion_schedules.alphas_cumprod(
+            schedule, num_times, zero_terminal_snr=rest == ["zsnr1"]
+        )
+        if kind == "betas":
+            found = diffusion_schedules.betas_of(found)
+        times = list(meta.get("alphas_times", range(len(found))))
+        yield Quantity(name, np.asarray(found)[times], tensors[name], TOLERANCE)
+
+
+def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
+    """Times of every sampler, spacing and number of steps."""
+    alphas = diffusion_schedules.alphas_cumprod("linear")
+    for name, expected in meta["timesteps"].items():
+        sampler, spacing, *count = name.split("/")
+        if sampler == "pndm":
+            num_steps = int(count[0]) if count else PNDM_STEPS
+            found = pndm.plan(alphas, num_steps, runge_kutta="skip0" in spacing).timestep
+        else:
+            found = diffusion_sampling.plan(
+                sampler, alphas, int(count[0]), spacing=spacing, compat="ml-4m"
+            ).timestep
+        found = np.asarray(found).tolist()
+        if isinstance(expected[-1], list):  # long ones: length, first three, last three
+            found = [len(found), found[:3], found[-3:]]
+        yield Quantity(name, found, expected)
+
+
+def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
+    """One step from a given time, the noise given."""
+    sample, output, noise = (tensors[f"in/{n}"] for n in ("sample", "model_output", "noise"))
+    schedules = {}
+    for step in meta["steps"]:
+        key = step["key"]
+        if set(step) - STEP_FIELDS or step["scheduler"] not in ("ddim", "ddpm"):
+            yield from quantities.unknown([key])
+            continue
+        num_times, name = step["num_train_timesteps"], step["beta_schedule"]
+        if (name, num_times) not in schedules:
+            schedules[name, num_times] = diffusion_schedules.alphas_cumprod(name, num_times)
+        alphas = schedules[name, num_times]
+        goal = step["t"] - num_times // step["num_steps"]
+        image = (sample, output, alphas[step["t"]], alphas[goal] if goal >= 0 else np.float32(1))
+        read = {
+            "prediction": PREDICTION[step["prediction_type"]],
+            "clip": (-1, 1) if step.get("clip_sample") or step.get("thresholding") else None,
+        }
+        if step["scheduler"] == "ddim":
+            found = diffusion.ddim_step(
+                *image, **read, eta=step.get("eta", 0.0), noise=noise, compat="ml-4m"
+            )
+        else:
+            found = diffusion.ddpm_step(*image, noise, **read)
+        for value, part in zip(found, ("prev_sample", "pred_original_sample"), strict=True):
+            yield Quantity(f"{key}/{part}", value, tensors[f"{key}/{part}"])
+
+
+def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
+    """Noised samples, velocities, and the noise of a velocity."""
+    functions = {
+        "add_noise": diffusion.add_noise,
+        "get_velocity": diffusion.velocity,
+        "get_noise": diffusion.noise_of_velocity,
+    }
+    sample, noise = tensors["in/sample"], tensors["in/noise"]
+    for name in tensors:
+        kind, _, schedule = name.partition("/")
+        if kind in functions:
+            alpha = diffusion_schedules.alphas_cumprod(schedule)[meta["add_noise_timesteps"]]
+            yield Quantity(name, functions[kind](sample, noise, alpha), tensors[name])
+
+
+def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
+    """PNDM from start to end; the network's answers are a formula that the description states."""
+    words = re.search(r"beta_schedule (\w+) ([\d.]+?)\.\.([\d.]+), .*?(\d+) steps", meta["pndm"])
+    name, start, end, num_steps = words.groups()
+    alphas = diffusion_schedules.alphas_cumprod(
+        name, zero_terminal_snr=False, start=float(start), end=float(end)
+    )
+    noise = tensors["in/noise"]
+    for key in tensors:
+        match = re.fullmatch(r"pndm/skip([01])_(\w+)/trajectory", key)
+        if not match:
+            continue
+        plan = pndm.plan(alphas, int(num_steps), runge_kutta=match[1] == "0")
+        prediction = PREDICTION[match[2]]
+
+        def step(state, row, plan=plan, prediction=prediction):
+            index, row = row
+            answer = 0.4 * state.noised + 0.2 * noise * (index + 1) / len(plan.timestep)
+            state = pndm.step(state, row, answer, prediction=prediction)
+            return state, state.noised
+
+        rows = (jnp.arange(len(plan.timestep)), plan)
+        _, found = jax.lax.scan(step, pndm.start(jnp.asarray(tensors["in/sample"])), rows)
+        yield Quantity(key, found, tensors[key])

@@ -1,0 +1,129 @@
+"""text/: the published vocabulary file, encoding and decoding, and reading masked texts."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fourm_jax.modalities import metadata
+from fourm_jax.tokenizers import text
+from fourm_jax.train.verify import quantity as quantities
+from fourm_jax.train.verify.quantity import Quantity
+
+VOCABULARY = "text_tokenizer_4m_wordpiece_30k.json"
+VARIABLE = "FOURM_TEXT_TOKENIZER"
+
+
+def tokenizer(root: pathlib.Path) -> text.TextTokenizer:
+    """The vocabulary file among the cases, or where the environment variable points.
+
+    Raises:
+      ValueError: it is in neither place.
+    """
+    path = root / "text" / VOCABULARY
+    if not path.is_file():
+        if VARIABLE not in os.environ:
+            raise ValueError(f"no text/{VOCABULARY}; set {VARIABLE} to the published file")
+        path = pathlib.Path(os.environ[VARIABLE])
+    return text.TextTokenizer.load(path)
+
+
+def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
+    """One case per file."""
+    for path in sorted(folder.iterdir()):
+        if path.name == VOCABULARY:
+            continue  # not a case: what the cases are computed with
+        function = CHECKS.get(path.name)
+        if function is None:
+            yield path.name, quantities.unknown(["(file)"])
+        else:
+            yield path.stem, function(path)
+
+
+def _encode(path: pathlib.Path) -> Iterator[Quantity]:
+    tokens = tokenizer(path.parents[1])
+    yield from _columns(
+        json.loads(path.read_text()),
+        {
+            "text": lambda case: case["text"],
+            "ids": lambda case: tokens.encode(case["text"]).tolist(),
+            "tokens": lambda case: [tokens.backend.id_to_token(int(i)) for i in case["ids"]],
+            "decoded": lambda case: tokens.decode(case["ids"]),
+            "decoded_keep_special": lambda case: tokens.decode(case["ids"], keep_special=True),
+        },
+    )
+
+
+def _facts(path: pathlib.Path) -> Iterator[Quantity]:
+    tokens, facts = tokenizer(path.parents[1]), json.loads(path.read_text())
+    known = ("vocab_size", "special", "sentinel_to_id", "decode_random_ids")
+    yield from quantities.unknown(name for name in facts if name not in known)
+    yield Quantity("vocab_size", tokens.vocab_size, facts["vocab_size"])
+    special = {token: tokens.encode(token).tolist() for token in facts["special"]}
+    yield Quantity("special", special, {token: [id] for token, id in facts["special"].items()})
+    sentinels = {i: tokens.vocabulary.sentinel_id(int(i)) for i in facts["sentinel_to_id"]}
+    yield Quantity("sentinel_to_id", sentinels, facts["sentinel_to_id"])
+    yield from _columns(
+        facts["decode_random_ids"],
+        {
+            "ids": lambda case: case["ids"],
+            "decoded": lambda case: tokens.decode(case["ids"]),
+            "decoded_keep_special": lambda case: tokens.decode(case["ids"], keep_special=True),
+        },
+        "decode_random_ids/",
+    )
+
+
+def _postprocess(path: pathlib.Path) -> Iterator[Quantity]:
+    tokens, recorded = tokenizer(path.parents[1]), json.loads(path.read_text())
+    known = ("decode_text", "decode_metadata")
+    yield from quantities.unknown(name for name in recorded if name not in known)
+
+    def side(case, name):
+        return np.array(case["tensor"])[np.array(case[f"{name}_mask"]) == 0]
+
+    def merged(case):
+        return text.merge_spans(side(case, "input"), side(case, "target"), tokens.vocabulary)
+
+    given = {n: lambda c, n=n: c[n] for n in ("modality", "tensor", "input_mask", "target_mask")}
+    yield from _columns(
+        recorded.get("decode_text", []),
+        given
+        | {
+            "input_text": lambda case: tokens.decode(side(case, "input"), keep_special=True),
+            "target_text": lambda case: tokens.decode(side(case, "target"), keep_special=True),
+            "merged_text": lambda case: tokens.decode(merged(case), keep_special=True),
+        },
+        "decode_text/",
+    )
+
+    def fields(case):
+        content = tokens.decode_content(case["ids"])
+        return metadata.Metadata.from_text(content, metadata.PUBLISHED, compat="ml-4m").value.values
+
+    yield from _columns(
+        recorded.get("decode_metadata", []),
+        {"ids": lambda case: case["ids"], "metadata": fields},
+        "decode_metadata/",
+    )
+
+
+CHECKS = {
+    "encode.json": _encode,
+    "vocab_facts.json": _facts,
+    "postprocess.json": _postprocess,
+}
+
+
+def _columns(recorded: list[Mapping[str, Any]], functions, prefix: str = "") -> Iterator[Quantity]:
+    """One quantity per field: ours over all entries, beside what was recorded."""
+    fields = {name for case in recorded for name in case}
+    yield from quantities.unknown(prefix + name for name in fields - set(functions))
+    for name, function in functions.items():
+        present = [case for case in recorded if name in case]
+        if present:
+            found = [function(case) for case in present]
+            yield Quantity(prefix + name, found, [case[name] for case in present])

@@ -1,0 +1,143 @@
+"""The walk over recorded numbers: shipped cases pass, and nothing wrong or unknown passes."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from fourm_jax.train.verify import quantity, walk
+from tests import golden_cases
+
+ROOT = pathlib.Path(__file__).parents[2]
+FAST = ("fm", "lr_schedules", "quantizers", "schedulers", "tokenizers", "transforms")
+
+
+def judged(directory) -> list[quantity.Result]:
+    return list(walk.walk(directory))
+
+
+def copied(tmp_path, folder, *parts) -> pathlib.Path:
+    """A copy of a shipped folder (or of some of its entries) in an otherwise empty directory."""
+    target = tmp_path / folder
+    for part in parts or [""]:
+        source = golden_cases.shipped(folder) / part
+        if source.is_dir():
+            shutil.copytree(source, target / part, dirs_exist_ok=True)
+        else:
+            target.mkdir(exist_ok=True)
+            shutil.copy(source, target / part)
+    return target
+
+
+@pytest.mark.parametrize("folder", FAST)
+def test_every_shipped_case_passes(tmp_path, folder):
+    copied(tmp_path, folder)
+    results = judged(tmp_path)
+    assert results
+    assert not [str(result) for result in results if not result.passed]
+
+
+def test_shipped_schedules_and_filters_of_the_sampler_pass(tmp_path):
+    """Its runs are those of tests/generate/test_published.py."""
+    copied(tmp_path, "generation", "schedules.json", "top_k_top_p.safetensors")
+    results = judged(tmp_path)
+    cases = {result.case for result in results}
+    assert cases == {"generation/schedules", "generation/top_k_top_p"}
+    assert not [str(result) for result in results if not result.passed]
+
+
+def test_the_full_set_passes_where_it_is_there():
+    """Masking, texts, positions and the features of the encoder, which do not ship as recorded."""
+    for folder in ("masking", "text", "posemb", "fm_vit"):
+        results = list(walk.judge_folder(golden_cases.directory(folder)))
+        assert results
+        assert not [str(result) for result in results if not result.passed]
+
+
+def test_one_changed_number_fails_its_quantity_alone(tmp_path):
+    target = copied(tmp_path, "tokenizers", "mlp_memcodes")
+    path = target / "mlp_memcodes" / "outputs.safetensors"
+    arrays = load_file(path)
+    arrays["base/quant"].flat[3] += 0.01
+    save_file(arrays, path)
+    failed = [result.quantity for result in judged(tmp_path) if not result.passed]
+    assert failed == ["base/quant"]
+
+
+def test_quantities_cases_and_folders_that_nobody_understands_fail(tmp_path):
+    target = copied(tmp_path, "tokenizers", "mlp_memcodes")
+    path = target / "mlp_memcodes" / "outputs.safetensors"
+    arrays = load_file(path)
+    save_file({**arrays, "base/surprise": np.zeros(2, np.float32)}, path)
+    (target / "no_tokenizer").mkdir()
+    (tmp_path / "new_folder").mkdir()
+    (tmp_path / "walk").mkdir()  # a module of the package, but of no golden folder
+    failed = {f"{r.case}/{r.quantity}" for r in judged(tmp_path) if not r.passed}
+    assert failed == {
+        "tokenizers/mlp_memcodes/base/surprise",
+        "tokenizers/no_tokenizer/(error)",
+        "new_folder/(folder)",
+        "walk/(folder)",
+    }
+
+
+def test_schedules_with_unknown_arguments_or_names_fail(tmp_path):
+    target = copied(tmp_path, "lr_schedules")
+    path = target / "lr_schedules.json"
+    cases = json.loads(path.read_text())[:2]
+    cases[0]["function"] = "step_scheduler"
+    cases[1]["args"]["momentum"] = 0.9
+    path.write_text(json.dumps(cases))
+    failed = [result.quantity for result in judged(tmp_path) if not result.passed]
+    assert failed == ["values", "momentum"]
+
+
+def test_the_command_prints_one_line_of_json_and_exits_with_1_on_failure(tmp_path):
+    target = copied(tmp_path, "lr_schedules")
+    command = [sys.executable, "-m", "experiments.verify_reference", f"--cases={tmp_path}"]
+
+    def run():
+        done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+        return done.returncode, done.stdout.splitlines()
+
+    code, lines = run()
+    assert code == 0
+    assert json.loads(lines[-1]) == {"cases": 7, "quantities": 7, "failed": []}
+    assert len(lines) == 8
+    cases = json.loads((target / "lr_schedules.json").read_text())
+    cases[3]["values"][2] *= 1.01
+    (target / "lr_schedules.json").write_text(json.dumps(cases))
+    code, lines = run()
+    assert code == 1
+    assert json.loads(lines[-1])["failed"] == ["lr_schedules/constant_scheduler-3/values"]
+
+
+def test_a_directory_without_cases_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ValueError, match="--cases="):
+            judged(path)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "passed"),
+    [
+        (np.float32([1.0, 2.0]), np.float32([1.0001, 2.0]), True),
+        (np.float32([1.0, 2.0]), np.float32([1.001, 2.0]), False),
+        (np.float32([np.nan]), np.float32([1.0]), False),
+        (np.float32([-np.inf]), np.float32([-np.inf]), True),
+        (np.float32([-np.inf]), np.float32([0.0]), False),
+        (np.int32([3]), np.int64([4]), False),
+        (np.zeros((2, 1)), np.zeros(2), False),
+        (["a", "b"], ["a", "c"], False),
+        (["a"], ["a", "b"], False),
+        ({"a": 1}, {"a": 1}, True),
+    ],
+)
+def test_floats_may_differ_within_their_tolerance_and_all_else_not_at_all(found, expected, passed):
+    assert quantity.judge("case", quantity.Quantity("q", found, expected)).passed is passed
