@@ -92,4 +92,6 @@ def shrink(config: ml_collections.ConfigDict) -> None:
     config.log_every = 2
     config.checkpoint_every = 2
     config.optimizer.warmup_steps = 2
-    config.model.update({"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "scan_unroll": 1})
+    config.model.update(
+        {"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "scan_unroll": 1}
+    )

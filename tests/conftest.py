@@ -17,3 +17,8 @@ CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the longest file, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")

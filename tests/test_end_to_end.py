@@ -132,10 +132,11 @@ def test_a_workdir_of_another_run_is_refused_and_left_alone(quickstart):
     before = sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
     done = run([
         sys.executable, "-m", "experiments.train", f"--workdir={workdir / 'trunk'}",
-        "--config=configs/scenes.py:runlocal", "--config.optimizer.lr=0.5",
+        "--config=configs/scenes.py:runlocal",
     ])  # fmt: skip
     assert done.returncode != 0
-    assert "optimizer.lr" in done.stderr
+    assert "holds another run's checkpoint" in done.stderr
+    assert "num_steps is 400 there, 4 here" in done.stderr
     assert before == sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
 
 

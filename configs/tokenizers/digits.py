@@ -26,5 +26,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.num_steps = 200
     if args.runlocal:
         scenes.shrink(config)
-        config.data[0].update({"source": "digits", "arguments": {"image_size": 32}})
+        raw = {"name": "raw_digits", "source": "digits", "arguments": {"image_size": 32}}
+        config.data = (ml_collections.ConfigDict(raw),)
     return config.lock()

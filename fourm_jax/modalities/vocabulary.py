@@ -38,9 +38,8 @@ class TextVocabulary:
     def coordinate_id(self, axis: int, bin: int) -> int:
         """Id of the token "v<axis>=<bin>"."""
         if not (0 <= axis < self.num_axes and 0 <= bin < self.num_bins):
-            raise ValueError(
-                f"coordinate v{axis}={bin}, allowed: v0..v{self.num_axes - 1}=0..{self.num_bins - 1}"
-            )
+            axes, bins = f"v0..v{self.num_axes - 1}", f"0..{self.num_bins - 1}"
+            raise ValueError(f"coordinate v{axis}={bin}, allowed: {axes}={bins}")
         return self.first_coordinate_id + axis * self.num_bins + bin
 
 

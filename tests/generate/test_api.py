@@ -12,11 +12,13 @@ from fourm_jax.generate.schedule import Target
 from fourm_jax.tokenizers.text import TextTokenizer
 from tests.generate import tiny
 
+GRID = next(spec.grid for spec in tiny.SPECS if spec.name == "depth")
+
 
 class FakeTokenizer:
     """Stands for a trained one: id = mean brightness of a cell, and back."""
 
-    card = types.SimpleNamespace(name="depth", vocab_size=11, codes_per_position=1)
+    card = types.SimpleNamespace(name="depth", vocab_size=11, codes_per_position=1, grid=GRID)
 
     def encode(self, raw):
         return np.round(raw).astype(np.int32)
@@ -103,6 +105,8 @@ def test_a_text_without_text_tokenizer_is_refused():
 
 def test_a_tokenizer_of_another_vocabulary_is_refused():
     other = FakeTokenizer()
-    other.card = types.SimpleNamespace(name="depth", vocab_size=64, codes_per_position=1)
-    with pytest.raises(ValueError, match="'depth' has 64 ids × 1 codes, modality 'depth' allows"):
+    other.card = types.SimpleNamespace(name="depth", vocab_size=64, codes_per_position=1, grid=GRID)
+    with pytest.raises(
+        ValueError, match=r"'depth' makes .* tokens of 64 ids, modality 'depth' has"
+    ):
         Generator(*tiny.trunk(), {"depth": other})
