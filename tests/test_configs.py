@@ -45,7 +45,9 @@ def test_a_config_trains_two_steps_with_runlocal(path, tmp_path):
     "path", ["scenes.py", "scenes.py:size=small", "digits.py", "tokenizers/scenes.py:depth"]
 )
 def test_a_config_states_only_keys_that_its_task_has(path):
-    build.check(load(path))
+    config = load(path)
+    build.check(config)
+    assert set(config) == {*build.COMMON_KEYS, *build.TASK_KEYS[config.task]}
 
 
 def test_no_trainable_config_is_left_out():

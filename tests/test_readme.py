@@ -76,4 +76,4 @@ def test_the_recipe_of_a_dataset_trains_in_a_mixture(tmp_path):
 
 def test_the_configs_named_in_the_readme_exist():
     for path in re.findall(r"--config=(configs/\S+)", README):
-        config_lib.load(str(ROOT / path))
+        assert config_lib.load(str(ROOT / path)), path

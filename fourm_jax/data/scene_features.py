@@ -61,10 +61,12 @@ GLOBAL_FEATURES = {
 
 
 def mean(plane: Array) -> Float[Array, "b"]:
+    """Mean over the pixels of each scene."""
     return jnp.mean(plane, axis=(1, 2))
 
 
 def deviation(plane: Array) -> Float[Array, "b"]:
+    """Standard deviation over the pixels of each scene."""
     return jnp.std(plane, axis=(1, 2))
 
 
