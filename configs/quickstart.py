@@ -2,7 +2,7 @@
 
     python -m experiments.quickstart --workdir=runs/quickstart
 
-12 to 15 minutes and under 6 GB on 2 CPU cores. Expected on 256 held-out scenes: see the table in
+11 to 15 minutes and under 6 GB on 2 CPU cores. Expected on 256 held-out scenes: see the table in
 README.md. `:runlocal` does the same with toy sizes in two minutes, `:data=digits` with the scanned
 digits in three.
 """

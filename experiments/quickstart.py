@@ -2,7 +2,7 @@
 
     python -m experiments.quickstart --workdir=runs/quickstart
 
-Run it again to continue after an interruption, or to reuse what is there. 12 to 15 minutes and
+Run it again to continue after an interruption, or to reuse what is there. 11 to 15 minutes and
 under 6 GB on 2 CPU cores; `--config=configs/quickstart.py:runlocal` is a toy run of a minute or
 two that checks the machinery.
 """
