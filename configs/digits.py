@@ -2,8 +2,8 @@
 
     python -m experiments.quickstart --config=configs/quickstart.py:data=digits --workdir=DIR
 
-trains tokenizers and this trunk (global batch 16, 64 + 48 tokens, 0.9 M parameters) in about three
-minutes on 2 CPU cores; then names nine of ten held-out digits right. The trunk alone, once the
+trains tokenizers and this trunk (global batch 16, 64 + 48 tokens) in about two
+minutes on 2 CPU cores; it then names 96 % of 256 held-out digits right. The trunk alone, once the
 token shards are there: python -m experiments.train --config=configs/digits.py --workdir=DIR.
 """
 

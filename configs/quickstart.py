@@ -4,7 +4,7 @@
 
 11 to 15 minutes and under 6 GB on 2 CPU cores. Expected on 256 held-out scenes: see the table in
 README.md. `:runlocal` does the same with toy sizes in two minutes, `:data=digits` with the scanned
-digits in three.
+digits in two.
 """
 
 import ml_collections

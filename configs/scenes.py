@@ -8,7 +8,7 @@ It reads the token shards that `make quickstart` writes to runs/quickstart/data 
 | size  | parameters | global batch | tokens in + out | steps | hardware    | time   |
 |-------|------------|--------------|-----------------|-------|-------------|--------|
 | nano  | 1.9 M      | 16           | 64 + 96         | 4,400 | 2 CPU cores | 8 min  |
-| small | 4.5 M      | 16           | 64 + 128        | 24,000| 2 CPU cores | 60 min |
+| small | 6.0 M      | 16           | 64 + 128        | 10,000| 2 CPU cores | 60 min |
 """
 
 import ml_collections
@@ -26,7 +26,7 @@ SIZES = {
     },
     "small": {
         "model": {"dim": 192, "encoder_depth": 4, "decoder_depth": 3, "num_heads": 3},
-        "num_steps": 24_000, "batch_size": 16, "num_targets": 128, "lr": 1e-3, "warmup_steps": 500,
+        "num_steps": 10_000, "batch_size": 16, "num_targets": 128, "lr": 1e-3, "warmup_steps": 500,
     },
 }  # fmt: skip
 

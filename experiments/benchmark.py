@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1 or SUITE.value not in SUITES:
         sys.exit(f"error: {registry.unknown_value('suite', SUITE.value, SUITES)}")
     for case in importlib.import_module(f"experiments.benchmarks.{SUITE.value}").run():
-        print(json.dumps({**case, "load": round(os.getloadavg()[0], 2)}), flush=True)
+        print(json.dumps({**case, "load_average": round(os.getloadavg()[0], 2)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=configs/tokenizers/digits.py:rgb --workdir=runs/digits-rgb
 
-Global batch 32, 0.11 M parameters, 5 s each on 2 CPU cores. Errors on 256 held-out digits: rgb
-27 dB PSNR, edges 0.98 of the pixels right.
+Global batch 32, 0.11 M parameters, 6 s each on 2 CPU cores. Errors on 297 held-out digits: rgb
+31 dB PSNR, edges 0.99 of the pixels right.
 """
 
 import ml_collections
