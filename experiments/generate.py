@@ -24,8 +24,8 @@ _CONDITIONS = flags.DEFINE_multi_string("conditions", ["rgb"], "Name or name=val
 _TARGETS = flags.DEFINE_list("targets", ["all"], "Names, or all.")
 _SOURCE = flags.DEFINE_string("source", "scenes", "Where held-out records come from.")
 _RECORD = flags.DEFINE_integer("record", 0, "Which held-out record.")
-_STEPS = flags.DEFINE_integer("num_steps", 8, "Passes over each grid.")
-_GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Weight of the conditions; 1 = plain.")
+_STEPS = flags.DEFINE_integer("num_steps", 16, "Passes over each grid.")
+_GUIDANCE = flags.DEFINE_float("guidance", 2.0, "Weight of the conditions; 1 = plain.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.")
 _OUTPUT = flags.DEFINE_string("output", "generated.png", "Picture to write.")
 
