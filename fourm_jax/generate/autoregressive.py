@@ -38,7 +38,7 @@ class Writing:
       max_new: most tokens to generate, sentinels included.
       length: slots of the merged sequence.
       end_id: token that ends a row, instead of the sentinel after its last one.
-      hidden, placeholder: see `parallel.Passes`.
+      hidden, leave_trace: see `parallel.Passes`.
     """
 
     target: str
@@ -46,7 +46,7 @@ class Writing:
     length: int
     end_id: int | None = None
     hidden: tuple[tuple[str, ...], ...] = ((),)
-    placeholder: bool = True
+    leave_trace: bool = True
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     vocabulary: TextVocabulary = PUBLISHED
 
@@ -89,7 +89,7 @@ def _generate(state, keys, temperature, weights, *, writing, specs, decoder):
             state,
             hidden,
             specs=specs,
-            placeholder=writing.placeholder,
+            leave_trace=writing.leave_trace,
             vocabulary=writing.vocabulary,
         )
         for hidden in writing.hidden

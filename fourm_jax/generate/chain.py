@@ -79,7 +79,7 @@ def run(
                 length=max(spec.max_tokens, state.ids[target].shape[1]),
                 end_id=(end_ids or {}).get(target),
                 hidden=views,
-                placeholder=not conditions,
+                leave_trace=not conditions,
                 sampling=sampling,
                 vocabulary=vocabulary,
             )
@@ -154,7 +154,7 @@ def _passes(model, stage, views, sampling, vocabulary, multi_guided) -> Passes:
         scheme=stage[0].scheme,
         num_slots=min(largest, spec.num_tokens) if roar else spec.num_tokens,
         hidden=views,
-        placeholder=not multi_guided,
+        leave_trace=not multi_guided,
         forget=roar and multi_guided and sampling.compat == "ml-4m",
         sampling=sampling,
         vocabulary=vocabulary,

@@ -44,7 +44,7 @@ class Passes:
       num_slots: target slots per pass: all positions for MaskGIT, the largest step for ROAR.
       hidden: per view of the samples the conditions it does not see; the first view is the
         unconditional one of guidance, or the only one.
-      placeholder: whether hidden conditions leave something, see `state.hide`.
+      leave_trace: whether hidden conditions leave something, see `state.hide`.
       forget: the published multi-guided ROAR: views other than the first never see what is being
         written and always predict the positions of the first step (spec 12, G-3).
     """
@@ -53,7 +53,7 @@ class Passes:
     scheme: Literal["maskgit", "roar"]
     num_slots: int
     hidden: tuple[tuple[str, ...], ...] = ((),)
-    placeholder: bool = True
+    leave_trace: bool = True
     forget: bool = False
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     vocabulary: TextVocabulary = PUBLISHED
@@ -150,7 +150,7 @@ def _views(passes: Passes, specs: Specs, state: State, initial: State) -> list[S
                 view,
                 hidden,
                 specs=specs,
-                placeholder=passes.placeholder,
+                leave_trace=passes.leave_trace,
                 vocabulary=passes.vocabulary,
             )
         )

@@ -175,7 +175,7 @@ def _views(case, model, step, state, before, groups):
                 else state,
                 [name for name in everything if name not in group],
                 specs=specs,
-                placeholder=False,
+                leave_trace=False,
             )
             for number, group in enumerate(seen)
         ]

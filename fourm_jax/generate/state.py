@@ -128,14 +128,14 @@ def hide(
     names: Iterable[str],
     *,
     specs: Specs,
-    placeholder: bool = True,
+    leave_trace: bool = True,
     vocabulary: TextVocabulary = PUBLISHED,
 ) -> State:
     """The state without these conditions: what the unconditional pass of guidance sees.
 
     Args:
       names: conditions to hide.
-      placeholder: as in the published classifier-free guidance a hidden sequence leaves [S_1] and a
+      leave_trace: as in the published classifier-free guidance a hidden sequence leaves [S_1] and a
         hidden list of vectors leaves one zero vector; images leave nothing. False: nothing is
         left of anything, as in the published multi-guidance.
     """
@@ -143,7 +143,7 @@ def hide(
     for name in names:
         kind = specs[index_of(specs, name)].kind
         known[name] = jnp.zeros_like(known[name])
-        if placeholder and kind in ("sequence", "embedding"):
+        if leave_trace and kind in ("sequence", "embedding"):
             known[name] = known[name].at[:, 0].set(True)
         if kind == "sequence":
             ids[name] = jnp.full_like(ids[name], vocabulary.sentinel_id(1))

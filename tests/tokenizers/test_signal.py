@@ -73,7 +73,8 @@ def test_wrong_input_names_what_is_expected_and_what_came(signal, raw, message):
 
 
 def test_class_ids_of_any_integer_type_are_accepted():
-    CLASSES.check(np.full((1, 4, 4), 2, np.int64), "tokenizer 'x'")
+    for dtype in (np.uint8, np.int32, np.int64):
+        assert CLASSES.check(np.full((1, 4, 4), 2, dtype), "tokenizer 'x'") is None
 
 
 @pytest.mark.parametrize(
