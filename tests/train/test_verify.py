@@ -118,6 +118,13 @@ def test_the_command_prints_one_line_of_json_and_exits_with_1_on_failure(tmp_pat
     assert json.loads(lines[-1])["failed"] == ["lr_schedules/constant_scheduler-3/values"]
 
 
+def test_one_golden_folder_alone_is_judged_like_a_directory_of_it(tmp_path):
+    folder = copied(tmp_path, "lr_schedules")
+    alone, inside = judged(folder), judged(tmp_path)
+    assert [result.case for result in alone] == [result.case for result in inside]
+    assert all(result.passed for result in alone)
+
+
 def test_a_directory_without_cases_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(ValueError, match="--cases="):

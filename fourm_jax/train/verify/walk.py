@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fourm_jax.train.verify import quantity as quantities
@@ -22,11 +22,17 @@ IGNORED = ("README.md",)
 def walk(directory: pathlib.Path) -> Iterator[Result]:
     """Judge every quantity of every case, folder by folder.
 
+    Args:
+      directory: of golden folders, or one of them ("fm", "text", ...).
+
     Raises:
       ValueError: no such directory, or nothing in it.
     """
     if not directory.is_dir():
         raise ValueError(f"--cases={directory}: no such directory")
+    if reader_of(directory.resolve()) is not None:
+        yield from judge_folder(directory.resolve())
+        return
     entries = [p for p in sorted(directory.iterdir()) if p.name not in IGNORED]
     if not entries:
         raise ValueError(f"--cases={directory}: no golden folder in it")
@@ -55,11 +61,16 @@ def run(directory: pathlib.Path) -> int:
     return int(bool(line["failed"]))
 
 
-def judge_folder(folder: pathlib.Path) -> Iterator[Result]:
-    """Judge one golden folder; the module that understands it is found by its name."""
+def reader_of(folder: pathlib.Path) -> Callable[[pathlib.Path], Iterator] | None:
+    """Function `cases` of the module that has the folder's name, None where nobody knows it."""
     name = f"fourm_jax.train.verify.{folder.name}"
     known = folder.is_dir() and folder.name.isidentifier() and importlib.util.find_spec(name)
-    cases = getattr(importlib.import_module(name), "cases", None) if known else None
+    return getattr(importlib.import_module(name), "cases", None) if known else None
+
+
+def judge_folder(folder: pathlib.Path) -> Iterator[Result]:
+    """Judge one golden folder."""
+    cases = reader_of(folder)
     if cases is None:
         yield from _judged(folder.name, quantities.unknown(["(folder)"]))
         return
