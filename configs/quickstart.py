@@ -37,6 +37,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.pretokenize = pretokenize.get_config()
     config.tokenizers = {name: tokenizers.get_config(name) for name in tokenizers.NAMES}
     config.trunk = scenes.get_config(f"size={args.size}") if on_scenes else digits.get_config()
+    if on_scenes and args.size == "small":  # an hour of steps would see 16,384 scenes ten times
+        config.pretokenize.num_records.train = 65_536
     config.evaluation = {
         "num_records": 256,
         "num_shown": 6,
