@@ -2,8 +2,9 @@
 
     python -m experiments.benchmark --suite=masking
 
-Suites: masking (device-side masking per sample), pipeline (host records per second), scenes
-(rendered scenes per second), trunk (training steps of configs/scenes.py). Run on an idle machine;
+Suites: masking (device-side masking per sample), pipeline (host records per second), published
+(memory and speed of 4M-21 B, XL and the ViT-B tokenizer), scenes (rendered scenes per second),
+trunk (training steps of configs/scenes.py). Run on an idle machine;
 each line carries the load average and, where there is one, a yardstick measured in the same run.
 """
 

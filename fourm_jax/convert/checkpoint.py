@@ -61,7 +61,8 @@ def load(
     Args:
       source: folder, .safetensors file, or Hub id such as "EPFL-VILAB/4M-21_B".
       overrides: fields of modality specs that differ from the registry (published trunks).
-      shardings: where each parameter of a trunk goes, a tree like the parameters.
+      shardings: where each parameter of a trunk goes, a tree like the parameters; default: the
+        default device. The host never holds more than one of them.
 
     Raises:
       ValueError: nothing there, or something that does not fit, by name (`hub.locate`,
@@ -184,8 +185,7 @@ def _read_trunk(path: pathlib.Path, shardings: PyTree | None) -> Trunk:
             raise ValueError(f"{file.path}: {name!r} is {found}, expected {shapes.get(name)}")
     placed = flax.traverse_util.flatten_dict(shardings, sep="/") if shardings else {}
     flat = {
-        name: jax.device_put(file.read(name), placed[name]) if placed else file.read(name)
-        for name in shapes
+        name: jax.device_put(file.read(name), placed[name] if placed else None) for name in shapes
     }
     return Trunk(model, flax.traverse_util.unflatten_dict(flat, sep="/"))
 

@@ -117,8 +117,8 @@ def load(
     Args:
       path: folder with config.json and model.safetensors, or one .safetensors file.
       overrides, modalities: see `fourm_config.to_model`.
-      shardings: where each parameter goes, a tree like the parameters; host memory then holds one
-        parameter at a time. Default: numpy arrays on the host.
+      shardings: where each parameter goes, a tree like the parameters; default: the default
+        device. The host never holds more than one of them.
 
     Raises:
       ValueError: anything that does not fit, by name.
@@ -126,7 +126,7 @@ def load(
     checkpoint = open_checkpoint(path, overrides=overrides, modalities=modalities)
     placed = shardings and flax.traverse_util.flatten_dict(shardings)
     flat = {
-        name: jax.device_put(leaf, placed[name]) if placed else leaf
+        name: jax.device_put(leaf, placed[name] if placed else None)
         for name, leaf in checkpoint.leaves()
     }
     return checkpoint.model, flax.traverse_util.unflatten_dict(flat)

@@ -1,7 +1,7 @@
 """Safetensors files from strangers: everything is checked before any number is read.
 
-Nothing is ever unpickled. Tensors are read one at a time from a memory map and written one at a
-time, so that a file larger than memory passes through.
+Nothing is ever unpickled. Tensors are read one at a time and written one at a time, so that a
+file larger than memory passes through.
 """
 
 import dataclasses
@@ -48,14 +48,13 @@ class SafeFile:
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         self.tensors, self.metadata = _checked_header(self.path)
-        self._bytes = np.memmap(self.path, np.uint8, "r")
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.tensors)
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor as a read-only view of the file.
+        """One tensor, copied from the file: a memory map would keep all that was read resident.
 
         Raises:
           ValueError: no tensor of this name.
@@ -63,7 +62,8 @@ class SafeFile:
         if name not in self.tensors:
             raise ValueError(f"{self.path}: no tensor {name!r}")
         info = self.tensors[name]
-        return self._bytes[info.start : info.end].view(info.dtype).reshape(info.shape)
+        data = np.fromfile(self.path, np.uint8, info.end - info.start, offset=info.start)
+        return data.view(info.dtype).reshape(info.shape)
 
 
 def parse_metadata(metadata: Mapping[str, str], path: Any = "metadata") -> dict[str, Any]:
@@ -128,7 +128,7 @@ def write(
                         f"{path}: tensor {name!r} {array.dtype}{array.shape} was not announced"
                     )
                 file.seek(8 + len(text) + starts.pop(name))
-                file.write(np.ascontiguousarray(array).tobytes())
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             if starts:
                 raise ValueError(f"{path}: tensors {sorted(starts)} were announced but never came")
         partial.replace(path)

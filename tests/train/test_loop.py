@@ -5,6 +5,7 @@ import signal
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -63,6 +64,16 @@ def finished_trunk(tmp_path_factory):
     """The same of a trunk."""
     workdir = tmp_path_factory.mktemp("trunk")
     return workdir, run(tiny.trunk(), workdir)
+
+
+def test_a_save_that_fails_in_the_background_stops_the_run(tmp_path, monkeypatch):
+    def full_disk(self, directory):
+        raise OSError(f"no space left on device: {directory}")
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "finalize", full_disk)
+    with pytest.raises(OSError, match="no space left on device"):
+        run(tiny.tokenizer(), tmp_path)
+    assert not checkpoint.Checkpointer(tmp_path).steps()
 
 
 @pytest.mark.parametrize(
