@@ -38,8 +38,20 @@ EXTRAS = {
         "ruff>=0.9",
         "scikit-image>=0.24",
     ],
-    "tensorflow": ["tensorflow-cpu>=2.18", "tensorboard>=2.18", "importlib_resources>=6.0"],
+    "tensorflow": [  # the command `tfds` does not start without apache-beam and mlcroissant
+        "apache-beam>=2.65",
+        "importlib_resources>=6.0",
+        "mlcroissant>=1.0.12",
+        "tensorboard>=2.19",
+        "tensorflow-cpu>=2.19",
+    ],
     "hub": ["huggingface_hub>=0.30"],
+    "labelers": [  # edges; and models that label pictures (torchvision: overlapping masks of SAM)
+        "scikit-image>=0.24",
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "transformers>=5.0",
+    ],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda12]>=0.10"],
 }

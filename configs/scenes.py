@@ -50,6 +50,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.checkpoint_every = 1_000
     config.keep_checkpoints = 2
     config.eval_every = 0
+    config.max_bad_records = 0
     config.dtype = "float32"
     config.loss = "token"
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}

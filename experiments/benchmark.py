@@ -4,8 +4,8 @@
 
 Suites: masking (device-side masking per sample), pipeline (host records per second), published
 (memory and speed of 4M-21 B, XL and the ViT-B tokenizer), scenes (rendered scenes per second),
-trunk (training steps of configs/scenes.py). Run on an idle machine;
-each line carries the load average and, where there is one, a yardstick measured in the same run.
+trunk (training steps of configs/scenes.py). Run on an idle machine; each line carries the load
+average and, where there is one, a yardstick measured in the same run.
 """
 
 import importlib

@@ -2,10 +2,14 @@
 
 python -m experiments.convert_checkpoint --source=EPFL-VILAB/4M-21_B --output=weights/4m21_b
 python -m experiments.convert_checkpoint --source=weights/4m21_b --output=published --export
+python -m experiments.convert_checkpoint --source=runs/mine/trunk --output=published --export
 
 The source is a folder, a .safetensors file or a Hub id (extra [hub]); pickles are refused. Trunks
-pass tensor by tensor. Every tensor is used, or derived (computed here, or equal to another one);
-one that is left over is an error, and then no output remains.
+pass tensor by tensor. Every tensor is used, or derived (computed here, or equal to another one), or
+of a part that this package does not have (the ControlNet of a VQControlNet); one that is left over
+is an error, and then no output remains. With --export the source may also be a tokenizer folder or
+the run folder of a trunk, as training leaves them; what the published format does not have is
+named.
 """
 
 import json
@@ -18,7 +22,9 @@ from experiments import cli
 
 cli.set_environment(JAX_PLATFORMS="cpu")
 
-from fourm_jax.convert import checkpoint, reference_batch  # noqa: E402
+from fourm_jax.convert import checkpoint, fourm, reference_batch  # noqa: E402
+
+CHECKPOINTS = "checkpoints"  # folder of a training run
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder, .safetensors file or Hub id.")
 _OUTPUT = flags.DEFINE_string("output", None, "New folder.")
@@ -35,17 +41,37 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: unknown arguments {argv[1:]}")
     print(checkpoint.LICENCE)
     try:
-        if _EXPORT.value:
+        if _EXPORT.value and (pathlib.Path(_SOURCE.value) / CHECKPOINTS).is_dir():
+            export_run(_SOURCE.value, _OUTPUT.value)
+        elif _EXPORT.value:
             checkpoint.export(_SOURCE.value, _OUTPUT.value)
         else:
             report = checkpoint.convert(_SOURCE.value, _OUTPUT.value, overrides=read_overrides())
-            for kind in ("used", "derived"):
-                for name in getattr(report, kind):
+            for kind in ("used", "derived", "unsupported"):
+                for name in getattr(report, kind, ()):
                     print(f"{kind} {name}")
-            print(f"{len(report.used)} tensors used, {len(report.derived)} derived, 0 left over")
+            print(report)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{_SOURCE.value} -> {_OUTPUT.value}")
+
+
+def export_run(workdir: str, output: str) -> None:
+    """Export the newest trunk of a training run.
+
+    Raises:
+      ValueError: no trunk, or one that the published format cannot say.
+    """
+    # the training system, which nothing else here needs
+    from fourm_jax.train import build
+    from fourm_jax.train import checkpoint as runs
+    from fourm_jax.utils import config as config_lib
+
+    trained = runs.load(workdir)
+    config = config_lib.from_json(trained.description.config)
+    if config.task != "fourm":
+        raise ValueError(f"{workdir} is the run of a tokenizer: export its tokenizer folder")
+    fourm.export(output, build.make_model(config), trained.params)
 
 
 def read_overrides() -> dict | None:
@@ -57,4 +83,4 @@ def read_overrides() -> dict | None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

@@ -3,7 +3,9 @@
 python -m experiments.tokenize_dataset --config=configs/pretokenize/scenes.py --split=train \
     --tokenizers=DIR --output=DIR
 
-Several processes share the work with --process_index=0..P-1 --process_count=P.
+Several processes share the work with --process_index=0..P-1 --process_count=P; each uses all of its
+devices. The same command continues after any interruption. `config.crops.num_crops` crops of every
+record are tokenized (0: records as they are); training draws one of them per sample.
 """
 
 import sys
@@ -12,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments import cli
-from fourm_jax.data import sources
+from fourm_jax.data import sources, views
 from fourm_jax.modalities import registry
 from fourm_jax.train import pretokenize
 from fourm_jax.utils import progress
@@ -44,7 +46,9 @@ def tokenize(config: dict) -> None:
         raise ValueError(registry.unknown_value("split", _SPLIT.value, config["num_records"]))
     modalities = config["modalities"]
     specs = registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
-    arguments = {**config["arguments"], "num_records": config["num_records"][_SPLIT.value]}
+    arguments = dict(config["arguments"])
+    if config["num_records"][_SPLIT.value]:  # 0 is all, and not every source can be cut short
+        arguments["num_records"] = config["num_records"][_SPLIT.value]
     job = pretokenize.Job(
         source=sources.open_source(config["source"], _SPLIT.value, arguments),
         output=_OUTPUT.value,
@@ -55,7 +59,8 @@ def tokenize(config: dict) -> None:
         process_count=_COUNT.value,
         show_progress=True,
     )
-    pretokenize.tokenize(job, specs, _TOKENIZERS.value, seed=config["seed"])
+    crops = views.make(config.get("crops", {}))
+    pretokenize.tokenize(job, specs, _TOKENIZERS.value, seed=config["seed"], crops=crops)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 import importlib
 import pathlib
 
+import jax
 import ml_collections
 import pytest
 
+from configs.data import tfds
+from fourm_jax.data import tfds_fields
+from fourm_jax.modalities import registry
 from fourm_jax.train import build, loop
 from fourm_jax.utils import config as config_lib
 
@@ -17,6 +21,7 @@ TRAINABLE = (
     "scenes.py:size=nano,runlocal",
     "scenes.py:size=small,runlocal",
     "digits.py:runlocal",
+    "fourm.py:mix=mod21,runlocal",
     "tokenizers/digits.py:rgb,runlocal",
     "tokenizers/scenes.py:rgb,runlocal",
     "tokenizers/scenes.py:depth,runlocal",
@@ -36,13 +41,22 @@ def load(path: str) -> ml_collections.ConfigDict:
 def test_a_config_trains_two_steps_with_runlocal(path, tmp_path):
     config = load(path).unlock()
     config.num_steps, config.log_every, config.checkpoint_every = 2, 1, 0
-    result = loop.train(config.lock(), tmp_path, show_progress=False)
+    one = jax.devices()[:1]  # half the compilation; tests/train compare one with eight
+    result = loop.train(config.lock(), tmp_path, show_progress=False, devices=one)
     assert int(result.state.step) == 2
     assert 0 < result.metrics["loss"] < 100
 
 
 @pytest.mark.parametrize(
-    "path", ["scenes.py", "scenes.py:size=small", "digits.py", "tokenizers/scenes.py:depth"]
+    "path",
+    [
+        "scenes.py",
+        "scenes.py:size=small",
+        "digits.py",
+        "fourm.py:mix=mod7",
+        "fourm.py:size=large",
+        "tokenizers/scenes.py:depth",
+    ],
 )
 def test_a_config_states_only_keys_that_its_task_has(path):
     config = load(path)
@@ -59,6 +73,33 @@ def test_no_trainable_config_is_left_out():
         module = importlib.import_module("configs." + name.removesuffix(".py").replace("/", "."))
         if hasattr(module, "get_config") and "task" in module.get_config():
             assert name in covered, f"add {name} to TRAINABLE"
+
+
+def test_the_tfds_data_sets_mix_and_train_two_steps_with_runlocal(tmp_path):
+    config = load("fourm.py:mix=mod7,runlocal").unlock()
+    config.data = tuple(load(f"data/{name}.py:runlocal") for name in tfds.NAMES)
+    names = tuple(sorted({name for dataset in config.data for name in dataset.fields}))
+    outputs = tuple(name for name in names if name != "rgb@224")
+    config.modalities = {
+        "family": "fourm", "inputs": names, "outputs": outputs, "overrides": {},
+    }  # fmt: skip
+    config.masking.update({"num_inputs": 128, "num_targets": 128, "maskings_per_record": 1})
+    config.num_steps, config.log_every, config.checkpoint_every = 2, 1, 0
+    result = loop.train(config.lock(), tmp_path, show_progress=False, devices=jax.devices()[:1])
+    assert int(result.state.step) == 2
+    assert 0 < result.metrics["loss"] < 100
+
+
+@pytest.mark.parametrize("name", tfds.NAMES)
+def test_every_modality_of_a_tfds_data_set_is_made_of_a_field_that_is_read(name):
+    config = load(f"pretokenize/tfds.py:{name}")
+    modalities = config.modalities
+    specs = registry.resolve(modalities.family, modalities.names, modalities.overrides.to_dict())
+    fields = config.arguments.fields
+    assert {spec.source for spec in specs} == set(fields)
+    for reader, *features in fields.values():
+        assert reader in tfds_fields.READERS and features
+    assert ("crops" in config) == ("rgb" in fields)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)

@@ -21,9 +21,11 @@ ALLOWED = {
     "convert": {"models", "tokenizers", "ops", "utils"},
     "generate": {"tokenizers", "models", "ops", "utils", "parallel"},
     "data": {"tokenizers", "utils"},
+    "labelers": {"data", "utils"},
     "evals": {"data", "generate", "tokenizers", "models", "ops", "utils", "parallel"},
     "train": {  # convert: train/verify compares everything with the published system
-        "data", "evals", "generate", "convert", "tokenizers", "models", "ops", "utils", "parallel",
+        "data", "labelers", "evals", "generate", "convert", "tokenizers", "models", "ops", "utils",
+        "parallel",
     },
 }  # fmt: skip
 

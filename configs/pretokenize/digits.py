@@ -18,6 +18,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.num_records = {"train": 1_500, "test": 297}
     config.records_per_shard = 512
     config.seed = 0
+    config.crops = {  # num_crops 0: records as they are
+        "num_crops": 0, "size": (32, 32), "scale": (0.8, 1.0), "ratio": (0.75, 1.3333),
+        "flip_probability": 0.5, "seed": 0,
+    }  # fmt: skip
     config.modalities = {
         "family": "digits",
         "names": tuple(spec.name for spec in registry.FAMILIES["digits"]),

@@ -20,6 +20,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     # Texts in one fixed order: a small model that writes fields in random order repeats some and
     # forgets others.
     config.seed = None
+    config.crops = {  # num_crops 0: records as they are
+        "num_crops": 0, "size": (32, 32), "scale": (0.8, 1.0), "ratio": (0.75, 1.3333),
+        "flip_probability": 0.5, "seed": 0,
+    }  # fmt: skip
     config.modalities = {
         "family": "scenes",
         "names": tuple(spec.name for spec in registry.FAMILIES["scenes"]),

@@ -59,6 +59,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.checkpoint_every = 0
     config.keep_checkpoints = 1
     config.eval_every = 0
+    config.max_bad_records = 0
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.tokenizer = {
         "family": "mlp" if vector else "vqvae",

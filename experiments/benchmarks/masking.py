@@ -1,8 +1,8 @@
 """Time of the compiled masking per sample, and how full it leaves the slots, at published sizes.
 
-Samples have all modalities and texts of realistic lengths: captions of 10–40 tokens, 0–8 boxes,
-0–3 people, 10–21 metadata fields, 1–7 colours. Beside it the time of one sort of 2,300 packed
-int32 keys per sample, which is what choosing grid cells by sorting noise would cost alone.
+Samples have all modalities and texts of realistic lengths (`fake.LENGTHS`). Beside it the time of
+one sort of 2,300 packed int32 keys per sample, which is what choosing grid cells by sorting noise
+would cost alone.
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mixtures
+from fourm_jax.data import fake
 from fourm_jax.modalities import registry
 from fourm_jax.ops import masking
 from fourm_jax.ops import mixture as mixture_lib
@@ -24,15 +25,6 @@ NUM_CALLS = 30
 CASES = {
     "mod7": (registry.MOD7_IN, registry.MOD7_OUT, mixtures.mod7_rgb2all, 128),
     "mod21": (registry.MOD21_IN, registry.MOD21_OUT, mixtures.mod21, 256),
-}
-LENGTHS = {  # tokens with [EOS]: fewest, most, step
-    "caption": (11, 41, 1),
-    "t5_caption": (10, 40, 1),
-    "det": (1, 41, 5),
-    "human_poses": (40, 118, 39),
-    "sam_instance": (36, 204, 21),
-    "color_palette": (6, 23, 1),
-    "metadata": (21, 40, 1),
 }
 
 
@@ -90,8 +82,8 @@ def make_batch(specs, seed: int) -> dict:
         shape = (BATCH_SIZE, spec.max_tokens)
         if spec.kind == "pixels":
             batch[spec.name] = {"pixels": np.zeros((BATCH_SIZE, 1, 1, 3)), "present": present}
-        elif spec.name in LENGTHS:
-            few, many, step = LENGTHS[spec.name]
+        elif spec.name in fake.LENGTHS:
+            few, many, step = fake.LENGTHS[spec.name]
             length = rng.choice(np.arange(few, many + 1, step), BATCH_SIZE)
             entry = {"length": np.minimum(length, spec.max_tokens).astype(np.int32)}
             if spec.is_token:

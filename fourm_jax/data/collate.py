@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt8
 from PIL import Image
 
+from fourm_jax.data import crops
 from fourm_jax.modalities.spec import ModalitySpec
 
 Batch = dict[str, Any]
-CHUNK_SUFFIX = ".chunk"  # field "<field>.chunk" of a record: which chunk each token belongs to
+CHUNK_SUFFIX = crops.CHUNK_SUFFIX
+MAX_PIXELS = 64 * 2**20  # of a picture that is still to be cropped
 
 
 class RowError(ValueError):
@@ -28,36 +30,75 @@ def collate(
     fields: Sequence[Mapping[str, str]],
     mixtures: Sequence[int],
     specs: Sequence[ModalitySpec],
+    draws: Sequence[float] | None = None,
 ) -> Batch:
     """Pad and stack the records of one batch.
 
     Args:
-      rows: records.
+      rows: records; those with several crops (see `crops`) show one of them.
       fields: {modality: record field} of each row; a modality that is not listed, or whose field a
         record lacks, is absent (zeros with present False or length 0).
       mixtures: masking mixture of each row.
       specs: modalities of the run; fields of other modalities are never looked at.
+      draws: number in [0, 1) per row that chooses its crop, the same for all modalities; None: the
+        first crops.
 
     Returns:
       {modality: {"ids" uint16 or int32, "present" | "length", "chunk" | "pixels" uint8 |
       "embeddings" bfloat16}, "mixture": int32 [b]}.
 
     Raises:
-      RowError: wrong size, rank or dtype, an id outside the vocabulary, an unreadable picture.
+      RowError: wrong size, rank or dtype, an id outside the vocabulary, an unreadable picture,
+        crops that do not fit together.
     """
     batch: Batch = {"mixture": np.asarray(mixtures, np.int32)}
+    cropped = {
+        row: _choose(row, record, draws[row] if draws is not None else 0.0)
+        for row, record in enumerate(rows)
+        if crops.SETTINGS in record
+    }
     for spec in specs:
-        names = [row_fields.get(spec.name) for row_fields in fields]
-        values = [None if n is None else r.get(n) for r, n in zip(rows, names, strict=True)]
-        for row, value in enumerate(values):
-            if value is not None and not isinstance(value, np.ndarray):
-                kind = type(value).__name__
-                raise RowError(row, f"{spec.name!r} is a {kind}, expected an array (tokenized?)")
+        values, chunks = _values(spec, rows, fields, cropped)
         entry = _COLLATE[spec.kind](spec, values)
         if spec.kind == "sequence" and spec.chunked:
-            entry["chunk"] = _chunks(spec, rows, names, entry["length"])
+            names = [row_fields.get(spec.name) for row_fields in fields]
+            entry["chunk"] = _chunks(spec, names, values, chunks, entry["length"])
         batch[spec.name] = entry
     return batch
+
+
+def _choose(row: int, record: Mapping[str, Any], draw: float) -> crops.Crop | None:
+    try:
+        return crops.choose(record, draw)
+    except ValueError as error:
+        raise RowError(row, str(error)) from error
+
+
+def _values(
+    spec: ModalitySpec,
+    rows: Sequence[Mapping[str, Any]],
+    fields: Sequence[Mapping[str, str]],
+    cropped: Mapping[int, crops.Crop],
+) -> tuple[list, list]:
+    """What each row holds of one modality, and the chunks of it; None where there is nothing."""
+    values, chunks = [], []
+    for row, (record, row_fields) in enumerate(zip(rows, fields, strict=True)):
+        name = row_fields.get(spec.name)
+        value, chunk = record.get(name), None
+        if value is not None:
+            if not isinstance(value, np.ndarray):
+                kind = type(value).__name__
+                raise RowError(row, f"{spec.name!r} is a {kind}, expected an array (tokenized?)")
+            if spec.chunked:
+                chunk = record.get(name + CHUNK_SUFFIX)
+            if row in cropped:
+                try:
+                    value, chunk = crops.select(spec, record, name, cropped[row])
+                except ValueError as error:
+                    raise RowError(row, f"{spec.name!r}: {error}") from error
+        values.append(value)
+        chunks.append(chunk)
+    return values, chunks
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
@@ -107,20 +148,24 @@ def _collate_sequence(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndar
 
 
 def _chunks(
-    spec: ModalitySpec, rows: Sequence[Mapping], names: Sequence[str | None], length: np.ndarray
+    spec: ModalitySpec,
+    names: Sequence[str | None],
+    values: Sequence,
+    chunks: Sequence,
+    length: np.ndarray,
 ) -> Int[np.ndarray, "b l"]:
     """Chunk of each token; cuts `length` to whole chunks. Padding is its own chunk."""
-    chunk = np.tile(np.arange(spec.max_tokens, dtype=np.int32), (len(rows), 1))
-    for row, (record, name) in enumerate(zip(rows, names, strict=True)):
+    chunk = np.tile(np.arange(spec.max_tokens, dtype=np.int32), (len(values), 1))
+    for row, value in enumerate(chunks):
         if not length[row]:
             continue
-        value, stored = record.get(name + CHUNK_SUFFIX), len(record[name])
+        stored = len(values[row])
         if value is None or value.shape != (stored,):
             found = "nothing" if value is None else f"shape {value.shape}"
             raise RowError(
                 row,
                 f"chunked {spec.name!r} has {stored} ids and needs a field "
-                f"{name + CHUNK_SUFFIX!r} of shape ({stored},), found {found}",
+                f"{names[row] + CHUNK_SUFFIX!r} of shape ({stored},), found {found}",
             )
         count = int(length[row])
         if count < stored:  # whole trailing chunks go (spec page 05, sequences)
@@ -137,6 +182,8 @@ def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarra
     for row, value in enumerate(values):
         if value is None:
             continue
+        if isinstance(value, crops.Whole):
+            value = _cut(spec, row, value, shape)
         if value.dtype != np.uint8:
             raise RowError(row, f"{spec.name!r} has dtype {value.dtype}, expected uint8")
         if value.ndim == 1:
@@ -148,20 +195,47 @@ def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarra
     return {"pixels": pixels, "present": present}
 
 
-def _decode_picture(
-    spec: ModalitySpec, row: int, data: UInt8[np.ndarray, "n"], shape: tuple[int, int, int]
+def _cut(
+    spec: ModalitySpec, row: int, whole: crops.Whole, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode the bytes of a PNG or JPEG file; its size is checked before its pixels are."""
+    """One crop of a whole picture, at the modality's size."""
+    picture = whole.picture
+    if picture.ndim == 1:
+        picture = _decode_picture(spec, row, picture, (None, None, shape[2]))
+    if picture.ndim != 3:
+        raise RowError(row, f"{spec.name!r} has shape {picture.shape}, expected a picture")
+    try:
+        return crops.cut(picture, whole.crop, shape[:2])
+    except ValueError as error:
+        raise RowError(row, f"{spec.name!r}: {error}") from error
+
+
+def _decode_picture(
+    spec: ModalitySpec,
+    row: int,
+    data: UInt8[np.ndarray, "n"],
+    shape: tuple[int | None, int | None, int],
+) -> UInt8[np.ndarray, "h w c"]:
+    """Decode the bytes of a PNG or JPEG file; its size is checked before its pixels are.
+
+    Height and width None: any size up to `MAX_PIXELS`.
+    """
     try:
         with Image.open(io.BytesIO(data.tobytes()), formats=("PNG", "JPEG")) as image:
-            if image.size != (shape[1], shape[0]):
+            width, height = image.size
+            if shape[0] is not None and (height, width) != shape[:2]:
                 raise RowError(
                     row, f"{spec.name!r} is a picture of {image.size}, expected {shape[1::-1]}"
+                )
+            if height * width > MAX_PIXELS:
+                raise RowError(
+                    row,
+                    f"{spec.name!r} is a picture of {image.size}, allowed: {MAX_PIXELS} pixels",
                 )
             picture = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise RowError(row, f"{spec.name!r} is not a readable picture: {error}") from error
-    return picture.reshape(shape)
+    return picture.reshape(height, width, shape[2])
 
 
 def _collate_embedding(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:

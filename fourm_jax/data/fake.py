@@ -1,6 +1,6 @@
 """Random but valid records and batches for any modalities: tests, `runlocal` configs, Colab."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,25 @@ from fourm_jax.data import collate
 from fourm_jax.modalities import registry, vocabulary
 from fourm_jax.modalities.spec import ModalitySpec
 
+# Realistic lengths of the published lists, [EOS] included: fewest, most, step. Captions of 10-40
+# tokens, 0-8 boxes, 1-3 people, 1-7 colours, 10-21 metadata fields.
+LENGTHS = {
+    "caption": (11, 41, 1),
+    "t5_caption": (10, 40, 1),
+    "det": (1, 41, 5),
+    "human_poses": (40, 118, 39),
+    "sam_instance": (36, 204, 21),
+    "color_palette": (6, 23, 1),
+    "metadata": (21, 40, 1),
+}
+
 
 def make_source(
     split: str,
     *,
     family: str = "scenes",
     names: Sequence[str] = (),
+    overrides: Mapping[str, Mapping] | None = None,
     num_records: int = 64,
     seed: int = 0,
 ) -> "FakeSource":
@@ -22,9 +35,11 @@ def make_source(
 
     Args:
       names: modalities of `family`; none = all of them.
+      overrides: {modality: {field: value}} as for the model; those of other modalities are ignored.
     """
     names = tuple(names) or tuple(spec.name for spec in registry.FAMILIES[family])
-    return FakeSource(registry.resolve(family, names), num_records, seed, split)
+    mine = {name: changes for name, changes in (overrides or {}).items() if name in names}
+    return FakeSource(registry.resolve(family, names, mine), num_records, seed, split)
 
 
 class FakeSource:
@@ -41,11 +56,20 @@ class FakeSource:
         return record(self._specs, np.random.default_rng([*self._seed, index]))
 
 
-def record(specs: Sequence[ModalitySpec], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Random record: full grids, sequences of any length that end with [EOS]."""
+def record(
+    specs: Sequence[ModalitySpec],
+    rng: np.random.Generator,
+    lengths: Mapping[str, tuple[int, int, int]] | None = None,
+) -> dict[str, np.ndarray]:
+    """Random record: full grids, sequences that end with [EOS].
+
+    Args:
+      lengths: fewest, most and step of the lengths of some modalities, e.g. `LENGTHS`; the others
+        have any length.
+    """
     fields: dict[str, np.ndarray] = {}
     for spec in specs:
-        fields[spec.name] = value = _value(spec, rng)
+        fields[spec.name] = value = _value(spec, rng, (lengths or {}).get(spec.name))
         if spec.chunked:  # chunks of two tokens, [EOS] a chunk of its own
             chunk = np.arange(len(value)) // 2
             chunk[-1] = len(value) // 2
@@ -70,16 +94,18 @@ def batch(
     return collate.collate(rows, fields, [0] * batch_size, specs)
 
 
-def _value(spec: ModalitySpec, rng: np.random.Generator) -> np.ndarray:
+def _value(
+    spec: ModalitySpec, rng: np.random.Generator, lengths: tuple[int, int, int] | None
+) -> np.ndarray:
     if spec.kind == "pixels":
         return rng.integers(0, 256, collate.picture_shape(spec), dtype=np.uint8)
     if spec.kind == "embedding":
-        length = rng.integers(1, spec.max_tokens + 1)
+        length = _length(rng, lengths or (1, spec.max_tokens, 1), spec.max_tokens)
         return rng.standard_normal((length, spec.embedding_dim), dtype=np.float32)
     dtype = collate.id_dtype(spec.vocab_size)
     if spec.kind == "sequence":
         # Odd lengths keep two-token chunks whole; sentinels and specials never occur in real text.
-        length = 2 * rng.integers(0, (spec.max_tokens + 1) // 2) + 1
+        length = _length(rng, lengths or (1, spec.max_tokens, 2), spec.max_tokens)
         first = vocabulary.PUBLISHED.first_coordinate_id
         first = first if first < spec.vocab_size else vocabulary.PUBLISHED.eos_id + 1
         ids = rng.integers(first, spec.vocab_size, length, dtype=dtype)
@@ -87,3 +113,8 @@ def _value(spec: ModalitySpec, rng: np.random.Generator) -> np.ndarray:
         return ids
     codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
     return rng.integers(0, spec.vocab_size, (spec.max_tokens, *codes), dtype=dtype)
+
+
+def _length(rng: np.random.Generator, span: tuple[int, int, int], longest: int) -> int:
+    fewest, most, step = span
+    return min(fewest + step * int(rng.integers(0, (most - fewest) // step + 1)), longest)

@@ -2,35 +2,31 @@
 
 Grain shuffles, repeats and mixes *references* (data set, record), which costs microseconds; one
 map then reads and collates the rows that this process needs. So the rows of batch n depend neither
-on how many processes or threads read them, nor on where a run was interrupted.
+on how many processes or threads read them, nor on where a run was interrupted. The crop of a record
+that holds several is drawn from (seed, n) too, and a bad record, where a run tolerates them, gives
+its place to the next one of its data set in the stream of references.
 """
 
 import bisect
-import dataclasses
+import contextlib
 import functools
 import itertools
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
-from fourm_jax.data import collate, sources
+from fourm_jax.data import bad_records, reading, sources
+from fourm_jax.data.reading import Reference
 from fourm_jax.data.sources import Dataset
-from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 
 Batch = dict[str, Any]
 NUM_BATCHES = 2**40  # of an endless training run
-
-
-class Reference(NamedTuple):
-    """A record, without its content."""
-
-    dataset: int  # position in the tuple of data sets
-    record: int
+_CROPS = zlib.crc32(b"crops")
 
 
 def make_batches(
@@ -44,6 +40,7 @@ def make_batches(
     process_count: int = 1,
     num_threads: int = 1,
     num_workers: int = 0,
+    tally: bad_records.Tally | None = None,
 ) -> Iterator[Batch]:
     """Yield the token batches start, start + 1, … of a run, for ever (see `collate.collate`).
 
@@ -56,23 +53,25 @@ def make_batches(
         fastest (Python's lock); more hide the latency of remote files and of picture decoding.
       num_workers: processes that read, each with `num_threads`; 0 reads in this one. Grain's
         workers want absl flags to be parsed, as `absl.app.run` does.
+      tally: tolerates its `limit` of bad records, which others replace; None tolerates none.
 
     Raises:
       ValueError: see `sources.check`; a batch size that the processes cannot share; when a batch
         is read, a damaged record or a value that breaks the contract (names file, record and
-        modality).
+        modality), or more of them than the tally allows.
     """
     sources.check(datasets, specs)
+    tally = tally or bad_records.Tally(0)
     batches = make_dataset(
-        datasets,
-        _ReadTokens(tuple(datasets), tuple(specs)),
+        reading.Tokens(tuple(datasets), tuple(specs)),
         batch_size=batch_size,
         seed=seed,
         start=start,
         process_index=process_index,
         process_count=process_count,
+        max_bad_records=tally.limit,
     )
-    return _iterate(batches, num_threads, num_workers)
+    return _iterate(batches, start, num_threads, num_workers, tally)
 
 
 def make_raw_batches(
@@ -86,38 +85,37 @@ def make_raw_batches(
     process_count: int = 1,
     num_threads: int = 1,
     num_workers: int = 0,
+    tally: bad_records.Tally | None = None,
 ) -> Iterator[Batch]:
     """Yield batches {field: array [b, …]} of raw record fields, to train tokenizers.
 
     Arguments and errors as for `make_batches`; every record must have every field, in one shape.
     """
+    tally = tally or bad_records.Tally(0)
     batches = make_dataset(
-        datasets,
-        _ReadFields(tuple(datasets), tuple(fields)),
+        reading.Fields(tuple(datasets), tuple(fields)),
         batch_size=batch_size,
         seed=seed,
         start=start,
         process_index=process_index,
         process_count=process_count,
+        max_bad_records=tally.limit,
     )
-    return _iterate(batches, num_threads, num_workers)
+    return _iterate(batches, start, num_threads, num_workers, tally)
 
 
 def make_dataset(
-    datasets: Sequence[Dataset],
-    read: Callable[[Sequence[Reference]], Batch],
+    reader: reading.Reader,
     *,
     batch_size: int,
     seed: int,
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    max_bad_records: int = 0,
 ) -> grain.MapDataset:
-    """Return the batches of `make_batches` as a random-access grain data set.
-
-    Args:
-      read: references (data set, record) of this process's rows -> batch.
-    """
+    """Return (batch, bad records) number start, start + 1, … as a random-access grain data set."""
+    datasets = reader.datasets
     if not datasets:
         raise ValueError("no data set: config.data is empty")
     for dataset in datasets:
@@ -134,10 +132,16 @@ def make_dataset(
         .map(functools.partial(Reference, position))
         for position, dataset in enumerate(datasets)
     ]
-    references = grain.MapDataset.mix(parts, [dataset.weight for dataset in datasets])
     rows = batch_size // process_count
-    batch = _Rows(references, batch_size, process_index * rows, rows, read)
-    return grain.MapDataset.range(start, NUM_BATCHES).map(batch)
+    read = _Read(
+        references=grain.MapDataset.mix(parts, [dataset.weight for dataset in datasets]),
+        reader=reader,
+        seed=seed,
+        batch_size=batch_size,
+        rows=range(process_index * rows, (process_index + 1) * rows),
+        max_bad_records=max_bad_records,
+    )
+    return grain.MapDataset.range(start, NUM_BATCHES).map(read)
 
 
 def one_pass(
@@ -158,7 +162,7 @@ def one_pass(
       num_records: the first so many of each data set; 0 = all.
     """
     sources.check(datasets, specs)
-    read = _ReadTokens(tuple(datasets), tuple(specs))
+    reader = reading.Tokens(tuple(datasets), tuple(specs))
     sizes = [min(num_records or len(d.source), len(d.source)) for d in datasets]
     ends = list(itertools.accumulate(sizes))
     rows = batch_size // process_count
@@ -168,65 +172,51 @@ def one_pass(
         for number in (min(number, ends[-1] - 1) for number in block):
             position = bisect.bisect_right(ends, number)
             references.append(Reference(position, number - ends[position] + sizes[position]))
-        yield read(references), np.asarray([number < ends[-1] for number in block])
+        batch, _ = reading.read(reader, references, [0.0] * rows)
+        yield batch, np.asarray([number < ends[-1] for number in block])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Batch number -> the rows of this process."""
+class _Read(NamedTuple):
+    """Batch number -> the rows of this process, and the bad records met on the way."""
 
     references: grain.MapDataset
+    reader: reading.Reader
+    seed: int
     batch_size: int
-    first: int
-    count: int
-    read: Callable[[Sequence[Reference]], Batch]
+    rows: range  # of the global batch
+    max_bad_records: int
 
-    def __call__(self, number: int) -> Batch:
-        start = number * self.batch_size + self.first
-        return self.read([self.references[start + row] for row in range(self.count)])
+    def __call__(self, number: int) -> tuple[Batch, list[bad_records.BadRecord]]:
+        first = number * self.batch_size + self.rows.start
+        return reading.read(
+            self.reader,
+            [self.references[first + row] for row in range(len(self.rows))],
+            self._draws(number),
+            following=lambda row: self._following(first + row),
+            max_bad_records=self.max_bad_records,
+        )
 
+    def _draws(self, number: int) -> Float[np.ndarray, "b"]:
+        """What chooses the crop of each row: drawn for the global batch, whoever reads it."""
+        rng = np.random.default_rng([self.seed, _CROPS, number])
+        return rng.random(self.batch_size)[self.rows.start : self.rows.stop]
 
-@dataclasses.dataclass(frozen=True)
-class _ReadTokens:
-    datasets: tuple[Dataset, ...]
-    specs: tuple[ModalitySpec, ...]
-
-    def __call__(self, references: Sequence[Reference]) -> Batch:
-        datasets = [self.datasets[reference.dataset] for reference in references]
-        rows = [d.source[r.record] for d, r in zip(datasets, references, strict=True)]
-        try:
-            return collate.collate(
-                rows, [d.fields for d in datasets], [d.index for d in datasets], self.specs
-            )
-        except collate.RowError as error:
-            dataset, record = datasets[error.row], references[error.row].record
-            raise ValueError(f"{sources.where(dataset, record)}: {error}") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _ReadFields:
-    datasets: tuple[Dataset, ...]
-    fields: tuple[str, ...]
-
-    def __call__(self, references: Sequence[Reference]) -> Batch:
-        rows: list[Mapping] = [{}] * len(references)
-        for position, dataset in enumerate(self.datasets):
-            mine = [row for row, ref in enumerate(references) if ref.dataset == position]
-            records = sources.read_records(dataset.source, [references[r].record for r in mine])
-            for row, record in zip(mine, records, strict=True):
-                rows[row] = {
-                    name: self._field(record, name, references[row]) for name in self.fields
-                }
-        return {name: np.stack([row[name] for row in rows]) for name in self.fields}
-
-    def _field(self, record: Mapping, name: str, reference: Reference) -> np.ndarray:
-        if name not in record:
-            place = sources.where(self.datasets[reference.dataset], reference.record)
-            raise ValueError(f"{place}: {registry.unknown_value('record field', name, record)}")
-        return record[name]
+    def _following(self, position: int) -> Iterator[Reference]:
+        """What the stream holds of the same data set behind a position."""
+        dataset = self.references[position].dataset
+        for later in itertools.count(position + 1):
+            reference = self.references[later]
+            if reference.dataset == dataset:
+                yield reference
 
 
-def _iterate(batches: grain.MapDataset, num_threads: int, num_workers: int) -> Iterator[Batch]:
+def _iterate(
+    batches: grain.MapDataset,
+    start: int,
+    num_threads: int,
+    num_workers: int,
+    tally: bad_records.Tally,
+) -> Iterator[Batch]:
     # The one switch to iteration comes last: whole batches are what threads and workers hand over,
     # so no record can be lost between them (grain issue 1129).
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
@@ -235,4 +225,7 @@ def _iterate(batches: grain.MapDataset, num_threads: int, num_workers: int) -> I
         stream = stream.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
         )
-    return iter(stream)
+    with contextlib.closing(iter(stream)) as iterator:
+        for number, (batch, bad) in enumerate(iterator, start):
+            tally.add(number, bad)
+            yield batch

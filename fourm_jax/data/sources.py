@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fourm_jax import data
-from fourm_jax.data import collate
+from fourm_jax.data import collate, crops
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 
@@ -130,11 +130,15 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
             f"{spec.vocab_size}; set its vocab_size or tokenize with another tokenizer"
         )
     shape = tuple(field.get("shape", ()))
+    if crops.SETTINGS in schema and spec.kind in ("grid", "global"):
+        shape = shape[1:]  # of one crop
     if spec.kind in ("grid", "global") and math.prod(shape) != spec.num_tokens:
         raise ValueError(
             f"{what}: {math.prod(shape)} tokens per record, the modality has {spec.num_tokens} "
             f"(grid {spec.grid}, {spec.codes_per_position} codes per position)"
         )
+    if crops.SETTINGS in schema and spec.kind == "pixels":
+        shape = shape[1:] if len(shape) == 4 else ()  # crops, or a picture of any size
     if spec.kind == "pixels" and len(shape) == 3 and shape != collate.picture_shape(spec):
         raise ValueError(
             f"{what}: pictures of {shape}, the modality takes {collate.picture_shape(spec)}"

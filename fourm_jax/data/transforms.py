@@ -8,11 +8,12 @@ table of its own.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int, Shaped
+from PIL import Image
 
 from fourm_jax.data import image_transforms
 from fourm_jax.modalities import boxes, poses, registry
@@ -142,6 +143,27 @@ class Unchanged:
         return value
 
 
+class CoarseMap:
+    """A float32 map [i, j, c] of the whole picture, coarser than its pixels (dense features).
+
+    A view keeps the cells per pixel: 16 x 24 cells of 256 x 384 pixels are 14 x 14 at 224 x 224.
+    """
+
+    def __call__(
+        self, value: Shaped[np.ndarray, "i j c"], view: View
+    ) -> Shaped[np.ndarray, "k l c"]:
+        top, left, height, width = view.rectangle
+        rows, columns = (cells / size for cells, size in zip(value.shape, view.size, strict=False))
+        grid = round(view.target[1] * columns), round(view.target[0] * rows)
+        box = (left * columns, top * rows, (left + width) * columns, (top + height) * rows)
+        planes = [
+            Image.fromarray(plane).resize(grid, Image.Resampling.BILINEAR, box=box)
+            for plane in np.ascontiguousarray(np.moveaxis(value, -1, 0))
+        ]
+        cut = np.stack(planes, axis=-1)
+        return cut[:, ::-1] if view.flip else cut
+
+
 FIELDS: Mapping[str, Transform] = {
     "rgb": Picture(resample="bicubic"),
     "depth": Picture(resample="bicubic"),
@@ -150,6 +172,8 @@ FIELDS: Mapping[str, Transform] = {
     "instance": Picture(resample="nearest"),
     "edge": Picture(resample="bicubic"),
     "instance_edge": Picture(resample="bicubic"),
+    "canny_edge": Picture(resample="bicubic"),
+    "sam_edge": Picture(resample="bicubic"),
     "mask_valid": Picture(resample="nearest"),
     "det": DetectedBoxes(),
     "human_poses": HumanPoses(),
@@ -158,6 +182,8 @@ FIELDS: Mapping[str, Transform] = {
     "t5_caption": Unchanged(),
     "color_palette": Unchanged(),
     "metadata": Unchanged(),
+    **dict.fromkeys(("clip", "dinov2", "imagebind"), CoarseMap()),
+    **dict.fromkeys(("dinov2_global", "imagebind_global"), Unchanged()),
 }
 
 
@@ -218,6 +244,7 @@ def crop_record(
     settings: Int[np.ndarray, "n 5"],
     target: tuple[int, int],
     fields: Mapping[str, Transform] = FIELDS,
+    names: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     """All views of one record, aligned over its fields.
 
@@ -226,6 +253,8 @@ def crop_record(
       settings: rows of `sample_crops`, or stored ones.
       target: (height, width) of the pictures in the result.
       fields: what a crop does to each field.
+      names: fields of the result (those that the record has); None = all. The others only tell
+        the size of the pictures, where they are pictures.
 
     Returns:
       One record per row, without the fields that are ABSENT in it.
@@ -234,7 +263,8 @@ def crop_record(
       ValueError: a field that the table lacks, no picture, pictures of different sizes, settings
         of another shape or empty rectangles.
     """
-    for field in record:
+    wanted = [field for field in record if names is None or field in names]
+    for field in wanted:
         if field not in fields:
             raise ValueError(registry.unknown_value("record field", field, fields))
     settings = np.asarray(settings)
@@ -243,23 +273,29 @@ def crop_record(
             f"crop settings {settings.tolist()}, allowed: rows of top, left, height >= 1, "
             f"width >= 1, flip"
         )
-    size = _picture_size(record, fields)
+    size = picture_size(record, fields)
     views = []
     for index, (*rectangle, flip) in enumerate(settings.tolist()):
         view = View(
             rectangle=tuple(rectangle), flip=bool(flip), size=size, target=target, index=index
         )
-        values = {field: fields[field](value, view) for field, value in record.items()}
+        values = {field: fields[field](record[field], view) for field in wanted}
         views.append({field: value for field, value in values.items() if value is not ABSENT})
     return views
 
 
-def _picture_size(record: Mapping[str, Any], fields: Mapping[str, Transform]) -> tuple[int, int]:
-    """(height, width) that all pictures of the record share."""
+def picture_size(
+    record: Mapping[str, Any], fields: Mapping[str, Transform] = FIELDS
+) -> tuple[int, int]:
+    """(height, width) that all pictures of the record share.
+
+    Raises:
+      ValueError: no picture, or pictures of different sizes.
+    """
     sizes = {
         field: value.shape[:2]
         for field, value in record.items()
-        if isinstance(fields[field], Picture | Normals)
+        if isinstance(fields.get(field), Picture | Normals)
     }
     if len({*sizes.values()}) != 1:
         raise ValueError(f"pictures of sizes {sizes}; a record needs pictures, all of one size")

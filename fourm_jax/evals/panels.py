@@ -34,7 +34,7 @@ def panel(value: Any) -> pictures.Picture | str:
             for name, box in zip(value.classes, value.boxes, strict=True)
         )
     if isinstance(value, Metadata):
-        return "\n".join(f"{name} {number:.3g}" for name, number in value.values.items())
+        return "\n".join(f"{name} {number:.4g}" for name, number in value.values.items())
     return value.text if isinstance(value, Caption) else str(value)
 
 

@@ -2,9 +2,10 @@
 
 A family is one file in this package with two functions:
 `build(**arguments)` returns a Flax module with `encode(raw) -> ids`, `decode(ids) -> raw`,
-`decode_probabilities(probabilities) -> raw` and `__call__(raw, train) -> TokenizerOutput`, fields
-`signal`, `grid` and `quantizer`; `tiny()` returns small arguments by case name for the contract
-test. Raw arrays are in their natural range; normalisation happens inside.
+`codes(ids) -> vectors`, `decode_probabilities(probabilities) -> raw` and
+`__call__(raw, train) -> TokenizerOutput`, fields `signal`, `grid` and `quantizer`; `tiny()` returns
+small arguments by case name for the contract test. Raw arrays are in their natural range;
+normalisation happens inside.
 """
 
 import dataclasses
@@ -20,15 +21,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Int, Num
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int, Num
 
 from fourm_jax import tokenizers
 from fourm_jax.modalities.registry import unknown_value
+from fourm_jax.parallel import mesh, sharding
 from fourm_jax.tokenizers import card as card_lib
 from fourm_jax.tokenizers import store
 from fourm_jax.utils import tree
 
-HOST_BATCH = 256  # largest batch that `Loaded` puts on the device at once
+HOST_BATCH = 256  # largest batch that `Loaded` puts on one device at once
+METHODS = ("encode", "decode", "codes", "decode_probabilities")
 
 
 def families() -> tuple[str, ...]:
@@ -101,6 +106,17 @@ class Loaded:
         Raises:
           ValueError: not integers, wrong rank, or outside the vocabulary.
         """
+        return self._apply("decode", self._checked(ids))
+
+    def codes(self, ids: Int[np.ndarray, "b ..."]) -> Float[np.ndarray, "b ... l"]:
+        """Return the code vectors of ids, float32 [b, y, x, latent], or [b, latent] for vectors.
+
+        Raises:
+          ValueError: as `decode`.
+        """
+        return self._apply("codes", self._checked(ids))
+
+    def _checked(self, ids: Int[np.ndarray, "b ..."]) -> Int[np.ndarray, "b ..."]:
         ids, vocab_size = np.asarray(ids), self.card.vocab_size
         self._check_rank(ids, "ids", 0)
         if ids.dtype.kind not in "iu" or (
@@ -110,7 +126,7 @@ class Loaded:
                 f"tokenizer {self.card.name!r}: ids must be integers in 0 … {vocab_size - 1}; "
                 f"got {ids.dtype} in {ids.min()} … {ids.max()}"
             )
-        return self._apply("decode", ids.astype(np.int32))
+        return ids.astype(np.int32)
 
     def decode_probabilities(self, probabilities: np.ndarray) -> Num[np.ndarray, "b ..."]:
         """Decode probability-weighted codes, [*ids.shape, vocabulary]."""
@@ -134,21 +150,51 @@ class Loaded:
             )
 
     def _apply(self, method: str, batch: np.ndarray) -> np.ndarray:
-        """Run in equal blocks, the last one padded, so that one shape compiles."""
-        size = min(len(batch), HOST_BATCH)
+        """Run in equal blocks, the last one padded, so that one shape compiles.
+
+        What does not fit one block is spread over all local devices, a block each. A device then
+        computes what it would compute alone, so results do not depend on how many there are.
+        """
+        size, run = min(len(batch), HOST_BATCH), self._jitted[method]
+        if len(batch) > HOST_BATCH and self._mesh.size > 1:
+            size, run = HOST_BATCH * self._mesh.size, self._spread[method]
         blocks = []
         for start in range(0, len(batch), size):
             block = batch[start : start + size]
             padded = np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
-            blocks.append(np.asarray(self._jitted[method](self.variables, padded))[: len(block)])
+            blocks.append(np.asarray(run(padded))[: len(block)])
         return np.concatenate(blocks)
 
     @functools.cached_property
     def _jitted(self) -> Mapping[str, Callable]:
-        def compiled(method):
-            return jax.jit(lambda variables, x: self.module.apply(variables, x, method=method))
+        """Methods on one device."""
 
-        return {name: compiled(name) for name in ("encode", "decode", "decode_probabilities")}
+        def compiled(name):
+            function = jax.jit(functools.partial(self.module.apply, method=name))
+            return functools.partial(function, self.variables)
+
+        return {name: compiled(name) for name in METHODS}
+
+    @functools.cached_property
+    def _spread(self) -> Mapping[str, Callable]:
+        """Methods on batches that are cut over all local devices."""
+        variables = jax.device_put(self.variables, NamedSharding(self._mesh, P()))
+
+        def compiled(name):
+            cut = jax.shard_map(
+                functools.partial(self.module.apply, method=name),
+                mesh=self._mesh,
+                in_specs=(P(), P(sharding.BATCH)),
+                out_specs=P(sharding.BATCH),
+                check_vma=False,  # each device works alone; scans start from plain constants
+            )
+            return functools.partial(jax.jit(cut), variables)
+
+        return {name: compiled(name) for name in METHODS}
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
+        return mesh.make_mesh(devices=jax.local_devices())
 
 
 def save(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from fourm_jax.data import pipeline, sources
+from fourm_jax.data import bad_records, pipeline, sources
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import fourm
@@ -25,7 +25,7 @@ from fourm_jax.utils import config as config_lib
 
 COMMON_KEYS = (
     "task", "seed", "batch_size", "num_steps", "log_every", "checkpoint_every",
-    "keep_checkpoints", "eval_every", "mesh", "optimizer", "data",
+    "keep_checkpoints", "eval_every", "mesh", "optimizer", "data", "max_bad_records",
 )  # fmt: skip
 TASK_KEYS = {
     "fourm": ("dtype", "modalities", "model", "masking", "loss"),
@@ -34,7 +34,7 @@ TASK_KEYS = {
 DATASET_KEYS = ("name", "source", "arguments", "fields", "weight", "mixture")
 SMALLEST = {
     "batch_size": 1, "num_steps": 0, "log_every": 1, "checkpoint_every": 0, "keep_checkpoints": 0,
-    "eval_every": 0,
+    "eval_every": 0, "max_bad_records": 0,
 }  # fmt: skip
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -48,14 +48,15 @@ class Run:
       specs: modalities of the trunk, in the order of its indices; empty for a tokenizer.
       settings: of the optimizer.
       mesh: sizes of the mesh axes.
-      batches: first batch number -> endless iterator of this process's host batches.
+      batches: first batch number and tally of bad records -> endless iterator of this process's
+        host batches.
     """
 
     task: step.Task
     specs: tuple[ModalitySpec, ...]
     settings: optimizer.Settings
     mesh: dict[str, int]
-    batches: Callable[[int], Iterator[Any]]
+    batches: Callable[..., Iterator[Any]]
 
 
 def build(config: ml_collections.ConfigDict) -> Run:
@@ -173,9 +174,11 @@ def _fourm(config):
     datasets = make_datasets(config, "train")
     sources.check(datasets, model.modalities)
 
-    def batches(start: int):
+    def batches(start: int, tally: bad_records.Tally | None = None):
         records = config.batch_size // task.maskings_per_record
-        return pipeline.make_batches(datasets, model.modalities, **_reading(config, records, start))
+        return pipeline.make_batches(
+            datasets, model.modalities, **_reading(config, records, start, tally)
+        )
 
     return task, model.modalities, batches
 
@@ -188,15 +191,18 @@ def _tokenizer(config):
     task = tokenizer_task.TokenizerTask(module=module, field=group["source_field"])
     datasets = make_datasets(config, "train")
 
-    def batches(start: int):
-        reading = _reading(config, config.batch_size, start)
+    def batches(start: int, tally: bad_records.Tally | None = None):
+        reading = _reading(config, config.batch_size, start, tally)
         return pipeline.make_raw_batches(datasets, (task.field,), **reading)
 
     return task, (), batches
 
 
-def _reading(config, batch_size: int, start: int) -> dict[str, Any]:
+def _reading(
+    config, batch_size: int, start: int, tally: bad_records.Tally | None
+) -> dict[str, Any]:
     return {
+        "tally": tally or bad_records.Tally(config.max_bad_records),
         "batch_size": batch_size,
         "seed": config.seed,
         "start": start,

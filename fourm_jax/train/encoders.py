@@ -14,7 +14,8 @@ from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base, text
 
-# Records and their indices in the source -> the fields that one modality adds to each.
+# Records (or views of them) and their numbers -> the fields that one modality adds to each. Numbers
+# seed the draws of serialisers: of a record its index in the source, of each view another one.
 Encoder = Callable[[Sequence[records.Record], Sequence[int]], list[records.Record]]
 
 
@@ -27,7 +28,7 @@ def make_encoder(
       ValueError: no such tokenizer, or one whose vocabulary or grid is not the modality's.
     """
     if not spec.is_token:
-        return _copy(spec), {"kind": spec.kind, "source": spec.source}
+        return copy(spec.name, spec.source), {"kind": spec.kind, "source": spec.source}
     directory = epath.Path(tokenizers) / spec.tokenizer
     if not directory.is_dir():
         present = sorted(p.name for p in epath.Path(tokenizers).glob("*")) or "nothing"
@@ -60,9 +61,11 @@ def fingerprint(directory: epath.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _copy(spec: ModalitySpec) -> Encoder:
+def copy(name: str, source: str) -> Encoder:
+    """Return the encoder that gives a field another name."""
+
     def encode(rows, indices):
-        return [{spec.name: row[spec.source]} if spec.source in row else {} for row in rows]
+        return [{name: row[source]} if source in row else {} for row in rows]
 
     return encode
 
@@ -76,14 +79,13 @@ def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
         fields: list[dict[str, np.ndarray]] = [{} for _ in rows]
         if not having:
             return fields
-        # Always a full block: every record is encoded by the same compiled function.
+        # At least a full block: every record is encoded by the same compiled function.
         padded = having + having[-1:] * (base.HOST_BATCH - len(having))
         raw = np.stack([rows[number][spec.source] for number in padded])
         try:
             ids: Integer[np.ndarray, "b ..."] = tokenizer.encode(raw)[: len(having)]
         except ValueError as error:
-            where = f"records {indices[0]}..{indices[-1]}"
-            raise ValueError(f"{where}, modality {spec.name!r}: {error}") from error
+            raise ValueError(f"modality {spec.name!r}: {error}") from error
         if ids[0].size != spec.num_tokens:
             raise ValueError(
                 f"tokenizer {tokenizer.card.name!r} makes {ids[0].size} tokens of {raw.shape[1:]}, "

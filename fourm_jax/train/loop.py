@@ -11,6 +11,7 @@ import ml_collections
 from etils import epath
 from jax.sharding import Mesh
 
+from fourm_jax.data import bad_records
 from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
@@ -34,7 +35,7 @@ Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 # `num_steps` may too, while the schedule has not yet begun to depend on it.
 MAY_CHANGE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "mesh.", "model.remat",
-    "model.scan_unroll",
+    "model.scan_unroll", "max_bad_records",
 )  # fmt: skip
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the device; bounds the memory of waiting batches
 
@@ -117,16 +118,21 @@ def train(
             start = int(state.step)
             _announce(config, program, mesh, start)
             io.write_json(workdir / "config.json", description.config)
+            tally = bad_records.Tally(
+                config.max_bad_records, workdir,
+                process_index=jax.process_index(), process_count=jax.process_count(),
+            )  # fmt: skip
+            tally.resume(start)
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
             book = logbook.Logbook(
                 workdir, state, mesh, start=start, num_steps=config.num_steps,
                 labels=run.task.labels, samples_per_step=config.batch_size,
-                flops_per_sample=getattr(run.task, "flops_per_sample", None),
+                flops_per_sample=getattr(run.task, "flops_per_sample", None), tally=tally,
                 show_progress=show_progress and jax.process_index() == 0,
             )  # fmt: skip
             session = _Session(config, program, saver, description, book, stop, tuple(evaluators))
             try:
-                batches = prefetch.to_device(run.batches(start), mesh)
+                batches = prefetch.to_device(run.batches(start, tally), mesh)
                 with jax.set_mesh(mesh), contextlib.closing(batches):
                     state = session.run(state, start, batches)
             finally:

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from fourm_jax.data import sources
+from fourm_jax.data import sources, views
 from fourm_jax.modalities import captions, registry
 from fourm_jax.tokenizers import text
 from fourm_jax.train import export, loop, phases, pretokenize
@@ -153,4 +153,7 @@ def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
                 records_per_shard=settings["records_per_shard"],
                 show_progress=not finished,
             )
-            pretokenize.tokenize(job, specs, tokenizers_dir(workdir), seed=settings["seed"])
+            pretokenize.tokenize(
+                job, specs, tokenizers_dir(workdir), seed=settings["seed"],
+                crops=views.make(settings.get("crops", {})),
+            )  # fmt: skip

@@ -1,5 +1,6 @@
 """Where metrics go: a JSONL file always, TensorBoard through clu when TensorFlow is installed."""
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -44,6 +45,9 @@ class CluWriter:
     def __init__(self, workdir: epath.PathLike):
         from clu import metric_writers  # imports TensorFlow
 
+        tensorflow = importlib.import_module("tensorflow")
+        if tensorflow.config.get_visible_devices("GPU"):  # it would claim their whole memory
+            tensorflow.config.set_visible_devices([], "GPU")
         folder = epath.Path(workdir) / "tensorboard"
         self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourm_jax.data import fake, pipeline, shard_writer, sources, token_shards
+from fourm_jax.data import (
+    bad_records,
+    fake,
+    image_transforms,
+    pipeline,
+    shard_writer,
+    sources,
+    token_shards,
+)
 from fourm_jax.modalities.spec import ModalitySpec
 
 IDS = ModalitySpec(name="ids", kind="grid", grid=(1, 2), vocab_size=1000)
@@ -81,12 +89,196 @@ def test_threads_change_nothing(options):
     assert_equal(first([make(numbered(12))], 5), first([make(numbered(12))], 5, **options))
 
 
-def test_worker_processes_change_nothing(tmp_path):
+def test_worker_processes_change_nothing_and_hand_on_what_was_bad(tmp_path):
     absl.flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
-    shard_writer.write_split(tmp_path, "train", {}, 2, lambda shard: numbered(6, 6 * shard))
+    records = numbered(12)
+    records[7] = {"n": np.array([7, 1000], np.uint16)}
+    shard_writer.write_split(tmp_path, "train", {}, 2, lambda shard: records[6 * shard :][:6])
     datasets = [make(token_shards.make_source("train", directory=tmp_path))]
+    here, there = bad_records.Tally(1), bad_records.Tally(1)
 
-    assert_equal(first(datasets, 5), first(datasets, 5, num_workers=2))
+    batches = first(datasets, 5, tally=here)
+
+    assert_equal(batches, first(datasets, 5, num_workers=2, tally=there))
+    assert [tally.count(before=5) for tally in (here, there)] == [1, 1]
+
+
+class Broken(Records):
+    """Records of which some cannot be read."""
+
+    def __init__(self, count, broken):
+        super().__init__(numbered(count))
+        self.broken = broken
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise ValueError(f"record {index}: damaged")
+        return super().__getitem__(index)
+
+
+def test_a_bad_record_gives_its_place_to_the_next_one_of_its_data_set_in_the_stream():
+    whole = [make(numbered(40)), make(numbered(9, 100), name="b", weight=0.2)]
+    broken = [make(Broken(40, {5, 17})), whole[1]]
+    expected = rows(first(whole, 10))
+    from_a = [value for value in rows(first(whole, 12)) if value < 100]
+    following = {bad: from_a[from_a.index(bad) + 1] for bad in (5, 17)}
+    for bad, other in following.items():
+        expected[expected == bad] = following.get(other, other)
+
+    seen = rows(first(broken, 10, tally=bad_records.Tally(2)))
+
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_bad_records_leave_batches_a_function_of_their_number(count):
+    datasets = [make(Broken(40, {2, 3, 5, 17, 31}))]
+    whole = first(datasets, 6, batch_size=8, tally=bad_records.Tally(5))
+    parts = [
+        first(datasets, 6, batch_size=8, process_index=i, process_count=count,
+              tally=bad_records.Tally(5))
+        for i in range(count)
+    ]  # fmt: skip
+
+    for batch, blocks in zip(whole, zip(*parts, strict=True), strict=True):
+        assert_equal(batch, jax.tree.map(lambda *xs: np.concatenate(xs), *blocks))
+    later = first(datasets, 2, batch_size=8, start=4, tally=bad_records.Tally(5))
+    assert_equal(whole[4:], later)
+
+
+def test_more_bad_records_than_tolerated_stop_the_run():
+    datasets = [make(Broken(12, {2, 3, 5}))]
+    with pytest.raises(
+        bad_records.TooManyError, match=r"3 bad records, allowed: 2 .*, record [235]"
+    ):
+        first(datasets, 6, batch_size=2, tally=bad_records.Tally(2))
+    nothing_left = [make(Broken(4, {0, 1, 2, 3}))]
+    with pytest.raises(ValueError, match=r"3 bad records in one batch; the last: .*'numbers', rec"):
+        first(nothing_left, 1, tally=bad_records.Tally(2))
+    with pytest.raises(ValueError, match=r"4 bad records in one batch; the last: .*'numbers', rec"):
+        first(nothing_left, 1, tally=bad_records.Tally(100))
+    with pytest.raises(ValueError, match=r"^data set 'numbers', record [235]: damaged"):
+        first(datasets, 3)
+
+
+def test_several_processes_count_their_bad_records_together(tmp_path):
+    tallies = [bad_records.Tally(2, tmp_path, process_index=i, process_count=2) for i in range(2)]
+    for tally in tallies:
+        tally.resume(0)
+    found = [bad_records.BadRecord("a", record, "why") for record in range(3)]
+
+    tallies[0].add(4, found[:1])
+    tallies[0].add(9, found[:1])  # the same again, in another epoch
+    tallies[1].add(2, found[:2])
+
+    assert [tally.count(before=5) for tally in tallies] == [2, 2]
+    assert [tally.count(before=4) for tally in tallies] == [2, 2]  # batch 2 met both
+    with pytest.raises(bad_records.TooManyError, match="3 bad records, allowed: 2"):
+        tallies[0].add(6, found[2:])
+    alone = bad_records.Tally(2, tmp_path)  # one process goes on from batch 5
+    alone.resume(5)
+    assert alone.count(before=5) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad_records-0.jsonl"]
+
+
+CROPPED = np.array([[1, 1, 8, 8, 0], [0, 2, 8, 8, 1], [2, 0, 4, 4, 0]], np.int32)
+
+
+def cropped(**changes):
+    """A record of three crops: the ids of crop k are [10 k, 10 k], its words k + 1 times k."""
+    words = [[4, 0, 0], [5, 5, 0], [0, 0, 0]]
+    record = {
+        "crop_settings": CROPPED,
+        "n": np.array([[0, 0], [10, 10], [20, 20]], np.uint16),
+        "w": np.array(words, np.uint16),
+        "w.length": np.array([1, 2, 0], np.uint16),
+        "png": np.arange(10 * 10 * 3, dtype=np.uint8).reshape(10, 10, 3),
+    }
+    return record | changes
+
+
+CROP_FIELDS = {"ids": "n", "words": "w", "image": "png"}
+
+
+def test_a_record_of_several_crops_shows_the_same_one_of_every_modality():
+    datasets = [make(Records([cropped()] * 8), fields=CROP_FIELDS)]
+    picture = cropped()["png"]
+    views = [
+        image_transforms.crop_resize(picture, row[:4], (8, 8), "bicubic", bool(row[4]))
+        for row in CROPPED
+    ]
+    batches = first(datasets, 4, specs=(IDS, WORDS, IMAGE), batch_size=8)
+
+    crop = rows(batches) // 10
+    assert set(crop) == {0, 1, 2}
+    shown = np.concatenate([batch["image"]["pixels"] for batch in batches])
+    np.testing.assert_array_equal(shown, np.stack(views)[crop])
+    lengths = np.concatenate([batch["words"]["length"] for batch in batches])
+    np.testing.assert_array_equal(lengths, np.array([1, 2, 0])[crop])
+    words = np.concatenate([batch["words"]["ids"] for batch in batches])[:, :2]
+    np.testing.assert_array_equal(words, np.array([[4, 0], [5, 5], [0, 0]])[crop])
+
+
+def test_crops_are_drawn_from_seed_and_batch_number_alone():
+    datasets = [make(Records([cropped()] * 8), fields=CROP_FIELDS)]
+    options = {"specs": (IDS,), "batch_size": 8}
+    whole = rows(first(datasets, 4, **options))
+    halves = [first(datasets, 4, **options, process_index=i, process_count=2) for i in range(2)]
+
+    np.testing.assert_array_equal(rows(itertools.chain(*zip(*halves, strict=True))), whole)
+    np.testing.assert_array_equal(rows(first(datasets, 2, start=2, **options)), whole[16:])
+    assert (rows(first(datasets, 4, seed=1, **options)) != whole).any()
+
+
+def test_evaluation_shows_the_centre_crop_and_texts_may_be_shared():
+    record = cropped(w=np.array([7, 8, 9], np.uint16))
+    datasets = [make(Records([record]), fields=CROP_FIELDS)]
+
+    [(batch, _)] = pipeline.one_pass(datasets, [IDS, WORDS, IMAGE], batch_size=1)
+
+    np.testing.assert_array_equal(batch["ids"]["ids"], [[0, 0]])
+    np.testing.assert_array_equal(batch["words"]["ids"][0], [7, 8, 9, 0, 0])
+    np.testing.assert_array_equal(batch["image"]["pixels"][0], record["png"][1:9, 1:9])
+
+
+def test_the_whole_picture_may_be_a_file_or_crops_made_before():
+    picture = cropped()["png"]
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    made = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (3, 4, 5)])
+    forms = (np.frombuffer(file.getvalue(), np.uint8), made)
+    expected = (picture[1:9, 1:9], made[0])
+
+    for form, pixels in zip(forms, expected, strict=True):
+        datasets = [make(Records([cropped(png=form)]), fields=CROP_FIELDS)]
+        [(batch, _)] = pipeline.one_pass(datasets, [IMAGE], batch_size=1)
+        np.testing.assert_array_equal(batch["image"]["pixels"][0], pixels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": np.zeros((2, 2), np.uint16)}, r"'ids': 'n' has shape \(2, 2\), expected 3 crops"),
+        ({"w.length": np.array([1, 2], np.uint16)}, "needs their integer lengths in 'w.length'"),
+        ({"w.length": np.array([9, 2, 0])}, "'w' has length 9 in crop 0, of 3 stored"),
+        ({"crop_settings": CROPPED[:, :4]}, r"'crop_settings' has dtype int32 and shape \(3, 4\)"),
+        ({"crop_settings": CROPPED - 2}, "expected rows of top, left >= 0"),
+        (
+            {"crop_settings": np.array([[1, 10, 2**30, 8, 0]] * 3)},
+            r"not inside a picture of \(10, 10\)",
+        ),
+        ({"png": np.zeros(9, np.uint8)}, "'image' is not a readable picture"),
+        (
+            {"png": np.zeros((10, 10), np.uint8)},
+            r"'image' has shape \(10, 10\), expected a picture",
+        ),
+    ],
+)
+def test_crops_that_do_not_fit_together_name_record_and_field(changes, message):
+    datasets = [make(Records([cropped(**changes)]), fields=CROP_FIELDS)]
+
+    with pytest.raises(ValueError, match=f"'numbers', record 0: .*{message}"):
+        list(pipeline.one_pass(datasets, [IDS, WORDS, IMAGE], batch_size=1))
 
 
 def test_data_sets_are_mixed_by_weight_and_carry_their_mixture():

@@ -1,16 +1,22 @@
 """Raw digits -> token shards -> batches, with untrained tokenizers; killed, shared and resumed."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
 
-from fourm_jax.data import digits, pipeline, sources, token_shards
+from fourm_jax.data import digits, pipeline, sources, token_shards, transforms, views
 from fourm_jax.modalities import registry
 from fourm_jax.tokenizers import base, text
 from fourm_jax.train import encoders, pretokenize
 
 SPECS = registry.FAMILIES["digits"]
 RECIPE = {"source": "digits"}
+CROPS = views.Crops(num_crops=3, size=(32, 32), scale=(0.3, 0.8))
 SIGNALS = {
     "rgb": {"axes": "hwc", "dtype": "uint8", "num_channels": 3, "low": 0, "high": 255, "std": 255},
     "edge": {"axes": "hw", "dtype": "uint8", "kind": "binary", "low": 0, "high": 255},
@@ -98,27 +104,118 @@ def test_training_reads_what_was_written(tokenizers, tmp_path):
     assert (batch["metadata"]["length"] == 11).all()
 
 
+KILLED_ON_THE_WAY = """
+import os, signal, sys
+from fourm_jax.data import digits
+from tests.data import test_pretokenize as here
+
+class Killed(digits.DigitSource):
+    def __getitem__(self, index):
+        if index == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+tokenizers, output = sys.argv[1:]
+job = {**vars(here.job(output)), "source": Killed("train", num_records=10)}
+here.pretokenize.tokenize(here.pretokenize.Job(**job), here.SPECS, tokenizers, crops=here.CROPS)
+"""
+
+
 def test_any_number_of_processes_and_a_kill_give_the_same_files(tokenizers, tmp_path):
-    class Killed(digits.DigitSource):
-        def __getitem__(self, index):
-            if index == 6:
-                raise KeyboardInterrupt
-            return super().__getitem__(index)
-
-    pretokenize.tokenize(job(tmp_path / "one"), SPECS, tokenizers)
-    killed = job(tmp_path / "more")
-    with pytest.raises(KeyboardInterrupt):
-        pretokenize.tokenize(
-            pretokenize.Job(**{**vars(killed), "source": Killed("train", num_records=10)}),
-            SPECS,
-            tokenizers,
-        )
+    """Of one device, killed; then of two processes with eight devices each."""
+    one, more = tmp_path / "one", tmp_path / "more"
+    pretokenize.tokenize(job(one), SPECS, tokenizers, crops=CROPS)
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_ON_THE_WAY, str(tokenizers), str(more)],
+        env={**os.environ, "XLA_FLAGS": flags},
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    left = {path.suffix for path in more.iterdir()}
     for index in range(2):
+        shared = job(more, process_index=index, process_count=2)
+        pretokenize.tokenize(shared, SPECS, tokenizers, crops=CROPS)
+
+    assert killed.returncode == -9
+    assert left == {".array_record", ".json"}  # one shard of three with its receipt
+    assert contents(one) == contents(more)
+    assert len(token_shards.make_source("train", directory=more)) == 10
+
+
+def test_every_crop_of_a_record_is_tokenized_as_a_record_of_its_own(tokenizers, tmp_path):
+    pretokenize.tokenize(job(tmp_path), SPECS, tokenizers, crops=CROPS)
+    record = token_shards.make_source("train", directory=tmp_path)[9]
+    raw = digits.make_source("train")[9]
+
+    settings = record["crop_settings"]
+    np.testing.assert_array_equal(settings[0], [0, 0, 32, 32, 0])  # the centre crop
+    assert len({tuple(row) for row in settings.tolist()}) == 3
+    cropped = transforms.crop_record(raw, settings, (32, 32))
+    pictures = np.stack([view["rgb"] for view in cropped])
+    np.testing.assert_array_equal(record["rgb"], pictures)
+    edges = base.load(tokenizers / "edge").encode(np.stack([view["edge"] for view in cropped]))
+    np.testing.assert_array_equal(record["tok_edge"], edges.reshape(3, 64))
+    assert (edges[0] != edges[1]).any()
+    assert record["caption"].ndim == 1  # all crops share it
+    assert record["metadata"].shape == (3, 11)  # drawn in another order for each
+
+
+def test_training_sees_one_crop_of_all_modalities_at_a_time(tokenizers, tmp_path):
+    pretokenize.tokenize(job(tmp_path), SPECS, tokenizers, crops=CROPS)
+    source = token_shards.make_source("train", directory=tmp_path)
+    fields = {spec.name: spec.name for spec in SPECS}
+    dataset = sources.Dataset(name="digits", source=source, fields=fields)
+    stored = np.concatenate([source[index]["rgb"] for index in range(10)])
+    edges = np.concatenate([source[index]["tok_edge"] for index in range(10)])
+
+    batches = pipeline.make_batches([dataset], SPECS, batch_size=30, seed=0)
+    batch = next(batches)
+
+    seen = []
+    for picture, ids in zip(batch["rgb"]["pixels"], batch["tok_edge"]["ids"], strict=True):
+        [which] = np.flatnonzero((stored == picture).all((1, 2, 3)))
+        np.testing.assert_array_equal(ids, edges[which])
+        seen.append(which % 3)
+    assert set(seen) == {0, 1, 2}
+    np.testing.assert_array_equal(batch["metadata"]["length"], 11)
+
+
+def test_stored_crop_settings_are_used_again(tokenizers, tmp_path):
+    class Cropped(digits.DigitSource):
+        def __getitem__(self, index):
+            rows = [[0, 0, 32, 32, 0], [8, 4, 16, 20, 1], [0, 0, 8, 8, side]]
+            return super().__getitem__(index) | {"crop_settings": np.array(rows)}
+
+    side = 0
+    again = pretokenize.Job(**{**vars(job(tmp_path)), "source": Cropped("train", num_records=10)})
+    two = views.Crops(num_crops=2, size=(32, 32))
+    edges = [spec for spec in SPECS if spec.name == "tok_edge"]
+    pretokenize.tokenize(again, edges, tokenizers, crops=two)
+    record = token_shards.make_source("train", directory=tmp_path)[0]
+    np.testing.assert_array_equal(record["crop_settings"], [[0, 0, 32, 32, 0], [8, 4, 16, 20, 1]])
+
+    more = views.Crops(num_crops=4, size=(32, 32))
+    with pytest.raises(ValueError, match="record 0: 3 crops are stored, 4 were asked"):
         pretokenize.tokenize(
-            job(tmp_path / "more", process_index=index, process_count=2), SPECS, tokenizers
+            pretokenize.Job(**{**vars(again), "output": tmp_path / "b"}),
+            edges,
+            tokenizers,
+            crops=more,
+        )
+    side = 2
+    with pytest.raises(ValueError, match=r"record 0: 'crop_settings' is .* flip 0 or 1"):
+        pretokenize.tokenize(
+            pretokenize.Job(**{**vars(again), "output": tmp_path / "c"}),
+            edges,
+            tokenizers,
+            crops=two,
         )
 
-    assert contents(tmp_path / "one") == contents(tmp_path / "more")
+
+def test_a_wrong_key_of_the_crops_is_named():
+    assert views.make({"num_crops": 0, "size": (32, 32)}) is None
+    with pytest.raises(ValueError, match="key of crops 'num_crop'; did you mean 'num_crops'"):
+        views.make({"num_crop": 3})
 
 
 def test_another_tokenizer_or_seed_does_not_continue_a_folder(tokenizers, tmp_path):

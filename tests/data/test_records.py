@@ -1,5 +1,6 @@
 """Records survive the trip to bytes and back; anything else is refused by name."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -29,6 +30,17 @@ def test_a_record_comes_back_as_it_was():
     assert decoded["metadata"] == {"brightness": 0.25, "num_objects": 3}
     assert decoded["det"]["classes"] == ["red cube"]
     np.testing.assert_array_equal(decoded["det"]["boxes"], np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize("dtype", sorted(records.DTYPES))
+def test_every_allowed_dtype_comes_back(dtype):
+    dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    array = np.array([[0, 1, 1]]).astype(dtype)
+
+    decoded = records.decode(records.encode({"a": array}))["a"]
+
+    assert decoded.dtype == array.dtype
+    np.testing.assert_array_equal(decoded, array)
 
 
 def test_equal_records_have_equal_bytes_whatever_their_memory_layout():
@@ -85,3 +97,52 @@ def test_broken_json_and_clashing_paths_are_errors():
         records.decode(broken)
     with pytest.raises(ValueError, match=r"'a(/b)?'"):
         records.decode(clash)
+
+
+def header(text):
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header("[]"),
+        header("{}") + b"x",
+        header('{"a": 1}'),
+        header('{"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 9]}}') + b"123456789",
+        header('{"a": {"dtype": "U8", "shape": [-1, -2], "data_offsets": [0, 2]}}') + b"12",
+        header('{"a": {"dtype": "U8", "shape": [true], "data_offsets": [0, 1]}}') + b"1",
+        header('{"a": {"dtype": "O", "shape": [1], "data_offsets": [0, 8]}}') + b"12345678",
+        header('{"a": {"dtype": "U8", "shape": [0, 1e99], "data_offsets": [0, 0]}}'),
+        header(
+            '{"a": {"dtype": "U8", "shape": [0, 99999999999999999999], "data_offsets": [0, 0]}}'
+        ),
+        header('{"a": {"dtype": "U8", "shape": [9], "data_offsets": [-9, 0]}}') + b"123456789",
+        header("[" * 10_000),
+        (2**63).to_bytes(8, "little") + b"{}",
+    ],
+)
+def test_a_hostile_header_is_not_a_record(data):
+    with pytest.raises(ValueError, match=r"not a record \(\d+ bytes\): "):
+        records.decode(data)
+
+
+def test_no_changed_byte_ends_in_anything_but_a_record_or_a_clear_error():
+    data, rng = records.encode(RECORD), np.random.default_rng(0)
+    for position in rng.integers(0, len(data), 2_000):
+        changed = bytearray(data)
+        changed[position] = rng.integers(256)
+        try:
+            records.decode(bytes(changed))
+        except ValueError as error:
+            assert "not a record" in str(error) or "field" in str(error)
+
+
+def test_arrays_are_views_that_nobody_can_write_to():
+    data = records.encode({"a": np.arange(4), "nothing": np.zeros((0, 3))})
+    decoded = records.decode(data)
+
+    assert decoded["nothing"].shape == (0, 3)
+    assert np.shares_memory(decoded["a"], np.frombuffer(data, np.uint8))
+    with pytest.raises(ValueError, match="read-only"):
+        decoded["a"][0] = 1

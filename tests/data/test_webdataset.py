@@ -138,6 +138,22 @@ def test_a_cut_tar_is_named(tmp_path, keep):
         open_source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:1024],  # between the members: what is left looks complete
+        lambda data: data[:1024] + b"\7" * 512 + data[1536:],
+    ],
+)
+def test_a_tar_that_ends_too_early_is_refused_although_tarfile_takes_it(tmp_path, damage):
+    write_shards(tmp_path, (2,))
+    path = tmp_path / "train" / "rgb" / "shard-00000.tar"
+    path.write_bytes(damage(path.read_bytes()))
+
+    with pytest.raises(ValueError, match=r"shard-00000\.tar: cut short or damaged at byte 1024"):
+        open_source(tmp_path)
+
+
 def test_a_name_that_is_there_twice_is_refused(tmp_path):
     write_shards(tmp_path, (1,))
     named = [("000.png", png()), ("000.jpg", png())]
@@ -199,6 +215,19 @@ def test_damaged_files_of_every_type_are_value_errors():
     ):  # fmt: skip
         with pytest.raises(ValueError):
             members.decode(extension, data)
+
+
+def test_an_array_that_claims_more_than_it_holds_reserves_no_memory():
+    honest = npy(np.zeros((2, 3), np.float32))
+    liar = honest.replace(b"(2, 3), }" + b" " * 9, b"(200000000, 3), } ")
+
+    with pytest.raises(ValueError, match="needs 2400000000 bytes, found 24"):
+        members.decode(".npy", liar)
+
+
+def test_numbers_that_are_none_are_no_json():
+    with pytest.raises(ValueError, match="NaN is no JSON value"):
+        members.decode(".json", b'{"depth": NaN}')
 
 
 def test_grey_pictures_and_palettes_keep_their_numbers():

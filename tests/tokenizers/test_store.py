@@ -1,5 +1,6 @@
 """Tokenizers on disk: whole or absent, and checked before use."""
 
+import functools
 import json
 
 import jax
@@ -118,9 +119,23 @@ def test_ids_outside_the_vocabulary_or_of_another_shape_are_refused(saved):
         loaded.decode_probabilities(np.zeros((1, 1, 5)))
 
 
-def test_batches_larger_than_the_block_give_the_same_ids(saved, monkeypatch):
-    loaded = base.load(saved)
-    raw = np.asarray(loaded.module.signal.example(jax.random.key(3), (1, 1), 10))
-    whole = loaded.encode(raw)
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_batches_larger_than_the_block_give_the_same_ids(saved, monkeypatch, num_devices):
+    raw = np.asarray(base.load(saved).module.signal.example(jax.random.key(3), (1, 1), 38))
+    whole = base.load(saved).encode(raw)
+    devices = jax.local_devices()[:num_devices]
     monkeypatch.setattr(base, "HOST_BATCH", 4)
-    np.testing.assert_array_equal(base.load(saved).encode(raw), whole)
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    loaded, used = base.load(saved), []
+
+    def watched(run, block):
+        ids = run(block)
+        used.append(len(ids.sharding.device_set))
+        return ids
+
+    for methods in (loaded._jitted, loaded._spread):
+        methods["encode"] = functools.partial(watched, methods["encode"])
+    ids = loaded.encode(raw)
+
+    np.testing.assert_array_equal(ids, whole)
+    assert used == {1: [1] * 10, 8: [8] * 2}[num_devices]  # blocks of 4 and of 8 x 4 samples

@@ -1,17 +1,21 @@
 """Metric files without TensorFlow, and the logbook that writes them."""
 
+import importlib.util
 import json
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import logbook, metrics, state, writers
+from fourm_jax.train import logbook, loop, metrics, state, writers
+from tests.train import tiny
 
 
 def test_a_history_reads_back_what_was_written_without_tensorflow(tmp_path, monkeypatch):
+    imported = "tensorflow" in sys.modules  # by another test
     monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
     writer = writers.make(tmp_path, start=0)
     writer.write(2, {"loss": 1.5})
@@ -22,7 +26,7 @@ def test_a_history_reads_back_what_was_written_without_tensorflow(tmp_path, monk
         {"step": 2, "loss": 1.5},
         {"step": 4, "loss": 1.25, "eval/accuracy": 0.5},
     ]
-    assert "tensorflow" not in sys.modules
+    assert ("tensorflow" in sys.modules) == imported
 
 
 def test_a_continued_run_drops_what_a_killed_one_wrote_after_its_checkpoint(tmp_path):
@@ -31,6 +35,25 @@ def test_a_continued_run_drops_what_a_killed_one_wrote_after_its_checkpoint(tmp_
     path.write_text("\n".join(lines) + '\n{"step": 8, "lo')
     writers.JsonlWriter(tmp_path, start=4).close()
     assert [point["step"] for point in metrics.read_history(tmp_path)] == [2, 4]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None,
+    reason='TensorFlow is missing: pip install -e ".[tensorflow]"',
+)
+def test_tensorboard_shows_what_a_run_and_its_continuation_logged(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.util import tensor_util
+
+    for num_steps in (2, 4):
+        loop.train(tiny.tokenizer(num_steps=num_steps), tmp_path, show_progress=False)
+    shown = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    history = metrics.read_history(tmp_path)
+    assert [point["step"] for point in history] == [2, 4]
+    assert set(shown.Tags()["tensors"]) == {name for point in history for name in point} - {"step"}
+    for name in ("loss", "samples_per_second"):
+        events = [(e.step, tensor_util.make_ndarray(e.tensor_proto)) for e in shown.Tensors(name)]
+        assert events == [(point["step"], np.float32(point[name])) for point in history]
 
 
 def test_a_folder_without_metrics_has_an_empty_history(tmp_path):

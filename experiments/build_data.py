@@ -1,0 +1,84 @@
+"""Make an aligned data set of your own pictures; continues where it was killed.
+
+python -m experiments.build_data --images=DIR --output=DIR --preview
+
+Every picture becomes a record of pixels, Canny edges, colour palette, metadata and caption: from
+`<name>.txt` or `<name>.json` beside it, else from its file name. Models add more, for example
+
+    --models=depth=depth-anything/Depth-Anything-V2-Small-hf,clip=openai/clip-vit-base-patch16
+
+(a folder or a Hub id each; only safetensors are read; needs the extra [labelers]). Pictures that
+cannot be used are listed in OUTPUT/problems. Several processes share the work with
+--process_index=0..P-1 --process_count=P.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from experiments import cli
+from fourm_jax.labelers import base
+from fourm_jax.train import build_data, build_preview
+from fourm_jax.utils import progress
+
+CLASSICAL = ["rgb", "canny_edge", "color_palette", "metadata", "caption"]
+
+_IMAGES = flags.DEFINE_string("images", None, "Folder of the pictures.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards, outside of the pictures'.")
+_SIZE = flags.DEFINE_integer("image_size", 256, "Pixels of the shorter side of what is stored.")
+_LABELERS = flags.DEFINE_list("labelers", CLASSICAL, "Labelers without a model; rgb is a must.")
+_MODELS = flags.DEFINE_list("models", [], f"LABELER=MODEL each; labelers: {base.names()}.")
+_TEST = flags.DEFINE_float("test_fraction", 0.05, "Share of the pictures that is held out.")
+_PREVIEW = flags.DEFINE_bool("preview", False, "Also draw OUTPUT/preview.png.")
+_INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.")
+_COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.")
+flags.mark_flags_as_required(["images", "output"])
+
+
+def main(argv: list[str]) -> None:
+    """Build both splits; wrong input ends in one line."""
+    if len(argv) > 1:
+        sys.exit(f"error: unknown arguments {argv[1:]}")
+    watch = progress.Stopwatch()
+    try:
+        result = run()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    for problem in result.problems[:5]:
+        progress.announce(f"left out: {problem}")
+    if result.problems:
+        progress.announce(f"left out: {len(result.problems)}, listed in {_OUTPUT.value}/problems")
+    if not result.num_records:
+        progress.announce("this process is done; others are still writing")
+        return
+    if not any(result.num_records.values()):
+        sys.exit(f"error: none of the pictures of {_IMAGES.value} could be used")
+    made = ", ".join(f"{count} {split} records" for split, count in result.num_records.items())
+    progress.announce(f"{made} -> {_OUTPUT.value} in {watch.seconds():.0f} s")
+    if _PREVIEW.value:
+        path = pathlib.Path(_OUTPUT.value, "preview.png")
+        split = next(split for split, count in result.num_records.items() if count)
+        build_preview.draw(path.parent, split, path)
+        progress.announce(f"look at {path}")
+
+
+def run() -> build_data.Result:
+    """Do what the flags say."""
+    models = dict(entry.partition("=")[::2] for entry in _MODELS.value)
+    if not all(models.values()):
+        raise ValueError(f"--models={','.join(_MODELS.value)}: expected LABELER=MODEL,…")
+    job = build_data.Job(
+        images=pathlib.Path(_IMAGES.value),
+        output=pathlib.Path(_OUTPUT.value),
+        labelers=build_data.make_labelers(_LABELERS.value, models, _SIZE.value),
+        test_fraction=_TEST.value,
+        process_index=_INDEX.value,
+        process_count=_COUNT.value,
+        show_progress=True,
+    )
+    return build_data.build(job)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=cli.parse)

@@ -1,0 +1,100 @@
+"""Turn a data set of the published layout into ArrayRecord shards that training reads.
+
+    ROOT/train/<modality>/shard-00000.tar …     one member per record; folders of files work, too
+    ROOT/train/crop_settings/shard-00000.tar …  (crops, 5): top, left, height, width, flip
+
+python -m experiments.import_webdataset --input=ROOT/train --split=train --output=DIR \
+    --modalities=rgb@224,tok_rgb@224,tok_depth@224,caption,det --text_tokenizer=FILE_OR_DIR
+
+Whatever is missing, damaged, hostile or inconsistent is listed in DIR/import_report/, counted, and
+left out; the rest goes on. Killed and started again, it continues. Several processes on this
+machine: --num_workers; several machines: --process_index=0..P-1 --process_count=P.
+"""
+
+import sys
+
+from absl import app, flags
+
+from experiments import cli
+from fourm_jax.data import crops, import_records, import_webdataset
+from fourm_jax.utils import progress
+
+_INPUT = flags.DEFINE_string("input", None, "Folder that holds one folder per modality.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards and of the report.")
+_SPLIT = flags.DEFINE_string("split", "train", "Name of the split that is written.")
+_FAMILY = flags.DEFINE_string("family", "fourm", "Family of the modalities.")
+_MODALITIES = flags.DEFINE_list(
+    "modalities", None, "Modalities, or modality=folder where the folder has another name."
+)
+_PICTURES = flags.DEFINE_string(
+    "pictures", import_records.PICTURE, "Folder of the pictures; empty if there are none."
+)
+_CROPS = flags.DEFINE_string(
+    "crop_settings",
+    crops.SETTINGS,
+    "Folder of the crop settings; empty if there are none: one centred square crop.",
+)
+_TOKENIZER = flags.DEFINE_string(
+    "text_tokenizer", "", "File or folder of the tokenizer that turns texts into ids."
+)
+_INCOMPLETE = flags.DEFINE_enum(
+    "incomplete",
+    "drop",
+    import_webdataset.INCOMPLETE,
+    "What happens to a record of which some modality is missing or bad. A record without good crop "
+    "settings or picture is always dropped.",
+)
+_SHARDS = flags.DEFINE_string("shards", "*", "Pattern of the shards to read, without .tar.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of what texts draw, such as the order of metadata.")
+_WORKERS = flags.DEFINE_integer("num_workers", 1, "Processes of this machine.")
+_INDEX = flags.DEFINE_integer("process_index", 0, "Which of the machines this is.")
+_COUNT = flags.DEFINE_integer("process_count", 1, "How many machines share the work.")
+flags.mark_flags_as_required(["input", "output", "modalities"])
+
+
+def main(argv: list[str]) -> None:
+    """Import one split; wrong input ends in one line."""
+    if len(argv) > 1:
+        sys.exit(f"error: unknown arguments {argv[1:]}")
+    job = import_webdataset.Job(
+        input=_INPUT.value,
+        output=_OUTPUT.value,
+        split=_SPLIT.value,
+        modalities=tuple(_MODALITIES.value),
+        family=_FAMILY.value,
+        pictures=_PICTURES.value,
+        crop_settings=_CROPS.value,
+        text_tokenizer=_TOKENIZER.value,
+        incomplete=_INCOMPLETE.value,
+        shards=_SHARDS.value,
+        seed=_SEED.value,
+        num_workers=_WORKERS.value,
+        process_index=_INDEX.value,
+        process_count=_COUNT.value,
+        show_progress=True,
+    )
+    watch = progress.Stopwatch()
+    try:
+        summary = import_webdataset.run(job)
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"error: {error}")
+    if summary is None:
+        progress.announce("this share is done; other processes are still at work")
+        return
+    _report(job, summary, watch.seconds())
+
+
+def _report(job: import_webdataset.Job, summary: dict, seconds: float) -> None:
+    progress.announce(
+        f"{summary['records_written']} of {summary['records_found']} records of "
+        f"{summary['shards']} shards -> {job.output} in {seconds:.0f} s "
+        f"({summary['records_dropped']} dropped, {summary['records_incomplete']} incomplete)"
+    )
+    for reason, count in summary["problems"].items():
+        progress.announce(f"  {count} x {reason}")
+    if summary["problems"]:
+        progress.announce(f"listed in {import_webdataset.report_path(job, 'problems.jsonl')}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=cli.parse)

@@ -1,0 +1,125 @@
+"""Which records a run could not use: counted, listed in its workdir, limited to a number."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from etils import epath
+
+from fourm_jax.utils import io, progress
+
+PREFIX = "bad_records"
+
+
+class BadRecord(NamedTuple):
+    """A record that a row of a batch met and left out."""
+
+    dataset: str
+    record: int
+    reason: str
+
+
+class TooManyError(ValueError):
+    """More bad records than the run tolerates."""
+
+
+class Tally:
+    """The bad records of a run, each counted once however often it is drawn.
+
+    They are listed in `<directory>/bad_records-<process>.jsonl`, one line per record with the first
+    batch that met it. So a resumed run knows those of the batches that it does not read again, and
+    each of several processes those of all.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        directory: epath.PathLike | None = None,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """Count up to `limit` records; without a directory nothing is written or announced."""
+        self.limit = limit
+        self._directory = None if directory is None else epath.Path(directory)
+        self._index, self._count = process_index, process_count
+        self._found: dict[tuple[str, int], dict] = {}
+
+    def resume(self, start: int) -> None:
+        """Keep what was listed before batch `start`, which is read next; forget the rest.
+
+        A run without tolerance has no list.
+        """
+        if self._directory is None or not self.limit:
+            return
+        mine = [self._index]
+        if not self._index:  # also the lists of processes that this run no longer has
+            listed = self._directory.glob(f"{PREFIX}-*.jsonl")
+            names = [path.stem.removeprefix(f"{PREFIX}-") for path in listed]
+            mine += [int(name) for name in names if name.isdecimal() and int(name) >= self._count]
+        self._found = {}
+        for number in mine:
+            for entry in _read(self._path(number)):
+                if entry["batch"] < start:
+                    self._found.setdefault((entry["dataset"], entry["record"]), entry)
+        text = "".join(json.dumps(entry) + "\n" for entry in self._found.values())
+        io.write_text(self._path(self._index), text)
+        for number in mine[1:]:
+            self._path(number).unlink(missing_ok=True)
+
+    def add(self, batch: int, bad: Sequence[BadRecord]) -> None:
+        """Count and list what batch number `batch` met.
+
+        Raises:
+          TooManyError: more than `limit` different records, those of other processes included.
+        """
+        for one in bad:
+            if one[:2] in self._found:
+                continue
+            entry = {"batch": batch, **one._asdict()}
+            self._found[one[:2]] = entry
+            if self._directory is not None:
+                with self._path(self._index).open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+                progress.announce(f"bad record {len(self._all())}, replaced: {one.reason}")
+            self.check(one.reason)
+
+    def check(self, last: str) -> None:
+        """Raise TooManyError if more records than the limit were found; `last` is the last one's
+        reason."""
+        found = len(self._all())
+        if found > self.limit:
+            listed = f"; all are listed in {self._directory}" if self._directory else ""
+            raise TooManyError(
+                f"{found} bad records, allowed: {self.limit} (config.max_bad_records){listed}. "
+                f"The last one: {last}"
+            )
+
+    def count(self, before: int) -> int:
+        """Number of different records that the batches below `before` met."""
+        return sum(entry["batch"] < before for entry in self._all())
+
+    def _all(self) -> list[dict]:
+        """Entries of all processes, each record once with its first batch."""
+        found = dict(self._found)
+        if self._directory is not None and self._count > 1:
+            for number in range(self._count):
+                for entry in _read(self._path(number)) if number != self._index else ():
+                    key = (entry["dataset"], entry["record"])
+                    if key not in found or entry["batch"] < found[key]["batch"]:
+                        found[key] = entry
+        return list(found.values())
+
+    def _path(self, process: int) -> epath.Path:
+        return self._directory / f"{PREFIX}-{process}.jsonl"
+
+
+def _read(path: epath.Path) -> list[dict]:
+    """Entries of a list; a last line that a killed process left half written is dropped."""
+    entries = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return entries

@@ -1,0 +1,84 @@
+"""Source of a plain folder of pictures, with the captions beside them (`a.jpg` and `a.txt`)."""
+
+import os
+import pathlib
+import zlib
+from typing import Any
+
+from fourm_jax.data import pictures
+from fourm_jax.modalities import registry
+
+
+def make_source(
+    split: str,
+    *,
+    directory: str,
+    image_size: int,
+    test_share: float = 0.1,
+    num_records: int = 0,
+) -> "FolderSource":
+    """Open the pictures below a folder, in the order of their paths.
+
+    Args:
+      split: "train" or "test"; the path of a picture decides, so adding others moves none.
+      image_size: pictures become their largest centred square, resized to so many pixels.
+      test_share: share of the pictures that are "test": 0 = none, 1 = all.
+      num_records: the first so many; 0 = all.
+
+    Raises:
+      ValueError: no such folder, no picture of this split in it, a number out of range.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(registry.unknown_value("split", split, ("train", "test")))
+    if image_size < 1 or not 0 <= test_share <= 1:
+        raise ValueError(
+            f"image_size {image_size} and test_share {test_share}, allowed: 1 and more, 0..1"
+        )
+    files = pictures.find(directory)
+    mine = [file for file in files if _is_test(file, test_share) == (split == "test")]
+    if not mine:
+        raise ValueError(
+            f"{directory}: none of {len(files)} pictures is in split {split!r} with "
+            f"test_share {test_share}"
+        )
+    if not 0 <= num_records <= len(mine):
+        raise ValueError(f"num_records {num_records}, allowed: 0..{len(mine)}")
+    return FolderSource(directory, mine[: num_records or None], image_size)
+
+
+class FolderSource:
+    """Random access to records of `rgb` uint8 [h, w, 3] and `caption`.
+
+    `caption` is a text, or a list of them (whoever tokenizes it draws one per record); it comes
+    from the sidecar or else from the file name, and is absent where neither says anything.
+    """
+
+    def __init__(self, directory: os.PathLike | str, files: list[str], image_size: int):
+        self._root, self._files, self._size = pathlib.Path(directory), files, image_size
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one record; ValueError naming the file if picture or sidecar are not readable."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index}, allowed: 0..{len(self) - 1}")
+        path = self._root / self._files[index]
+        try:
+            picture, _ = pictures.read(path, self._size)
+            captions = pictures.captions(path)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        top, left = ((side - self._size) // 2 for side in picture.shape[:2])
+        record: dict[str, Any] = {"rgb": picture[top:, left:][: self._size, : self._size]}
+        if captions:
+            record["caption"] = captions[0] if len(captions) == 1 else captions
+        return record
+
+    def where(self, index: int) -> str:
+        """Path of the picture, for messages."""
+        return str(self._root / self._files[index])
+
+
+def _is_test(file: str, share: float) -> bool:
+    return zlib.crc32(file.encode("utf-8", "surrogateescape")) < share * 2**32

@@ -1,0 +1,317 @@
+"""One record of the published layout -> one record of our shards; what cannot be used is named.
+
+Every crop of a record is kept (`crops`): image-like tokens and pictures as they are, texts cut to
+each crop, written out and turned into ids, so that training only has to choose a crop.
+"""
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Int
+
+from fourm_jax.data import collate, crops, members, published_layout, records, transforms
+from fourm_jax.data.members import BadValue
+from fourm_jax.modalities import captions, serializers
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.tokenizers import text
+
+PICTURE = "rgb"  # record field of the picture, whatever pixels modalities read it
+KEY = "key"  # record field: shard/name in the layout that it came from
+MAX_CHARACTERS = 2**20  # of one text; the longest sequence takes a few thousand
+MAX_SIDE = 2**20  # of a picture in pixels
+MAX_CROPS = 256  # of a record
+_STORED_AS_FILE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of what `collate` decodes
+_ONE_PER_CROP = ("caption",)  # lists that may hold one value per crop
+_NEED_SIZE = (transforms.DetectedBoxes, transforms.HumanPoses)
+
+View = dict[str, np.ndarray]  # of one modality in one crop, by suffix of the field's name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How records are converted.
+
+    Attributes:
+      specs: modalities to import.
+      has_pictures, has_crops: whether the layout has pictures, and crop settings. Pictures without
+        settings count as one centred square crop.
+      keep_incomplete: whether a record may lack modalities that are missing or bad. Its picture and
+        its crop settings it must have: nothing can be aligned without them.
+      tokenizer: of the texts; needed by sequences.
+      seed: of the draws that texts make (order of metadata, number of colours, query points).
+    """
+
+    specs: tuple[ModalitySpec, ...]
+    has_pictures: bool
+    has_crops: bool
+    keep_incomplete: bool = False
+    tokenizer: text.TextTokenizer | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for spec in self.specs:
+            if not self.has_pictures and (
+                spec.kind == "pixels" or isinstance(transforms.FIELDS.get(spec.source), _NEED_SIZE)
+            ):
+                raise ValueError(f"modality {spec.name!r} needs the folder of the pictures")
+            if spec.kind == "sequence" and self.tokenizer is None:
+                raise ValueError(f"modality {spec.name!r} is a text and needs a text tokenizer")
+            if spec.kind == "sequence" and self.tokenizer.vocab_size > spec.vocab_size:
+                raise ValueError(
+                    f"text tokenizer of {self.tokenizer.vocab_size} ids, modality {spec.name!r} "
+                    f"allows {spec.vocab_size}"
+                )
+
+
+class Converted(NamedTuple):
+    """Result of one record: None if it is dropped; {modality: what is wrong with it}."""
+
+    record: records.Record | None
+    problems: Mapping[str, BadValue]
+
+
+class _Frame(NamedTuple):
+    """What all modalities of a record share."""
+
+    key: str
+    size: tuple[int, int] | None  # height, width of the picture
+    settings: Int[np.ndarray, "k 5"] | None
+
+    @property
+    def num_crops(self) -> int:
+        return 1 if self.settings is None else len(self.settings)
+
+
+def convert(key: str, files: Mapping[str, published_layout.Member], rules: Rules) -> Converted:
+    """Read, check and convert one record.
+
+    Args:
+      key: shard/name; also seeds the draws.
+      files: where the value of each modality lies, by name; `PICTURE` and `crops.SETTINGS` too.
+
+    Returns:
+      Never raises on bad input; where picture or crop settings are bad, the rest is not looked at.
+      The record has `KEY`, `crops.SETTINGS` int32 [k, 5], `PICTURE` uint8 [bytes] (the file) if a
+      pixels modality is imported, and the other modalities as in `crops`.
+    """
+    problems: dict[str, BadValue] = {}
+    missing = [name for name in _wanted(rules) if name not in files]
+    for name in missing:
+        problems[name] = BadValue("missing_member", f"{key} has no {name}")
+    record: records.Record = {KEY: key}
+    try:
+        frame = _frame(key, files, rules, record, problems)
+    except BadValue:
+        return Converted(None, problems)
+    views: list[View] = [
+        {} if frame.settings is None else {crops.SETTINGS: row}
+        for row in (frame.settings if frame.settings is not None else [None])
+    ]
+    for spec in rules.specs:
+        if spec.kind == "pixels" or spec.name in problems:
+            continue
+        try:
+            parts = _IMPORT[spec.kind](spec, read(files[spec.name]), frame, rules)
+        except BadValue as error:
+            problems[spec.name] = error
+            continue
+        for view, part in zip(views, parts, strict=True):
+            view.update({spec.name + suffix: value for suffix, value in part.items()})
+    if problems and not rules.keep_incomplete:
+        return Converted(None, problems)
+    record |= views[0] if frame.settings is None else crops.stack(views, rules.specs)
+    arrays = {name: value for name, value in record.items() if isinstance(value, np.ndarray)}
+    size = sum(array.nbytes for array in arrays.values())
+    if size > records.MAX_BYTES // 2:  # the other half: room for what describes the arrays
+        largest = max(arrays, key=lambda name: arrays[name].nbytes)
+        message = f"record of {size} bytes, allowed: {records.MAX_BYTES // 2}"
+        return Converted(None, {**problems, largest: BadValue("too_large", message)})
+    if record.keys() <= {KEY, crops.SETTINGS}:
+        empty = BadValue("empty_record", f"{key} holds nothing that could be learned from")
+        return Converted(None, problems or {rules.specs[0].name: empty})
+    return Converted(record, problems)
+
+
+def read(member: published_layout.Member) -> Any:
+    """Value of a member; BadValue if it has none."""
+    extension = published_layout.split_name(member.name)[1]
+    return members.decode(extension, published_layout.read(member))
+
+
+def _wanted(rules: Rules) -> list[str]:
+    names = [spec.name for spec in rules.specs if spec.kind != "pixels"]
+    return [PICTURE] * rules.has_pictures + [crops.SETTINGS] * rules.has_crops + names
+
+
+def _frame(
+    key: str,
+    files: Mapping[str, published_layout.Member],
+    rules: Rules,
+    record: records.Record,
+    problems: dict[str, BadValue],
+) -> _Frame:
+    """Read picture and crop settings; BadValue, which is in `problems`, if one is no good."""
+    size = settings = None
+    name = PICTURE
+    try:
+        if rules.has_pictures:
+            if name in problems:
+                raise problems[name]
+            size = _read_picture(files[name], rules, record)
+        name = crops.SETTINGS
+        if rules.has_crops:
+            if name in problems:
+                raise problems[name]
+            settings = _read_settings(files[name], size)
+        elif size is not None:
+            settings = transforms.sample_crops(np.random.default_rng(0), size, 1)  # no draw
+    except BadValue as error:
+        problems[name] = error
+        raise
+    return _Frame(key, size, settings)
+
+
+def _read_picture(
+    member: published_layout.Member, rules: Rules, record: records.Record
+) -> tuple[int, int]:
+    """Size of the picture; puts its file into the record if a modality wants it."""
+    extension, data = published_layout.split_name(member.name)[1], published_layout.read(member)
+    if not members.is_picture(extension):
+        raise BadValue("unreadable_picture", f"{member.name!r} is not a picture file")
+    size = members.picture_size(data)
+    if any(spec.kind == "pixels" for spec in rules.specs):
+        pixels = members.decode(extension, data)
+        if data.startswith(_STORED_AS_FILE):
+            record[PICTURE] = np.frombuffer(data, np.uint8)
+        else:  # JPEG 2000
+            record[PICTURE] = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, -1)
+    return size
+
+
+def _read_settings(
+    member: published_layout.Member, size: tuple[int, int] | None
+) -> Int[np.ndarray, "k 5"]:
+    value = read(member)
+    try:
+        settings = crops.check(value)
+    except (ValueError, TypeError) as error:
+        raise BadValue("bad_crops", str(error)) from error
+    if len(settings) > MAX_CROPS:
+        raise BadValue("bad_crops", f"{len(settings)} crops, allowed: {MAX_CROPS}")
+    limits = size or (MAX_SIDE, MAX_SIDE)
+    # In any integer type a value of its own may be out of range, and a sum of two overflow.
+    too_large = (settings > MAX_SIDE).any()
+    settings = settings.astype(np.int64)
+    if too_large or (settings[:, :2] + settings[:, 2:4] > limits).any():
+        message = f"crops {settings.tolist()} are not all inside a picture of {limits}"
+        raise BadValue("bad_crops", message)
+    return settings.astype(np.int32)
+
+
+def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:
+    """Stored ids [crops, n] (or [n] of the one crop)."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise BadValue("wrong_type", f"{kind}, expected an array of integer ids")
+    if value.size == spec.num_tokens:
+        value = value.reshape(1, -1)
+    if value.ndim < 2 or math.prod(value.shape[1:]) != spec.num_tokens:
+        expected = f"(crops, {spec.num_tokens})"
+        raise BadValue("wrong_token_count", f"ids of shape {value.shape}, expected {expected}")
+    if len(value) != frame.num_crops:
+        message = f"tokens of {len(value)} crops, the record has {frame.num_crops}"
+        raise BadValue("unequal_crops", message)
+    wrong = value[(value < 0) | (value >= spec.vocab_size)]
+    if wrong.size:
+        message = f"{wrong.size} ids like {wrong[0]}, allowed: 0..{spec.vocab_size - 1}"
+        raise BadValue("id_outside_vocabulary", message)
+    codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
+    ids = value.reshape(len(value), spec.max_tokens, *codes)
+    return [{"": row} for row in ids.astype(collate.id_dtype(spec.vocab_size))]
+
+
+def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:
+    """Raw JSON or text, as the published transforms take it."""
+    parts = []
+    for index in range(frame.num_crops):
+        try:
+            written = _write(spec, value, frame, index, _rng(rules, frame, index))
+            parts.append({} if written is None else _encode(spec, written, rules.tokenizer))
+        except BadValue:
+            raise
+        except Exception as error:  # hostile JSON breaks builders in every way there is
+            message = f"crop {index}: {type(error).__name__}: {error}"
+            raise BadValue("bad_text", message) from error
+    return parts
+
+
+def _encode(spec: ModalitySpec, written: str | list[str], tokenizer: text.TextTokenizer) -> View:
+    """Ids of a text, and their chunks if it is chunked."""
+    count = sum(len(part) for part in written)
+    if count > MAX_CHARACTERS:
+        message = f"text of {count} characters, allowed: {MAX_CHARACTERS}"
+        raise BadValue("too_large", message)
+    ids, chunk = tokenizer.encode_sequence(
+        written, max_tokens=spec.max_tokens, chunked=spec.chunked
+    )
+    chunks = {crops.CHUNK_SUFFIX: chunk.astype(np.uint16)} if spec.chunked else {}
+    return {"": ids.astype(collate.id_dtype(spec.vocab_size)), **chunks}
+
+
+def _write(
+    spec: ModalitySpec, value: Any, frame: _Frame, index: int, rng: np.random.Generator
+) -> str | list[str] | None:
+    """Text of a value in one crop; None if the crop cannot have it."""
+    if spec.source in _ONE_PER_CROP and isinstance(value, list) and len(value) == frame.num_crops:
+        value = value[index]
+    if frame.settings is not None and frame.size is not None:
+        *rectangle, flip = frame.settings[index].tolist()
+        view = transforms.View(
+            rectangle=tuple(rectangle),
+            flip=bool(flip),
+            size=frame.size,
+            target=frame.size,
+            index=index,
+        )
+        value = transforms.FIELDS[spec.source](value, view)
+    return None if value is None else serializers.get(spec.source).serialize(value, rng)
+
+
+def _import_embeddings(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:
+    """Published {"emb": [captions, l, e], "mask_valid": [captions, l]}: one caption per crop."""
+    if not isinstance(value, Mapping) or not {"emb", "mask_valid"} <= value.keys():
+        raise BadValue("wrong_type", "expected an .npz file with emb and mask_valid")
+    emb, valid = value["emb"], value["mask_valid"]
+    if emb.dtype.kind != "f" or emb.ndim != 3 or emb.shape[2] != spec.embedding_dim or not len(emb):
+        expected = f"floats (captions, length, {spec.embedding_dim})"
+        raise BadValue("wrong_type", f"emb is {emb.dtype} {emb.shape}, expected {expected}")
+    if valid.shape != emb.shape[:2] or valid.dtype.kind not in "biuf":
+        message = f"mask_valid is {valid.dtype} {valid.shape}, emb {emb.shape}"
+        raise BadValue("unequal_lengths", message)
+    parts = []
+    for index in range(frame.num_crops):
+        aligned = len(emb) == frame.num_crops
+        choice = index if aligned else int(_rng(rules, frame, index).integers(len(emb)))
+        chosen = captions.select_embedding(emb, valid, choice)[: spec.max_tokens]
+        if not np.isfinite(chosen).all():
+            raise BadValue("not_finite", f"emb of caption {choice} holds NaN or infinity")
+        parts.append({"": chosen.astype(ml_dtypes.bfloat16)} if len(chosen) else {})
+    return parts
+
+
+def _rng(rules: Rules, frame: _Frame, index: int) -> np.random.Generator:
+    # The same for all modalities, so that a caption and its embedding draw the same one of several.
+    return np.random.default_rng([rules.seed, zlib.crc32(frame.key.encode()), index])
+
+
+_IMPORT: Mapping[str, Callable[[ModalitySpec, Any, _Frame, Rules], Sequence[View]]] = {
+    "grid": _import_ids,
+    "global": _import_ids,
+    "sequence": _import_text,
+    "embedding": _import_embeddings,
+}

@@ -1,0 +1,153 @@
+"""Where the values of the published layout lie: an index of each shard, made without reading them.
+
+    <modality>/shard-00000.tar       one member per record (spec page 06 §6.1)
+    <modality>/<folder>/<name>.npy   one file per record (spec page 06 §6.3)
+
+Damage is listed, not raised: a source refuses it, an import goes on with the rest.
+"""
+
+import pathlib
+import tarfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fourm_jax.data import members
+
+
+class Member(NamedTuple):
+    """Where the bytes of one value lie."""
+
+    file: pathlib.Path
+    name: str
+    offset: int
+    size: int
+
+
+class Fault(NamedTuple):
+    """What is wrong with a shard: `key` is the record that it concerns, "" for the shard."""
+
+    file: pathlib.Path
+    key: str
+    reason: str
+    message: str
+
+
+class Index(NamedTuple):
+    """Members of one shard of one modality by record key (name without extension)."""
+
+    members: dict[str, Member]
+    faults: tuple[Fault, ...]
+
+
+def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
+    """Names of the shards (without .tar) and folders of one modality, sorted.
+
+    Raises:
+      ValueError: no such modality folder (names those that are there), or nothing in it.
+    """
+    if not folder.is_dir():
+        present = sorted(path.name for path in folder.parent.glob("*"))
+        raise ValueError(f"{folder}: no such modality folder; found: {present or 'nothing'}")
+    tars = {path.stem for path in folder.glob(pattern + ".tar")}
+    names = sorted(tars | {path.name for path in folder.glob(pattern) if path.is_dir()})
+    if not names:
+        raise ValueError(f"{folder}: no shard or folder {pattern!r} with members in it")
+    return names
+
+
+def index_shard(folder: pathlib.Path, shard: str) -> Index:
+    """Index one shard; a key that is there twice belongs to no member."""
+    index: dict[str, Member] = {}
+    faults: list[Fault] = []
+    repeated = set()
+    for member in _find(folder, shard, faults):
+        key = split_name(member.name)[0]
+        if key in index or key in repeated:
+            other = index.pop(key, member).name
+            repeated.add(key)
+            message = f"{shard}/{key} is there twice ({other!r}, {member.name!r})"
+            faults.append(Fault(member.file, key, "duplicated_key", message))
+        else:
+            index[key] = member
+    return Index(index, tuple(faults))
+
+
+def read(member: Member) -> bytes:
+    """Bytes of a member.
+
+    Raises:
+      BadValue: too large, not readable, or changed since it was indexed.
+    """
+    if member.size > members.MAX_BYTES:
+        message = f"member of {member.size} bytes, allowed: {members.MAX_BYTES}"
+        raise members.BadValue("too_large", message)
+    try:
+        with member.file.open("rb") as file:
+            file.seek(member.offset)
+            data = file.read(member.size)
+    except OSError as error:
+        raise members.BadValue("unreadable_file", str(error)) from error
+    if len(data) < member.size:
+        raise members.BadValue("damaged_tar", f"ends within member {member.name!r}")
+    return data
+
+
+def read_value(member: Member) -> Any:
+    """Value of a member; BadValue naming file and member if it has none."""
+    try:
+        return members.decode(split_name(member.name)[1], read(member))
+    except members.BadValue as error:
+        message = f"{member.file}, member {member.name!r}: {error}"
+        raise members.BadValue(error.reason, message) from error
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """("a/b", ".json.gz") of "a/b.json.gz": the extension starts at the first dot of the name."""
+    folder, _, last = name.rpartition("/")
+    stem, dot, extension = last.partition(".")
+    return (f"{folder}/{stem}" if folder else stem), dot + extension.lower()
+
+
+def _find(folder: pathlib.Path, shard: str, faults: list[Fault]) -> Iterator[Member]:
+    tar = folder / f"{shard}.tar"
+    if tar.is_file():
+        yield from _tar_members(tar, faults)
+    if (folder / shard).is_dir():
+        for file in sorted((folder / shard).iterdir()):
+            if file.is_file():  # a pipe or a device would block whoever opens it
+                yield Member(file, file.name, 0, file.stat().st_size)
+            else:
+                message = f"{file.name!r} is not a plain file"
+                faults.append(Fault(file, split_name(file.name)[0], "not_a_file", message))
+
+
+def _tar_members(path: pathlib.Path, faults: list[Fault]) -> Iterator[Member]:
+    size = path.stat().st_size
+
+    def damaged(message: str) -> None:
+        faults.append(Fault(path, "", "damaged_tar", message))
+
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                key = split_name(info.name)[0]
+                pure = pathlib.PurePosixPath(info.name)
+                if info.size < 0 or info.offset_data + info.size > size:
+                    damaged(f"cut short or damaged within member {info.name!r}")
+                    return
+                if pure.is_absolute() or ".." in pure.parts:
+                    message = f"unsafe member name {info.name!r}"
+                    faults.append(Fault(path, key, "unsafe_name", message))
+                elif info.isdir():
+                    continue
+                elif not info.isreg() or info.issparse():
+                    message = f"member {info.name!r} is not a plain file"
+                    faults.append(Fault(path, key, "not_a_file", message))
+                else:
+                    yield Member(path, info.name, info.offset_data, info.size)
+            # tarfile takes a damaged header, and the end of the file, for the end of the archive.
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                damaged(f"cut short or damaged at byte {tar.offset} of {size}: no end mark")
+    except (tarfile.TarError, ValueError, OverflowError, OSError) as error:
+        damaged(f"not a readable tar of {size} bytes: {error}")

@@ -1,0 +1,148 @@
+"""Read the records behind a batch of references; put others in place of bad ones."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fourm_jax.data import bad_records, collate, sources
+from fourm_jax.data.collate import RowError
+from fourm_jax.data.sources import Dataset
+from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
+
+Batch = dict[str, Any]
+
+
+class Reference(NamedTuple):
+    """A record, without its content."""
+
+    dataset: int  # position in the tuple of data sets
+    record: int
+
+
+class Reader(Protocol):
+    """Turns records into batches."""
+
+    datasets: tuple[Dataset, ...]
+
+    def combine(
+        self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
+    ) -> Batch:
+        """Batch of these records, of one data set each; RowError names the row of a bad one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Padded batches of the modalities `specs`, as `collate.collate` makes them."""
+
+    datasets: tuple[Dataset, ...]
+    specs: tuple[ModalitySpec, ...]
+
+    def combine(self, rows, datasets, draws):
+        fields, mixtures = [d.fields for d in datasets], [d.index for d in datasets]
+        return collate.collate(rows, fields, mixtures, self.specs, draws)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Stacked raw fields, which every record must have in one shape; draws choose nothing."""
+
+    datasets: tuple[Dataset, ...]
+    fields: tuple[str, ...]
+
+    def combine(self, rows, datasets, draws):
+        return {name: np.stack(self._values(rows, name)) for name in self.fields}
+
+    def _values(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[np.ndarray]:
+        for number, row in enumerate(rows):
+            if name not in row:
+                raise RowError(number, registry.unknown_value("record field", name, row))
+        values = [np.asarray(row[name]) for row in rows]
+        shape, _ = collections.Counter(value.shape for value in values).most_common(1)[0]
+        for number, value in enumerate(values):
+            if value.shape != shape:
+                raise RowError(number, f"{name!r} has shape {value.shape}, most records {shape}")
+        return values
+
+
+def read(
+    reader: Reader,
+    references: Sequence[Reference],
+    draws: Sequence[float],
+    *,
+    following: Callable[[int], Iterator[Reference]] | None = None,
+    max_bad_records: int = 0,
+) -> tuple[Batch, list[bad_records.BadRecord]]:
+    """Return the batch of some references, and the bad records that were left out of it.
+
+    Args:
+      references: of the rows.
+      draws: number in [0, 1) per row, which chooses its crop.
+      following: row -> references that take its place if its record is bad, one after the other.
+      max_bad_records: as many may be bad; a function of the references alone, so that a batch is.
+
+    Raises:
+      ValueError: more bad records than that; names data set, file, record and reason of the last.
+    """
+    references = list(references)
+    rows = _fetch(reader.datasets, references)
+    bad: dict[tuple[str, int], bad_records.BadRecord] = {}
+    others: dict[int, Iterator[Reference]] = {}
+    tries = collections.Counter()
+    while True:
+        datasets = [reader.datasets[reference.dataset] for reference in references]
+        try:
+            for row, record in enumerate(rows):
+                if isinstance(record, ValueError):
+                    raise RowError(row, str(record)) from record
+            return reader.combine(rows, datasets, draws), list(bad.values())
+        except RowError as error:
+            row = error.row
+            dataset, record = datasets[row], references[row].record
+            reason = _describe(dataset, record, error)
+            bad[dataset.name, record] = bad_records.BadRecord(dataset.name, record, reason)
+            tries[row] += 1
+            # A record may come twice in a row, at the end of an epoch and the start of the next; if
+            # a row meets more than that, its data set has no other records.
+            if len(bad) > max_bad_records or tries[row] > 2 * max_bad_records:
+                more = f"{len(bad)} bad records in one batch; the last: " if len(bad) > 1 else ""
+                raise ValueError(more + reason) from error
+        others.setdefault(row, following(row))
+        references[row] = next(others[row])
+        [rows[row]] = _fetch(reader.datasets, [references[row]])
+
+
+def _fetch(
+    datasets: Sequence[Dataset], references: Sequence[Reference]
+) -> list[Mapping[str, Any] | ValueError]:
+    """Records, or why they cannot be read; at once from sources that read several."""
+    rows: list[Any] = [None] * len(references)
+    for position, dataset in enumerate(datasets):
+        mine = [row for row, reference in enumerate(references) if reference.dataset == position]
+        numbers = [references[row].record for row in mine]
+        if hasattr(dataset.source, "records"):
+            values = sources.read_records(dataset.source, numbers)
+        else:
+            values = [_try(dataset.source, number) for number in numbers]
+        for row, value in zip(mine, values, strict=True):
+            rows[row] = value
+    return rows
+
+
+def _try(source: sources.Source, record: int) -> Mapping[str, Any] | ValueError:
+    try:
+        return source[record]
+    except ValueError as error:
+        return error
+
+
+def _describe(dataset: Dataset, record: int, error: Exception) -> str:
+    """Data set, place and reason; many sources name the place of a damaged record themselves."""
+    place, reason = sources.where(dataset, record), str(error)
+    name = f"data set {dataset.name!r}, "
+    if reason.startswith(place.removeprefix(name)):
+        return name + reason
+    return f"{place}: {reason}"

@@ -1,0 +1,1 @@
+"""The embedded scenes as a TFDS data set."""
