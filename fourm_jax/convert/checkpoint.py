@@ -5,27 +5,30 @@ is a folder with trunk.json (the published config, what replaces fields of the m
 whether heads are tied) and weights.safetensors (our parameter paths, float32).
 """
 
-import contextlib
 import dataclasses
+import inspect
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from fourm_jax.convert import (
+    folders,
     fourm,
     fourm_config,
     hub,
     safetensors_io,
     tokenizer_config,
+    tokenizer_export,
     tokenizers,
 )
+from fourm_jax.models import vit
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
 from fourm_jax.utils import io
@@ -36,10 +39,6 @@ LICENCE = (
 )
 TRUNK, WEIGHTS, FORMAT = "trunk.json", "weights.safetensors", 1
 PUBLISHED = "published.json"  # a converted tokenizer keeps the config that it came with
-NO_CONTROLNET = (
-    "a VQControlNet holds a whole Stable Diffusion, which is not read here; its ids are those of "
-    "the RGB tokenizer that it was trained on: load that one"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +54,7 @@ def load(
     *,
     overrides: Mapping[str, Mapping] | None = None,
     shardings: PyTree | None = None,
+    dtype: str | None = None,
 ) -> Trunk | base.Loaded:
     """Load a trunk or a tokenizer, published or converted.
 
@@ -63,20 +63,26 @@ def load(
       overrides: fields of modality specs that differ from the registry (published trunks).
       shardings: where each parameter of a trunk goes, a tree like the parameters; default: the
         default device. The host never holds more than one of them.
+      dtype: "float32" or "bfloat16", of the computation; default: as the checkpoint says, else
+        float32. Parameters, losses, logits, ids and codes are float32 or integers in any case.
 
     Raises:
       ValueError: nothing there, or something that does not fit, by name (`hub.locate`,
-        `fourm.open_checkpoint`, `tokenizers.import_tensors`). Pickles are refused.
+        `fourm.open_checkpoint`, `tokenizers.import_tensors`); an unknown dtype, or one that this
+        tokenizer does not have. Pickles are refused.
     """
+    if dtype is not None:
+        vit.compute_dtype(dtype)
     path = hub.locate(source)
     if (path / "card.json").exists():
-        return base.load(path)
+        return _in_dtype(base.load(path), dtype)
     if (path / TRUNK).exists():
-        return _read_trunk(path, shardings)
+        return _in_dtype(_read_trunk(path, shardings), dtype)
     config, weights = fourm_config.read(path)
     if "domains_in" in config:
-        return Trunk(*fourm.load(path, overrides=overrides, shardings=shardings))
-    return _published_tokenizer(config, weights)[0]
+        trunk = Trunk(*fourm.load(path, overrides=overrides, shardings=shardings))
+        return _in_dtype(trunk, dtype)
+    return _in_dtype(_published_tokenizer(config, weights)[0], dtype)
 
 
 def convert(
@@ -91,12 +97,12 @@ def convert(
       FileExistsError: `output` exists; nothing is overwritten.
       ValueError: as `load`; then no output is left.
     """
-    output = _new(output)
+    output = folders.new(output)
     path = hub.locate(source)
     config, weights = fourm_config.read(path)
     if "domains_in" not in config:
         loaded, report = _published_tokenizer(config, weights)
-        with _complete_or_absent(output) as partial:
+        with folders.complete_or_absent(output) as partial:
             partial.rmdir()  # a tokenizer folder is made by `base.save` alone
             base.save(partial, loaded.module, loaded.variables, loaded.card)
             io.write_json(partial / PUBLISHED, dict(config))
@@ -111,30 +117,30 @@ def convert(
     shapes = fourm.parameter_shapes(checkpoint.model)
     announced = {"/".join(name): (np.dtype(np.float32), s) for name, s in shapes.items()}
     arrays = (("/".join(name), leaf) for name, leaf in checkpoint.leaves())
-    with _complete_or_absent(output) as partial:
+    with folders.complete_or_absent(output) as partial:
         io.write_json(partial / TRUNK, header)
         safetensors_io.write(partial / WEIGHTS, announced, arrays)
     return checkpoint.report
 
 
 def export(source: str | os.PathLike, output: str | os.PathLike) -> None:
-    """Write a converted copy (or a published checkpoint) with the published names.
+    """Write a trunk or a tokenizer (converted, published, or a tokenizer of ours) as published.
 
     Raises:
       FileExistsError: `output` exists; nothing is overwritten.
-      ValueError: as `load`; a tokenizer that does not come from a published one, whose config the
-        published format needs.
+      ValueError: as `load`; something that the published format does not have, by name
+        (`tokenizer_export.published_config`); a VQControlNet.
     """
-    output = _new(output)
+    output = folders.new(output)
     loaded = load(source)
     if isinstance(loaded, Trunk):
         fourm.export(output, loaded.model, loaded.params)
         return
+    config = _published_config(hub.locate(source), loaded)
     tensors = tokenizers.export_tensors(loaded.module, loaded.variables)
     announced = {name: (array.dtype, array.shape) for name, array in tensors.items()}
-    config = _published_config(source)
-    header = {name: str(value) for name, value in config.items()}
-    with _complete_or_absent(output) as partial:
+    header = tokenizer_export.header(config)
+    with folders.complete_or_absent(output) as partial:
         io.write_json(partial / "config.json", config)
         safetensors_io.write(partial / "model.safetensors", announced, tensors.items(), header)
 
@@ -142,8 +148,6 @@ def export(source: str | os.PathLike, output: str | os.PathLike) -> None:
 def _published_tokenizer(
     config: Mapping[str, Any], weights: pathlib.Path
 ) -> tuple[base.Loaded, tokenizers.Report]:
-    if "sd_path" in config:
-        raise ValueError(f"{weights}: {NO_CONTROLNET}")
     if "codebook_size" not in config:
         raise ValueError(
             f"{weights}: config with {sorted(config)[:8]} is neither a trunk's (domains_in) nor a "
@@ -151,8 +155,10 @@ def _published_tokenizer(
         )
     file = safetensors_io.SafeFile(weights)
     try:
-        family, arguments = tokenizer_config.arguments_of(config, compat="ml-4m")
-        tensors = {name: file.read(name) for name in file.names}
+        family, arguments = tokenizer_export.own_arguments(config) or tokenizer_config.arguments_of(
+            config, compat="ml-4m"
+        )
+        tensors = safetensors_io.Tensors(file)
         module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
     except ValueError as error:
         raise ValueError(f"{weights}: {error}") from error
@@ -160,23 +166,43 @@ def _published_tokenizer(
     return base.Loaded(module, variables, base.make_card(name, family, arguments)), report
 
 
-def _published_config(source: str | os.PathLike) -> dict[str, Any]:
-    """Config that a tokenizer was converted from, or of a published tokenizer itself."""
-    path = hub.locate(source)
+def _published_config(path: pathlib.Path, loaded: base.Loaded) -> dict[str, Any]:
+    """Config of a published tokenizer, that it was converted from, or made for one of ours."""
     if (path / PUBLISHED).exists():
         return io.read_json(path / PUBLISHED)
     if (path / "card.json").exists():
-        raise ValueError(f"{path} has no {PUBLISHED}: it was not converted from a published one")
+        try:
+            return tokenizer_export.published_config(loaded.card.family, loaded.card.arguments)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return fourm_config.read(path)[0]
+
+
+def _in_dtype(loaded: Trunk | base.Loaded, dtype: str | None) -> Trunk | base.Loaded:
+    """The same weights, computing in another type."""
+    if dtype is None:
+        return loaded
+    if isinstance(loaded, Trunk):
+        return Trunk(loaded.model.clone(dtype=jnp.dtype(dtype)), loaded.params)
+    card = loaded.card
+    if "dtype" not in inspect.signature(base.get(card.family).build).parameters:
+        if dtype == "float32":
+            return loaded
+        raise ValueError(f"tokenizer {card.name!r} of family {card.family!r} has float32 only")
+    card = dataclasses.replace(card, arguments={**card.arguments, "dtype": dtype})
+    return base.Loaded(base.build(card.family, card.arguments), loaded.variables, card)
 
 
 def _read_trunk(path: pathlib.Path, shardings: PyTree | None) -> Trunk:
     header = io.read_json(path / TRUNK)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path / TRUNK}: expected a description of format {FORMAT}")
-    model = fourm_config.to_model(
-        header["config"], overrides=header["overrides"], tie_heads=header["tie_heads"]
-    )
+    try:
+        model = fourm_config.to_model(
+            header["config"], overrides=header["overrides"], tie_heads=bool(header["tie_heads"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / TRUNK}: no description of a trunk: {error!r}") from error
     file = safetensors_io.SafeFile(path / WEIGHTS)
     shapes = {"/".join(name): shape for name, shape in fourm.parameter_shapes(model).items()}
     for name in sorted({*shapes, *file.names}):
@@ -188,22 +214,3 @@ def _read_trunk(path: pathlib.Path, shardings: PyTree | None) -> Trunk:
         name: jax.device_put(file.read(name), placed[name] if placed else None) for name in shapes
     }
     return Trunk(model, flax.traverse_util.unflatten_dict(flat, sep="/"))
-
-
-def _new(output: str | os.PathLike) -> pathlib.Path:
-    output = pathlib.Path(output)
-    if output.exists():
-        raise FileExistsError(f"{output} exists; choose a new directory")
-    return output
-
-
-@contextlib.contextmanager
-def _complete_or_absent(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder under another name, which gets its own when the block ends well."""
-    partial = directory.with_name(f".{directory.name}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fourm_jax.convert import fourm_config, names, safetensors_io
+from fourm_jax.convert import folders, fourm_config, names, published_form, safetensors_io
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
 from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
@@ -135,17 +133,18 @@ def load(
 def export(directory: str | os.PathLike, model: FourM, params: Mapping[str, Any]) -> None:
     """Write config.json and model.safetensors with the published names, aliases and buffers.
 
+    A model trained from scratch is first brought into the published form (`published_form.of`).
+
     Raises:
       FileExistsError: the directory exists; nothing is overwritten.
-      ValueError: a model that the published format cannot say (`fourm_config.from_model`).
+      ValueError: a model that the published format cannot say (`published_form.of`,
+        `fourm_config.from_model`).
     """
-    directory = pathlib.Path(directory)
-    if directory.exists():
-        raise FileExistsError(f"{directory} exists; choose a new directory")
+    directory = folders.new(directory)
+    if model.compat != "ml-4m":
+        model, params = published_form.of(model, params)
     config = fourm_config.from_model(model)
-    partial = directory.with_name(f".{directory.name}.partial")
-    partial.mkdir(parents=True)
-    try:
+    with folders.complete_or_absent(directory) as partial:
         (partial / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         safetensors_io.write(
             partial / "model.safetensors",
@@ -153,9 +152,6 @@ def export(directory: str | os.PathLike, model: FourM, params: Mapping[str, Any]
             published_tensors(model, params),
             {key: str(value) for key, value in config.items()},
         )
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def published_tensors(model: FourM, params: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:

@@ -128,6 +128,16 @@ def to_model(
     )
 
 
+def _mlp_ratio(model: FourM) -> float:
+    """Width of the MLP as a multiple of D; the published rule rounds down."""
+    per_ratio = 2 / 3 if model.mlp == "swiglu" else 1.0
+    exact = model.mlp_dim / per_ratio / model.dim
+    for ratio in (4, exact, exact + 1 / model.dim):
+        if model.mlp_dim in (0, layers.hidden_dim(model.dim, model.mlp, ratio)):
+            return ratio
+    raise ValueError(f"mlp_dim {model.mlp_dim} is that of no published mlp_ratio")
+
+
 def from_model(model: FourM) -> dict[str, Any]:
     """Published config of a model.
 
@@ -136,10 +146,8 @@ def from_model(model: FourM) -> dict[str, Any]:
         width that no ratio gives).
     """
     if model.compat != "ml-4m":
-        raise ValueError("only models with compat='ml-4m' can be exported to the published format")
-    ratio = 4
-    if model.mlp_dim not in (0, layers.hidden_dim(model.dim, model.mlp, ratio)):
-        raise ValueError(f"mlp_dim {model.mlp_dim} is not that of the published ratio {ratio}")
+        raise ValueError("only models with compat='ml-4m' have a published config")
+    ratio = _mlp_ratio(model)
     config = {
         "domains_in": list(model.inputs),
         "domains_out": list(model.outputs),

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -64,6 +64,25 @@ class SafeFile:
         info = self.tensors[name]
         data = np.fromfile(self.path, np.uint8, info.end - info.start, offset=info.start)
         return data.view(info.dtype).reshape(info.shape)
+
+
+class Tensors(Mapping):
+    """The tensors of a file by name, each read when it is asked for."""
+
+    def __init__(self, file: SafeFile):
+        self._file = file
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._file.read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._file.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.tensors)
+
+    def __len__(self) -> int:
+        return len(self._file.tensors)
 
 
 def parse_metadata(metadata: Mapping[str, str], path: Any = "metadata") -> dict[str, Any]:
@@ -139,8 +158,9 @@ def write(
 def _checked_header(path: pathlib.Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
+        start, brace = file.read(8), file.read(1)
+        # a header may be 128 bytes long, too: its ninth byte is the brace that opens it
+        if brace != b"{" and (start[:1] == b"\x80" or start[:4] == b"PK\x03\x04"):
             raise ValueError(
                 f"{path}: this is a pickle (.pth, .pt, .bin), which can run code when it is read; "
                 "only safetensors files are accepted"
@@ -151,7 +171,7 @@ def _checked_header(path: pathlib.Path) -> tuple[dict[str, TensorInfo], dict[str
                 f"{path}: no safetensors file, or a truncated one: header of {length} bytes in a "
                 f"file of {size}"
             )
-        text = file.read(length)
+        text = (brace + file.read(max(length - 1, 0)))[:length]
     try:
         header = json.loads(text)
         metadata = header.pop("__metadata__", {})

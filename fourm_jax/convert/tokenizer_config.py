@@ -19,9 +19,12 @@ DEFAULTS = {
     "n_labels": None, "patch_proj": True, "post_mlp": False, "out_conv": False, "num_codebooks": 1,
     "norm_codes": True, "norm_latents": False, "ema_decay": 0.99, "commitment_weight": 1.0,
     "code_replacement_policy": "batch_random", "kmeans_init": False, "image_size": 224,
-    "patch_size": 16, "quant_type": "lucid",
+    "patch_size": 16, "quant_type": "lucid", "undo_std": False, "image_size_enc": None,
+    "image_size_dec": None, "patch_size_dec": None,
 }  # fmt: skip
 REQUIRED = ("n_channels", "enc_type", "dec_type", "codebook_size", "latent_dim")
+CONTROLNET = ("sd_path", "image_size_sd", "pretrained_cn")  # arguments that only VQControlNet has
+IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # (mean, std) per channel
 
 
 def arguments_of(
@@ -31,20 +34,24 @@ def arguments_of(
     signal: Signal | None = None,
     compat: Literal["", "ml-4m"] = "",
 ) -> tuple[str, dict[str, Any]]:
-    """Return (family, arguments of its `build`) of a published VQVAE or DiVAE config.
+    """Return (family, arguments of its `build`) of a published tokenizer config.
 
     Args:
       config: constructor arguments, as in config.json or the safetensors header.
       presets: further `enc_type` / `dec_type` names -> dim, depth, num_heads.
       signal: raw signal; default: float arrays as the published model takes them, which is after
-        the normalisation of its data pipeline (class ids for semseg).
+        the normalisation of its data pipeline (class ids for semseg). With `undo_std` that is
+        ImageNet's; then decoded images are in that space too (the published decoder leaves them in
+        -1..1).
       compat: "ml-4m" lets a DiVAE sample as published, see `divae_config.arguments_of`.
 
     Raises:
-      ValueError: a required key is missing, or a backbone or quantizer is not known.
+      ValueError: a required key is missing, a backbone or quantizer is not known, or sizes of a
+        part that does not have them.
     """
+    controlnet = is_controlnet(config)
     for key in REQUIRED:
-        if config.get(key) is None:
+        if config.get(key) is None and not (controlnet and key == "dec_type"):
             raise ValueError(f"tokenizer config without {key!r}; it needs {REQUIRED}")
     config = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
     signal = signal or _published_signal(config)
@@ -52,14 +59,14 @@ def arguments_of(
         "signal": signal,
         "num_codes": config["codebook_size"],
         "latent_dim": config["latent_dim"],
-        "loss": "cross_entropy" if config["n_labels"] else "mse",
     }
-    encoder, decoder = config["enc_type"], config["dec_type"]
+    loss = "cross_entropy" if config["n_labels"] else "mse"
+    encoder, decoder = config["enc_type"], config.get("dec_type", "")
     if MLP_NAME.fullmatch(encoder) and MLP_NAME.fullmatch(decoder):
-        return "mlp", {**common, **_mlp_arguments(config)}
+        return "mlp", {**common, "loss": loss, **_mlp_arguments(config)}
     sizes = {**PRESETS, **(presets or {})}
     diffusion = divae_config.is_diffusion(config)
-    for name in (encoder,) if diffusion else (encoder, decoder):
+    for name in (encoder,) if diffusion or controlnet else (encoder, decoder):
         if name not in sizes:
             raise ValueError(f"tokenizer backbone {name!r}, known: {sorted(sizes)}")
     if config["quant_type"] != "lucid":
@@ -68,18 +75,43 @@ def arguments_of(
     common |= {
         "image_size": config["image_size"] if patch_size > 1 else _grid_side(config),
         "patch_size": patch_size,
-        "encoder": _vit_arguments(config, sizes[encoder]),
+        "encoder": _vit_arguments(config, sizes[encoder]) | _positions(config, "enc"),
         "quantizer": _ema_arguments(config),
     }
+    if controlnet:
+        return "vqcontrolnet", common
+    common["loss"] = loss
     if diffusion:
         num_tokens = (config["image_size"] // config["patch_size"]) ** 2
         return "divae", common | divae_config.arguments_of(
             config, num_tokens=num_tokens, presets=presets, compat=compat
         )
     return "vqvae", common | {
-        "decoder": {**_vit_arguments(config, sizes[decoder]), "out_conv": config["out_conv"]},
+        "decoder": {
+            **_vit_arguments(config, sizes[decoder]),
+            **_positions(config, "dec"),
+            "out_conv": config["out_conv"],
+        },
         "class_dim": config["n_channels"],
     }
+
+
+def is_controlnet(config: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer config is that of a VQControlNet."""
+    return not config.get("dec_type") and any(key in config for key in CONTROLNET)
+
+
+def _positions(config: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """Grid of one ViT's position table, where it is of another image size (interpolated)."""
+    patch, size = config["patch_size"], config[f"image_size_{side}"]
+    if config["patch_size_dec"] not in (None, patch):
+        raise ValueError(
+            f"patch_size_dec {config['patch_size_dec']} with patch_size {patch}; a decoder that "
+            "draws at another resolution is not supported"
+        )
+    if size in (None, config["image_size"]):
+        return {}
+    return {"grid": (size // patch, size // patch)}
 
 
 def _vit_arguments(config: Mapping[str, Any], preset: Mapping[str, int]) -> dict[str, Any]:
@@ -90,7 +122,17 @@ def _vit_arguments(config: Mapping[str, Any], preset: Mapping[str, int]) -> dict
 def _published_signal(config: Mapping[str, Any]) -> Signal:
     if config["n_labels"]:
         return Signal(axes="hw", dtype="int32", kind="classes", num_classes=config["n_labels"])
-    return Signal(axes="hwc", num_channels=config["n_channels"])
+    if not config["undo_std"]:
+        return Signal(axes="hwc", num_channels=config["n_channels"])
+    if config["n_channels"] != len(IMAGENET):
+        raise ValueError(f"undo_std with n_channels {config['n_channels']}, allowed: 3")
+    # raw (x - m) / s is wanted as 2 x - 1
+    return Signal(
+        axes="hwc",
+        num_channels=3,
+        mean=tuple((0.5 - mean) / std for mean, std in IMAGENET),
+        std=tuple(0.5 / std for _, std in IMAGENET),
+    )
 
 
 def _grid_side(config: Mapping[str, Any]) -> int:

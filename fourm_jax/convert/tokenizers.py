@@ -12,12 +12,13 @@ from typing import Any
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fourm_jax.convert import divae, linking
 from fourm_jax.convert.linking import Link
 from fourm_jax.models import mlp, quantizers, vit
-from fourm_jax.tokenizers import autoencoder, base
+from fourm_jax.tokenizers import autoencoder, base, vqcontrolnet
 
 Tensors = Mapping[str, np.ndarray]
 POSITION_TOLERANCE = 1e-5
@@ -25,10 +26,22 @@ POSITION_TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Names of the published tensors that were used, and of those that we compute instead."""
+    """Names of the published tensors by what became of them.
+
+    Attributes:
+      used: read into variables.
+      derived: not needed: we compute them.
+      unsupported: of a part that this package does not have (ControlNet, Stable Diffusion); not
+        read.
+    """
 
     used: tuple[str, ...]
     derived: tuple[str, ...]
+    unsupported: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        other = f"{len(self.unsupported)} not supported, " if self.unsupported else ""
+        return f"{len(self.used)} tensors used, {len(self.derived)} derived, {other}0 left over"
 
 
 def import_tensors(
@@ -38,11 +51,11 @@ def import_tensors(
 
     Args:
       family, arguments: of `convert.tokenizer_config.arguments_of`.
-      tensors: published names -> arrays.
+      tensors: published names -> arrays; those of unsupported parts are not read.
 
     Raises:
-      ValueError: a tensor is missing, unexplained, or of another shape; a position table is not
-        the sin-cos one.
+      ValueError: a tensor is missing, unexplained, of another shape or not of floats; a position
+        table is not the sin-cos one.
     """
     module = base.build(family, arguments)
     expected = base.abstract_variables(module)
@@ -57,6 +70,8 @@ def import_tensors(
                 f"tensor {link.names[0]!r}: shape {tensors[link.names[0]].shape} gives "
                 f"{array.shape}, {link.path!r} has {target.shape}"
             )
+        if not jnp.issubdtype(array.dtype, target.dtype if target.dtype == bool else jnp.floating):
+            raise ValueError(f"tensor {link.names[0]!r} is {array.dtype}, expected floats")
         flat[link.path] = array.astype(target.dtype)
         used += link.names
         for alias in link.aliases:
@@ -69,16 +84,27 @@ def import_tensors(
         if found.shape != table.shape or np.abs(found - table).max() > POSITION_TOLERANCE:
             raise ValueError(f"tensor {name!r} is not the sin-cos table {table.shape} it should be")
     leftover = sorted(set(tensors) - set(used) - set(derived))
+    unsupported: list[str] = []
+    if isinstance(module, vqcontrolnet.CodeEncoder):
+        unsupported = [name for name in leftover if name.startswith(vqcontrolnet.ELSEWHERE)]
+        leftover = sorted(set(leftover) - set(unsupported))
     if leftover:
         raise ValueError(f"{len(leftover)} unexplained tensors, first: {leftover[:3]}")
     unset = sorted(set(expected) - set(flat))
     assert not unset, f"no link for {unset}"
     variables = flax.traverse_util.unflatten_dict(flat, sep="/")
-    return module, variables, Report(tuple(used), tuple(derived))
+    return module, variables, Report(tuple(used), tuple(derived), tuple(unsupported))
 
 
 def export_tensors(module: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the published state dict; inverse of `import_tensors`."""
+    """Return the published state dict; inverse of `import_tensors`.
+
+    Raises:
+      ValueError: a VQControlNet, of which only a part was ever read; a backbone without published
+        form.
+    """
+    if isinstance(module, vqcontrolnet.CodeEncoder):
+        raise ValueError(f"cannot be exported: {vqcontrolnet.NO_DECODER}")
     flat = flax.traverse_util.flatten_dict(jax.device_get(variables), sep="/")
     tensors = dict(derived_tensors(module))
     for link in links(module):
@@ -98,6 +124,8 @@ def _take(tensors: Tensors, name: str) -> np.ndarray:
 
 def links(module: nn.Module) -> list[Link]:
     """All links of a tokenizer."""
+    if isinstance(module, vqcontrolnet.CodeEncoder):
+        return list(front_links(module))
     if not isinstance(module, autoencoder.Autoencoder):
         return [*front_links(module), *divae.decoder_links(module.decoder)]
     return [
@@ -108,7 +136,7 @@ def links(module: nn.Module) -> list[Link]:
 
 
 def front_links(module: nn.Module) -> Iterator[Link]:
-    """Links from the raw signal to the codes: shared by VQ-VAE and DiVAE."""
+    """Links from the raw signal to the codes: shared by VQ-VAE, DiVAE and VQControlNet."""
     if module.signal.kind == "classes":
         yield Link("params/class_embedding/embedding", ("cls_emb.weight",))
     yield from backbone_links(module.encoder, "encoder")
@@ -118,9 +146,9 @@ def front_links(module: nn.Module) -> Iterator[Link]:
 
 def derived_tensors(module: nn.Module) -> dict[str, np.ndarray]:
     """Published tensors that we compute: position tables [1, d, rows, columns]."""
-    tables = divae.derived_tensors(module.decoder)
+    tables = divae.derived_tensors(getattr(module, "decoder", None))
     for side in ("encoder", "decoder"):
-        backbone = getattr(module, side)
+        backbone = getattr(module, side, None)
         if isinstance(backbone, vit.Encoder | vit.Decoder):
             table = vit.position_table(backbone.grid, backbone.grid, backbone.dim)
             tables[f"{side}.pos_emb"] = np.ascontiguousarray(table.transpose(2, 0, 1)[None])

@@ -20,11 +20,16 @@ from fourm_jax.ops import sampling
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """One recorded array and ours; integers must be equal, floats close."""
+    """One recorded array and ours; integers must be equal, floats close.
+
+    `gaps`, where ids are the best of some logits: our logit of the id found less that of the id
+    expected.
+    """
 
     name: str
     found: np.ndarray
     expected: np.ndarray
+    gaps: np.ndarray | None = None
 
 
 def replay(case: Case, model: FourM, params: Any) -> Iterator[Quantity]:
@@ -32,6 +37,7 @@ def replay(case: Case, model: FourM, params: Any) -> Iterator[Quantity]:
     state = published.read_state(case.mod_dict, model.modalities)
     done = _run(case, model, params, state)
     yield from _final(case, model, done)
+    yield from _final_masks(case, model, done)
     yield from _grid_steps(case, model, params, state, done)
     if "ar_last_logits" in case.outputs:
         yield _sequence_logits(case, model, params, state, done)
@@ -80,6 +86,39 @@ def _final(case: Case, model: FourM, done: State) -> Iterator[Quantity]:
         )
 
 
+def _final_masks(case: Case, model: FourM, done: State) -> Iterator[Quantity]:
+    """Masks of the final mod dict, True = not used; those of conditions stay as they were.
+
+    A generated text is input *and* target as far as it goes (its attention entries are zeros). A
+    finished target of multi-guidance joins the conditions: MaskGIT hides it from the unconditional
+    dictionary on both sides; ROAR leaves its conditional entry as if nothing had been written.
+    """
+    schemes = {step.target: step.scheme for step in case.steps}
+    names = {key.split("/")[1] for key in case.outputs if key.startswith("final/")}
+    for name in sorted(names):
+        known, scheme = np.asarray(done.known.get(name)), schemes.get(name)
+        if scheme is None:
+            found = case.mod_dict[name]
+        elif scheme == "autoregressive":
+            shown = known[:, : known.sum(axis=1).max()]
+            found = {
+                "input_mask": ~shown,
+                "target_mask": ~shown,
+                "decoder_attention_mask": np.zeros_like(shown),
+            }
+        elif case.conditions and name != case.steps[-1].target:
+            found = {
+                "input_mask": np.ones_like(known),
+                "target_mask": np.full_like(known, scheme == "maskgit"),
+            }
+        else:
+            found = {"input_mask": ~known, "target_mask": known}
+        for field in ("input_mask", "target_mask", "decoder_attention_mask"):
+            key = f"final/{name}/{field}"
+            if key in case.outputs and field in found:
+                yield Quantity(key, np.asarray(found[field]), case.outputs[key])
+
+
 def not_generated(case: Case, model: FourM) -> set[str]:
     """Modalities of the final mod dict that only repeat a condition.
 
@@ -116,6 +155,7 @@ def _grid_steps(case, model, params, state: State, done: State) -> Iterator[Quan
             before, current = state, step.target
         recorded = below(case.outputs, f"step{number}")
         positions = recorded["mod_pos"]
+        yield Quantity(f"step{number}/mod_pos", _asked(state, step, positions), positions)
         views, guidance, weights = _views(case, model, step, state, before, groups)
         places = [positions] * len(views)
         if groups and step.scheme == "roar":
@@ -131,12 +171,32 @@ def _grid_steps(case, model, params, state: State, done: State) -> Iterator[Quan
         expected = recorded["guided_logits"]
         yield Quantity(f"step{number}/guided_logits", guided[:, : expected.shape[1]], expected)
         ids, probs = _sample(case, step, guided)
-        yield Quantity(f"step{number}/samples", ids, recorded["samples"])
+        gaps = _logits_of(guided, ids) - _logits_of(guided, recorded["samples"])
+        yield Quantity(f"step{number}/samples", ids, recorded["samples"], gaps)
         yield Quantity(f"step{number}/probs", probs, recorded["probs"])
         if step.scheme == "maskgit":
             for name, found, expected in _kept(step, recorded, ids, probs):
                 yield Quantity(f"step{number}/{name}", found, expected)
         state = _write(state, step.target, recorded)
+
+
+def _asked(state: State, step: Step, recorded: np.ndarray) -> np.ndarray:
+    """Positions that a pass asks for: MaskGIT all that are left, ROAR the next of its order.
+
+    The order was drawn at random there, so that here it is only held to what an order must be.
+    """
+    left = ~np.asarray(state.known[step.target])
+    if step.scheme == "maskgit":
+        return np.nonzero(left)[1].reshape(len(left), -1)
+    orders = [
+        [place for place in dict.fromkeys(row.tolist()) if free[place]]
+        for row, free in zip(recorded, left, strict=True)
+    ]
+    return np.array([order[: step.num_tokens] for order in orders])
+
+
+def _logits_of(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(logits, ids[..., None].astype(np.int64), axis=-1)[..., 0]
 
 
 def _kept(step: Step, recorded: Mapping[str, np.ndarray], ids, probs):

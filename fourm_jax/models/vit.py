@@ -8,6 +8,7 @@ from fourm_jax.models import layers, mlp, transformer
 from fourm_jax.ops import interpolate, posemb
 
 MLP_RATIO = 4
+DTYPES = ("float32", "bfloat16")
 
 
 class Encoder(nn.Module):
@@ -92,6 +93,17 @@ def position_table(
     """Sin-cos positions of the `nominal` grid, bicubically resized to the `actual` one."""
     table = posemb.sincos_2d(*nominal, dim).reshape(*nominal, dim)
     return table if actual == nominal else interpolate.resize_bicubic(table, actual)
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """Return the type of a backbone's arithmetic by name.
+
+    Raises:
+      ValueError: neither float32 nor bfloat16.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"dtype {name!r}, allowed: {DTYPES}")
+    return jnp.dtype(name)
 
 
 class TanhMLP(nn.Module):

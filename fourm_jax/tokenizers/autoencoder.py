@@ -1,6 +1,7 @@
 """The shared core of discrete autoencoders: backbone, quantizer and backbone around raw signals."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax
 import flax.linen as nn
@@ -94,6 +95,11 @@ class Autoencoder(nn.Module):
         values = self.quantizer.lookup(self._expand(ids))
         return self.signal.denormalize(self.decode_latents(values))
 
+    def codes(self, ids: Int[Array, "b ..."]) -> Float[Array, "b ... l"]:
+        """Return the code vectors of ids: one per position of images, one for a vector."""
+        values = self.quantizer.lookup(self._expand(ids))
+        return values if self.signal.is_image else values[:, 0, 0]
+
     def decode_probabilities(self, probabilities: Float[Array, "b ... k"]) -> Num[Array, "b ..."]:
         """Decode the average code under `probabilities` [*ids.shape, k] instead of one code."""
         values = self.quantizer.mix(self._expand(probabilities))
@@ -138,6 +144,11 @@ class Autoencoder(nn.Module):
         if not self.signal.is_image:
             return values[:, None, None]
         return jnp.expand_dims(values, 3) if self.quantizer.num_heads == 1 else values
+
+
+def hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a Flax module as JSON and configs hold them: lists become tuples."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
 def natural_errors(

@@ -17,6 +17,7 @@ from fourm_jax.tokenizers.autoencoder import TokenizerOutput
 from fourm_jax.tokenizers.signal import Signal
 
 LOSSES = ("mse", "l1", "smooth_l1")
+LOSS_SPACES = ("prediction", "epsilon")
 
 
 class DiffusionAutoencoder(nn.Module):
@@ -32,6 +33,9 @@ class DiffusionAutoencoder(nn.Module):
       schedule, num_times, zero_terminal_snr: see `ops.diffusion_schedules.alphas_cumprod`.
       prediction: what the decoder answers: "sample" (the clean image), "epsilon", "v".
       loss: "mse", "l1" or "smooth_l1" between answer and target.
+      loss_space: "prediction" compares answers as they are; "epsilon" compares the noise that they
+        stand for (the published "v with eps-loss", spec 08 §8.2), which weighs times differently.
+        Not with prediction "sample", whose noise is unbounded where there is hardly any.
       condition_dropout: share of training samples that are drawn without (all of) their codes.
       condition_dropout_tokens: how many positions those lose, (fewest, most); None = all. (The
         published options of this kind bound the number of positions *kept*, defect K-9.)
@@ -57,6 +61,7 @@ class DiffusionAutoencoder(nn.Module):
     zero_terminal_snr: bool = True
     prediction: diffusion.Prediction = "v"
     loss: str = "mse"
+    loss_space: Literal["prediction", "epsilon"] = "prediction"
     condition_dropout: float = 0.0
     condition_dropout_tokens: tuple[int, int] | None = None
     freeze_encoder: bool = False
@@ -70,6 +75,12 @@ class DiffusionAutoencoder(nn.Module):
     def setup(self):
         if self.loss not in LOSSES:
             raise ValueError(f"loss {self.loss!r}, allowed: {LOSSES}")
+        if self.loss_space not in LOSS_SPACES:
+            raise ValueError(f"loss_space {self.loss_space!r}, allowed: {LOSS_SPACES}")
+        if self.loss_space == "epsilon" and self.prediction == "sample":
+            raise ValueError(
+                "loss_space 'epsilon' with prediction 'sample', allowed: 'epsilon', 'v'"
+            )
         self.to_latent = nn.Dense(self.quantizer.latent_dim)
 
     @property
@@ -109,9 +120,10 @@ class DiffusionAutoencoder(nn.Module):
                 drop_key, grid, self.condition_dropout, self.condition_dropout_tokens
             )
         answer = self.denoise(noised, times, quantized.values, mask, train)
+        estimate, guess = diffusion.clean_and_noise(noised, answer, alpha, self.prediction)
         target = diffusion.target(clean, noise, alpha, self.prediction)
-        error = reconstruction.LOSSES[self.loss](answer, target)
-        estimate, _ = diffusion.clean_and_noise(noised, answer, alpha, self.prediction)
+        pair = (answer, target) if self.loss_space == "prediction" else (guess, noise)
+        error = reconstruction.LOSSES[self.loss](*pair)
         restored = self.signal.denormalize(estimate)
         metrics = {
             "reconstruction_loss": error,
@@ -143,6 +155,10 @@ class DiffusionAutoencoder(nn.Module):
           guidance: default that of the module.
         """
         return self._draw(self.quantizer.lookup(self._expand(ids)), key, num_steps, guidance)
+
+    def codes(self, ids: Int[Array, "b y x ..."]) -> Float[Array, "b y x l"]:
+        """Return the code vectors of ids."""
+        return self.quantizer.lookup(self._expand(ids))
 
     def decode_probabilities(
         self, probabilities: Float[Array, "b y x ... k"]

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from fourm_jax.models import quantizers, unet, uvit, vit
+from fourm_jax.tokenizers import autoencoder
 from fourm_jax.tokenizers.diffusion_autoencoder import DiffusionAutoencoder
 from fourm_jax.tokenizers.signal import Signal
 
@@ -23,6 +24,7 @@ def build(
     decoder: Mapping[str, Any],
     decoder_type: str = "uvit",
     quantizer: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
     **diffusion: Any,
 ) -> DiffusionAutoencoder:
     """Return the module; arguments are plain data, as configs and cards hold them.
@@ -35,10 +37,13 @@ def build(
       decoder: fields of the decoder's module.
       decoder_type: key of `DECODERS`.
       quantizer: further fields of `quantizers.EMACodebook`.
+      dtype: "float32" or "bfloat16", of the arithmetic of encoder and decoder; parameters, codes,
+        norms and the decoder's answer are float32.
       diffusion: further fields of `DiffusionAutoencoder`: schedule, prediction, sampler, loss, ...
 
     Raises:
-      ValueError: unknown decoder, sizes that do not divide, a signal that is not continuous.
+      ValueError: unknown decoder or dtype, sizes that do not divide, a signal that is not
+        continuous.
     """
     signal = signal if isinstance(signal, Signal) else Signal(**signal)
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -46,27 +51,26 @@ def build(
         raise ValueError(f"decoder_type {decoder_type!r}, allowed: {sorted(DECODERS)}")
     if signal.kind != "continuous" or not signal.is_image:
         raise ValueError(f"DiVAE draws continuous images, got signal {signal.describe()}")
-    decoder = DECODERS[decoder_type](num_channels=signal.output_channels, **_hashable(decoder))
+    arithmetic = {"dtype": vit.compute_dtype(dtype)}
+    fields = arithmetic | autoencoder.hashable(decoder)
+    decoder = DECODERS[decoder_type](num_channels=signal.output_channels, **fields)
     for unit, what in ((patch_size, "patch_size"), (decoder.multiple, "the decoder's factor")):
         if size[0] % unit or size[1] % unit:
             raise ValueError(f"image_size {size} is not divisible by {what} {unit}")
     grid = (size[0] // patch_size, size[1] // patch_size)
     return DiffusionAutoencoder(
         signal=signal,
-        encoder=vit.Encoder(patch_size=patch_size, grid=grid, **encoder),
+        encoder=vit.Encoder(
+            patch_size=patch_size, **{"grid": grid, **arithmetic, **autoencoder.hashable(encoder)}
+        ),
         decoder=decoder,
         quantizer=quantizers.EMACodebook(
             num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
         ),
         image_size=size,
         patch_size=patch_size,
-        **_hashable(diffusion),
+        **autoencoder.hashable(diffusion),
     )
-
-
-def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists, which is what JSON and configs hold, as tuples."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
 def tiny() -> dict[str, dict[str, Any]]:

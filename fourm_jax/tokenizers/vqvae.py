@@ -28,6 +28,7 @@ def build(
     quantizer: Mapping[str, Any] | None = None,
     loss: str = "mse",
     class_dim: int = 64,
+    dtype: str = "float32",
 ) -> autoencoder.Autoencoder:
     """Return the module; arguments are plain data, as configs and cards hold them.
 
@@ -36,13 +37,15 @@ def build(
       image_size, patch_size: pixels; the grid is their quotient.
       num_codes, latent_dim: of the codebook.
       backbone: key of `BACKBONES`.
-      encoder, decoder: fields of the backbone's modules ("dim", "depth", ...).
+      encoder, decoder: fields of the backbone's modules ("dim", "depth", ...); of a ViT also
+        "grid", (rows, columns) of its position table, where that is not the grid of the image.
       quantizer: further fields of `quantizers.EMACodebook`.
       loss: name in `ops.reconstruction.LOSSES`.
       class_dim: width of the class embedding of "classes" signals.
+      dtype: "float32" or "bfloat16", of a ViT's arithmetic; parameters and codes are float32.
 
     Raises:
-      ValueError: unknown backbone, sizes that do not divide.
+      ValueError: unknown backbone or dtype, sizes that do not divide.
     """
     signal = signal if isinstance(signal, Signal) else Signal(**signal)
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -50,14 +53,19 @@ def build(
         raise ValueError(f"backbone {backbone!r}, allowed: {sorted(BACKBONES)}")
     if size[0] % patch_size or size[1] % patch_size:
         raise ValueError(f"image_size {size} is not divisible by patch_size {patch_size}")
+    if backbone != "vit" and dtype != "float32":
+        raise ValueError(f"dtype {dtype!r} with backbone {backbone!r}, allowed: 'float32'")
     make_encoder, make_decoder = BACKBONES[backbone]
+    shared: dict[str, Any] = {"patch_size": patch_size}
     if backbone == "vit":
-        grid = (size[0] // patch_size, size[1] // patch_size)
-        encoder, decoder = {**encoder, "grid": grid}, {**decoder, "grid": grid}
+        shared["grid"] = (size[0] // patch_size, size[1] // patch_size)
+        shared["dtype"] = vit.compute_dtype(dtype)
     return autoencoder.Autoencoder(
         signal=signal,
-        encoder=make_encoder(patch_size=patch_size, **encoder),
-        decoder=make_decoder(patch_size=patch_size, num_channels=signal.output_channels, **decoder),
+        encoder=make_encoder(**shared | autoencoder.hashable(encoder)),
+        decoder=make_decoder(
+            num_channels=signal.output_channels, **shared | autoencoder.hashable(decoder)
+        ),
         quantizer=quantizers.EMACodebook(
             num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
         ),

@@ -99,7 +99,86 @@ def test_nothing_is_overwritten(tmp_path):
             function(TOKENIZER, tmp_path / "ours")
 
 
-def test_pickles_other_configs_and_controlnets_are_refused(tmp_path):
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def oversized(path):
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"mask_token": 1}))
+
+
+def integers(path):
+    tensors = load_file(path)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name].astype(np.int32)}, path)
+
+
+@pytest.mark.parametrize("source", [TRUNK, TOKENIZER], ids=["trunk", "tokenizer"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (truncated, r"model\.safetensors: truncated or oversized: the header describes \d+ bytes"),
+        (oversized, r"model\.safetensors: truncated or oversized"),
+        (pickled, r"model\.safetensors: this is a pickle"),
+        (integers, r"model\.safetensors: tensor '[\w.]+' is int32, expected floats"),
+    ],
+)
+def test_spoilt_weights_are_refused_by_name_and_leave_nothing(tmp_path, source, spoil, message):
+    shutil.copytree(source, tmp_path / "spoilt")
+    spoil(tmp_path / "spoilt" / "model.safetensors")
+    options = {"overrides": overrides()} if source == TRUNK else {}
+    for action in (
+        lambda: checkpoint.convert(tmp_path / "spoilt", tmp_path / "ours", **options),
+        lambda: fourm_jax.load(tmp_path / "spoilt", **options),
+    ):
+        with pytest.raises(ValueError, match=message):
+            action()
+    assert [path.name for path in tmp_path.iterdir()] == ["spoilt"]
+
+
+def test_weights_beside_the_config_of_another_model_are_refused_by_the_first_that_misfits(tmp_path):
+    for weights, config, message in (
+        (TOKENIZER, TRUNK, r"tensors that this config does not explain: \['decoder"),
+        (TRUNK, TOKENIZER, "tensor 'encoder.linear_in.weight' is missing"),
+    ):
+        folder = tmp_path / weights.name
+        folder.mkdir()
+        shutil.copy(weights / "model.safetensors", folder)
+        shutil.copy(config / "config.json", folder)
+        with pytest.raises(ValueError, match=message) as caught:
+            fourm_jax.load(folder, **({"overrides": overrides()} if config == TRUNK else {}))
+        assert str(folder / "model.safetensors") in str(caught.value)
+
+
+def test_what_a_kill_left_behind_is_in_nobodys_way(tmp_path):
+    (tmp_path / ".ours.1234.partial").mkdir()
+    checkpoint.convert(TOKENIZER, tmp_path / "ours")
+    assert fourm_jax.load(tmp_path / "ours").card.family == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: header.clear(), "expected a description of format 1"),
+        (lambda header: header.pop("config"), "no description of a trunk"),
+        (lambda header: header.update(overrides=[1]), "no description of a trunk"),
+        (lambda header: header["config"].update(dim=64), r"is \(.*\), expected \("),
+    ],
+)
+def test_a_converted_trunk_whose_description_is_broken_is_refused(tmp_path, change, message):
+    checkpoint.convert(TRUNK, tmp_path / "ours", overrides=overrides())
+    header = json.loads((tmp_path / "ours" / checkpoint.TRUNK).read_text())
+    change(header)
+    (tmp_path / "ours" / checkpoint.TRUNK).write_text(json.dumps(header))
+    with pytest.raises(ValueError, match=message):
+        fourm_jax.load(tmp_path / "ours")
+
+
+def test_pickles_and_other_configs_are_refused(tmp_path):
     (tmp_path / "model.pth").write_bytes(pickle.dumps({"a": 1}))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="this is a pickle"):
@@ -108,7 +187,7 @@ def test_pickles_other_configs_and_controlnets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="neither a trunk's"):
         fourm_jax.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"sd_path": "x", "codebook_size": 2}))
-    with pytest.raises(ValueError, match="Stable Diffusion"):
+    with pytest.raises(ValueError, match="tokenizer config without 'n_channels'"):
         fourm_jax.load(tmp_path)
 
 

@@ -5,16 +5,15 @@ import math
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from fourm_jax.convert import divae, divae_config, linking, tokenizer_config, tokenizers
 from fourm_jax.models import mlp
 from fourm_jax.tokenizers import base
+from fourm_jax.train.verify import divae as verify_drawn
 from fourm_jax.train.verify import tokenizers as verify
 from tests import drawn, golden_cases
 from tests.convert import divae_cases
 
-TOLERANCE = {"atol": 2e-4, "rtol": 1e-4}
 RGB = {
     "enc_type": "vit_b_enc", "dec_type": "unet_patched", "n_channels": 3, "codebook_size": 16384,
     "latent_dim": 32, "image_size": 224, "patch_size": 16, "post_mlp": True,
@@ -29,9 +28,9 @@ def test_codes_decoder_and_every_sampling_run_are_the_published_ones(name):
 
 @pytest.mark.parametrize("name", divae_cases.CONFIGS)
 def test_drawn_weights_give_the_numbers_that_were_recorded_at_parity(name):
-    expected = load_file(golden_cases.shipped("divae") / f"{name}.safetensors")
-    for key, found in divae_cases.answers(name).items():
-        np.testing.assert_allclose(found, expected[key], **TOLERANCE, err_msg=key)
+    golden_cases.assert_all_pass(
+        verify_drawn.check(golden_cases.shipped("divae") / f"{name}.safetensors")
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_a_second_name_of_a_tensor_must_agree_with_the_first():
     _, arguments = tokenizer_config.arguments_of(
         divae_cases.CONFIGS["uvit"], presets=divae_cases.PRESETS
     )
-    tensors = divae_cases.published(arguments)
+    tensors = verify_drawn.published(arguments)
     tensors["decoder.downsample_mid.Conv2d_0.bias"] = np.ones(32, np.float32)
     with pytest.raises(ValueError, match="bias' differs from"):
         tokenizers.import_tensors("divae", arguments, tensors)

@@ -90,3 +90,12 @@ def test_metadata_is_parsed_safely():
         safetensors_io.parse_metadata({"a": "x" * 10_001})
     with pytest.raises(ValueError, match="'a' cannot be parsed"):
         safetensors_io.parse_metadata({"a": "!!python/object/apply:os.system ['true']"})
+
+
+@pytest.mark.parametrize("length", [128, 128 + 2 * 256])
+def test_a_header_whose_length_looks_like_the_start_of_a_pickle_is_read(tmp_path, length):
+    """128 is written b"\\x80", as pickles begin: one file of 256 has such a length."""
+    text = json.dumps({"__metadata__": {"a": "b"}}).encode()
+    path = raw(tmp_path / "x.safetensors", text.ljust(length))
+    assert path.read_bytes()[:1] == b"\x80"
+    assert safetensors_io.SafeFile(path).metadata == {"a": "b"}

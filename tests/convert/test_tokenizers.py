@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from fourm_jax.convert import tokenizer_config, tokenizers
+from fourm_jax.models import vit
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.train.verify import tokenizers as verify
@@ -68,6 +69,10 @@ def test_an_imported_tokenizer_is_saved_and_loaded_like_our_own(tmp_path):
             lambda t: t.update({"quant_proj.weight": np.zeros((3, 32, 1, 1), np.float32)}),
             r"'quant_proj.weight': shape \(3, 32, 1, 1\) gives \(32, 3\)",
         ),
+        (
+            lambda t: t.update({"quant_proj.bias": t["quant_proj.bias"].astype(np.int32)}),
+            "tensor 'quant_proj.bias' is int32, expected floats",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(change, message):
@@ -119,6 +124,14 @@ def published(**changes):
             },
             115.04,
         ),
+        (
+            {
+                "n_channels": 1280, "enc_type": "BottleneckMLP/B_6-Wi_1024",
+                "dec_type": "BottleneckMLP/B_6-Wi_1024", "codebook_size": 8192,
+                "latent_dim": 1024, "quant_type": "memcodes", "num_codebooks": 16,
+            },
+            116.09,
+        ),
     ],
 )  # fmt: skip
 def test_published_sizes_have_the_published_number_of_parameters(config, millions):
@@ -126,6 +139,50 @@ def test_published_sizes_have_the_published_number_of_parameters(config, million
     params = base.abstract_variables(module)["params"]
     total = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
     assert total == pytest.approx(millions, abs=0.01)
+
+
+def test_imagenet_standardised_input_is_brought_to_minus_one_to_one():
+    """undo_std: what has mean m and deviation s per channel becomes 2 x - 1."""
+    _, arguments = tokenizer_config.arguments_of(published(undo_std=True))
+    pixels = np.array([0.0, 0.25, 1.0], np.float32)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    raw = ((pixels[:, None] - mean) / std).astype(np.float32).reshape(1, 1, 3, 3)
+    network = arguments["signal"].normalize(raw)
+    np.testing.assert_allclose(network[0, 0], [[-1] * 3, [-0.5] * 3, [1] * 3], atol=1e-6)
+    np.testing.assert_allclose(arguments["signal"].denormalize(network), raw, atol=1e-5)
+
+
+def test_position_tables_may_be_of_another_image_size_on_each_side():
+    config = published(image_size=448, image_size_enc=224, image_size_dec=336)
+    module = base.build(*tokenizer_config.arguments_of(config))
+    assert (module.grid, module.encoder.grid, module.decoder.grid) == (
+        (28,) * 2,
+        (14,) * 2,
+        (21,) * 2,
+    )
+    tables = tokenizers.derived_tensors(module)
+    assert {name: table.shape for name, table in tables.items()} == {
+        "encoder.pos_emb": (1, 768, 14, 14), "decoder.pos_emb": (1, 768, 21, 21),
+    }  # fmt: skip
+    # half the size reads the middle of 2 x 2 blocks: cubic weights (a = -0.75) -3 19 19 -3 of 32
+    table = np.asarray(vit.position_table((8, 8), (8, 8), 4), np.float64)
+    weights = np.array([-3, 19, 19, -3]) / 32
+    found = vit.position_table((8, 8), (4, 4), 4)[1, 2]
+    rows, columns = table[1:5], slice(3, 7)
+    np.testing.assert_allclose(
+        found, np.einsum("i,j,ijd->d", weights, weights, rows[:, columns]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("s", 27.71), ("b", 90.37), ("l", 311.49)]
+)  # spec 08-tokenizers §8.1, with post_mlp, three channels
+def test_published_encoders_have_the_published_number_of_parameters(size, millions):
+    config = published(enc_type=f"vit_{size}_enc")
+    module = base.build(*tokenizer_config.arguments_of(config))
+    params = base.abstract_variables(module)["params"]["encoder"]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert total / 1e6 == pytest.approx(millions, abs=0.01)
 
 
 def test_a_raw_signal_can_replace_the_published_normalisation():
@@ -140,6 +197,8 @@ def test_a_raw_signal_can_replace_the_published_normalisation():
         ({"enc_type": "vit_giant_enc"}, "backbone 'vit_giant_enc', known"),
         ({"codebook_size": None}, "config without 'codebook_size'"),
         ({"quant_type": "fsq"}, "quant_type 'fsq'"),
+        ({"undo_std": True, "n_channels": 1}, "undo_std with n_channels 1, allowed: 3"),
+        ({"patch_size_dec": 8}, "patch_size_dec 8 with patch_size 16; a decoder that draws"),
     ],
 )
 def test_an_unknown_config_is_refused(changes, message):

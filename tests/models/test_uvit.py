@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.convert import divae_config
-from fourm_jax.models import uvit
+from fourm_jax.models import uvit, uvit_bottleneck
 from tests import drawn
 
 SMALL = {
@@ -98,3 +98,101 @@ def test_dropout_acts_in_training_only():
 def test_impossible_fields_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(uvit.UViT(**{**SMALL, **fields}).init, jax.random.key(0), *inputs())
+
+
+# --- one block, worked out again in numpy -----------------------------------------------------
+
+
+def dense(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+def norm(params, x):
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return scaled * params["scale"] + params["bias"]
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def attend(q, k, v):
+    """One sample, [n, h, d] and [m, h, d]: every head on its own."""
+    weights = softmax(np.einsum("nhd,mhd->hnm", q, k) / np.sqrt(q.shape[-1]))
+    return np.einsum("hnm,mhd->nhd", weights, v).reshape(len(q), -1)
+
+
+def gelu(x):
+    return x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2
+
+
+def block_by_hand(params, x, earlier, time, context):
+    """adaLN-Zero with cross-attention: the published order of shifts, scales and gates."""
+    x = dense(params["skip"], np.concatenate([x, earlier], -1))
+    active = time / (1 + np.exp(-time))
+    shift1, scale1, shift2, scale2, shift3, scale3 = np.split(
+        dense(params["modulation"], active), 6
+    )
+    gate1, gate2, gate3 = np.split(dense(params["gates"], active), 3)
+    own = params["self_attention"]
+    hidden = norm(params["self_norm"], x) * (1 + scale1) + shift1
+    q, k, v = np.moveaxis(
+        np.einsum("nd,dchk->nchk", hidden, own["qkv"]["kernel"]) + own["qkv"]["bias"], 1, 0
+    )
+    heads = attend(q, k, v).reshape(q.shape)
+    out = np.einsum("nhk,hkd->nd", heads, own["out"]["kernel"]) + own["out"]["bias"]
+    x = x + gate1 * out
+    cross = params["cross_attention"]
+    hidden = norm(params["query_norm"], x) * (1 + scale2) + shift2
+    seen = norm(params["context_norm"], context)
+    q = dense(cross["q"], hidden).reshape(len(x), 2, -1)
+    k, v = np.moveaxis(dense(cross["kv"], seen).reshape(len(context), 2, 2, -1), 1, 0)
+    x = x + gate2 * dense(cross["out"], attend(q, k, v))
+    hidden = norm(params["mlp_norm"], x) * (1 + scale3) + shift3
+    feed = params["feed_forward"]
+    return x + gate3 * dense(feed["fc2"], gelu(dense(feed["fc1"], hidden)))
+
+
+def test_a_block_with_cross_attention_and_skip_is_what_its_formula_says():
+    block = uvit_bottleneck.Block(
+        num_heads=2, cross=True, skip=True, dropout=0.0, train=False, dtype=jnp.float32
+    )
+    rng = np.random.default_rng(0)
+    x, earlier = rng.normal(size=(2, 1, 5, 8)).astype(np.float32)
+    time = rng.normal(size=(1, 6)).astype(np.float32)
+    context = rng.normal(size=(1, 3, 4)).astype(np.float32)
+    shared = (x, earlier, time, context, None)
+    params = drawn.variables(jax.eval_shape(block.init, jax.random.key(0), *shared))
+    found, _ = jax.jit(block.apply)(params, *shared)
+    plain = jax.tree.map(np.float64, params["params"])
+    expected = block_by_hand(plain, x[0], earlier[0], time[0], context[0])
+    np.testing.assert_allclose(found[0], expected, atol=1e-4)
+
+
+def test_blocks_of_the_first_half_feed_those_of_the_second_in_reverse():
+    """Five gateless blocks whose skip layers take the earlier stream only: 1 -> 5, 2 -> 4."""
+    bottleneck = uvit_bottleneck.Bottleneck(
+        dim=4, depth=5, num_heads=1, long_skip=True, conditioning="concat", dropout=0.0, grid=1,
+        dtype=jnp.float32,
+    )  # fmt: skip
+    x, time, condition = jnp.ones((1, 1, 1, 4)), jnp.ones((1, 3)), jnp.zeros((1, 1, 1, 2))
+    arguments = (x, time, condition, None, False)
+    shapes = jax.eval_shape(lambda key: bottleneck.init(key, *arguments), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)["params"]
+    params["tokens_in"]["kernel"] = params["tokens_out"]["kernel"] = np.eye(4, dtype=np.float32)
+    # every block adds its own constant: gate 1 times the bias of the MLP
+    for name, values in (("blocks_in", [1, 10]), ("block_middle", 100), ("blocks_out", [0, 0])):
+        own = params[name]
+        own["gates"]["bias"][..., -4:] = 1
+        own["feed_forward"]["fc2"]["bias"] += np.asarray(values, np.float32)[..., None]
+    # [x, earlier] -> x + weight * earlier, by another weight in each of the last two blocks
+    for i, weight in enumerate((2.0, 3.0)):
+        kernel = params["blocks_out"]["skip"]["kernel"]
+        kernel[i, :4], kernel[i, 4:] = np.eye(4), weight * np.eye(4)
+    found = jax.jit(lambda p: bottleneck.apply({"params": p}, *arguments))(params)
+    position = np.array([0, 1, 0, 1])  # sin and cos of row 0, then of column 0
+    first = 1 + position + 1
+    second = first + 10
+    np.testing.assert_allclose(found[0, 0, 0], second + 100 + 2 * second + 3 * first, rtol=1e-6)

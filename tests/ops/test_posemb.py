@@ -36,7 +36,7 @@ def test_widths_that_do_not_divide_are_refused():
         posemb.sincos_1d(2, 3)
 
 
-def test_tables_equal_the_published_ones():
-    golden_cases.assert_all_pass(
-        verify.check(golden_cases.directory("posemb") / "posemb.safetensors")
-    )
+@pytest.mark.parametrize("where", ["shipped", "full"])
+def test_tables_and_their_bicubic_resizing_equal_the_published_ones(where):
+    folder = {"shipped": golden_cases.shipped, "full": golden_cases.directory}[where]("posemb")
+    golden_cases.assert_all_pass(verify.check(folder / "posemb.safetensors"))

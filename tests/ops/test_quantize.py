@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.models import quantizers
-from fourm_jax.ops import quantize
+from fourm_jax.ops import kmeans, quantize
 from fourm_jax.train.verify import quantizers as verify
 from tests import golden_cases
 
@@ -43,6 +43,37 @@ def test_corrected_cosine_codes_stay_on_the_sphere_and_unused_ones_do_not_move()
     middle = np.array([0.3, 0.9]) / np.hypot(0.3, 0.9)
     np.testing.assert_allclose(updated, [[1, 0], middle], rtol=1e-6)
     np.testing.assert_allclose(sizes, [0, 1])
+
+
+def test_euclidean_codes_are_sums_by_laplace_smoothed_sizes():
+    """Sizes 1 and 3, then (decay 0.5) one latent for code 0, two for code 1: 1 and 2.5."""
+    codes, sizes, sums = quantize.update_euclidean(
+        jnp.array([1.0, 3.0]), jnp.array([[2.0], [6.0]]), jnp.array([[4.0], [1.0], [3.0]]),
+        jnp.array([0, 1, 1]), decay=0.5, epsilon=0.25,
+    )  # fmt: skip
+    np.testing.assert_allclose(sizes, [1.0, 2.5])
+    np.testing.assert_allclose(sums, [[3.0], [5.0]])
+    # (1 + 0.25) and (2.5 + 0.25) scaled by 3.5 / (3.5 + 2 * 0.25)
+    np.testing.assert_allclose(codes, [[3 / (1.25 * 0.875)], [5 / (2.75 * 0.875)]], rtol=1e-6)
+
+
+def test_a_code_without_latents_stays_finite_when_its_size_has_gone_to_zero():
+    codes, *_ = quantize.update_euclidean(
+        jnp.array([0.0, 4.0]), jnp.array([[0.0], [8.0]]), jnp.array([[2.0]]), jnp.array([1]),
+        decay=0.9,
+    )  # fmt: skip
+    np.testing.assert_allclose(codes, [[0.0], [2.0]], atol=1e-4)
+
+
+def test_dead_codes_become_copies_of_the_most_used_ones_in_their_order():
+    codes = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.0, -1.0]])
+    sizes = jnp.array([0.1, 5.0, 9.0, 0.2])
+    replaced, kept = quantize.replace_dead(
+        jax.random.key(0), codes, sizes, jnp.zeros((1, 2)),
+        threshold=1.0, policy="linde_buzo_gray", normalize=True, noise=1e-6,
+    )  # fmt: skip
+    np.testing.assert_allclose(replaced, [[0.6, 0.8], [0, 1], [0.6, 0.8], [0, 1]], atol=1e-5)
+    np.testing.assert_array_equal(kept, sizes)  # published: the old size stays
 
 
 def test_a_replaced_code_is_a_latent_and_starts_with_a_fresh_size():
@@ -82,6 +113,45 @@ def test_hard_gumbel_chooses_with_the_softmax_probabilities():
     logits = jnp.log(jnp.array([0.7, 0.2, 0.1]))
     choices = quantize.hard_gumbel(jax.random.key(1), jnp.tile(logits, (20_000, 1)))
     np.testing.assert_allclose(choices.mean(0), [0.7, 0.2, 0.1], atol=0.015)
+
+
+def test_k_means_by_hand():
+    """Means 0 and 1 of 0, 1, 5, 6: {0} {1, 5, 6}, then {0, 1} {5, 6}; the unused one stays."""
+    samples = jnp.array([[0.0], [1.0], [5.0], [6.0]])
+    start = jnp.array([[0.0], [1.0], [-50.0]])
+    for steps, expected, sizes in (
+        (1, [0, 4, -50], [1, 3, 0]),
+        (2, [0.5, 5.5, -50], [2, 2, 0]),
+        (10, [0.5, 5.5, -50], [2, 2, 0]),
+    ):
+        means, counts = kmeans.kmeans(samples, start, metric="euclidean", num_iterations=steps)
+        np.testing.assert_allclose(means[:, 0], expected)
+        np.testing.assert_array_equal(counts, sizes)
+
+
+def test_memcodes_training_draws_codes_by_their_softmax_and_returns_their_values():
+    """One head of width 1: keys = codes · 1, values = codes · 2, logits = latent · key."""
+    module = quantizers.Memcodes(num_codes=2, latent_dim=1)
+    params = {"params": {
+        "codes": jnp.array([[[0.0], [1.0]]]), "to_keys": jnp.ones((1, 1, 1)),
+        "to_values": jnp.full((1, 1, 1), 2.0),
+    }}  # fmt: skip
+    latents = jnp.full((20_000, 1), np.log(3.0))  # logits 0 and log 3: shares 1/4 and 3/4
+
+    @jax.jit
+    def train(params, latents):
+        rngs = {"quantizer": jax.random.key(0)}
+        return module.apply(params, latents, True, rngs=rngs)
+
+    out = train(params, latents)
+    assert abs(out.ids.mean() - 0.75) < 0.015
+    np.testing.assert_allclose(out.values, 2.0 * out.ids, atol=1e-5)
+    assert out.loss == 0
+    assert (module.apply(params, latents[:5]).ids == 1).all()  # evaluation takes the best
+    gradient = jax.grad(lambda x: train(params, x).values.sum())(latents)
+    codes = jax.grad(lambda p: train(p, latents).values.sum())(params)["params"]["codes"]
+    assert np.abs(gradient).min() > 0  # through the relaxed choice
+    assert codes[0, 1, 0] > 2 * 0.7 * 20_000  # at least through the value of the chosen code
 
 
 @pytest.mark.parametrize("metric", quantize.METRICS)

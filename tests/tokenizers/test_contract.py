@@ -117,3 +117,16 @@ def test_saving_and_loading_keeps_ids_card_and_checks(family, case, tmp_path):
     assert loaded.card.reconstruction == {"mae": 0.5}
     assert (loaded.card.vocab_size, loaded.card.grid) == (16, module.grid)
     assert sorted(p.name for p in tmp_path.iterdir()) == [case]
+
+
+@parametrize
+def test_codes_of_ids_are_what_the_decoder_reads(family, case):
+    _, module, variables, raw = make(family, case)
+    ids = compiled(family, case, "encode")(raw)
+    codes = compiled(family, case, "codes")(ids)
+    last = () if module.signal.is_image else (module.quantizer.num_heads,)
+    assert codes.shape == (*ids.shape[: 3 if not last else 1], module.quantizer.latent_dim)
+    one = codes.reshape(-1, codes.shape[-1])[0]
+    first = jnp.reshape(ids, (-1, module.quantizer.num_heads))[:1]
+    looked_up = module.apply(variables, first, method=lambda m, i: m.quantizer.lookup(i))
+    np.testing.assert_array_equal(one, looked_up[0])

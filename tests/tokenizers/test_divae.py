@@ -1,10 +1,12 @@
 """DiVAE beyond the contract: sampling, guidance, ranges, dropped conditions, frozen encoders."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax.ops import diffusion
 from fourm_jax.tokenizers import base, diffusion_autoencoder, divae
 from fourm_jax.tokenizers.signal import Signal
 from tests import drawn
@@ -122,6 +124,36 @@ def test_evaluation_needs_no_randomness_and_repeats_itself(tiny):
     assert evaluate(raw).metrics["commitment_loss"] == 0
 
 
+class Constant(nn.Module):
+    """A decoder that answers 0.25 everywhere."""
+
+    num_channels: int
+    multiple: int = 8
+
+    @nn.compact
+    def __call__(self, noised, times, condition, condition_mask=None, train=False):
+        return jnp.full_like(noised, 0.25)
+
+
+@pytest.mark.parametrize("space", diffusion_autoencoder.LOSS_SPACES)
+def test_a_velocity_is_judged_as_it_is_or_by_the_noise_it_stands_for(space):
+    """v = √ᾱ ε - √(1-ᾱ) x: an answer v' stands for the noise √(1-ᾱ) x_t + √ᾱ v'."""
+    module = make(prediction="v", loss_space=space)[0].clone(decoder=Constant(1))
+    raw = module.signal.example(jax.random.key(1), module.image_size, 3)
+    variables = drawn.variables(base.abstract_variables(module))
+    times = np.array([166, 500, 833])  # spread evenly in evaluation
+    alpha = module.alphas[times][:, None, None, None]
+    clean = np.asarray(module.signal.normalize(raw))
+    noise = np.asarray(diffusion.sample_noise(jax.random.key(0), clean.shape))
+    noised = np.sqrt(alpha) * clean + np.sqrt(1 - alpha) * noise
+    if space == "prediction":
+        error = 0.25 - (np.sqrt(alpha) * noise - np.sqrt(1 - alpha) * clean)
+    else:
+        error = np.sqrt(1 - alpha) * noised + np.sqrt(alpha) * 0.25 - noise
+    found = jax.jit(module.apply)(variables, raw).metrics["reconstruction_loss"]
+    np.testing.assert_allclose(found, np.mean(error**2), rtol=1e-5)
+
+
 def test_a_frozen_encoder_learns_nothing():
     module, variables, raw, _ = make(freeze_encoder=True)
 
@@ -151,6 +183,8 @@ def test_a_frozen_encoder_learns_nothing():
         ({"image_size": 12, "decoder": {"patch_size": 8}}, "not divisible by the decoder's"),
         ({"signal": {"kind": "classes", "axes": "hw", "num_classes": 3}}, "continuous images"),
         ({"loss": "cosine"}, "loss 'cosine', allowed"),
+        ({"loss_space": "v"}, "loss_space 'v', allowed"),
+        ({"loss_space": "epsilon", "prediction": "sample"}, "'epsilon' with prediction 'sample'"),
         ({"schedule": "cosine"}, "schedule 'cosine', allowed"),
         ({"prediction": "x0"}, "x0"),
     ],

@@ -15,7 +15,9 @@ from fourm_jax.train.verify import quantity, walk
 from tests import golden_cases
 
 ROOT = pathlib.Path(__file__).parents[2]
-FAST = ("fm", "lr_schedules", "quantizers", "schedulers", "tokenizers", "transforms")
+FAST = (
+    "fm", "lr_schedules", "posemb", "quantizers", "schedulers", "text", "tokenizers", "transforms",
+)  # fmt: skip
 
 
 def judged(directory) -> list[quantity.Result]:
@@ -43,6 +45,13 @@ def test_every_shipped_case_passes(tmp_path, folder):
     assert not [str(result) for result in results if not result.passed]
 
 
+def test_every_shipped_folder_has_a_reader():
+    """Masking, DiVAE and the sampler have tests of their own (see ops, convert, generate)."""
+    folders = sorted(path.name for path in golden_cases.SHIPPED.iterdir())
+    assert set(folders) - {"generation", "masking", "divae"} == set(FAST)
+    assert all(walk.reader_of(golden_cases.shipped(name)) for name in folders)
+
+
 def test_shipped_schedules_and_filters_of_the_sampler_pass(tmp_path):
     """Its runs are those of tests/generate/test_published.py."""
     copied(tmp_path, "generation", "schedules.json", "top_k_top_p.safetensors")
@@ -53,8 +62,8 @@ def test_shipped_schedules_and_filters_of_the_sampler_pass(tmp_path):
 
 
 def test_the_full_set_passes_where_it_is_there():
-    """Masking, texts, positions and the features of the encoder, which do not ship as recorded."""
-    for folder in ("masking", "text", "posemb", "fm_vit"):
+    """Texts and the features of the encoder, which do not ship as recorded."""
+    for folder in ("text", "fm_vit"):
         results = list(walk.judge_folder(golden_cases.directory(folder)))
         assert results
         assert not [str(result) for result in results if not result.passed]
@@ -148,3 +157,35 @@ def test_a_directory_without_cases_is_refused(tmp_path):
 )
 def test_floats_may_differ_within_their_tolerance_and_all_else_not_at_all(found, expected, passed):
     assert quantity.judge("case", quantity.Quantity("q", found, expected)).passed is passed
+
+
+def test_ids_may_differ_at_near_ties_only_and_the_verdict_says_so():
+    found, expected = np.array([3, 7, 5]), np.array([3, 8, 5])
+    for gap, passed, note in (
+        (5e-5, True, "(1 of 3 differ at near ties, margin < 0.0001)"),
+        (2e-4, False, ""),
+        (-1.0, False, ""),
+        (np.nan, False, ""),
+    ):
+        gaps = np.array([0.0, gap, 0.0])
+        result = quantity.judge("case", quantity.Quantity("ids", found, expected, gaps=gaps))
+        assert (result.passed, result.note) == (passed, note)
+        assert note in str(result)
+
+
+def test_an_id_at_a_near_tie_is_stated_and_what_follows_is_computed_from_the_recorded_one(tmp_path):
+    """Two codes that are almost one: the other one is recorded, with all that follows from it."""
+    target = copied(tmp_path, "tokenizers", "mlp_lucid_euclid") / "mlp_lucid_euclid"
+    tensors = load_file(target / "model.safetensors")
+    recorded = load_file(target / "outputs.safetensors")
+    first = (0, *[0] * (recorded["base/tokens"].ndim - 1))
+    used = int(recorded["base/tokens"][first])
+    other = next(i for i in range(16) if i not in recorded["base/tokens"])
+    codes, latent = tensors["quantize._codebook.embed"], recorded["base/quant_proj_out"][0, :, 0, 0]
+    codes[other] = codes[used] + 1e-6 * (codes[used] - latent)  # a little farther away
+    save_file(tensors, target / "model.safetensors")
+    recorded["base/tokens"][first] = other
+    save_file(recorded, target / "outputs.safetensors")
+    results = {result.quantity: result for result in judged(tmp_path)}
+    assert not [str(result) for result in results.values() if not result.passed]
+    assert "differ at near ties, margin < 0.0001" in results["base/tokens"].note

@@ -1,14 +1,14 @@
 """masking/deterministic.json: masking decisions, given the random draws of the published code.
 
-`stats_*.json` and `pool_*.json` describe distributions, which no single number can confirm; they
-are no part of this walk.
+Distributions (stats_*.json, of masks of the texts in pool_*.json) are in `masking_statistics`.
 """
 
 import functools
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.ops import attention, budgets, masking, slots, span_masks
-from fourm_jax.train.verify import masking_cases
+from fourm_jax.train.verify import masking_cases, masking_statistics
 from fourm_jax.train.verify import quantity as quantities
 from fourm_jax.train.verify import text as text_cases
 from fourm_jax.train.verify.quantity import Quantity
@@ -30,21 +30,24 @@ WIDTH = 304  # of padded texts; longer ones are padded to a multiple
 
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
-    """One case per part of the recording."""
+    """One case per part of the recording, and one per file of statistics."""
+    text = functools.cache(lambda: text_cases.tokenizer(folder.parent))
     for path in sorted(folder.iterdir()):
+        pair = re.fullmatch(r"(stats|pool)_(.*\.json)", path.name)
         if path.name == "deterministic.json":
-            yield from _parts(path)
-        elif not re.fullmatch(r"(stats|pool)_.*\.json", path.name):
+            yield from _parts(json.loads(path.read_text()), text)
+        elif pair and pair[1] == "stats":
+            yield path.stem, masking_statistics.check(path, text)
+        elif not pair or not (folder / f"stats_{pair[2]}").exists():
             yield path.name, quantities.unknown(["(file)"])
 
 
-def _parts(path: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
-    recorded = json.loads(path.read_text())
+def _parts(
+    recorded: Mapping[str, Any], text: masking_cases.LoadText
+) -> Iterator[tuple[str, Iterator[Quantity]]]:
     for name in recorded:
         if name not in masking_cases.PARTS and not name.endswith(COMMENT):
             yield name, quantities.unknown(["(part)"])
-    with_texts = {"sequence_mask", "transfer_masking"} & set(recorded)
-    text = text_cases.tokenizer(path.parents[1]) if with_texts else None
     for name, entries in masking_cases.convert(recorded, text).items():
         yield name, CHECKS[name](entries)
 

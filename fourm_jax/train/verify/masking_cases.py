@@ -1,10 +1,11 @@
 """Recorded masking decisions as plain lists of tokens: what our masking is compared with.
 
 Texts become ids, and the published buffers with their masks (True = not used) become the tokens
-in them that are used.
+in them that are used. A recording may hold {"ids", "chunk"} in place of a text, which then needs
+no vocabulary file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,12 @@ PARTS = (
 )  # fmt: skip
 
 
-def convert(recorded: Mapping[str, Any], text: TextTokenizer | None) -> dict[str, Any]:
-    """Parts of the recording that are there; `text` None where no part holds texts."""
+Text = str | list[str] | Mapping[str, list[int]]
+LoadText = Callable[[], TextTokenizer]
+
+
+def convert(recorded: Mapping[str, Any], text: LoadText) -> dict[str, Any]:
+    """Parts of the recording that are there; `text` loads the tokenizer where there are texts."""
     cases = {name: recorded[name] for name in PARTS if name in recorded}
     readers = {
         "image_mask": image_case,
@@ -34,12 +39,14 @@ def convert(recorded: Mapping[str, Any], text: TextTokenizer | None) -> dict[str
     return cases
 
 
-def encode(
-    value: str | list[str], max_tokens: int, text: TextTokenizer
-) -> tuple[list[int], list[int]]:
+def encode(value: Text, max_tokens: int, text: LoadText) -> tuple[list[int], list[int]]:
     """Ids with [EOS], and chunks: a list of strings is one chunk each, whole chunks are cut."""
+    if isinstance(value, Mapping):
+        return value["ids"], value.get("chunk", list(range(len(value["ids"]))))
     chunked = isinstance(value, list)
-    ids, chunk = text.encode_sequence(value, max_tokens=max_tokens, chunked=chunked, keep_eos=False)
+    ids, chunk = text().encode_sequence(
+        value, max_tokens=max_tokens, chunked=chunked, keep_eos=False
+    )
     return ids.tolist(), chunk.tolist()
 
 
@@ -53,7 +60,7 @@ def image_case(case: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def text_case(case: Mapping[str, Any], text: TextTokenizer) -> dict[str, Any]:
+def text_case(case: Mapping[str, Any], text: LoadText) -> dict[str, Any]:
     """Ids, which of them are masked, budgets, the drawn sentinel, and the ids on either side."""
     ids, chunk = encode(case["sequence"], case["max_tokens"], text)
     choice = case["sentinel_choice_randint"]
@@ -76,7 +83,7 @@ def vector_case(case: Mapping[str, Any]) -> dict[str, Any]:
     return {"masked": case["final_masked"], "budget": case["input_budget"], "inputs": shown}
 
 
-def transfer_case(case: Mapping[str, Any], text: TextTokenizer) -> dict[str, Any]:
+def transfer_case(case: Mapping[str, Any], text: LoadText) -> dict[str, Any]:
     """Ids of the texts, and per modality what is shown and what is asked for."""
     sides = {
         side: {
@@ -100,3 +107,25 @@ def transfer_case(case: Mapping[str, Any], text: TextTokenizer) -> dict[str, Any
 def used(mask: list[int]) -> list[int]:
     """Where a published mask is False."""
     return [i for i, masked in enumerate(mask) if not masked]
+
+
+def pool(
+    samples: Sequence[Mapping[str, Any]], max_tokens: Mapping[str, int], text: LoadText
+) -> dict[str, dict[str, np.ndarray]]:
+    """Texts of many samples as a batch: `ids`, `length`, `chunk`; of vectors only `length`."""
+    batch = {}
+    for name in samples[0]:
+        size, values = max_tokens[name], [sample[name] for sample in samples]
+        if "num_embeddings" in values[0]:
+            length = [value["num_embeddings"] for value in values]
+            batch[name] = {"length": np.minimum(length, size)}
+            continue
+        ids = np.zeros((len(values), size), np.int32)
+        chunk = np.tile(np.arange(size), (len(values), 1))
+        length = np.zeros(len(values), np.int32)
+        for row, value in enumerate(values):
+            mine, chunks = encode(value, size, text)
+            length[row] = len(mine)
+            ids[row, : len(mine)], chunk[row, : len(mine)] = mine, chunks
+        batch[name] = {"ids": ids, "length": length, "chunk": chunk}
+    return batch

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.modalities import metadata
+from fourm_jax.modalities import coordinates, metadata
+from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.tokenizers import text
 from fourm_jax.train.verify import quantity as quantities
 from fourm_jax.train.verify.quantity import Quantity
@@ -100,21 +101,55 @@ def _postprocess(path: pathlib.Path) -> Iterator[Quantity]:
         "decode_text/",
     )
 
-    def fields(case):
-        content = tokens.decode_content(case["ids"])
-        return metadata.Metadata.from_text(content, metadata.PUBLISHED, compat="ml-4m").value.values
-
     yield from _columns(
         recorded.get("decode_metadata", []),
-        {"ids": lambda case: case["ids"], "metadata": fields},
+        {
+            "ids": lambda case: case["ids"],
+            "metadata": lambda case: _fields(tokens.decode_content(case["ids"])),
+        },
         "decode_metadata/",
     )
+
+
+def _metadata(path: pathlib.Path) -> Iterator[Quantity]:
+    """Entries of `postprocess.json` whose ids are coordinates and [EOS]: no vocabulary needed."""
+    ids = {PUBLISHED.eos_id: ""}
+    for axis in range(coordinates.NUM_AXES):
+        for value in range(PUBLISHED.num_bins):
+            ids[PUBLISHED.coordinate_id(axis, value)] = coordinates.token(axis, value)
+    yield from _columns(
+        json.loads(path.read_text()),
+        {
+            "ids": lambda case: case["ids"],
+            "metadata": lambda case: _fields(" ".join(ids[i] for i in case["ids"]).strip()),
+        },
+    )
+
+
+def _merged_spans(path: pathlib.Path) -> Iterator[Quantity]:
+    """Masked texts with the generated spans put in, ids only."""
+    yield from _columns(
+        json.loads(path.read_text()),
+        {
+            "input_ids": lambda case: case["input_ids"],
+            "decoder_ids": lambda case: case["decoder_ids"],
+            "merged": lambda case: text.merge_spans(
+                np.array(case["input_ids"]), np.array(case["decoder_ids"]), PUBLISHED
+            ).tolist(),
+        },
+    )
+
+
+def _fields(content: str) -> Mapping[str, Any]:
+    return metadata.Metadata.from_text(content, metadata.PUBLISHED, compat="ml-4m").value.values
 
 
 CHECKS = {
     "encode.json": _encode,
     "vocab_facts.json": _facts,
     "postprocess.json": _postprocess,
+    "decode_metadata.json": _metadata,
+    "merge_spans.json": _merged_spans,
 }
 
 

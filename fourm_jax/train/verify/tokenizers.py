@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from fourm_jax.convert import tokenizer_config
 from fourm_jax.convert import tokenizers as convert
 from fourm_jax.ops import diffusion, diffusion_sampling
+from fourm_jax.train.verify import near_ties
 from fourm_jax.train.verify import quantity as quantities
 from fourm_jax.train.verify.quantity import Quantity, Recorded
 
@@ -59,25 +60,51 @@ def all_stages(module: nn.Module, variables, inputs, outputs: Recorded) -> Itera
     for tag in sorted({name.split("/")[0] for name in inputs}):
         x = inputs[f"{tag}/x"]
         stages = run(x if module.signal.kind == "classes" else np.moveaxis(x, 1, -1))
-        yield from compare_stages(stages, outputs, f"{tag}/")
+        yield from compare_stages(module, variables, stages, outputs, f"{tag}/")
 
 
-def compare_stages(stages, outputs: Recorded, prefix: str = "") -> Iterator[Quantity]:
-    """Recorded entries that have a stage of the same name."""
+def compare_stages(
+    module: nn.Module, variables, stages, outputs: Recorded, prefix: str = ""
+) -> Iterator[Quantity]:
+    """Recorded entries that have a stage of the same name.
+
+    Where an id differs at a near tie, what follows is computed from the recorded id.
+    """
+    stages, gaps = dict(stages), None
+    name = f"{prefix}tokens"
+    if name in outputs:
+        recorded = _ids_last(outputs[name], stages["tokens"].shape)
+        latents = stages["quant_proj_out"]
+        gaps = near_ties.gaps(module.quantizer, variables, latents, stages["tokens"], recorded)
+        if near_ties.allowed(stages["tokens"], recorded, gaps):
+            values = module.apply(
+                variables, jnp.asarray(recorded), method=lambda m, ids: m.quantizer.lookup(ids)
+            )
+            stages |= {"quant": values, "tokens_to_embedding": values}
+            if "decoded" in stages:
+                stages["decoded"] = module.apply(variables, values, method="decode_latents")
     for name, value in stages.items():
         if prefix + name not in outputs:
             continue
         expected = outputs[prefix + name]
         value = np.moveaxis(np.asarray(value), -1, 1)
         if name == "tokens":
-            value = value.reshape(expected.shape)
-        yield Quantity(prefix + name, value, expected)
+            aligned = np.moveaxis(gaps, -1, 1).reshape(expected.shape)
+            yield Quantity(prefix + name, value.reshape(expected.shape), expected, gaps=aligned)
+        else:
+            yield Quantity(prefix + name, value, expected)
+
+
+def _ids_last(ids: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Recorded ids [b, (heads,) y, x] as ours, [b, y, x, heads]."""
+    return np.moveaxis(ids.reshape(shape[0], shape[-1], *shape[1:-1]), 1, -1)
 
 
 def diffusion_stages(module, variables, inputs, outputs: Recorded) -> Iterator[Quantity]:
     """Codes of the encoder, one pass of the decoder, noising and velocity."""
     stages = jax.jit(lambda x: module.apply(variables, x, method="stages"))
-    yield from compare_stages(stages(_channels_last(inputs["x"])), outputs)
+    found = stages(_channels_last(inputs["x"]))
+    yield from compare_stages(module, variables, found, outputs)
     denoise = _denoiser(module, variables, _channels_last(outputs["quant"]))
     noised, times = _channels_last(outputs["noised"]), jnp.asarray(inputs["timesteps"])
     used = jnp.asarray(~inputs["cond_mask"])

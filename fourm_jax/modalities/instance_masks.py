@@ -1,0 +1,173 @@
+"""SAM masks as pictures: polygons to the 64 x 64 masks that become codes, and back (spec page 03).
+
+A mask is drawn inside the box of its own polygon, so that its resolution does not depend on its
+size; `instances` writes box and codes as text.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+
+from fourm_jax.modalities.instances import SIZE
+
+MASK_SIZE = 64
+SMALLEST_SHARE = 0.0005  # of the crop's area: smaller boxes are left out
+CONFIDENT_RANGE = 0.9  # a decoded mask that spans less than this is none
+SAME_MASK, SAME_BOX = 0.8, 0.9  # overlap from which two masks (boxes) are one
+Polygon = Float[np.ndarray, "n 2"]
+
+
+def crop(
+    polygons: Sequence[Polygon], window: tuple[float, float, float, float], size: int = SIZE
+) -> list[Polygon]:
+    """Return the outlines inside a window of the image, in pixels of the resized crop.
+
+    Outlines are cut at the border, where they get new corners. Those that are left without area
+    stay in the list, empty, so that it stays aligned with their codes.
+
+    Args:
+      polygons: x, y in pixels of the image.
+      window: (top, left, height, width), as crops are stored.
+      size: side of the resized crop.
+    """
+    top, left, height, width = window
+    scale = np.array([size / width, size / height])
+    moved = [(np.asarray(p, np.float64).reshape(-1, 2) - (left, top)) * scale for p in polygons]
+    return [clip(polygon, size) for polygon in moved]
+
+
+def clip(polygon: Polygon, size: float) -> Polygon:
+    """Cut an outline to 0..size on both axes (Sutherland and Hodgman 1974); [0, 2] if outside.
+
+    A concave outline that leaves the square several times stays one outline, joined along the
+    border.
+    """
+    for axis in (0, 1):
+        for sign, bound in ((1, 0.0), (-1, -float(size))):  # sign * value >= bound is inside
+            polygon = _clip_half_plane(polygon, axis, sign, bound)
+    return polygon if len(polygon) > 2 else np.zeros((0, 2))
+
+
+def _clip_half_plane(polygon: Polygon, axis: int, sign: int, bound: float) -> Polygon:
+    corners = []
+    for start, end in zip(np.roll(polygon, 1, axis=0), polygon, strict=True):
+        before, after = (sign * point[axis] - bound for point in (start, end))
+        if (before < 0) != (after < 0):
+            corners.append(start + before / (before - after) * (end - start))
+        if after >= 0:
+            corners.append(end)
+    return np.array(corners).reshape(-1, 2)
+
+
+def bounding_boxes(polygons: Sequence[Polygon]) -> Int[np.ndarray, "k 4"]:
+    """Return the smallest whole-pixel boxes, xmin, ymin, xmax, ymax; zeros for empty outlines."""
+    boxes = np.zeros((len(polygons), 4), np.int64)
+    for box, polygon in zip(boxes, polygons, strict=True):
+        if len(polygon):
+            box[:2], box[2:] = np.floor(polygon.min(axis=0)), np.ceil(polygon.max(axis=0))
+    return boxes
+
+
+def is_large(
+    boxes: Int[np.ndarray, "k 4"], size: int = SIZE, share: float = SMALLEST_SHARE
+) -> Bool[np.ndarray, "k"]:
+    """Return which boxes cover at least `share` of the crop; the others are not tokenized."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return (sides > 0).all(axis=1) & (sides.prod(axis=1) >= share * size**2)
+
+
+def rasterize(
+    polygons: Sequence[Polygon], boxes: Int[np.ndarray, "k 4"], size: int = MASK_SIZE
+) -> Bool[np.ndarray, "k s s"]:
+    """Draw every outline inside its box: a pixel is True where its centre is inside (even-odd).
+
+    Raises:
+      ValueError: not as many boxes as polygons, or a box without area.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    if len(boxes) != len(polygons):
+        raise ValueError(f"{len(polygons)} polygons and {len(boxes)} boxes")
+    if not (boxes[:, 2:] > boxes[:, :2]).all():
+        raise ValueError("boxes must have xmin < xmax and ymin < ymax; leave out empty outlines")
+    masks = np.zeros((len(boxes), size, size), bool)
+    centres = (np.arange(size) + 0.5) / size
+    for mask, polygon, box in zip(masks, polygons, boxes, strict=True):
+        unit = (np.asarray(polygon, np.float64).reshape(-1, 2) - box[:2]) / (box[2:] - box[:2])
+        start, end = unit, np.roll(unit, -1, axis=0)
+        y = centres[:, None]
+        crosses = (start[:, 1] > y) != (end[:, 1] > y)  # [rows, edges]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = start[:, 0] + (y - start[:, 1]) / (end[:, 1] - start[:, 1]) * (end - start)[:, 0]
+        right_of = crosses[:, None] & (centres[:, None] < x[:, None])  # [rows, columns, edges]
+        mask[:] = right_of.sum(axis=-1) % 2 == 1
+    return masks
+
+
+def paste(
+    masks: Float[np.ndarray, "k s s"],
+    boxes: Int[np.ndarray, "k 4"],
+    size: int = SIZE,
+    threshold: float = 0.5,
+) -> Bool[np.ndarray, "k y x"]:
+    """Return masks of the whole crop: each is resized (bicubic) to its box and thresholded.
+
+    Args:
+      masks: probabilities.
+      boxes: xmin, ymin, xmax, ymax inside the crop; the inverse of `rasterize`.
+      size: side of the crop.
+      threshold: from which a pixel belongs to the mask.
+
+    Raises:
+      ValueError: a box without area or outside the crop.
+    """
+    boxes = np.asarray(boxes, np.int64).reshape(-1, 4)
+    if not ((boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all() and (boxes <= size).all()):
+        raise ValueError(f"boxes must have xmin < xmax and ymin < ymax inside 0..{size}")
+    pasted = np.zeros((len(boxes), size, size), bool)
+    for whole, mask, (xmin, ymin, xmax, ymax) in zip(pasted, masks, boxes, strict=True):
+        picture = Image.fromarray(np.asarray(mask, np.float32))
+        resized = picture.resize((xmax - xmin, ymax - ymin), Image.Resampling.BICUBIC)
+        whole[ymin:ymax, xmin:xmax] = np.asarray(resized) > threshold
+    return pasted
+
+
+def merge_duplicates(
+    masks: Float[np.ndarray, "k s s"], boxes: Int[np.ndarray, "k 4"]
+) -> tuple[Float[np.ndarray, "j s s"], Int[np.ndarray, "j 4"]]:
+    """Drop undecided masks and average those that show the same instance (spec page 10 §10.5).
+
+    Several query points find the same instance. A mask joins the first group whose first mask it
+    overlaps by more than 0.8 (twice the shared mass over both) and whose box by more than 0.9
+    (intersection over union).
+
+    Args:
+      masks: probabilities; those that span less than 0.9 are dropped.
+      boxes: xmin, ymin, xmax, ymax.
+    """
+    masks = np.asarray(masks, np.float64)
+    decided = np.ptp(masks, axis=(1, 2)) >= CONFIDENT_RANGE if len(masks) else np.zeros(0, bool)
+    groups: list[list[int]] = []
+    for i in np.flatnonzero(decided):
+        same = (g for g in groups if _same(masks[g[0]], masks[i], boxes[g[0]], boxes[i]))
+        group = next(same, None)
+        if group is None:
+            groups.append([i])
+        else:
+            group.append(i)
+    averages = [masks[group].mean(axis=0) for group in groups]
+    merged = [np.rint(boxes[group].mean(axis=0)) for group in groups]
+    return (
+        np.array(averages).reshape(-1, *masks.shape[1:]),
+        np.array(merged, np.int64).reshape(-1, 4),
+    )
+
+
+def _same(first, second, first_box, second_box) -> bool:
+    overlap = 2 * (first * second).sum() / (first.sum() + second.sum())
+    corners = np.array([first_box, second_box])
+    sides = np.clip(corners[:, 2:].min(axis=0) - corners[:, :2].max(axis=0), 0, None)
+    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+    union = areas.sum() - sides.prod()
+    return bool(overlap > SAME_MASK and sides.prod() > SAME_BOX * union)
