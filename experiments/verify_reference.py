@@ -2,8 +2,8 @@
 
 python -m experiments.verify_reference --cases=DIR
 
-DIR holds golden folders: fm, fm_vit, generation, tokenizers, quantizers, schedulers, masking, text,
-transforms, posemb, lr_schedules (any of them). One line per quantity, then one line of JSON
+DIR holds golden folders: fm, fm_vit, generation, tokenizers, divae, quantizers, schedulers,
+masking, text, transforms, posemb, lr_schedules (any). One line per quantity, then one line of JSON
 {"cases", "quantities", "failed"}; the exit code is 1 if anything failed, was not understood or
 could not be computed. Runs on the CPU, where the tolerances (float32 against float32) hold.
 """

@@ -81,7 +81,7 @@ def test_a_tokenizer_of_ours_comes_back_as_it_was(case, tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"config.json", "model.safetensors"}
     for source in (tmp_path / "out", tmp_path / "out" / "model.safetensors"):
         back = fourm_jax.load(source)
-        assert back.module == own.module  # the same function of
+        assert back.module == own.module
         jax.tree.map(np.testing.assert_array_equal, back.variables, own.variables)
 
 

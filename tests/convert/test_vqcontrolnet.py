@@ -102,8 +102,8 @@ def test_drawing_training_and_exporting_say_what_is_missing(published, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
 
 
-def test_the_command_lists_what_it_does_not_read(tmp_path):
-    """With a published backbone's name and a codebook only: what is missing is named first."""
+def test_a_checkpoint_without_its_vq_part_is_refused_by_the_command(tmp_path):
+    """Only the tensors that are not read: the first one that is needed is named."""
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "enc_type": "vit_s_enc"}))
     save_file(ELSEWHERE, tmp_path / "model.safetensors")
     command = [sys.executable, "-m", "experiments.convert_checkpoint", f"--source={tmp_path}"]
