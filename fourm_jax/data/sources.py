@@ -56,20 +56,24 @@ def get_source(name: str):
     return importlib.import_module(f"fourm_jax.data.{name}")
 
 
+def argument_names(name: str) -> list[str]:
+    """Arguments that a source takes, beside the split."""
+    parameters = inspect.signature(get_source(name).make_source).parameters
+    return [key for key in parameters if key != "split"]
+
+
 def open_source(name: str, split: str, arguments: Mapping[str, Any]) -> Source:
     """Open a source by name.
 
     Raises:
       ValueError: an unknown source, an argument that it does not take or one that is missing.
     """
-    module = get_source(name)
-    signature = inspect.signature(module.make_source)
-    allowed = [key for key in signature.parameters if key != "split"]
+    module, allowed = get_source(name), argument_names(name)
     for key in arguments:
         if key not in allowed:
             raise ValueError(registry.unknown_value(f"argument of source {name!r}", key, allowed))
     try:
-        signature.bind(split, **arguments)
+        inspect.signature(module.make_source).bind(split, **arguments)
     except TypeError as error:
         raise ValueError(f"source {name!r}: {error}; it takes {allowed}") from error
     return module.make_source(split, **arguments)

@@ -41,8 +41,18 @@ class Crops:
           ValueError: too few stored settings or one outside the picture, or a record that
             `transforms.crop_record` refuses; names the record.
         """
+        return self._views(record, index, names, slice(None))
+
+    def view(self, record: Record, index: int, names: Sequence[str], crop: int) -> dict[str, Any]:
+        """One of `views`, without the work of the others."""
+        (view,) = self._views(record, index, names, slice(crop, crop + 1))
+        return view
+
+    def _views(
+        self, record: Record, index: int, names: Sequence[str], chosen: slice
+    ) -> list[dict[str, Any]]:
         try:
-            settings = self._settings(record, index)
+            settings = self._settings(record, index)[chosen]
             views = transforms.crop_record(record, settings, tuple(self.size), names=names)
         except ValueError as error:
             raise ValueError(f"record {index}: {error}") from error

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fourm_jax.data import shard_writer
 from fourm_jax.modalities import metadata, serializers
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
@@ -302,3 +303,26 @@ def test_the_command_trains_on_the_captions_of_a_source(tmp_path):
     loaded = text.TextTokenizer.load(tmp_path)
     assert loaded.vocab_size == 4608
     assert loaded.decode_content(loaded.encode("a handwritten seven")) == "a handwritten seven"
+
+
+def test_the_command_reads_every_caption_of_shards_and_skips_records_without(tmp_path):
+    rows = [{"caption": ["a red owl", "an owl"]}, {"file": "b"}, {"caption": "a blue fox"}]
+    shard_writer.write_split(tmp_path / "raw", "train", {}, 1, lambda _: iter(rows))
+    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--source=token_shards"]
+    done = subprocess.run(
+        [*command, f"--directory={tmp_path / 'raw'}", f"--output={tmp_path / 'text'}"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "from 3 captions and 0 class names" in done.stdout
+    loaded = text.TextTokenizer.load(tmp_path / "text")
+    assert loaded.decode_content(loaded.encode("an owl a blue fox")) == "an owl a blue fox"
+
+
+def test_the_command_names_a_source_that_there_is_not(tmp_path):
+    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--source=digit"]
+    done = subprocess.run(
+        [*command, f"--output={tmp_path / 'text'}"], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "error: unknown data source 'digit'; did you mean 'digits'?" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,62 @@
+"""Source of single crops of a built data set of pictures, all of one size: to train tokenizers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from fourm_jax.data import shards, transforms, views
+from fourm_jax.modalities import registry
+
+
+def make_source(
+    split: str,
+    *,
+    directory: epath.PathLike,
+    image_size: int,
+    fields: Sequence[str],
+    num_crops: int = 4,
+    seed: int = 0,
+) -> "PictureCrops":
+    """Open what `experiments.build_data` wrote.
+
+    Args:
+      image_size: crops are squares of so many pixels.
+      fields: record fields to crop.
+      num_crops: of each picture: its largest centred square, then random ones.
+      seed: of the random ones, which do not depend on anything else.
+
+    Raises:
+      ValueError: no such data set or field, a field that is not cropped, a number below 1.
+    """
+    if image_size < 1 or num_crops < 1:
+        raise ValueError(f"image_size {image_size} and num_crops {num_crops}, allowed: 1 and more")
+    reader = shards.Reader(directory, split)
+    for field in fields:
+        allowed = sorted(reader.fields.keys() & transforms.FIELDS.keys())
+        if field not in allowed:
+            raise ValueError(registry.unknown_value(f"field of {directory}", field, allowed))
+    size = (image_size, image_size)
+    return PictureCrops(reader, views.Crops(num_crops=num_crops, size=size, seed=seed), fields)
+
+
+class PictureCrops:
+    """Random access to the crops; those of one picture follow each other."""
+
+    def __init__(self, reader: shards.Reader, crops: views.Crops, fields: Sequence[str]):
+        self._reader, self._crops, self._fields = reader, crops, tuple(fields)
+
+    def __len__(self) -> int:
+        return len(self._reader) * self._crops.num_crops
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The fields of one crop; ValueError naming the record if it cannot be cropped."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"crop {index}, allowed: 0..{len(self) - 1}")
+        record, crop = divmod(index, self._crops.num_crops)
+        return self._crops.view(self._reader[record], record, self._fields, crop)
+
+    def where(self, index: int) -> str:
+        """File, record and crop, for messages."""
+        record, crop = divmod(index, self._crops.num_crops)
+        return f"{self._reader.where(record)}, crop {crop}"
