@@ -51,7 +51,7 @@ def quickstart(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("quickstart")
     command = [
         *QUICKSTART, f"--workdir={workdir}", "--config=configs/quickstart.py:runlocal",
-        "--config.trunk.num_steps=400", "--config.trunk.checkpoint_every=10",
+        "--config.trunk.num_steps=200", "--config.trunk.checkpoint_every=10",
         "--config.trunk.optimizer.lr=1e-3",
     ]  # fmt: skip
     killed = kill_in_training(command, workdir)
@@ -73,7 +73,7 @@ def test_the_log_has_every_step_once_over_the_interruption(quickstart):
     lines = (workdir / "trunk" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 400
+    assert steps[-1] == 200
 
 
 def test_the_report_is_one_page_that_needs_no_network(quickstart):
@@ -136,7 +136,7 @@ def test_a_workdir_of_another_run_is_refused_and_left_alone(quickstart):
     ])  # fmt: skip
     assert done.returncode != 0
     assert "holds another run's checkpoint" in done.stderr
-    assert "num_steps is 400 there, 4 here" in done.stderr
+    assert "num_steps is 200 there, 4 here" in done.stderr
     assert before == sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
 
 
