@@ -71,7 +71,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.loss = "mod"
     config.mesh = {"data": 1, "fsdp": -1, "tensor": 1}
     config.modalities = {
-        "family": "fourm", "inputs": mix["inputs"], "outputs": mix["outputs"], "overrides": {},
+        "family": "fourm", "inputs": mix["inputs"], "outputs": mix["outputs"],
+        # as many as the published position table, so that the model can be exported
+        "overrides": {"human_poses": {"max_tokens": 263}} if args.mix == "mod21" else {},
     }  # fmt: skip
     config.model = {
         **sizes.get(args.size),

@@ -13,8 +13,10 @@ from fourm_jax.modalities import registry
 from fourm_jax.models import tables
 from fourm_jax.models.fourm import FourM, initial_scales
 
-COMPARED = ("kind", "vocab_size", "grid", "max_tokens", "patch_size", "num_channels",
-            "embedding_dim", "codes_per_position")  # fmt: skip
+COMPARED = (
+    "kind", "vocab_size", "grid", "patch_size", "num_channels", "embedding_dim",
+    "codes_per_position",
+)  # fmt: skip
 
 
 def of(model: FourM, params: Mapping[str, Any]) -> tuple[FourM, dict[str, Any]]:
@@ -67,11 +69,19 @@ def _check(model: FourM) -> None:
                     f"modality {spec.name!r} has {field} {found}, in the published format it is "
                     f"{expected}"
                 )
+        longest = known[spec.name].max_tokens  # shorter texts are the same model, fed with less
+        if spec.max_tokens > longest or (
+            spec.kind in ("grid", "global") and spec.max_tokens != longest
+        ):
+            raise ValueError(
+                f"modality {spec.name!r} has max_tokens {spec.max_tokens}, in the published format "
+                f"it is {longest}"
+            )
         if spec.kind in ("pixels", "grid") and spec.grid[0] != spec.grid[1]:
             raise ValueError(f"modality {spec.name!r}: published positions need a square grid")
         if spec.kind == "sequence" and spec.max_positions < spec.max_tokens:
             raise ValueError(
                 f"modality {spec.name!r}: {spec.max_positions} positions for {spec.max_tokens} "
                 "tokens; beyond its table the published format starts again at 0, this model does "
-                "not"
+                f"not (train with max_tokens {spec.max_positions})"
             )

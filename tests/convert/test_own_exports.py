@@ -170,14 +170,19 @@ def test_small_numbers_survive_the_header():
 
 # --- trunks -----------------------------------------------------------------------------------
 
-NAMES = ("rgb@224", "tok_semseg@224", "tok_dinov2_global", "t5_caption", "caption", "metadata")
+NAMES = (
+    "rgb@224", "tok_semseg@224", "tok_dinov2_global", "t5_caption", "human_poses", "caption",
+    "metadata",
+)  # fmt: skip
+# As configs/fourm.py trains it: no text longer than its published position table.
+SHORTER = {"human_poses": {"max_tokens": 263}}
 
 
 def own_trunk(**changes) -> FourM:
     """A small trunk with a shared text table, as `compat=None` builds it."""
     specs = tuple(
         spec.replace(table="text") if spec.kind == "sequence" else spec
-        for spec in registry.resolve("fourm", NAMES)
+        for spec in registry.resolve("fourm", NAMES, SHORTER)
     )
     outputs = tuple(spec.name for spec in specs if spec.is_token)
     fields = {
@@ -265,8 +270,14 @@ def test_shared_tables_are_written_once_per_modality_and_tokens_at_their_scale(t
                       inputs=("human_poses",), outputs=("human_poses",)),
             "'human_poses': 263 positions for 275 tokens",
         ),
+        (
+            own_trunk(modalities=registry.resolve("fourm", ["caption"], {"caption": {
+                "max_tokens": 300, "max_positions": 300}}),
+                inputs=("caption",), outputs=("caption",)),
+            "'caption' has max_tokens 300, in the published format it is 256",
+        ),
     ],
-    ids=["modality", "positions", "vocabulary", "poses"],
+    ids=["modality", "positions", "vocabulary", "poses", "length"],
 )  # fmt: skip
 def test_a_trunk_without_published_form_is_refused_by_name(model, message):
     with pytest.raises(ValueError, match=message):
