@@ -19,6 +19,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+LONGEST = ("test_end_to_end.py", "test_configs.py", "test_readme.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Start with the longest file, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+    """Start with the longest files, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
