@@ -14,19 +14,20 @@ OTHERS = (
 )  # fmt: skip
 
 
-def check(folder, name):
+def compared(folder, name):
+    """Every quantity that was recorded of one run, beside ours."""
     trunk = generation.trunk_of(folder)
     model, params = convert.load(trunk, overrides=fm.read_overrides(trunk))
     cases = recorded.read_cases(folder, generation.images(trunk, model))
     (case,) = [case for case in cases if case.name == name]
-    golden_cases.assert_all_pass(generation.run(case, model, params))
+    return generation.run(case, model, params)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_run_is_reproduced_token_by_token(name):
-    check(golden_cases.shipped("generation"), name)
+    golden_cases.assert_all_pass(compared(golden_cases.shipped("generation"), name))
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_run_of_the_full_set_is_reproduced_token_by_token(name):
-    check(golden_cases.directory("generation"), name)
+    golden_cases.assert_all_pass(compared(golden_cases.directory("generation"), name))

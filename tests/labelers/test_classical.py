@@ -133,7 +133,7 @@ def test_metadata_count_what_other_labelers_found():
 
 
 def test_a_mask_becomes_its_outline_and_box():
-    measure = pytest.importorskip("skimage.measure")
+    measure = pytest.importorskip("skimage.measure", reason="needs pip install -e '.[labelers]'")
     mask = np.zeros((8, 10), bool)
     mask[2:5, 3:9] = True
     mask[7, 0] = True  # a crumb: the longest outline counts

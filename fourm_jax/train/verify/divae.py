@@ -28,12 +28,7 @@ IMAGES = ("decoder_forward", "decoder_forward_cond_mask", "ddpm_image")
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     """One case per .safetensors file, described by the .json file beside it."""
-    stems = {path.stem for path in folder.glob("*.safetensors")}
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors":
-            yield path.stem, check(path)
-        elif path.suffix != ".json" or path.stem not in stems:
-            yield path.name, quantities.unknown(["(file)"])
+    return quantities.described_cases(folder, check)
 
 
 def check(path: pathlib.Path) -> Iterator[Quantity]:

@@ -18,12 +18,7 @@ from fourm_jax.train.verify.quantity import Quantity, Recorded
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     """One case per .safetensors file, described by the .json file beside it."""
-    stems = {path.stem for path in folder.glob("*.safetensors")}
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors":
-            yield path.stem, check(path)
-        elif path.suffix != ".json" or path.stem not in stems:
-            yield path.name, quantities.unknown(["(file)"])
+    return quantities.described_cases(folder, check)
 
 
 def check(path: pathlib.Path) -> Iterator[Quantity]:

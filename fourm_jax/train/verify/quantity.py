@@ -1,7 +1,8 @@
 """One recorded number, list or text beside ours, and the verdict on the two."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,19 @@ def unknown(names: Iterable[str]) -> Iterator[Quantity]:
     """A failing quantity for each of these names."""
     for name in sorted(names):
         yield Quantity(name, None, None, understood=False)
+
+
+def described_cases(
+    folder: pathlib.Path, check: Callable[[pathlib.Path], Iterator[Quantity]]
+) -> Iterator[tuple[str, Iterator[Quantity]]]:
+    """(name, quantities) of every .safetensors file; a file beside them that is not the .json
+    description of one is not understood."""
+    stems = {path.stem for path in folder.glob("*.safetensors")}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            yield path.stem, check(path)
+        elif path.suffix != ".json" or path.stem not in stems:
+            yield path.name, unknown(["(file)"])
 
 
 def judge(case: str, quantity: Quantity) -> Result:
