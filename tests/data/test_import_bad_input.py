@@ -16,6 +16,7 @@ from tests.data.published_tars import dump, npy
 
 NAMES = ("rgb@224", "tok_rgb@224", "caption", "det", "metadata")
 GOOD = published_tars.record(0)
+CUT_GZIP = gzip.compress(b'"a dog"', mtime=0)[:-4]
 IDS = np.zeros((2, 196), np.int16)
 
 
@@ -99,7 +100,7 @@ ONE_VALUE = [  # (folder, extension, bytes, reason, part of the message)
     ("rgb", ".txt", b"hello", "unreadable_picture", "not a picture file"),
     ("caption", ".json", b'["a dog", ', "malformed_json", r"\.json file of 10 bytes"),
     ("caption", ".json", b"[" * 100_000, "malformed_json", "100000 bytes"),
-    ("caption", ".json.gz", gzip.compress(b'"a dog"')[:-4], "malformed_json", "end-of-stream"),
+    ("caption", ".json.gz", CUT_GZIP, "malformed_json", "end-of-stream"),
     ("caption", ".txt", b"\xff\xfe", "unreadable_text", "decode"),
     ("caption", ".json", dump({"text": "a dog"}), "bad_text", "caption of type dict"),
     ("caption", ".json", dump("a" * (2**20 + 1)), "too_large", "1048577 characters"),
@@ -131,7 +132,7 @@ def test_bombs_are_refused_before_they_unpack(tmp_path, run, monkeypatch):
     monkeypatch.setattr(members, "MAX_PIXELS", 48 * 64)
     bombs = {
         (0, 0, "rgb"): (".jpg", published_tars.jpeg(0, (48, 65))),
-        (0, 1, "caption"): (".json.gz", gzip.compress(dump("a" * 20_000))),
+        (0, 1, "caption"): (".json.gz", gzip.compress(dump("a" * 20_000), mtime=0)),
         (0, 2, "tok_rgb@224"): (".npz", published_tars.npz(ids=np.zeros(20_001, np.uint8))),
         (0, 3, "det"): (".json", b" " * 20_001),
     }
