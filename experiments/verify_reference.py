@@ -3,7 +3,8 @@
 python -m experiments.verify_reference --cases=DIR
 
 DIR holds golden folders: fm, fm_vit, generation, tokenizers, divae, quantizers, schedulers,
-masking, text, transforms, posemb, lr_schedules (any). One line per quantity, then one line of JSON
+masking, text, transforms, posemb, lr_schedules (any); it may also be one of them, or the folder of
+one case (fm/NAME, tokenizers/NAME). One line per quantity, then one line of JSON
 {"cases", "quantities", "failed"}; the exit code is 1 if anything failed, was not understood or
 could not be computed. Runs on the CPU, where the tolerances (float32 against float32) hold.
 """
@@ -11,7 +12,7 @@ could not be computed. Runs on the CPU, where the tolerances (float32 against fl
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from experiments import cli
 
@@ -19,20 +20,16 @@ cli.set_environment(JAX_PLATFORMS="cpu")
 
 from fourm_jax.train.verify import walk  # noqa: E402
 
-_CASES = flags.DEFINE_string("cases", None, "Directory with the golden folders.")
+_CASES = flags.DEFINE_string(
+    "cases", None, "Directory with the golden folders, one of them, or one case's folder."
+)
 flags.mark_flags_as_required(["cases"])
 
 
-def main(argv: list[str]) -> None:
-    """Walk the directory; wrong input ends in one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
-    try:
-        code = walk.run(pathlib.Path(_CASES.value))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    sys.exit(code)
+def main() -> None:
+    """Walk the directory."""
+    sys.exit(walk.run(pathlib.Path(_CASES.value)))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -69,13 +69,19 @@ def arguments_of(
         otherwise DDIM with trailing times, clipped to the range of the signal.
 
     Raises:
-      ValueError: a decoder, prediction or preset field is not known.
+      ValueError: a decoder, prediction or preset field is not known; a UNet that attends to its
+        condition, which it can only concatenate.
     """
     config = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
     kind, decoder = _decoder(config["dec_type"], presets or {})
     if kind == "uvit":
         decoder["conditioning"] = config["conditioning"]
         decoder["dropout"] = config["dec_transformer_dropout"]
+    elif config["conditioning"] != "concat":
+        raise ValueError(
+            f"conditioning {config['conditioning']!r} of decoder {config['dec_type']!r}, allowed: "
+            "'concat'"
+        )
     if config["prediction_type"] not in PREDICTIONS:
         raise ValueError(
             f"prediction_type {config['prediction_type']!r}, allowed: {sorted(PREDICTIONS)}"

@@ -1,6 +1,7 @@
 """The published trunk config (config.json or safetensors header) and our FourM, both ways."""
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,7 +13,10 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers
 from fourm_jax.models.fourm import FourM
 
-BIASES = ("qkv_bias", "proj_bias", "mlp_bias", "norm_bias")
+BIASES: Mapping[str, str] = {f"{part}_bias": part for part in layers.BIASED}
+ACTIVATIONS: Mapping[str, tuple[str, str]] = {  # MLP kind without and with a gate
+    "GELU": ("gelu", "geglu"), "SiLU": ("silu", "swiglu"), "ReLU": ("relu", "reglu"),
+}  # fmt: skip
 REQUIRED = ("domains_in", "domains_out", "dim", "encoder_depth", "decoder_depth", "num_heads")
 # Published constructor arguments with the defaults that apply where a config does not name them.
 DEFAULTS: Mapping[str, Any] = {
@@ -24,11 +28,13 @@ DEFAULTS: Mapping[str, Any] = {
     "decoder_sep_mask": True,
     "decoder_causal_mask": False,
     "num_register_tokens": 0,
+    "image_size": 224,
     **dict.fromkeys(BIASES, True),
 }
-# Arguments that do not change what trained weights compute.
+GLOBAL_PATCH = 56  # pixels behind one code of a "global" modality, in the published table
+# Arguments that do not change what trained weights compute. All published modalities bring a
+# patch size of their own.
 IGNORED = (
-    "image_size",
     "patch_size",
     "drop_path_rate_encoder",
     "drop_path_rate_decoder",
@@ -41,7 +47,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
     """Return (config, weights file) of a folder or of a .safetensors file.
 
     A folder holds config.json and model.safetensors; a file carries the config in its header or
-    has a config.json beside it.
+    has a config.json beside it, whose values may be strings, too, as in a header.
 
     Raises:
       FileNotFoundError: no weights there.
@@ -63,6 +69,8 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
         raise ValueError(f"{beside}: no JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{beside}: expected a JSON object, got {type(config).__name__}")
+    if config and all(isinstance(value, str) for value in config.values()):
+        return safetensors_io.parse_metadata(config, beside), weights
     return config, weights
 
 
@@ -82,8 +90,8 @@ def to_model(
       tie_heads: whether heads and decoder token tables are one.
 
     Raises:
-      ValueError: a missing or unknown argument, an unknown modality, or a variant that was never
-        published (only some of the biases, another pairing of activation and gate).
+      ValueError: a missing or unknown argument, an unknown modality or activation, an image size
+        that the codes of "global" modalities do not divide.
     """
     known = (*REQUIRED, *DEFAULTS, *IGNORED)
     for key in config:
@@ -93,20 +101,17 @@ def to_model(
     if missing:
         raise ValueError(f"config lacks {missing}: is it that of a 4M trunk?")
     full = {**DEFAULTS, **config}
-    biases = {bool(full[key]) for key in BIASES}
-    gated = bool(full["gated_mlp"])
-    if len(biases) > 1:
-        raise ValueError(f"config has some biases only: { {key: full[key] for key in BIASES} }")
-    if full["act_layer"] != ("SiLU" if gated else "GELU"):
-        raise ValueError(
-            f"act_layer {full['act_layer']!r} with gated_mlp={gated}; allowed: SiLU with a gate, "
-            "GELU without"
-        )
+    if full["act_layer"] not in ACTIVATIONS:
+        raise ValueError(registry.unknown_value("act_layer", full["act_layer"], ACTIVATIONS))
+    mlp = ACTIVATIONS[full["act_layer"]][bool(full["gated_mlp"])]
+    biased = tuple(part for key, part in BIASES.items() if full[key])
     inputs, outputs = tuple(full["domains_in"]), tuple(full["domains_out"])
     if modalities is None:
         names = tuple(dict.fromkeys((*inputs, *outputs)))
-        modalities = registry.resolve("fourm", names, overrides)
-    mlp = "swiglu" if gated else "gelu"
+        sizes = _sizes_of_globals(names, full["image_size"])
+        for name, fields in dict(overrides or {}).items():
+            sizes[name] = {**sizes.get(name, {}), **fields}
+        modalities = registry.resolve("fourm", names, sizes)
     return FourM(
         modalities=modalities,
         inputs=inputs,
@@ -117,7 +122,7 @@ def to_model(
         num_heads=full["num_heads"],
         mlp=mlp,
         mlp_dim=layers.hidden_dim(full["dim"], mlp, full["mlp_ratio"]),
-        use_bias=biases.pop(),
+        use_bias=biased if 0 < len(biased) < len(BIASES) else bool(biased),
         qk_norm=bool(full["qk_norm"]),
         num_registers=full["num_register_tokens"],
         tie_heads=tie_heads,
@@ -128,9 +133,33 @@ def to_model(
     )
 
 
+def _sizes_of_globals(names: tuple[str, ...], image_size: int) -> dict[str, dict[str, int]]:
+    """Codes of "global" modalities: the only ones whose size follows from the model's config."""
+    sizes = {}
+    for spec in registry.FOURM if image_size != DEFAULTS["image_size"] else ():
+        if spec.kind == "global" and spec.name in names:
+            if image_size % GLOBAL_PATCH:
+                raise ValueError(
+                    f"image_size {image_size} with modality {spec.name!r}, allowed: multiples of "
+                    f"{GLOBAL_PATCH}"
+                )
+            sizes[spec.name] = {"max_tokens": (image_size // GLOBAL_PATCH) ** 2}
+            sizes[spec.name]["max_positions"] = sizes[spec.name]["max_tokens"]
+    return sizes
+
+
+def _image_size(model: FourM) -> int:
+    """Image size of a config that gives the "global" modalities of this model their codes."""
+    for spec in model.modalities:
+        side = math.isqrt(spec.max_tokens)
+        if spec.kind == "global" and side**2 == spec.max_tokens:
+            return side * GLOBAL_PATCH
+    return DEFAULTS["image_size"]
+
+
 def _mlp_ratio(model: FourM) -> float:
     """Width of the MLP as a multiple of D; the published rule rounds down."""
-    per_ratio = 2 / 3 if model.mlp == "swiglu" else 1.0
+    per_ratio = 2 / 3 if layers.MLPS[model.mlp][1] else 1.0
     exact = model.mlp_dim / per_ratio / model.dim
     for ratio in (4, exact, exact + 1 / model.dim):
         if model.mlp_dim in (0, layers.hidden_dim(model.dim, model.mlp, ratio)):
@@ -148,6 +177,8 @@ def from_model(model: FourM) -> dict[str, Any]:
     if model.compat != "ml-4m":
         raise ValueError("only models with compat='ml-4m' have a published config")
     ratio = _mlp_ratio(model)
+    gated = layers.MLPS[model.mlp][1]
+    activation = next(name for name, kinds in ACTIVATIONS.items() if kinds[gated] == model.mlp)
     config = {
         "domains_in": list(model.inputs),
         "domains_out": list(model.outputs),
@@ -156,13 +187,13 @@ def from_model(model: FourM) -> dict[str, Any]:
         "decoder_depth": model.decoder_depth,
         "num_heads": model.num_heads,
         "mlp_ratio": ratio,
-        "gated_mlp": model.mlp == "swiglu",
-        "act_layer": "SiLU" if model.mlp == "swiglu" else "GELU",
+        "gated_mlp": gated,
+        "act_layer": activation,
         "qk_norm": model.qk_norm,
         "share_modality_embeddings": model.share_modality_embeddings,
-        "image_size": 224,
+        "image_size": _image_size(model),
         "patch_size": 16,
-        **dict.fromkeys(BIASES, model.use_bias),
+        **{key: layers.has_bias(model.use_bias, part) for key, part in BIASES.items()},
     }
     # the published encoder-only class refuses these keys, so they appear only where they matter
     if model.num_registers:

@@ -78,7 +78,7 @@ def entries(model: FourM) -> Iterator[Entry]:
 def _norm(model: FourM, name: str, path: tuple[str, ...], index: Any, dim: int) -> Iterator[Entry]:
     """Norms without bias keep a buffer of zeros under its name."""
     yield Entry(f"{name}.weight", (dim,), path=(*path, "scale"), index=index)
-    if model.use_bias:
+    if layers.has_bias(model.use_bias, "norm"):
         yield Entry(f"{name}.bias", (dim,), path=(*path, "bias"), index=index)
     else:
         yield Entry(f"{name}.bias", (dim,), kind="buffer", value=0.0)
@@ -97,24 +97,24 @@ def _block(model: FourM, side: str, layer: int) -> Iterator[Entry]:
         linears = [(p, p, count * dim, dim) for p, count in projections]
         linears.append(("out", "proj", dim, dim))
         for mine, theirs, out, into in linears:
+            biased = layers.has_bias(model.use_bias, "proj" if mine == "out" else "qkv")
             yield from _linear(
-                model, f"{name}.{published}.{theirs}", (*path, ours, mine), layer, out, into
+                f"{name}.{published}.{theirs}", (*path, ours, mine), layer, out, into, biased
             )
         for norm in ("q_norm", "k_norm") if model.qk_norm else ():
             yield from _norm(
                 model, f"{name}.{published}.{norm}", (*path, ours, norm), layer,
                 dim // model.num_heads,
             )  # fmt: skip
-    for part in ("fc1", "fc3") if model.mlp == "swiglu" else ("fc1",):
-        yield from _linear(
-            model, f"{name}.mlp.{part}", (*path, "feed_forward", part), layer, width, dim
-        )
-    yield from _linear(model, f"{name}.mlp.fc2", (*path, "feed_forward", "fc2"), layer, dim, width)
+    mlp, biased = (*path, "feed_forward"), layers.has_bias(model.use_bias, "mlp")
+    for part in ("fc1", "fc3") if layers.MLPS[model.mlp][1] else ("fc1",):
+        yield from _linear(f"{name}.mlp.{part}", (*mlp, part), layer, width, dim, biased)
+    yield from _linear(f"{name}.mlp.fc2", (*mlp, "fc2"), layer, dim, width, biased)
 
 
-def _linear(model, name: str, path, index, out: int, into: int) -> Iterator[Entry]:
+def _linear(name: str, path, index, out: int, into: int, biased: bool) -> Iterator[Entry]:
     yield Entry(f"{name}.weight", (out, into), path=(*path, "kernel"), index=index, transpose=True)
-    if model.use_bias:
+    if biased:
         yield Entry(f"{name}.bias", (out,), path=(*path, "bias"), index=index)
 
 

@@ -30,6 +30,8 @@ def from_mod_dict(
 
     Args:
       mod_dict: {modality: {"tensor", "input_mask", "target_mask", "decoder_attention_mask"}}.
+        Modalities that the model does not have are left out, as are those missing here: images
+        and vectors of the latter are zeros that no token shows.
       specs: the model's modalities; their order gives the modality indices.
       input_order, target_order: in which modalities are concatenated on either side; later ones
         lose tokens when the budget is full.
@@ -47,14 +49,14 @@ def from_mod_dict(
         inputs=InputTokens(**_first_valid(inputs, num_inputs)),
         targets=TargetTokens(**chosen),
         pixels={
-            name: np.moveaxis(entry["tensor"], 1, -1)
-            for name, entry in mod_dict.items()
-            if by_name[name].kind == "pixels"
+            spec.name: np.moveaxis(_tensor(mod_dict, spec, _image_shape(spec)), 1, -1)
+            for spec in specs
+            if spec.kind == "pixels"
         },
         embeddings={
-            name: entry["tensor"]
-            for name, entry in mod_dict.items()
-            if by_name[name].kind == "embedding"
+            spec.name: _tensor(mod_dict, spec, (spec.max_tokens, spec.embedding_dim))
+            for spec in specs
+            if spec.kind == "embedding"
         },
     )
 
@@ -69,11 +71,27 @@ def group(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]
 
 
 def spec_overrides(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Field names of the published modality table to those of `ModalitySpec`."""
+    """Field names of the published modality table to those of `ModalitySpec`.
+
+    >>> spec_overrides({"tok_rgb@224": {"vocab_size": 64}, "caption": {"max_length": 32}})
+    {'tok_rgb@224': {'vocab_size': 64}, 'caption': {'max_positions': 32}}
+    """
     return {
         name: {FIELD_NAMES.get(field, field): value for field, value in fields.items()}
         for name, fields in overrides.items()
     }
+
+
+def _image_shape(spec: ModalitySpec) -> tuple[int, int, int]:
+    return (spec.num_channels, *(side * spec.patch_size for side in spec.grid))
+
+
+def _tensor(mod_dict: ModDict, spec: ModalitySpec, shape: tuple[int, ...]) -> np.ndarray:
+    """A modality's tensor, float32; zeros where a batch is without it."""
+    if spec.name in mod_dict:
+        return np.asarray(mod_dict[spec.name]["tensor"], np.float32)
+    batch = len(next(iter(mod_dict.values()))["input_mask"])
+    return np.zeros((batch, *shape), np.float32)
 
 
 def _running_count(valid: Bool[np.ndarray, "b l"]) -> Int[np.ndarray, "b l"]:

@@ -46,13 +46,17 @@ def forward(model: FourM, params: Mapping[str, Any], tokens: TokenBatch) -> dict
 
 
 def losses_and_gradients(
-    model: FourM, params: Mapping[str, Any], tokens: TokenBatch
+    model: FourM, params: Mapping[str, Any], tokens: TokenBatch, num_outputs: int | None = None
 ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
     """Return (losses, gradients) in the published normalisation (spec 01-model §1.5).
 
     Losses: "loss_mod" (sum of the modality means over *all* target modalities), "loss_token"
     (tokens weighted by their vocabulary size) and the mean of each modality, "loss_mod/<name>".
     Gradients: {"mod": {published parameter name: array}, "token": {…}}.
+
+    Args:
+      num_outputs: target modalities that the batch has, with or without target tokens; default:
+        all of the model.
     """
 
     def weighted(params, tokens, weights):
@@ -61,7 +65,7 @@ def losses_and_gradients(
         sums, counts = losses.modality_losses(*where)
         means = sums / jnp.maximum(counts, 1)
         values = {
-            "loss_mod": losses.mod_loss(*where, divisor=len(model.outputs)),
+            "loss_mod": losses.mod_loss(*where, divisor=num_outputs or len(model.outputs)),
             "loss_token": losses.token_loss(*where, weights=[s.vocab_size for s in specs]),
             **{f"loss_mod/{specs[i].name}": means[i] for i in outputs},
         }

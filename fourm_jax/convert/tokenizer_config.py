@@ -14,6 +14,8 @@ PRESETS: Mapping[str, Mapping[str, int]] = {
     for size, (dim, depth, heads) in VIT_SIZES.items()
     for side in ("enc", "dec")
 }
+VIT_FIXED = {"mlp_ratio": 4, "qkv_bias": True}  # of every published preset
+QUANTIZERS = {"lucid": "ema", "memcodes": "memcodes"}
 MLP_NAME = re.compile(r"(BottleneckMLP|MLP)/B_(\d+)-Wi_(\d+)(?:-(\d+))?")
 DEFAULTS = {
     "n_labels": None, "patch_proj": True, "post_mlp": False, "out_conv": False, "num_codebooks": 1,
@@ -46,8 +48,8 @@ def arguments_of(
       compat: "ml-4m" lets a DiVAE sample as published, see `divae_config.arguments_of`.
 
     Raises:
-      ValueError: a required key is missing, a backbone or quantizer is not known, or sizes of a
-        part that does not have them.
+      ValueError: a required key is missing, a backbone or quantizer is not known, a preset has a
+        field that no published one has.
     """
     controlnet = is_controlnet(config)
     for key in REQUIRED:
@@ -61,24 +63,29 @@ def arguments_of(
         "latent_dim": config["latent_dim"],
     }
     loss = "cross_entropy" if config["n_labels"] else "mse"
+    if config["quant_type"] not in QUANTIZERS:
+        raise ValueError(f"quant_type {config['quant_type']!r}, allowed: {sorted(QUANTIZERS)}")
     encoder, decoder = config["enc_type"], config.get("dec_type", "")
     if MLP_NAME.fullmatch(encoder) and MLP_NAME.fullmatch(decoder):
-        return "mlp", {**common, "loss": loss, **_mlp_arguments(config)}
+        sides = {"encoder": _mlp_backbone(encoder), "decoder": _mlp_backbone(decoder)}
+        return "mlp", {**common, "loss": loss, **sides, **_quantizer_arguments(config)}
     sizes = {**PRESETS, **(presets or {})}
     diffusion = divae_config.is_diffusion(config)
     for name in (encoder,) if diffusion or controlnet else (encoder, decoder):
         if name not in sizes:
             raise ValueError(f"tokenizer backbone {name!r}, known: {sorted(sizes)}")
-    if config["quant_type"] != "lucid":
-        raise ValueError(f"quant_type {config['quant_type']!r} with a ViT, allowed: 'lucid'")
+    if controlnet and config["quant_type"] != "lucid":
+        raise ValueError(f"quant_type {config['quant_type']!r} of a VQControlNet, allowed: 'lucid'")
     patch_size = config["patch_size"] if config["patch_proj"] else 1
     common |= {
         "image_size": config["image_size"] if patch_size > 1 else _grid_side(config),
         "patch_size": patch_size,
-        "encoder": _vit_arguments(config, sizes[encoder]) | _positions(config, "enc"),
-        "quantizer": _ema_arguments(config),
+        "encoder": _vit_arguments(config, encoder, sizes)
+        | _positions(config, config["image_size_enc"], config["patch_size"]),
+        **_quantizer_arguments(config),
     }
     if controlnet:
+        del common["quantizer_type"]
         return "vqcontrolnet", common
     common["loss"] = loss
     if diffusion:
@@ -86,14 +93,12 @@ def arguments_of(
         return "divae", common | divae_config.arguments_of(
             config, num_tokens=num_tokens, presets=presets, compat=compat
         )
-    return "vqvae", common | {
-        "decoder": {
-            **_vit_arguments(config, sizes[decoder]),
-            **_positions(config, "dec"),
-            "out_conv": config["out_conv"],
-        },
-        "class_dim": config["n_channels"],
-    }
+    decoder = _vit_arguments(config, decoder, sizes) | {"out_conv": config["out_conv"]}
+    decoder_patch = config["patch_size_dec"] or config["patch_size"]
+    decoder |= _positions(config, config["image_size_dec"], decoder_patch)
+    if config["patch_proj"] and decoder_patch != patch_size:
+        decoder["patch_size"] = decoder_patch
+    return "vqvae", common | {"decoder": decoder, "class_dim": config["n_channels"]}
 
 
 def is_controlnet(config: Mapping[str, Any]) -> bool:
@@ -101,22 +106,21 @@ def is_controlnet(config: Mapping[str, Any]) -> bool:
     return not config.get("dec_type") and any(key in config for key in CONTROLNET)
 
 
-def _positions(config: Mapping[str, Any], side: str) -> dict[str, Any]:
-    """Grid of one ViT's position table, where it is of another image size (interpolated)."""
-    patch, size = config["patch_size"], config[f"image_size_{side}"]
-    if config["patch_size_dec"] not in (None, patch):
-        raise ValueError(
-            f"patch_size_dec {config['patch_size_dec']} with patch_size {patch}; a decoder that "
-            "draws at another resolution is not supported"
-        )
-    if size in (None, config["image_size"]):
-        return {}
-    return {"grid": (size // patch, size // patch)}
+def _positions(config: Mapping[str, Any], image_size: int | None, patch: int) -> dict[str, Any]:
+    """Grid of one ViT's position table, where it is not that of the tokens (interpolated)."""
+    side = (image_size or config["image_size"]) // patch
+    tokens = config["image_size"] // config["patch_size"]
+    return {} if side == tokens else {"grid": (side, side)}
 
 
-def _vit_arguments(config: Mapping[str, Any], preset: Mapping[str, int]) -> dict[str, Any]:
-    fields = ("dim", "depth", "num_heads")
-    return {**{key: _preset(preset)[key] for key in fields}, "post_mlp": config["post_mlp"]}
+def _vit_arguments(config: Mapping[str, Any], name: str, presets: Mapping) -> dict[str, Any]:
+    preset = _preset(presets[name])
+    sizes = {key: preset.pop(key) for key in ("dim", "depth", "num_heads")}
+    preset.pop("dim_tokens", None)
+    for key, value in preset.items():
+        if VIT_FIXED.get(key) != value:
+            raise ValueError(f"backbone {name!r}: {key} {value!r}, allowed: {VIT_FIXED}")
+    return {**sizes, "post_mlp": config["post_mlp"]}
 
 
 def _published_signal(config: Mapping[str, Any]) -> Signal:
@@ -158,14 +162,10 @@ def _ema_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mlp_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    if config["quant_type"] not in ("memcodes", "lucid"):
-        raise ValueError(f"quant_type {config['quant_type']!r}, allowed: 'lucid', 'memcodes'")
+def _quantizer_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     memcodes = config["quant_type"] == "memcodes"
     return {
-        "encoder": _mlp_backbone(config["enc_type"]),
-        "decoder": _mlp_backbone(config["dec_type"]),
-        "quantizer_type": "memcodes" if memcodes else "ema",
+        "quantizer_type": QUANTIZERS[config["quant_type"]],
         "quantizer": {"num_heads": config["num_codebooks"]} if memcodes else _ema_arguments(config),
     }
 

@@ -125,7 +125,9 @@ def _image_sizes(module: nn.Module) -> dict[str, Any]:
         part = module.encoder if side == "enc" else module.decoder
         if not isinstance(part, vit.Encoder | vit.Decoder):
             continue
-        size = _square(f"position table of the {side}oder", part.grid) * patch
+        own_patch = part.patch_size if patched else patch
+        config |= {f"patch_size_{side}": own_patch} if own_patch != patch else {}
+        size = _square(f"position table of the {side}oder", part.grid) * own_patch
         config |= {f"image_size_{side}": size} if size != config["image_size"] else {}
     return config
 

@@ -81,7 +81,10 @@ def import_tensors(
     derived = derived_tensors(module)
     for name, table in derived.items():
         found = _take(tensors, name)
-        if found.shape != table.shape or np.abs(found - table).max() > POSITION_TOLERANCE:
+        if not jnp.issubdtype(found.dtype, jnp.floating):
+            raise ValueError(f"tensor {name!r} is {found.dtype}, expected floats")
+        tolerance = POSITION_TOLERANCE + float(jnp.finfo(found.dtype).eps)
+        if found.shape != table.shape or not np.abs(found - table).max() <= tolerance:
             raise ValueError(f"tensor {name!r} is not the sin-cos table {table.shape} it should be")
     leftover = sorted(set(tensors) - set(used) - set(derived))
     unsupported: list[str] = []

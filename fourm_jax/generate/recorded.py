@@ -52,7 +52,7 @@ class Case:
     def sampling(self) -> Sampling:
         top_k = self.meta.get("top_k", 0)
         return Sampling(
-            top_k=int(top_k) if top_k == int(top_k) else top_k,
+            top_k=min(top_k, 1.0) if isinstance(top_k, float) else top_k,  # a share of all ids
             top_p=self.meta.get("top_p", 0.0),
             draw=sampling.draw_most_likely,
             compat="ml-4m",

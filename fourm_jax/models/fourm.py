@@ -64,8 +64,10 @@ class FourM(nn.Module):
     Attributes:
       modalities: all modalities; the index in this tuple is the `modality` of a TokenBatch.
       inputs, outputs: names of those that can be seen and predicted.
-      mlp_dim: 0 = published rule, 4D for "gelu" and int(8D/3) for "swiglu".
-      use_bias: biases in projections, MLPs and norms (the context projection always has one).
+      mlp: key of `layers.MLPS`.
+      mlp_dim: 0 = published rule, 4D and, with a gate, int(8D/3).
+      use_bias: biases in projections, MLPs and norms, or the names of those parts that have some
+        (`layers.BIASED`); the context projection always has one.
       num_registers: learned tokens put before the input.
       tie_heads: output heads are the decoder's token table.
       share_modality_embeddings: one modality vector for encoder and decoder.
@@ -88,9 +90,9 @@ class FourM(nn.Module):
     encoder_depth: int
     decoder_depth: int
     num_heads: int
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    mlp: layers.MlpKind = "swiglu"
     mlp_dim: int = 0
-    use_bias: bool = False
+    use_bias: layers.UseBias = False
     qk_norm: bool = False
     num_registers: int = 0
     tie_heads: bool = True
@@ -311,7 +313,7 @@ def check(model: FourM) -> None:
                 f"modality {spec.name!r} of kind {spec.kind!r} cannot be an output: no vocabulary"
             )
     allowed = {
-        "mlp": ("swiglu", "gelu"),
+        "mlp": tuple(layers.MLPS),
         "positions": ("sincos", "learned"),
         "remat": ("none", *transformer.REMAT_POLICIES),
         "compat": (None, "ml-4m"),
@@ -319,6 +321,15 @@ def check(model: FourM) -> None:
     for field, values in allowed.items():
         if getattr(model, field) not in values:
             raise ValueError(f"unknown {field} {getattr(model, field)!r}, allowed: {values}")
+    for field in ("dim", "encoder_depth", "decoder_depth", "num_heads", "scan_unroll"):
+        if getattr(model, field) < 1:
+            raise ValueError(f"{field} {getattr(model, field)}, must be at least 1")
+    if not 0 <= model.drop_path < 1:
+        raise ValueError(f"drop_path {model.drop_path}, allowed: 0 <= x < 1")
+    named = () if isinstance(model.use_bias, bool) else model.use_bias
+    for part in named:
+        if part not in layers.BIASED:
+            raise ValueError(registry.unknown_value("part in use_bias", part, layers.BIASED))
     if model.dim % 4 or model.dim % model.num_heads:
         raise ValueError(
             f"dim {model.dim} must be divisible by 4 and by num_heads {model.num_heads}"

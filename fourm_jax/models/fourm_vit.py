@@ -27,9 +27,9 @@ class FourMViT(nn.Module):
     dim: int
     encoder_depth: int
     num_heads: int
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    mlp: layers.MlpKind = "swiglu"
     mlp_dim: int = 0
-    use_bias: bool = False
+    use_bias: layers.UseBias = False
     qk_norm: bool = False
     num_registers: int = 0
     positions: Literal["sincos", "learned"] = "sincos"

@@ -1,5 +1,6 @@
 """The parts of a Transformer block: head projections, attention, MLP, stochastic depth."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import flax.linen as nn
@@ -17,6 +18,27 @@ XAVIER_HEADS = nn.initializers.variance_scaling(
 )
 XAVIER_OUT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
 XAVIER = nn.initializers.xavier_uniform()
+
+BIASED = ("qkv", "proj", "mlp", "norm")  # parts of a block that may have biases
+UseBias = bool | tuple[str, ...]
+MlpKind = Literal["gelu", "silu", "relu", "geglu", "swiglu", "reglu"]
+
+
+def exact_gelu(x: Array) -> Array:
+    """GELU with the error function, as published (not the tanh approximation)."""
+    return nn.gelu(x, approximate=False)
+
+
+# kind -> (activation, whether fc3 gates it); published: "swiglu" and "gelu"
+MLPS: Mapping[str, tuple[Callable[[Array], Array], bool]] = {
+    "gelu": (exact_gelu, False), "silu": (nn.silu, False), "relu": (nn.relu, False),
+    "geglu": (exact_gelu, True), "swiglu": (nn.silu, True), "reglu": (nn.relu, True),
+}  # fmt: skip
+
+
+def has_bias(use_bias: UseBias, part: str) -> bool:
+    """Whether one part of `BIASED` has biases: all or none of them, or those that are named."""
+    return use_bias if isinstance(use_bias, bool) else part in use_bias
 
 
 def norm(*, use_bias: bool, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
@@ -71,21 +93,22 @@ class Attention(nn.Module):
 
     num_heads: int
     cross: bool = False
-    use_bias: bool = False
+    use_bias: UseBias = False
     qk_norm: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        heads = {"num_heads": self.num_heads, "use_bias": self.use_bias, "dtype": self.dtype}
+        biased = has_bias(self.use_bias, "qkv")
+        heads = {"num_heads": self.num_heads, "use_bias": biased, "dtype": self.dtype}
         if self.cross:
             self.q = HeadsIn(count=1, **heads)
             self.kv = HeadsIn(count=2, **heads)
         else:
             self.qkv = HeadsIn(count=3, **heads)
         if self.qk_norm:
-            self.q_norm = norm(use_bias=self.use_bias, dtype=self.dtype)
-            self.k_norm = norm(use_bias=self.use_bias, dtype=self.dtype)
-        self.out = HeadsOut(use_bias=self.use_bias, dtype=self.dtype)
+            self.q_norm = norm(use_bias=has_bias(self.use_bias, "norm"), dtype=self.dtype)
+            self.k_norm = norm(use_bias=has_bias(self.use_bias, "norm"), dtype=self.dtype)
+        self.out = HeadsOut(use_bias=has_bias(self.use_bias, "proj"), dtype=self.dtype)
 
     def __call__(self, x, context=None, mask: attention.Visibility | None = None):
         """Attend from `x` [b, n, d] to itself, or to `context` [b, m, d] where `cross`."""
@@ -114,10 +137,10 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """fc2(gelu(fc1 x)) with the exact GELU, or fc2(silu(fc1 x) · fc3 x) for "swiglu"."""
+    """fc2(act(fc1 x)), or fc2(act(fc1 x) · fc3 x) with a gate; `kind` is a key of `MLPS`."""
 
     hidden_dim: int
-    kind: Literal["swiglu", "gelu"] = "swiglu"
+    kind: MlpKind = "swiglu"
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -126,11 +149,10 @@ class Mlp(nn.Module):
         # Two axes instead of three: XLA's CPU backend transposes what it keeps for the backward
         # pass of products with a batch axis, which made it three times slower.
         rows = x.reshape(-1, x.shape[-1])
-        y = self._dense(self.hidden_dim, "fc1")(rows)
-        if self.kind == "swiglu":
-            y = nn.silu(y) * self._dense(self.hidden_dim, "fc3")(rows)
-        else:
-            y = nn.gelu(y, approximate=False)
+        activation, gated = MLPS[self.kind]
+        y = activation(self._dense(self.hidden_dim, "fc1")(rows))
+        if gated:
+            y = y * self._dense(self.hidden_dim, "fc3")(rows)
         return self._dense(x.shape[-1], "fc2")(y).reshape(x.shape)
 
     def _dense(self, features: int, name: str) -> nn.Dense:
@@ -140,14 +162,14 @@ class Mlp(nn.Module):
 
 
 def hidden_dim(dim: int, kind: str, ratio: float = 4.0) -> int:
-    """Width of the MLP by the published rule: ratio · D, and two thirds of that for "swiglu".
+    """Width of the MLP by the published rule: ratio · D, and two thirds of that with a gate.
 
     Raises:
-      ValueError: `kind` is not "swiglu" or "gelu".
+      ValueError: `kind` is no key of `MLPS`.
     """
-    if kind not in ("swiglu", "gelu"):
-        raise ValueError(f"unknown mlp {kind!r}, allowed: 'gelu', 'swiglu'")
-    return int(dim * ratio) if kind == "gelu" else int(2 * int(dim * ratio) / 3)
+    if kind not in MLPS:
+        raise ValueError(f"unknown mlp {kind!r}, allowed: {sorted(MLPS)}")
+    return int(2 * int(dim * ratio) / 3) if MLPS[kind][1] else int(dim * ratio)
 
 
 def residual(

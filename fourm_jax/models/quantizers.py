@@ -1,5 +1,8 @@
 """Quantizer modules: a latent grid in, codes and ids out; the arithmetic is in ops/quantize.py."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax
 import flax.linen as nn
 import jax
@@ -216,3 +219,17 @@ class Memcodes(nn.Module):
 
     def _values(self) -> Float[Array, "h k d"]:
         return jnp.einsum("hkd,hdc->hkc", self.codes, self.to_values)
+
+
+TYPES: Mapping[str, type[nn.Module]] = {"ema": EMACodebook, "memcodes": Memcodes}
+
+
+def make(kind: str, **fields: Any) -> nn.Module:
+    """Return the quantizer of a key of `TYPES`.
+
+    Raises:
+      ValueError: unknown kind.
+    """
+    if kind not in TYPES:
+        raise ValueError(f"quantizer_type {kind!r}, allowed: {sorted(TYPES)}")
+    return TYPES[kind](**fields)

@@ -36,16 +36,17 @@ class Block(nn.Module):
     """One pre-norm block: self-attention, cross-attention where `cross`, MLP (spec 01 §1.3)."""
 
     num_heads: int
-    mlp: Literal["swiglu", "gelu"]
+    mlp: layers.MlpKind
     mlp_dim: int
     cross: bool
-    use_bias: bool
+    use_bias: layers.UseBias
     qk_norm: bool
     dtype: jnp.dtype
 
     def setup(self):
-        norm = {"use_bias": self.use_bias, "dtype": self.dtype}
-        heads = {"num_heads": self.num_heads, "qk_norm": self.qk_norm, **norm}
+        norm = {"use_bias": layers.has_bias(self.use_bias, "norm"), "dtype": self.dtype}
+        heads = {"num_heads": self.num_heads, "qk_norm": self.qk_norm, "dtype": self.dtype}
+        heads["use_bias"] = self.use_bias
         self.self_norm = layers.norm(**norm)
         self.self_attention = layers.Attention(**heads)
         if self.cross:
@@ -53,7 +54,10 @@ class Block(nn.Module):
             self.context_norm = layers.norm(**norm)
             self.cross_attention = layers.Attention(cross=True, **heads)
         self.mlp_norm = layers.norm(**norm)
-        self.feed_forward = layers.Mlp(hidden_dim=self.mlp_dim, kind=self.mlp, **norm)
+        self.feed_forward = layers.Mlp(
+            hidden_dim=self.mlp_dim, kind=self.mlp, dtype=self.dtype,
+            use_bias=layers.has_bias(self.use_bias, "mlp"),
+        )  # fmt: skip
 
     def __call__(self, x, drop_rate, context, self_mask, cross_mask):
         """Whole-set pass; arguments after `x` and `drop_rate` are the same for every layer."""
@@ -94,10 +98,10 @@ class Stack(nn.Module):
 
     depth: int
     num_heads: int
-    mlp: Literal["swiglu", "gelu"]
+    mlp: layers.MlpKind
     mlp_dim: int
     cross: bool = False
-    use_bias: bool = False
+    use_bias: layers.UseBias = False
     qk_norm: bool = False
     drop_path: float = 0.0
     remat: Literal["none", "full", "dots"] = "none"
@@ -133,7 +137,7 @@ class Stack(nn.Module):
             qk_norm=self.qk_norm,
             dtype=self.dtype,
         )
-        self.norm = layers.norm(use_bias=self.use_bias, dtype=self.dtype)
+        self.norm = layers.norm(use_bias=layers.has_bias(self.use_bias, "norm"), dtype=self.dtype)
 
     def __call__(
         self,

@@ -81,13 +81,18 @@ def step(
     *,
     prediction: diffusion.Prediction,
     clip: diffusion.Range | None = None,
+    eta: float = 0.0,
     compat: Literal["", "ml-4m"] = "",
 ) -> State:
-    """Return the state after one row of the plan; `output` answers (state.noised, row.timestep)."""
+    """Return the state after one row of the plan; `output` answers (state.noised, row.timestep).
+
+    `eta` is the share of the variance that DDIM draws anew (`diffusion.ddim_step`).
+    """
     read = {"prediction": prediction, "clip": clip}
     if sampler == "pndm":
         return pndm.step(state, row, output, **read)
     image = (state.noised, output, row.alpha, row.alpha_next)
     if sampler == "ddpm":
         return SingleStepState(diffusion.ddpm_step(*image, fresh_noise(), **read)[0])
-    return SingleStepState(diffusion.ddim_step(*image, **read, compat=compat)[0])
+    drawn = {"eta": eta, "noise": fresh_noise()} if eta else {}
+    return SingleStepState(diffusion.ddim_step(*image, **read, **drawn, compat=compat)[0])

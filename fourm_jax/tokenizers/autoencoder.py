@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
+from fourm_jax.models import unet_parts
 from fourm_jax.ops import reconstruction
 from fourm_jax.tokenizers.signal import Signal
 
@@ -70,10 +71,17 @@ class Autoencoder(nn.Module):
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
     def __call__(self, raw: Num[Array, "b ..."], train: bool = False) -> TokenizerOutput:
-        """Reconstruct; `train` updates collection "codebook" (rng stream "quantizer")."""
+        """Reconstruct; `train` updates collection "codebook" (rng stream "quantizer").
+
+        Where the decoder draws at another resolution (its own `patch_size`), that is compared with
+        the image resized to it (nearest).
+        """
         target = self.signal.normalize(raw)
         quantized = self.quantizer(self.latents(self.embed(target))[1], train)
         prediction = self.decode_latents(quantized.values)
+        if prediction.shape[1:3] != target.shape[1:3]:
+            raw = unet_parts.resize_nearest(raw, prediction.shape[1:3])
+            target = self.signal.normalize(raw)
         error = reconstruction.LOSSES[self.loss](prediction, target)
         restored = self.signal.denormalize(prediction)
         metrics = {

@@ -96,9 +96,19 @@ class Loaded:
         Raises:
           ValueError: dtype, shape or range are not the signal's.
         """
+        self.check(raw)
+        return self._apply("encode", np.asarray(raw))
+
+    def check(self, raw: Num[np.ndarray, "b ..."]) -> None:
+        """Raise ValueError unless `encode` takes this batch; computes nothing."""
         who = f"tokenizer {self.card.name!r}"
         self.module.signal.check(raw, who, self.module.patch_size)
-        return self._apply("encode", np.asarray(raw))
+
+    def ids_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the ids of one sample of this shape; computes nothing."""
+        raw = jax.ShapeDtypeStruct((1, *raw_shape), self.module.signal.dtype)
+        encode = functools.partial(self.module.apply, method="encode")
+        return jax.eval_shape(encode, self.variables, raw).shape[1:]
 
     def decode(self, ids: Int[np.ndarray, "b ..."]) -> Num[np.ndarray, "b ..."]:
         """Return the raw batch of ids.

@@ -24,6 +24,7 @@ def build(
     decoder: Mapping[str, Any],
     decoder_type: str = "uvit",
     quantizer: Mapping[str, Any] | None = None,
+    quantizer_type: str = "ema",
     dtype: str = "float32",
     **diffusion: Any,
 ) -> DiffusionAutoencoder:
@@ -36,7 +37,8 @@ def build(
       encoder: fields of `vit.Encoder` ("dim", "depth", "num_heads", ...).
       decoder: fields of the decoder's module.
       decoder_type: key of `DECODERS`.
-      quantizer: further fields of `quantizers.EMACodebook`.
+      quantizer: further fields of the quantizer.
+      quantizer_type: key of `quantizers.TYPES`.
       dtype: "float32" or "bfloat16", of the arithmetic of encoder and decoder; parameters, codes,
         norms and the decoder's answer are float32.
       diffusion: further fields of `DiffusionAutoencoder`: schedule, prediction, sampler, loss, ...
@@ -64,8 +66,8 @@ def build(
             patch_size=patch_size, **{"grid": grid, **arithmetic, **autoencoder.hashable(encoder)}
         ),
         decoder=decoder,
-        quantizer=quantizers.EMACodebook(
-            num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
+        quantizer=quantizers.make(
+            quantizer_type, num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
         ),
         image_size=size,
         patch_size=patch_size,

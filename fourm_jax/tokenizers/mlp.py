@@ -10,7 +10,6 @@ from fourm_jax.tokenizers import autoencoder
 from fourm_jax.tokenizers.signal import Signal
 
 BACKBONES = {"bottleneck": mlp.BottleneckMLP, "linear": mlp.LinearStack}
-QUANTIZERS = {"memcodes": quantizers.Memcodes, "ema": quantizers.EMACodebook}
 
 
 def build(
@@ -33,7 +32,7 @@ def build(
       encoder, decoder: "kind" (key of `BACKBONES`, default "bottleneck") and fields of that module
         ("dim", "depth", ...).
       quantizer: further fields of the quantizer, e.g. `num_heads` (codes per vector).
-      quantizer_type: key of `QUANTIZERS`.
+      quantizer_type: key of `quantizers.TYPES`.
       loss: name in `ops.reconstruction.LOSSES`.
       image_size: rows and columns of a feature map.
 
@@ -41,15 +40,13 @@ def build(
       ValueError: unknown quantizer or backbone.
     """
     signal = signal if isinstance(signal, Signal) else Signal(**signal)
-    if quantizer_type not in QUANTIZERS:
-        raise ValueError(f"quantizer_type {quantizer_type!r}, allowed: {sorted(QUANTIZERS)}")
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     return autoencoder.Autoencoder(
         signal=signal,
         encoder=_backbone(output_dim=encoder["dim"], **encoder),
         decoder=_backbone(output_dim=signal.output_channels, **decoder),
-        quantizer=QUANTIZERS[quantizer_type](
-            num_codes=num_codes, latent_dim=latent_dim, **quantizer
+        quantizer=quantizers.make(
+            quantizer_type, num_codes=num_codes, latent_dim=latent_dim, **quantizer
         ),
         decoder_dim=decoder["dim"],
         image_size=size,

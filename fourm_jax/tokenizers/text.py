@@ -145,7 +145,8 @@ class TextTokenizer:
         """Ids of one sequence modality and the chunk that each belongs to.
 
         Args:
-          text: a text, or its chunks.
+          text: a text, or its chunks. Special tokens and sentinels that somebody has written out
+            in it are left out: they would end the text, or look like a masked span.
           max_tokens: longest result, [EOS] included.
           chunked: whether masking treats chunks as wholes. Then [EOS] is a chunk of its own and
             trailing chunks that do not fit are left out; otherwise every token is its own chunk.
@@ -162,11 +163,11 @@ class TextTokenizer:
             raise ValueError(f"max_tokens {max_tokens}, allowed: at least 1")
         texts = [text] if isinstance(text, str) else list(text)
         if chunked:
-            parts = [self.encode(part) for part in texts]
+            parts = [self._encode_words(part) for part in texts]
             ids = np.concatenate([*parts, np.zeros(0, np.int32)])
             lengths = [len(part) for part in parts if len(part)]
         else:
-            ids = self.encode(" ".join(texts))
+            ids = self._encode_words(" ".join(texts))
             lengths = [1] * len(ids)
         eos_id = np.int32(self.vocabulary.eos_id)
         if not keep_eos:
@@ -178,6 +179,11 @@ class TextTokenizer:
         if keep_eos:
             ids, lengths = np.append(ids, eos_id), [*lengths, 1]
         return ids, np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+
+    def _encode_words(self, text: str) -> Int[np.ndarray, "l"]:
+        ids = self.encode(text)
+        is_control = ids < self.vocabulary.first_coordinate_id
+        return ids[~is_control | (ids == self.vocabulary.unk_id)]
 
     def decode(self, ids: Iterable[int], keep_special: bool = False) -> str:
         """Text of ids; without `keep_special` coordinates and class names are left out, too."""

@@ -26,6 +26,7 @@ def build(
     encoder: Mapping[str, Any],
     decoder: Mapping[str, Any],
     quantizer: Mapping[str, Any] | None = None,
+    quantizer_type: str = "ema",
     loss: str = "mse",
     class_dim: int = 64,
     dtype: str = "float32",
@@ -38,8 +39,10 @@ def build(
       num_codes, latent_dim: of the codebook.
       backbone: key of `BACKBONES`.
       encoder, decoder: fields of the backbone's modules ("dim", "depth", ...); of a ViT also
-        "grid", (rows, columns) of its position table, where that is not the grid of the image.
-      quantizer: further fields of `quantizers.EMACodebook`.
+        "grid", (rows, columns) of its position table, where that is not the grid of the image. A
+        decoder with a "patch_size" of its own draws at another resolution than it was given.
+      quantizer: further fields of the quantizer.
+      quantizer_type: key of `quantizers.TYPES`.
       loss: name in `ops.reconstruction.LOSSES`.
       class_dim: width of the class embedding of "classes" signals.
       dtype: "float32" or "bfloat16", of a ViT's arithmetic; parameters and codes are float32.
@@ -66,8 +69,8 @@ def build(
         decoder=make_decoder(
             num_channels=signal.output_channels, **shared | autoencoder.hashable(decoder)
         ),
-        quantizer=quantizers.EMACodebook(
-            num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
+        quantizer=quantizers.make(
+            quantizer_type, num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
         ),
         decoder_dim=decoder["dim"],
         image_size=size,

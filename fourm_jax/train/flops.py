@@ -35,7 +35,7 @@ def training_flops(model: fourm.FourM, num_inputs: int, num_targets: int) -> flo
     """
     n, m, dim = num_inputs + model.num_registers, num_targets, model.dim
     hidden = model.mlp_dim or layers.hidden_dim(dim, model.mlp)
-    mlp = (3 if model.mlp == "swiglu" else 2) * dim * hidden
+    mlp = (2 + layers.MLPS[model.mlp][1]) * dim * hidden
     encoder = n * (4 * dim**2 + mlp) + 2 * n * n * dim
     decoder_self = m * (4 * dim**2 + mlp) + 2 * m * m * dim
     decoder_cross = 2 * m * dim**2 + 2 * n * dim**2 + 2 * m * n * dim

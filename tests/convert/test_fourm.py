@@ -109,13 +109,62 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, change, message):
         fourm.load(broken(tmp_path, change), overrides=overrides)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_weights_of_another_float_type_are_read_as_float32(tmp_path, dtype):
+    case = fm_cases.load(fm_cases.SHIPPED)
+    tensors = load_file(case.directory / "model.safetensors")
+    stored = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+    shutil.copy(case.directory / "config.json", tmp_path)
+    save_file(stored, tmp_path / "model.safetensors")
+    _, params = fourm.load(tmp_path, overrides=case.overrides)
+    jax.tree.map(
+        lambda found, exact: np.testing.assert_array_equal(found, exact.astype(dtype)),
+        params, jax.device_get(case.params),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"qkv_bias": True, "proj_bias": False, "mlp_bias": True, "norm_bias": False},
+        {"act_layer": "ReLU", "gated_mlp": False, "mlp_ratio": 3},
+        {"act_layer": "GELU", "gated_mlp": True, "norm_bias": False, "qk_norm": True},
+        {"act_layer": "SiLU", "gated_mlp": False},
+        {"image_size": 448, "decoder_sep_mask": False, "num_register_tokens": 2},
+    ],
+)
+def test_every_setting_of_the_published_constructor_is_read_and_written_back(changes):
+    domains = ["caption", "tok_dinov2_global"]
+    config = {
+        "domains_in": domains, "domains_out": domains, "dim": 24, "encoder_depth": 1,
+        "decoder_depth": 1, "num_heads": 2, "mlp_ratio": 4, "gated_mlp": False,
+        "act_layer": "GELU", "qk_norm": False, "share_modality_embeddings": True,
+        "image_size": 224, "patch_size": 16, "qkv_bias": True, "proj_bias": True,
+        "mlp_bias": True, "norm_bias": True, **changes,
+    }  # fmt: skip
+    model = fourm_config.to_model(config)
+    assert fourm_config.from_model(model) == config
+    entries = list(names.entries(model))
+    shapes = {entry.name: (entry.shape, entry.kind) for entry in entries}
+    for part, linear in (("qkv", "attn.qkv"), ("proj", "attn.proj"), ("mlp", "mlp.fc2")):
+        assert (f"encoder.0.{linear}.bias" in shapes) == config[f"{part}_bias"]
+    kind = "parameter" if config["norm_bias"] else "buffer"
+    assert shapes["decoder.0.query_norm.bias"] == ((24,), kind)
+    assert ("encoder.0.mlp.fc3.weight" in shapes) == config["gated_mlp"]
+    codes = (config["image_size"] // 56) ** 2  # only these take their size from the config
+    assert shapes["encoder_embeddings.tok_dinov2_global.pos_emb"][0] == (1, codes, 24)
+    parameters = {entry.path for entry in entries if entry.kind == "parameter"}
+    assert parameters == set(fourm.parameter_shapes(model))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"widht": 3}, "unknown argument in the config 'widht'"),
         ({"domains_in": ["tok_rbg@224"]}, "did you mean 'tok_rgb@224'"),
-        ({"qkv_bias": True}, "some biases only"),
-        ({"act_layer": "ReLU"}, "act_layer 'ReLU' with gated_mlp=True"),
+        ({"act_layer": "Tanh"}, "unknown act_layer 'Tanh'.* Allowed: ..GELU', 'ReLU', 'SiLU'"),
+        ({"gated_mlp": False}, "3 tensors that this config does not explain: .*fc3"),
+        ({"qkv_bias": True}, "missing: \\['decoder.0.cross_attn.kv.bias'"),
         ({"encoder_depth": 3}, "missing: \\['encoder.2"),
     ],
 )

@@ -174,6 +174,56 @@ def test_position_tables_may_be_of_another_image_size_on_each_side():
     )
 
 
+def tiny(**changes):
+    """A ViT of one block on either side, 16 pixels in patches of 8."""
+    sizes = {"dim_tokens": 8, "depth": 1, "num_heads": 2, "mlp_ratio": 4, "qkv_bias": True}
+    config = published(
+        enc_type="tiny_enc", dec_type="tiny_dec", image_size=16, patch_size=8, codebook_size=6,
+        latent_dim=4, **changes,
+    )  # fmt: skip
+    return tokenizer_config.arguments_of(
+        config, presets={"tiny_enc": sizes, "tiny_dec": sizes}, compat="ml-4m"
+    )
+
+
+def zeros_of(module):
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), base.abstract_variables(module))
+
+
+def test_a_decoder_with_a_patch_size_of_its_own_draws_at_its_own_resolution():
+    family, arguments = tiny(patch_size_dec=4)
+    module = base.build(family, arguments)
+    assert (module.encoder.grid, module.decoder.grid) == ((2, 2), (4, 4))  # 16 / 8, 16 / 4
+    tensors = tokenizers.export_tensors(module, zeros_of(module))
+    assert tensors["decoder.pos_emb"].shape == (1, 8, 4, 4)
+    assert tensors["decoder.out_proj.weight"].shape == (3 * 4 * 4, 8)
+    bias = np.arange(3 * 4 * 4, dtype=np.float32)  # in (channel, row, column) order
+    tensors["decoder.out_proj.bias"] = bias
+    module, variables, _ = tokenizers.import_tensors(family, arguments, tensors)
+    image = module.apply(variables, np.zeros((1, 2, 2), np.int32), method="decode")
+    tile = np.moveaxis(bias.reshape(3, 4, 4), 0, -1)
+    np.testing.assert_array_equal(image[0], np.tile(tile, (2, 2, 1)))
+    exported = tokenizers.export_tensors(module, variables)
+    np.testing.assert_array_equal(exported["decoder.out_proj.bias"], bias)
+
+
+def test_a_vit_may_have_several_memcodes_per_position():
+    module = base.build(*tiny(quant_type="memcodes", num_codebooks=2))
+    tensors = tokenizers.export_tensors(module, zeros_of(module))
+    assert tensors["quantize.codes"].shape == (2, 6, 2)
+    ids = jax.eval_shape(
+        lambda v: module.apply(v, np.zeros((1, 16, 16, 3), np.float32), method="encode"),
+        base.abstract_variables(module),
+    )
+    assert ids.shape == (1, 2, 2, 2)  # rows, columns, codes
+
+
+def test_a_preset_that_differs_from_every_published_one_is_refused():
+    sizes = {"dim": 8, "depth": 1, "num_heads": 2, "mlp_ratio": 2}
+    with pytest.raises(ValueError, match="backbone 'vit_b_enc': mlp_ratio 2, allowed"):
+        tokenizer_config.arguments_of(published(), presets={"vit_b_enc": sizes})
+
+
 @pytest.mark.parametrize(
     ("size", "millions"), [("s", 27.71), ("b", 90.37), ("l", 311.49)]
 )  # spec 08-tokenizers §8.1, with post_mlp, three channels
@@ -198,7 +248,10 @@ def test_a_raw_signal_can_replace_the_published_normalisation():
         ({"codebook_size": None}, "config without 'codebook_size'"),
         ({"quant_type": "fsq"}, "quant_type 'fsq'"),
         ({"undo_std": True, "n_channels": 1}, "undo_std with n_channels 1, allowed: 3"),
-        ({"patch_size_dec": 8}, "patch_size_dec 8 with patch_size 16; a decoder that draws"),
+        (
+            {"dec_type": "unet_patched", "conditioning": "xattn"},
+            "conditioning 'xattn' of decoder 'unet",
+        ),
     ],
 )
 def test_an_unknown_config_is_refused(changes, message):

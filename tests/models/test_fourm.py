@@ -307,7 +307,7 @@ def test_wrong_settings_are_refused_by_name():
         ({"inputs": ("tok_depht",)}, "did you mean 'tok_depth'"),
         ({"outputs": ("rgb",)}, "'rgb' of kind 'pixels' cannot be an output"),
         ({"dim": 18}, "dim 18"),
-        ({"mlp": "relu"}, "mlp 'relu'"),
+        ({"mlp": "tanh"}, "mlp 'tanh'"),
     ):
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(batches.model(**changes).init, jax.random.key(0), batches.tokens())

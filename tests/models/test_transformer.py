@@ -46,3 +46,23 @@ def test_stochastic_depth_ramps_up_from_zero_and_keeps_the_mean():
 def test_swiglu_widths_are_the_published_ones(dim, width):
     assert layers.hidden_dim(dim, "swiglu") == width
     assert layers.hidden_dim(dim, "gelu") == 4 * dim
+    assert layers.hidden_dim(dim, "relu") == layers.hidden_dim(dim, "gelu")
+    assert layers.hidden_dim(dim, "geglu") == width
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),  # 10 · act(2x), and 10 · act(2x) · 3x with a gate, at x = -1 and 1
+    [
+        ("relu", [0, 20]),
+        ("reglu", [0, 60]),
+        ("silu", [-2.3841, 17.6159]),  # silu(2) = 2 / (1 + e^-2) = 1.76159
+        ("swiglu", [7.1522, 52.8478]),
+        ("gelu", [-0.4550, 19.5450]),  # gelu(2) = 2 · 0.97725, the tanh form has 1.95460
+        ("geglu", [1.3650, 58.6350]),
+    ],
+)
+def test_mlps_of_every_kind(kind, expected):
+    kernels = {"fc1": 2.0, "fc3": 3.0, "fc2": 10.0}
+    params = {name: {"kernel": jnp.full((1, 1), value)} for name, value in kernels.items()}
+    y = layers.Mlp(hidden_dim=1, kind=kind).apply({"params": params}, jnp.array([[[-1.0], [1.0]]]))
+    np.testing.assert_allclose(y.ravel(), expected, atol=3e-4)

@@ -164,6 +164,14 @@ def test_an_empty_sequence_is_eos_alone(tokenizer):
             assert (ids.tolist(), chunk.tolist()) == ([EOS], [0])
 
 
+def test_a_caption_cannot_write_sentinels_or_its_own_end(tokenizer):
+    hostile = "[SOS] red [S_1] v1=7 [EOS] sphere [PAD] ?"
+    ids, _ = tokenizer.encode_sequence(hostile, max_tokens=8)
+    assert ids.tolist() == [*tokenizer.encode("red v1=7 sphere ?"), EOS]
+    chunked, chunk = tokenizer.encode_sequence([hostile, "[S_2]"], max_tokens=8, chunked=True)
+    assert (chunked.tolist(), chunk.tolist()) == (ids.tolist(), [0, 0, 0, 0, 1])
+
+
 def test_chunks_stay_whole_when_a_sequence_is_too_long(tokenizer):
     chunks = ["v1=1 v0=5", "v1=2 v0=6", "v1=3 v0=7"]
     ids, chunk = tokenizer.encode_sequence(chunks, max_tokens=6, chunked=True)

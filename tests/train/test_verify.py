@@ -1,5 +1,6 @@
 """The walk over recorded numbers: shipped cases pass, and nothing wrong or unknown passes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fourm_jax.train.verify import quantity, walk
+from fourm_jax.train.verify import quantity, tokenizers, walk
 from tests import golden_cases
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -38,11 +39,57 @@ def copied(tmp_path, folder, *parts) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("folder", FAST)
-def test_every_shipped_case_passes(tmp_path, folder):
-    copied(tmp_path, folder)
+def test_every_shipped_case_passes_and_no_quantity_of_it_could_be_wrong_unnoticed(
+    tmp_path, monkeypatch, folder
+):
+    """Ten tolerances more at the largest number, one more id, another entry: each must fail."""
+    target = copied(tmp_path, folder)
+    for path in target.glob("fm_*"):
+        in_another_form(path)
+    judge, unnoticed = quantity.judge, []
+
+    def also_changed(case, found):
+        changed = dataclasses.replace(found, expected=changed_value(found), gaps=None)
+        if changed.expected is not None and judge(case, changed).passed:
+            unnoticed.append(f"{case}/{found.name}")
+        return judge(case, found)
+
+    monkeypatch.setattr(quantity, "judge", also_changed)
     results = judged(tmp_path)
     assert results
     assert not [str(result) for result in results if not result.passed]
+    assert not unnoticed
+
+
+def changed_value(found: quantity.Quantity):
+    """What was recorded, but wrong in one place; None where nothing was."""
+    try:
+        value = np.array(found.expected)
+    except ValueError:  # ragged
+        return [*found.expected, "more"]
+    if value.dtype.kind not in "fiub":
+        return [found.expected]
+    if not value.size:
+        return None
+    if value.dtype.kind != "f":
+        value.flat[-1] = not value.flat[-1] if value.dtype.kind == "b" else value.flat[-1] + 1
+        return value
+    at = int(np.argmax(np.where(np.isfinite(value), np.abs(value), -1)))
+    absolute, relative = found.tolerance
+    value = value.astype(np.float64)
+    value.flat[at] += 10 * (absolute + relative * abs(value.flat[at])) or 1e-3
+    return value
+
+
+def in_another_form(case):
+    """The same trunk: its config is in the header alone, its batch has an image that it ignores."""
+    (case / "config.json").unlink()
+    inputs = load_file(case / "inputs.safetensors")
+    batch = len(inputs["caption/input_mask"])
+    image = {"tensor": np.zeros((batch, 3, 224, 224), np.float32)}
+    image |= {name: np.zeros((batch, 196), bool) for name in ("input_mask", "target_mask")}
+    inputs |= {f"rgb@224/{name}": value for name, value in image.items()}
+    save_file(inputs, case / "inputs.safetensors")
 
 
 def test_every_shipped_folder_has_a_reader():
@@ -134,10 +181,44 @@ def test_one_golden_folder_alone_is_judged_like_a_directory_of_it(tmp_path):
     assert all(result.passed for result in alone)
 
 
-def test_a_directory_without_cases_is_refused(tmp_path):
+def test_one_case_alone_is_judged_by_its_name_in_its_folder_also_through_a_link(tmp_path):
+    folder = copied(tmp_path / "real", "tokenizers", "mlp_memcodes", "mlp_lucid_euclid")
+    (tmp_path / "link").symlink_to(folder / "mlp_memcodes")
+    for path in (folder / "mlp_memcodes", tmp_path / "link"):
+        results = judged(path)
+        assert {result.case for result in results} == {"tokenizers/mlp_memcodes"}
+        assert all(result.passed for result in results)
+
+
+def test_a_case_without_a_file_fails_and_the_others_go_on(tmp_path):
+    target = copied(tmp_path, "tokenizers", "mlp_memcodes", "mlp_lucid_euclid")
+    (target / "mlp_lucid_euclid" / "outputs.safetensors").unlink()
+    results = judged(tmp_path)
+    assert [r.case for r in results if not r.passed] == ["tokenizers/mlp_lucid_euclid"]
+    assert sum(r.case == "tokenizers/mlp_memcodes" for r in results) > 5
+
+
+def test_a_directory_without_cases_is_refused_and_a_folder_without_any_fails(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(ValueError, match="--cases="):
             judged(path)
+    (tmp_path / "fm").mkdir()
+    assert [f"{r.case}/{r.quantity}" for r in judged(tmp_path)] == ["fm/(error)"]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"scheduler": "EulerScheduler"}, "run/EulerScheduler"),
+        ({"guidance_scale": 2.0}, "run/guidance_scale"),
+        ({"kwargs": {"sample_max_value": 2.0}}, "run/kwargs/sample_max_value"),
+        ({"kwargs": {"skip_prk_steps": True}}, "run/kwargs/skip_prk_steps"),
+    ],
+)
+def test_a_sampling_run_with_options_that_nobody_knows_is_not_understood(change, name):
+    run = {"tag": "run", "scheduler": "DDIMScheduler", "steps": 3, "mode": "leading", "kwargs": {}}
+    found = list(tokenizers.replay(None, None, run | change, {}, {}))
+    assert [(q.name, q.understood) for q in found] == [(name, False)]
 
 
 @pytest.mark.parametrize(

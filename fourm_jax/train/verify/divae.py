@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from safetensors.numpy import load_file
 
 from fourm_jax.convert import tokenizer_config, tokenizers
 from fourm_jax.tokenizers import base
@@ -33,7 +32,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
 
 def check(path: pathlib.Path) -> Iterator[Quantity]:
     """Ids, decoder answers with and without dropped codes, and a sampled image, thinned out."""
-    expected = Recorded(load_file(path))
+    expected = Recorded(quantities.load(path))
     described = json.loads(path.with_suffix(".json").read_text())
     for name, found in answers(described["config"], described["presets"]).items():
         yield Quantity(name, found, expected[name])

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from fourm_jax.convert import fourm, reference_batch, reference_outputs
+from fourm_jax.convert import fourm, reference_batch, reference_outputs, safetensors_io
 from fourm_jax.ops import attention
 from fourm_jax.train.verify import quantity as quantities
 from fourm_jax.train.verify.quantity import GRADIENT, LOSS, Quantity, Recorded
@@ -20,7 +20,6 @@ FILES = (
     "model.safetensors", "config.json", "hub_file.json", "modality_overrides.json",
     "inputs.safetensors", "outputs.safetensors", "meta.json",
 )  # fmt: skip
-TABLES = (2e-5, 0.0)  # sin-cos buffers are computed, not stored
 
 
 class Case:
@@ -31,8 +30,8 @@ class Case:
         self.meta = json.loads((directory / "meta.json").read_text())
         self.overrides = read_overrides(directory)
         self.model, self.params = fourm.load(directory, overrides=self.overrides)
-        self.inputs = load_file(directory / "inputs.safetensors")
-        self.expected = load_file(directory / "outputs.safetensors")
+        self.inputs = quantities.load(directory / "inputs.safetensors")
+        self.expected = quantities.load(directory / "outputs.safetensors")
         self.tokens = reference_batch.from_mod_dict(
             reference_batch.group(self.inputs),
             self.model.modalities,
@@ -118,7 +117,9 @@ def hidden_states(case: Case, expected: Mapping[str, np.ndarray]) -> Iterator[Qu
 
 def losses(case: Case, expected: Mapping[str, np.ndarray]) -> Iterator[Quantity]:
     """Both losses, their parts per modality, and the gradients."""
-    values, gradients = reference_outputs.losses_and_gradients(case.model, case.params, case.tokens)
+    values, gradients = reference_outputs.losses_and_gradients(
+        case.model, case.params, case.tokens, len(case.meta["decoder_modality_order"])
+    )
     for kind in ("mod", "token"):
         total = values[f"loss_{kind}"]
         yield Quantity(f"meta/loss_{kind}", total, case.meta[f"loss_{kind}"], LOSS)
@@ -138,20 +139,26 @@ def losses(case: Case, expected: Mapping[str, np.ndarray]) -> Iterator[Quantity]
 
 def round_trip(case: Case) -> Iterator[Quantity]:
     """Out with the published names, bit for bit; and in from a file without shared tensors."""
-    published = load_file(case.directory / "model.safetensors")
+    file = safetensors_io.SafeFile(case.directory / "model.safetensors")
+    published = {name: file.read(name).astype(np.float32) for name in file.names}
     with tempfile.TemporaryDirectory() as scratch:
         out = pathlib.Path(scratch) / "out"
         fourm.export(out, case.model, case.params)
-        exported = load_file(out / "model.safetensors")
+        exported = quantities.load(out / "model.safetensors")
         yield Quantity("export/names", sorted(exported), sorted(published))
         tables = [name for name in published if name.endswith("pos_emb")]
         for name in tables:
-            yield Quantity(f"export/{name}", exported[name], published[name], TABLES)
+            tolerance = quantities.table_tolerance(file.tensors[name].dtype)
+            yield Quantity(f"export/{name}", exported[name], published[name], tolerance)
         same = [n for n in published if np.array_equal(exported[n], published[n])]
         yield Quantity("export/bits", sorted({*same, *tables}), sorted(published))
         hub_file = case.directory / "hub_file.json"
         if hub_file.exists():
-            kept = json.loads(hub_file.read_text())["keys"]
+            hub = json.loads(hub_file.read_text())
+            kept, dropped = hub["keys"], hub.get("keys_missing_vs_model_safetensors")
+            if dropped is not None:
+                found = sorted({*exported} - {*kept})
+                yield Quantity("hub_file/dropped", found, sorted(dropped))
             (out / "model.safetensors").unlink()
             save_file({key: published[key] for key in kept}, out / "model.safetensors")
             _, params = fourm.load(out, overrides=case.overrides)

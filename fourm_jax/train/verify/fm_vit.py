@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from safetensors.numpy import load_file
 
 from fourm_jax.convert import fourm
 from fourm_jax.models import fourm_vit
@@ -23,12 +22,12 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
 
 def check(path: pathlib.Path) -> Iterator[Quantity]:
     """Features of the images that the .json file names."""
-    expected = Recorded(load_file(path))
+    expected = Recorded(quantities.load(path))
     meta = json.loads(path.with_suffix(".json").read_text())
     trunk = path.parents[1] / "fm" / meta["fm_case"]
     model, params = fourm.load(trunk, overrides=fm.read_overrides(trunk))
     (name,) = re.findall(r"'([^']+)/tensor'", meta["input"])
-    images = load_file(trunk / "inputs.safetensors")[f"{name}/tensor"]
+    images = quantities.load(trunk / "inputs.safetensors")[f"{name}/tensor"]
     vit, chosen = fourm_vit.from_fourm(model, params, name)
     features = expected["features"]
     pixels = np.moveaxis(images[: len(features)], 1, -1)

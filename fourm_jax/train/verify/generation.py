@@ -7,7 +7,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
 from fourm_jax.convert import fourm
 from fourm_jax.generate import recorded, replay, schedule
@@ -32,7 +31,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     if (folder / "schedules.json").exists():
         yield "schedules", schedules(json.loads((folder / "schedules.json").read_text()))
     if (folder / "top_k_top_p.safetensors").exists():
-        yield "top_k_top_p", filters(Recorded(load_file(folder / "top_k_top_p.safetensors")))
+        yield "top_k_top_p", filters(Recorded(quantities.load(folder / "top_k_top_p.safetensors")))
     if not (folder / "meta.json").exists():
         return
     trunk = trunk_of(folder)
@@ -52,7 +51,7 @@ def images(trunk: pathlib.Path, model) -> dict[str, np.ndarray]:
     """Image tensors that the inputs of the runs leave out."""
     if not (trunk / "inputs.safetensors").exists():
         return {}
-    arrays = load_file(trunk / "inputs.safetensors")
+    arrays = quantities.load(trunk / "inputs.safetensors")
     names = [spec.name for spec in model.modalities if spec.kind == "pixels"]
     return {name: arrays[f"{name}/tensor"] for name in names if f"{name}/tensor" in arrays}
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from fourm_jax.models import vit
 from fourm_jax.ops import posemb
@@ -26,7 +25,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
 
 def check(path: pathlib.Path) -> Iterator[Quantity]:
     """Every table of a file."""
-    for name, expected in load_file(path).items():
+    for name, expected in quantities.load(path).items():
         found = table(name, expected.ndim)
         if found is None:
             yield from quantities.unknown([name])

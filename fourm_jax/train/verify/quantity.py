@@ -5,11 +5,15 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from fourm_jax.convert import safetensors_io
 
 EXACT = (0.0, 0.0)
 LOSS = (1e-8, 1e-5)  # (absolute, relative)
 GRADIENT = (1e-5, 1e-3)
+TABLES = 2e-5  # sin-cos buffers are computed, not stored
 CLOSE = (1e-5, 1e-5)
 VALUES = (2e-4, 1e-4)
 NEAR_TIE = 1e-4  # ids may differ where the two best scores are closer than this
@@ -83,6 +87,23 @@ class Recorded(Mapping):
     def unread(self) -> Iterator[Quantity]:
         """A failing quantity for every entry that nobody compared."""
         yield from unknown(name for name in self._values if name not in self._read)
+
+
+def load(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of a safetensors file; floats of half the width as float32.
+
+    Raises:
+      ValueError: see `safetensors_io.SafeFile`.
+    """
+    tensors = dict(safetensors_io.Tensors(safetensors_io.SafeFile(path)))
+    halves = [n for n, a in tensors.items() if jnp.issubdtype(a.dtype, jnp.floating)]
+    halves = [name for name in halves if tensors[name].dtype.itemsize < 4]
+    return tensors | {name: tensors[name].astype(np.float32) for name in halves}
+
+
+def table_tolerance(dtype: np.dtype) -> tuple[float, float]:
+    """Tolerance of a sin-cos buffer that a file holds in `dtype`."""
+    return (max(TABLES, float(jnp.finfo(dtype).eps)), 0.0)
 
 
 def unknown(names: Iterable[str]) -> Iterator[Quantity]:

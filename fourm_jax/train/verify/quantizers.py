@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
 from fourm_jax.models import quantizers
 from fourm_jax.ops import kmeans, quantize
@@ -28,7 +27,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     """One case per tag."""
     yield from _unknown_files(folder)
     meta = json.loads((folder / "meta.json").read_text())
-    inputs, outputs = (load_file(folder / f"{n}.safetensors") for n in ("inputs", "outputs"))
+    inputs, outputs = (quantities.load(folder / f"{n}.safetensors") for n in ("inputs", "outputs"))
     tags = {name.split("/")[0] for name in (*inputs, *outputs)} | set(meta)
     for tag in sorted(tags):
         yield tag, check(meta.get(tag), _of(inputs, tag), Recorded(_of(outputs, tag)), tag)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
 from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules, pndm
 from fourm_jax.train.verify import quantity as quantities
@@ -20,7 +19,7 @@ PREDICTION = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
 TABLES = ("alphas_cumprod", "betas", "alphas_cumprod_pndm")
 STEP_FIELDS = {
     "key", "scheduler", "num_train_timesteps", "beta_schedule", "prediction_type", "clip_sample",
-    "thresholding", "num_steps", "mode", "t", "eta",
+    "thresholding", "num_steps", "mode", "t", "eta", "zero_terminal_snr",
 }  # fmt: skip
 PNDM_STEPS = 10
 TOLERANCE = (5e-6, 0.0)
@@ -31,7 +30,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     for path in sorted(folder.iterdir()):
         if path.name not in FILES:
             yield path.name, quantities.unknown(["(file)"])
-    tensors = Recorded(load_file(folder / "schedulers.safetensors"))
+    tensors = Recorded(quantities.load(folder / "schedulers.safetensors"))
     meta = json.loads((folder / "meta.json").read_text())
     yield "schedules", schedules(tensors, meta)
     yield "timesteps", timesteps(meta)
@@ -51,7 +50,7 @@ def schedules(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
         kind, schedule, *rest = name.split("/")
         if kind not in TABLES or rest not in ([], ["zsnr0"], ["zsnr1"]):
             continue
-        num_times = meta["steps"][0]["num_train_timesteps"] if meta["steps"] else 1000
+        num_times = 1000 if "alphas_times" in meta else len(tensors[name])
         found = diffusion_schedules.alphas_cumprod(
             schedule, num_times, zero_terminal_snr=rest == ["zsnr1"]
         )
@@ -88,10 +87,11 @@ def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
         if set(step) - STEP_FIELDS or step["scheduler"] not in ("ddim", "ddpm"):
             yield from quantities.unknown([key])
             continue
-        num_times, name = step["num_train_timesteps"], step["beta_schedule"]
-        if (name, num_times) not in schedules:
-            schedules[name, num_times] = diffusion_schedules.alphas_cumprod(name, num_times)
-        alphas = schedules[name, num_times]
+        num_times, zero = step["num_train_timesteps"], step.get("zero_terminal_snr", True)
+        made = (step["beta_schedule"], num_times, zero)
+        if made not in schedules:
+            schedules[made] = diffusion_schedules.alphas_cumprod(*made[:2], zero_terminal_snr=zero)
+        alphas = schedules[made]
         goal = step["t"] - num_times // step["num_steps"]
         image = (sample, output, alphas[step["t"]], alphas[goal] if goal >= 0 else np.float32(1))
         read = {
@@ -125,8 +125,10 @@ def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
 
 def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
     """PNDM from start to end; the network's answers are a formula that the description states."""
-    words = re.search(r"beta_schedule (\w+) ([\d.]+?)\.\.([\d.]+), .*?(\d+) steps", meta["pndm"])
+    words = re.search(r"beta_schedule (\S+?) ([\d.]+?)\.\.([\d.]+), .*?(\d+) steps", meta["pndm"])
     name, start, end, num_steps = words.groups()
+    offset = re.search(r"steps_offset (\d+)", meta["pndm"])
+    offset = int(offset[1]) if offset else 0
     alphas = diffusion_schedules.alphas_cumprod(
         name, zero_terminal_snr=False, start=float(start), end=float(end)
     )
@@ -135,7 +137,7 @@ def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantit
         match = re.fullmatch(r"pndm/skip([01])_(\w+)/trajectory", key)
         if not match:
             continue
-        plan = pndm.plan(alphas, int(num_steps), runge_kutta=match[1] == "0")
+        plan = pndm.plan(alphas, int(num_steps), runge_kutta=match[1] == "0", offset=offset)
         prediction = PREDICTION[match[2]]
 
         def step(state, row, plan=plan, prediction=prediction):

@@ -9,11 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
-from fourm_jax.convert import tokenizer_config
+from fourm_jax.convert import divae_config, fourm_config, safetensors_io, tokenizer_config
 from fourm_jax.convert import tokenizers as convert
-from fourm_jax.ops import diffusion, diffusion_sampling
+from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules, pndm
 from fourm_jax.train.verify import near_ties
 from fourm_jax.train.verify import quantity as quantities
 from fourm_jax.train.verify.quantity import Quantity, Recorded
@@ -23,7 +22,12 @@ FILES = (
     "runs.json",
 )  # fmt: skip
 SAMPLERS = {"DDIMScheduler": "ddim", "DDPMScheduler": "ddpm", "PNDMScheduler": "pndm"}
-TABLES = (2e-5, 0.0)  # sin-cos buffers are computed, not stored
+RUN_FIELDS = ("tag", "scheduler", "steps", "mode", "kwargs", "eta")
+SCHEDULER_ARGUMENTS = (
+    "num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type",
+    "zero_terminal_snr", "thresholding", "clip_sample",
+)  # fmt: skip
+PNDM_ARGUMENTS = ("skip_prk_steps", "set_alpha_to_one", "steps_offset")
 
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
@@ -35,11 +39,13 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
 def check(directory: pathlib.Path) -> Iterator[Quantity]:
     """Everything of one tokenizer."""
     yield from quantities.unknown(p.name for p in directory.iterdir() if p.name not in FILES)
-    config = json.loads((directory / "config.json").read_text())
-    presets = json.loads((directory / "meta.json").read_text()).get("tiny_presets", {})
+    config, weights = fourm_config.read(directory)
+    meta = directory / "meta.json"
+    presets = json.loads(meta.read_text()).get("tiny_presets", {}) if meta.exists() else {}
     family, arguments = tokenizer_config.arguments_of(config, presets=presets, compat="ml-4m")
-    tensors, inputs, outputs = (
-        load_file(directory / f"{name}.safetensors") for name in ("model", "inputs", "outputs")
+    tensors = safetensors_io.Tensors(safetensors_io.SafeFile(weights))
+    inputs, outputs = (
+        quantities.load(directory / f"{name}.safetensors") for name in ("inputs", "outputs")
     )
     module, variables, report = convert.import_tensors(family, arguments, tensors)
     outputs = Recorded(outputs)
@@ -127,12 +133,19 @@ def diffusion_stages(module, variables, inputs, outputs: Recorded) -> Iterator[Q
 
 def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity]:
     """One sampling run, step by step, with the recorded noise."""
-    tag, sampler = run["tag"], SAMPLERS[run["scheduler"]]
-    options = run["kwargs"]
+    tag, sampler, options = run["tag"], SAMPLERS.get(run["scheduler"]), run["kwargs"]
+    allowed = SCHEDULER_ARGUMENTS + (PNDM_ARGUMENTS if sampler == "pndm" else ())
+    strange = [name for name in run if name not in RUN_FIELDS]
+    strange += [f"kwargs/{name}" for name in options if name not in allowed]
+    if sampler is None or strange:
+        names = strange or [run["scheduler"]]
+        yield from quantities.unknown(f"{tag}/{name}" for name in names)
+        return
     clip = (-1.0, 1.0) if options.get("thresholding") or options.get("clip_sample") else None
-    plan = diffusion_sampling.plan(
-        sampler, module.alphas, run["steps"], spacing=run["mode"], compat="ml-4m"
-    )
+    prediction = module.prediction
+    if "prediction_type" in options:
+        prediction = divae_config.PREDICTIONS[options["prediction_type"]]
+    plan, eta = run_plan(module, run, sampler), run.get("eta", 0.0)
     yield Quantity(f"{tag}/timesteps", plan.timestep, outputs[f"{tag}/timesteps"])
     values = _channels_last(outputs["quant"])
     denoise = _denoiser(module, variables, values)
@@ -146,7 +159,7 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
         answer = denoise(state.noised, jnp.full(len(noise), row.timestep), mask)
         state = diffusion_sampling.step(
             sampler, state, row, answer, lambda i=i: fresh[i] if i < len(fresh) else 0.0,
-            prediction=module.prediction, clip=clip, compat="ml-4m",
+            prediction=prediction, clip=clip, eta=eta, compat="ml-4m",
         )  # fmt: skip
         if i < len(answers):
             yield Quantity(f"{tag}/model_outputs/{i}", _channels_first(answer), answers[i])
@@ -154,14 +167,42 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
     yield Quantity(f"{tag}/image", _channels_first(state.noised), outputs[f"{tag}/image"])
 
 
+def run_plan(module, run: Mapping[str, Any], sampler: str) -> diffusion_sampling.Plan:
+    """Times and alphas of a run, whose scheduler may differ from the one of the config."""
+    options = run["kwargs"]
+    alphas = diffusion_schedules.alphas_cumprod(
+        options.get("beta_schedule", module.schedule),
+        options.get("num_train_timesteps", module.num_times),
+        zero_terminal_snr=options.get("zero_terminal_snr", sampler != "pndm"),
+        start=options.get("beta_start", 1e-4),
+        end=options.get("beta_end", 0.02),
+    )
+    if sampler != "pndm":
+        return diffusion_sampling.plan(
+            sampler, alphas, run["steps"], spacing=run["mode"], compat="ml-4m"
+        )
+    return pndm.plan(
+        alphas,
+        run["steps"],
+        runge_kutta=not options.get("skip_prk_steps", False),
+        offset=options.get("steps_offset", 0),
+        last_alpha=1.0 if options.get("set_alpha_to_one") else None,
+    )
+
+
 def round_trip(module, variables, report, tensors) -> Iterator[Quantity]:
     """Out again with the published names, bit for bit."""
     exported = convert.export_tensors(module, variables)
     yield Quantity("export/names", sorted(exported), sorted(tensors))
-    same = [n for n in report.used if np.array_equal(exported[n], tensors[n])]
+    same = [
+        n for n in report.used if np.array_equal(exported[n], tensors[n].astype(exported[n].dtype))
+    ]
     yield Quantity("export/bits", sorted(same), sorted(report.used))
     for name in report.derived:
-        yield Quantity(f"export/{name}", exported[name], tensors[name], TABLES)
+        published = tensors[name]
+        tolerance = quantities.table_tolerance(published.dtype)
+        published = published.astype(np.float32)
+        yield Quantity(f"export/{name}", exported[name], published, tolerance)
 
 
 def _denoiser(module, variables, values):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from fourm_jax.data import image_transforms
 from fourm_jax.data import transforms as record_transforms
@@ -50,7 +49,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
                 yield name, quantities.unknown(["(part)"])
     if (folder / "image_transforms.safetensors").exists():
         settings = json.loads((folder / "image_transforms.json").read_text())
-        arrays = Recorded(load_file(folder / "image_transforms.safetensors"))
+        arrays = Recorded(quantities.load(folder / "image_transforms.safetensors"))
         yield "image_transforms", images(arrays, settings)
 
 

@@ -23,19 +23,25 @@ def walk(directory: pathlib.Path) -> Iterator[Result]:
     """Judge every quantity of every case, folder by folder.
 
     Args:
-      directory: of golden folders, or one of them ("fm", "text", ...).
+      directory: of golden folders, one of them ("fm", "text", ...), or the folder of one case
+        inside one ("fm/fm_swiglu_qknorm"). Links count by their own name or by their target's.
 
     Raises:
       ValueError: no such directory, or nothing in it.
     """
     if not directory.is_dir():
         raise ValueError(f"--cases={directory}: no such directory")
-    if reader_of(directory.resolve()) is not None:
-        yield from judge_folder(directory.resolve())
-        return
     entries = [p for p in sorted(directory.iterdir()) if p.name not in IGNORED]
     if not entries:
-        raise ValueError(f"--cases={directory}: no golden folder in it")
+        raise ValueError(f"--cases={directory}: nothing in it")
+    if not any(reader_of(entry) for entry in entries):
+        for path in (directory.absolute(), directory.resolve()):
+            if reader_of(path):
+                yield from judge_folder(path)
+                return
+            if reader_of(path.parent):
+                yield from judge_folder(path.parent, only=path.name)
+                return
     for entry in entries:
         yield from judge_folder(entry)
 
@@ -68,17 +74,23 @@ def reader_of(folder: pathlib.Path) -> Callable[[pathlib.Path], Iterator] | None
     return getattr(importlib.import_module(name), "cases", None) if known else None
 
 
-def judge_folder(folder: pathlib.Path) -> Iterator[Result]:
-    """Judge one golden folder."""
+def judge_folder(folder: pathlib.Path, only: str = "") -> Iterator[Result]:
+    """Judge one golden folder, or `only` its case of this name; a folder without cases fails."""
     cases = reader_of(folder)
     if cases is None:
         yield from _judged(folder.name, quantities.unknown(["(folder)"]))
         return
+    count = 0
     try:
         for case, found in cases(folder):
-            yield from _judged(f"{folder.name}/{case}" if case else folder.name, found)
+            if case == only or not only:
+                count += 1
+                yield from _judged(f"{folder.name}/{case}" if case else folder.name, found)
     except Exception as error:  # a file that cannot be read fails its folder, not the whole walk
         yield _failure(folder.name, error)
+    else:
+        if not count:
+            yield _failure(folder.name, ValueError(f"no case in {folder / only}"))
 
 
 def _judged(case: str, found: Iterable[Quantity]) -> Iterator[Result]:
