@@ -26,29 +26,36 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def mixture() -> dict:
-    """Four kinds of samples: pixels to all, anything to anything, caption to picture, from nothing.
+    """Five kinds of samples: what is seen, how often, and how much of it.
 
     Dirichlet concentrations per modality and kind (spec page 05); `keep` says how much of a
-    sequence may be seen: a random share, all of it, or all or nothing. A caption is seen alone, as
-    when a picture is generated from it, and its targets are nearly all of that picture: with its
-    slots divided evenly the trunk never learned to tie words to places. Samples that see nothing
-    are what guidance compares with.
+    sequence may be seen: a random share, all of it, or all or nothing. As in generation, a caption
+    is seen alone or with a part of the picture, and its targets are nearly all of that picture:
+    with other tokens in its empty slots, or its targets divided evenly, the trunk hardly learned
+    to tie words to places. Samples that see nothing are what guidance compares with.
     """
     # Less of what is long, noisy and dear (its head has 4,608 rows): values of colours and numbers.
     shares = {"color_palette": 0.15, "metadata": 0.2, "det": 0.3, "feature_global": 0.2}
     everything = {name: shares.get(name, 0.5) for name in TARGETS}
     picture = {"tok_rgb": 10.0, "tok_semseg": 1.0, "det": 1.0, "color_palette": 0.5}
-    anything = dict.fromkeys(NAMES, 0.5)
-    inputs = ({PIXELS: 1.0}, anything, {"caption": 1.0}, {"caption": 1.0})
-    targets = (everything, everything, picture, everything)
+    caption = {"caption": 1.0}
+    kinds = (  # weight, inputs, fewest and most of them, only those?, targets
+        (0.58, {PIXELS: 1.0}, (64, 64), False, everything),
+        (0.16, dict.fromkeys(NAMES, 0.5), (64, 64), False, everything),
+        (0.13, caption, (64, 64), True, picture),
+        (0.10, {"caption": 10.0, "tok_rgb": 0.5}, (16, 64), True, picture),
+        (0.03, caption, (0, 0), True, everything),
+    )
+    weights, inputs, input_ranges, only, targets = zip(*kinds, strict=True)
     keep = dict.fromkeys(TEXT, "random")
-    keep["caption"] = ["random", "random", "all", "random"]
+    keep["caption"] = ["random", "random", "all", "all", "random"]
     keep["color_palette"] = "binary"
     return {
         "input_alphas": {name: [kind.get(name, 0.0) for kind in inputs] for name in NAMES},
         "target_alphas": {name: [kind.get(name, 0.0) for kind in targets] for name in TARGETS},
         "keep": keep,
-        "weights": [0.58, 0.16, 0.23, 0.03],
-        "input_range": ((64, 64), (64, 64), (64, 64), (0, 0)),
+        "weights": weights,
+        "input_range": input_ranges,
         "target_range": (96, 96),
+        "spill": [not alone for alone in only],
     }

@@ -41,8 +41,10 @@ def sample_tokens(
         `mixture` [b], the data set of each sample (default 0).
       specs: all modalities of the model; `modality` of a slot is an index into it.
       budget: "fill": what short, absent or fully kept modalities cannot use goes to the others,
-        by their Dirichlet shares, and last to grids that have none (alpha 0), so that slots stay
-        empty only when the sample has no more cells. Targets are counted in slots.
+        by their Dirichlet shares, and last to grids that have none (alpha 0; not where the mixture
+        says `spill: False`), so that slots stay empty only when the sample has no more cells.
+        Targets are counted in slots. A sample of fewer tokens than slots shows as large a share of
+        its grids as inputs have of the slots.
         "reference": as published, what cannot be used is lost, and text targets are counted with
         their first sentinel, which fills no slot.
 

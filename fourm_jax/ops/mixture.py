@@ -5,7 +5,7 @@ from typing import Any
 
 import flax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
@@ -13,7 +13,7 @@ from fourm_jax.ops import budgets
 
 KEEP_SCHEMES = ("random", "all", "binary")
 MIXTURE_KEYS = (
-    "input_alphas", "target_alphas", "keep", "weights", "input_range", "target_range"
+    "input_alphas", "target_alphas", "keep", "weights", "input_range", "target_range", "spill"
 )  # fmt: skip
 NO_LIMIT = 2**30  # range of a mixture that names none: all slots there are
 
@@ -31,6 +31,7 @@ class Mixture:
       keep: index into KEEP_SCHEMES: how a text's keep probability is drawn.
       weights: of the components; 0 for those that fill up the array.
       input_range, target_range: fewest and most tokens of a sample.
+      spill: whether slots that no modality with a share can use go to grids without one.
     """
 
     input_alphas: Float[Array, "d k m"]
@@ -41,6 +42,7 @@ class Mixture:
     weights: Float[Array, "d k"]
     input_range: Int[Array, "d k 2"]
     target_range: Int[Array, "d k 2"]
+    spill: Bool[Array, "d k"]
 
 
 def make_mixture(specs: Sequence[ModalitySpec], mixtures: Sequence[Mapping[str, Any]]) -> Mixture:
@@ -49,7 +51,9 @@ def make_mixture(specs: Sequence[ModalitySpec], mixtures: Sequence[Mapping[str, 
     Each dict has `input_alphas` and `target_alphas` {modality: one value per component, or one
     for all}, and optionally `keep` {modality: scheme or list of schemes} (default "random"),
     `weights` [k] (default equal), `input_range` and `target_range`: (fewest, most) tokens, or one
-    such pair per component (default: as many as there are slots).
+    such pair per component (default: as many as there are slots). `spill`, one or one per
+    component (default True): with budget="fill", what no modality with an alpha > 0 can use goes
+    to grids whose alpha is 0; False leaves it empty, for samples that must see nothing else.
 
     Raises:
       ValueError: unknown key, modality or scheme, lists of different lengths, a negative alpha or
@@ -96,6 +100,7 @@ def _mixture_row(specs, mixture) -> dict[str, np.ndarray]:
         "weights": weights,
         "input_range": _range("input_range", mixture.get("input_range"), k),
         "target_range": _range("target_range", mixture.get("target_range"), k),
+        "spill": np.array(np.broadcast_to(mixture.get("spill", True), (k,)), bool),
     }
 
 

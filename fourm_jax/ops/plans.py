@@ -76,9 +76,14 @@ def make_plan(
     spans, cells = layout.spans, layout.cells
     most = np.array([spec.num_tokens for spec in layout.specs])
     num_cells = sample.present * layout.sizes
+    room = num_cells * layout.is_input[cells]
+    if fill:
+        room = _keep_back(room, sample.length, layout, num_in, num_tgt)
+    usable = row.spill | (alphas[:, cells] > 0)
+    room *= usable[0]
 
     # Inputs: budgets, then the texts (which may need less), then cells with what is left.
-    exists = layout.per_modality(sample.length, num_cells) if fill else most
+    exists = layout.per_modality(sample.length, room) if fill else most
     grant = _grant(gammas[0], alphas[0], extras[0], num_in, exists * layout.is_input, fill)
     allowed = grant[spans]
     keep_prob = _keep_prob(noise.keep, row.keep[spans]) * (allowed > 0)
@@ -87,7 +92,6 @@ def make_plan(
     )
     found = span_masks.find_spans(masked, sample.length)
     span_inputs = jnp.where(allowed > 0, found.num_inputs, 0)
-    room = num_cells * layout.is_input[cells]
     cell_inputs = jnp.minimum(grant[cells], room)
     if fill:
         rest = num_in - span_inputs.sum()
@@ -105,7 +109,7 @@ def make_plan(
     num_choices = jnp.maximum(found.run[:, -1], 1)  # the last sentinel only if it is the only one
     chosen = (noise.window * num_choices).astype(jnp.int32)
     start, size = span_masks.choose_window(found, allowed, chosen)
-    room = (num_cells - cell_inputs) * layout.is_output[cells]
+    room = (num_cells - cell_inputs) * (layout.is_output[cells] & usable[1])
     cell_targets = jnp.minimum(grant[cells], room)
     if fill:
         rest = num_tgt - jnp.maximum(size - 1, 0).sum()
@@ -136,6 +140,15 @@ def _pick(noise, dataset, mixture, num_inputs, num_targets):
 
     num_in = number(noise.num_tokens[0], row.input_range, num_inputs)
     return row, num_in, number(noise.num_tokens[1], row.target_range, num_targets)
+
+
+def _keep_back(room, length, layout, num_in, num_tgt):
+    """Room for inputs in a sample of fewer tokens than slots: inputs, which come first, would take
+    all cells, and nothing were left to predict. Cells are shared as the slots are."""
+    num_slots = jnp.maximum(num_in + num_tgt, 1)
+    is_short = length.sum() + room.sum() < num_slots
+    shared = is_short & layout.is_output[layout.cells]
+    return jnp.where(shared, room * num_in // num_slots, room)
 
 
 def _grant(gammas, alphas, extras, total, capacity, fill):

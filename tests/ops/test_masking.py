@@ -267,6 +267,23 @@ def test_fill_gives_what_short_and_absent_modalities_cannot_use_to_others():
     np.testing.assert_array_equal(asked[free], 24)
 
 
+def test_fill_keeps_a_part_of_a_small_sample_to_be_predicted():
+    """A picture of 16 tokens and its caption: 24 slots for inputs must not take all of them."""
+    batch = make_batch()
+    for name in NAMES:
+        if name in ("depth", "caption"):
+            continue
+        for key in batch[name].keys() & {"present", "length"}:
+            batch[name][key] = np.zeros_like(batch[name][key])
+    batch["depth"]["present"] = np.ones_like(batch["depth"]["present"])
+    tokens = sample(jax.random.key(0), batch, three(MIXTURE), budget="fill")
+    shown, asked = (
+        np.asarray((side.valid & (side.modality == 1)).sum(1))
+        for side in (tokens.inputs, tokens.targets)
+    )
+    assert (shown <= 8).all() and (shown + asked == 16).all()
+
+
 def test_fill_shows_nothing_but_rgb_while_rgb_suffices():
     """A modality without a share (alpha 0) gets slots only when nobody else can use them."""
     alone = {"input_alphas": {"rgb": 1.0}, "target_alphas": {"depth": 1.0, "caption": 1.0}}
@@ -278,6 +295,25 @@ def test_fill_shows_nothing_but_rgb_while_rgb_suffices():
     tokens = sample(jax.random.key(0), make_batch(), mixture, budget="fill")
     np.testing.assert_array_equal((tokens.inputs.valid & (tokens.inputs.modality == 0)).sum(1), 16)
     assert not np.isin(tokens.inputs.modality, [4, 5, 6]).any()  # texts are not the last resort
+
+
+def test_without_spill_modalities_without_a_share_stay_out_even_of_empty_slots():
+    """24 slots, 16 patches and no other input with an alpha: 8 stay empty; the same for targets."""
+    batch = make_batch()
+    mixture = {"input_alphas": {"rgb": 1.0}, "target_alphas": {"depth": 1.0}, "spill": False}
+    tokens = sample(jax.random.key(0), batch, three(mixture), budget="fill")
+    for side, index, name in ((tokens.inputs, 0, "rgb"), (tokens.targets, 1, "depth")):
+        assert set(side.modality[side.valid].tolist()) == {index}
+        np.testing.assert_array_equal(side.valid.sum(1), 16 * batch[name]["present"])
+
+
+def test_spill_may_differ_between_components():
+    alphas = {"input_alphas": {"rgb": 1.0}, "target_alphas": {"depth": 1.0}}
+    mixture = three({**alphas, "weights": [1.0, 1.0, 1.0], "spill": (True, False, False)})
+    tokens = sample(jax.random.key(0), make_batch(), mixture, budget="fill")
+    alone = (tokens.inputs.valid == (tokens.inputs.modality == 0) & tokens.inputs.valid).all(1)
+    np.testing.assert_array_equal(tokens.inputs.valid.sum(1)[alone], 16)
+    assert 0.4 < alone.mean() < 0.9  # two of three components
 
 
 def test_repeated_rows_are_masked_differently():
