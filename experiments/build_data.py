@@ -13,11 +13,11 @@ cannot be used are listed in OUTPUT/problems. Several processes share the work w
 """
 
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
 from experiments import cli
+from fourm_jax.data import problems
 from fourm_jax.labelers import base
 from fourm_jax.train import build_data, build_preview
 from fourm_jax.utils import progress
@@ -36,24 +36,16 @@ _COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the 
 flags.mark_flags_as_required(["images", "output"])
 
 
-def main(argv: list[str]) -> None:
-    """Build both splits; wrong input ends in one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
+def main() -> None:
+    """Build both splits."""
     watch = progress.Stopwatch()
-    try:
-        result = run()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    for problem in result.problems[:5]:
-        progress.announce(f"left out: {problem}")
-    if result.problems:
-        progress.announce(f"left out: {len(result.problems)}, listed in {_OUTPUT.value}/problems")
+    result = run()
+    problems.announce(result.problems, _OUTPUT.value)
     if not result.num_records:
         progress.announce("this process is done; others are still writing")
         return
     if not any(result.num_records.values()):
-        sys.exit(f"error: none of the pictures of {_IMAGES.value} could be used")
+        raise ValueError(f"none of the pictures of {_IMAGES.value} could be used")
     made = ", ".join(f"{count} {split} records" for split, count in result.num_records.items())
     progress.announce(f"{made} -> {_OUTPUT.value} in {watch.seconds():.0f} s")
     if _PREVIEW.value:
@@ -66,8 +58,9 @@ def main(argv: list[str]) -> None:
 def run() -> build_data.Result:
     """Do what the flags say."""
     models = dict(entry.partition("=")[::2] for entry in _MODELS.value)
-    if not all(models.values()):
-        raise ValueError(f"--models={','.join(_MODELS.value)}: expected LABELER=MODEL,…")
+    if not all(models.values()) or len(models) < len(_MODELS.value):
+        given = ",".join(_MODELS.value)
+        raise ValueError(f"--models={given}: expected LABELER=MODEL,… with each labeler once")
     job = build_data.Job(
         images=pathlib.Path(_IMAGES.value),
         output=pathlib.Path(_OUTPUT.value),
@@ -81,4 +74,4 @@ def run() -> build_data.Result:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main)

@@ -11,9 +11,7 @@ left out; the rest goes on. Killed and started again, it continues. Several proc
 machine: --num_workers; several machines: --process_index=0..P-1 --process_count=P.
 """
 
-import sys
-
-from absl import app, flags
+from absl import flags
 
 from experiments import cli
 from fourm_jax.data import crops, import_records, import_webdataset
@@ -52,10 +50,8 @@ _COUNT = flags.DEFINE_integer("process_count", 1, "How many machines share the w
 flags.mark_flags_as_required(["input", "output", "modalities"])
 
 
-def main(argv: list[str]) -> None:
-    """Import one split; wrong input ends in one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
+def main() -> None:
+    """Import one split."""
     job = import_webdataset.Job(
         input=_INPUT.value,
         output=_OUTPUT.value,
@@ -74,10 +70,7 @@ def main(argv: list[str]) -> None:
         show_progress=True,
     )
     watch = progress.Stopwatch()
-    try:
-        summary = import_webdataset.run(job)
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"error: {error}")
+    summary = import_webdataset.run(job)
     if summary is None:
         progress.announce("this share is done; other processes are still at work")
         return
@@ -97,4 +90,4 @@ def _report(job: import_webdataset.Job, summary: dict, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main)

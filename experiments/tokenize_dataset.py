@@ -5,16 +5,15 @@ python -m experiments.tokenize_dataset --config=configs/pretokenize/scenes.py --
 
 Several processes share the work with --process_index=0..P-1 --process_count=P; each uses all of its
 devices. The same command continues after any interruption. `config.crops.num_crops` crops of every
-record are tokenized (0: records as they are); training draws one of them per sample.
+record are tokenized (0: records as they are); training draws one of them per sample. Records that
+cannot be used are listed in OUTPUT/problems, and the rest goes on.
 """
 
-import sys
-
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
-from fourm_jax.data import sources, views
+from fourm_jax.data import problems, sources, views
 from fourm_jax.modalities import registry
 from fourm_jax.train import pretokenize
 from fourm_jax.utils import progress
@@ -28,19 +27,21 @@ _COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the 
 flags.mark_flags_as_required(["config", "tokenizers", "output"])
 
 
-def main(argv: list[str]) -> None:
-    """Tokenize one split; wrong input ends in one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
+def main() -> None:
+    """Tokenize one split."""
     watch = progress.Stopwatch()
-    try:
-        tokenize(_CONFIG.value.to_dict())
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    progress.announce(f"tokens of {_SPLIT.value} -> {_OUTPUT.value} in {watch.seconds():.0f} s")
+    result = tokenize(_CONFIG.value.to_dict())
+    problems.announce(result.problems, _OUTPUT.value)
+    if result.num_records is None:
+        progress.announce("this process is done; others are still writing")
+        return
+    progress.announce(
+        f"tokens of {result.num_records} {_SPLIT.value} records -> {_OUTPUT.value} in "
+        f"{watch.seconds():.0f} s ({len(result.problems)} left out)"
+    )
 
 
-def tokenize(config: dict) -> None:
+def tokenize(config: dict) -> pretokenize.Result:
     """Do what the config and the flags say."""
     if _SPLIT.value not in config["num_records"]:
         raise ValueError(registry.unknown_value("split", _SPLIT.value, config["num_records"]))
@@ -60,8 +61,8 @@ def tokenize(config: dict) -> None:
         show_progress=True,
     )
     crops = views.make(config.get("crops", {}))
-    pretokenize.tokenize(job, specs, _TOKENIZERS.value, seed=config["seed"], crops=crops)
+    return pretokenize.tokenize(job, specs, _TOKENIZERS.value, seed=config["seed"], crops=crops)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main)

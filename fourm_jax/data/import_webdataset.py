@@ -95,7 +95,7 @@ def run(job: Job) -> dict[str, Any] | None:
     Raises:
       ValueError: a job that cannot be done (folder or modality that is not there, no text
         tokenizer, an output folder that holds something else), or no record worth keeping.
-      RuntimeError: a worker that was killed; running the job again continues.
+      ChildProcessError: a worker that was killed; running the job again continues.
     """
     plan = _make_plan(job)
     with _bar(job, plan):
@@ -162,6 +162,8 @@ def _make_plan(job: Job) -> _Plan:
 
 def _resolve(job: Job) -> tuple[tuple[ModalitySpec, ...], dict[str, str]]:
     """Specs of the modalities and the folder of each."""
+    if not job.modalities:
+        raise ValueError(f"no modality to import; allowed: those of family {job.family!r}")
     named = dict(item.partition("=")[::2] for item in job.modalities)
     specs = registry.resolve(job.family, [item.partition("=")[0] for item in job.modalities])
     folders = {}
@@ -221,7 +223,7 @@ def _work_together(job: Job) -> None:
             for share in concurrent.futures.as_completed(shares):
                 share.result()
         except process.BrokenProcessPool as error:
-            raise RuntimeError("a worker was killed; run again to continue") from error
+            raise ChildProcessError("a worker was killed; run again to continue") from error
 
 
 def _end_with_parent() -> None:

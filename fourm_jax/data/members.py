@@ -19,6 +19,7 @@ from PIL import Image
 from fourm_jax.modalities import registry
 
 MAX_BYTES = 256 * 2**20  # of a file, packed or unpacked
+MAX_JSON_BYTES = 16 * 2**20  # unpacked: what JSON describes can take 30 times as much memory
 MAX_PIXELS = 64 * 2**20  # of a picture
 PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000")
 
@@ -103,7 +104,7 @@ _NPY_HEADERS = {
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         entries = file.infolist()
-        _check_size(sum(entry.file_size for entry in entries))
+        _check_size(sum(entry.file_size for entry in entries), MAX_BYTES)
         return {entry.filename.removesuffix(".npy"): _array(file.read(entry)) for entry in entries}
 
 
@@ -111,14 +112,13 @@ def _json(data: bytes) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON value")
 
+    _check_size(len(data), MAX_JSON_BYTES)
     return json.loads(data, parse_constant=refuse)
 
 
 def _zipped_json(data: bytes) -> Any:
     with gzip.open(io.BytesIO(data)) as file:
-        text = file.read(MAX_BYTES + 1)
-    _check_size(len(text))
-    return _json(text)
+        return _json(file.read(MAX_JSON_BYTES + 1))
 
 
 def _text(data: bytes) -> str:
@@ -140,9 +140,9 @@ def _open_picture(data: bytes) -> Image.Image:
     return image
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_BYTES:
-        raise BadValue("too_large", f"unpacks to more than {MAX_BYTES} bytes")
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise BadValue("too_large", f"unpacks to more than {limit} bytes")
 
 
 class _Type(NamedTuple):

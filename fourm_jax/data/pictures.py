@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,17 +33,18 @@ def find(directory: os.PathLike | str) -> list[str]:
 
     Raises:
       ValueError: no such folder, or no picture in it (says which endings are looked for).
+      OSError: a folder that may not be read.
     """
     root = pathlib.Path(directory)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     found, others = [], 0
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = pathlib.Path(folder, name)
             shown = not name.startswith(".") and path.suffix.lower() in SUFFIXES
-            if shown and path.is_file():  # a pipe would block whoever opens it
+            if shown and not path.is_dir():
                 found.append(path.relative_to(root).as_posix())
             else:
                 others += 1
@@ -54,13 +56,17 @@ def find(directory: os.PathLike | str) -> list[str]:
     return sorted(found)
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def fingerprint(directory: os.PathLike | str, files: Iterable[str]) -> str:
     """sha256 over names and sizes of the pictures and their sidecars."""
     root, digest = pathlib.Path(directory), hashlib.sha256()
     for file in files:
         for path in (root / file, *_sidecars(root / file)):
             name = path.relative_to(root).as_posix()
-            entry = f"{name}\0{path.stat().st_size}\0"
+            entry = f"{name}\0{path.stat().st_size if path.is_file() else -1}\0"
             digest.update(entry.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -80,6 +86,8 @@ def read(
         pixels, or one more than `MAX_RATIO` times as long as wide.
     """
     path = pathlib.Path(path)
+    if not path.is_file():  # a pipe would block whoever opens it
+        raise ValueError("unreadable picture: no plain file, or a link to none")
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -136,7 +144,7 @@ def captions(path: os.PathLike | str) -> list[str]:
         text = sidecar.read_bytes().decode("utf-8-sig")
         lines = text.splitlines() if sidecar.suffix.lower() == ".txt" else _texts(json.loads(text))
         "".join(lines).encode()  # JSON can hold halves of characters
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{sidecar.name} is not readable: {error}") from error
     return [" ".join(line.split()) for line in lines if line.split()]
 
@@ -153,7 +161,10 @@ def _texts(value: Any) -> list[str]:
 
 
 def _caption_of_name(stem: str) -> list[str]:
-    words = [word for word in re.split(r"[\W_]+", stem) if word and not re.search(r"\d", word)]
+    # Some systems store accents as characters of their own; other scripts always do.
+    stem = unicodedata.normalize("NFC", stem)
+    kept = [c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in stem]
+    words = [word for word in "".join(kept).split() if not re.search(r"\d", word)]
     named = [word for word in words if len(word) > 1 and word.lower() not in _UNNAMED]
     return [" ".join(words)] if named else []
 

@@ -8,7 +8,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 SHAPES = ("sphere", "box", "cylinder", "cone")
 SIZES = ("small", "large")
-MATERIALS = ("matte", "shiny")
 # Hues lie at least 27 degrees apart and all are saturated, while ground and sky are not: a colour
 # stays nameable under shading, and an average picture shows none of them.
 COLOURS = {

@@ -1,7 +1,7 @@
 """Words and short lists of a scene: caption, detections, palette and metadata.
 
 Grammar of a caption, objects by visible area, largest first; `thing` is "a <size> <colour> <shape>"
-and `rel` one of RELATIONS, read from the larger to the smaller object of the pair:
+and `rel` as `relation` says, read from the larger to the smaller object of the pair:
 
     0  an empty scene              2  thing rel thing
     1  thing                       3  thing rel thing and thing
@@ -13,7 +13,6 @@ from jaxtyping import Float, UInt8
 
 from fourm_jax.data import scene_layout
 
-RELATIONS = ("left of", "right of", "in front of", "behind")
 EMPTY_CAPTION = "an empty scene"
 MAX_COLOURS = 7  # of a palette
 MIN_COLOUR_SHARE = 0.02  # of the pixels

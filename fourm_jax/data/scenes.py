@@ -7,7 +7,7 @@ below 2**30, held-out scenes those from 2**30 on.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from fourm_jax.data import scene_features, scene_layout, scene_render, scene_signals, scene_text
 from fourm_jax.modalities import registry
@@ -146,27 +146,3 @@ def make_source(
 ) -> SceneSource:
     """Build the source that a dataset config names `scenes`."""
     return SceneSource(split, num_records, image_size, seed)
-
-
-def contact_sheet(
-    records: dict[str, np.ndarray], max_scenes: int = 16
-) -> UInt8[np.ndarray, "y x 3"]:
-    """Picture with one row per scene: rgb, depth, normal, semseg, instance, edge, instance edge."""
-    shades = np.array(
-        [(150, 170, 200), (110, 105, 100), *list(COLOURS.values())[:: len(COLOURS) // 4]], np.uint8
-    )
-
-    def grey(plane):
-        return np.repeat(np.asarray(plane, np.uint8)[..., None], 3, axis=-1)
-
-    columns = [
-        records["rgb"],
-        grey(255 - records["depth"] * (255 / FAR)),
-        np.rint((records["normal"] + 1) * 127.5).astype(np.uint8),
-        shades[records["semseg"]],
-        shades[records["instance"]],
-        grey(records["edge"]),
-        grey(records["instance_edge"]),
-    ]
-    tiles = np.concatenate([column[:max_scenes] for column in columns], axis=2)
-    return tiles.reshape(-1, *tiles.shape[2:])

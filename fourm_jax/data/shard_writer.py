@@ -49,8 +49,11 @@ def write_split(
 
     Raises:
       ValueError: the folder holds a split of this name made by another recipe (nothing is
-        overwritten), or a record that cannot be stored (names file and record).
+        overwritten), or a record that cannot be stored (names file and record); a process that is
+        not one of them.
     """
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} of {process_count}, allowed: 0..count - 1")
     directory = epath.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     recipe = json.loads(json.dumps({**recipe, "num_shards": num_shards}))

@@ -159,7 +159,11 @@ def read_records(source: Source, indices: Sequence[int]) -> list[Mapping[str, An
     return [{name: values[row] for name, values in fields.items()} for row in range(len(indices))]
 
 
+def place(source: Source, index: int) -> str:
+    """Name a record of a source for messages: file and record where the source knows them."""
+    return source.where(index) if hasattr(source, "where") else f"record {index}"
+
+
 def where(dataset: Dataset, record: int) -> str:
-    """Name a record for messages: file and record where the source knows them."""
-    locate = getattr(dataset.source, "where", lambda index: f"record {index}")
-    return f"data set {dataset.name!r}, {locate(record)}"
+    """Name a record of a data set for messages."""
+    return f"data set {dataset.name!r}, {place(dataset.source, record)}"

@@ -116,7 +116,7 @@ class TfdsSource:
             values = [example[name] for name in self._inputs[field]]
             try:
                 value = None if any(part is None for part in values) else reader(*values)
-            except ValueError as error:
+            except Exception as error:  # values may break whatever their features promise
                 raise ValueError(f"{self.where(index)}, field {field!r}: {error}") from error
             if value is not None:
                 record[field] = value

@@ -5,7 +5,6 @@ one example into the value of a record field, or into None where the example doe
 """
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,7 +82,7 @@ def texts(sequence: tfds.features.Sequence) -> Reader:
 def json_value(feature: tfds.features.Text) -> Reader:
     """Value of a text that holds JSON."""
     _need_text(feature)
-    return lambda value: json.loads(value)
+    return lambda value: members.decode(".json", value)
 
 
 def boxes(objects: tfds.features.Sequence) -> Reader:

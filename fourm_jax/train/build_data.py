@@ -6,21 +6,20 @@ ends with the same files. A picture that cannot be used is listed with the reaso
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fourm_jax.data import pictures, records, shard_writer, shards
+from fourm_jax.data import pictures, problems, records, shard_writer, shards
+from fourm_jax.data.problems import Problem
 from fourm_jax.labelers import base
 from fourm_jax.labelers.base import Labeler
-from fourm_jax.utils import io, progress
+from fourm_jax.utils import progress
 
 BATCH = 16  # pictures that a labeler sees at once
 SPLITS = ("train", "test")
-PROBLEMS = "problems"  # folder of the lists
 PIXELS = "rgb"  # the labeler that reads the picture
 MAX_BYTES = records.MAX_BYTES // 2  # of the arrays of a record; the other half is for its texts
 
@@ -47,18 +46,6 @@ class Job:
     process_index: int = 0
     process_count: int = 1
     show_progress: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A picture that was left out."""
-
-    file: str
-    reason: str
-
-    def __str__(self) -> str:
-        name = self.file.encode("utf-8", "backslashreplace").decode()
-        return f"{name}: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +93,9 @@ def build(job: Job) -> Result:
     if not 0 <= job.test_fraction < 1:
         raise ValueError(f"test_fraction {job.test_fraction}, allowed: 0 <= x < 1")
     labelers = base.in_order(job.labelers)
+    if not any(PIXELS in labeler.outputs for labeler in labelers):
+        names = [labeler.name for labeler in labelers]
+        raise ValueError(f"none of the labelers {names} makes {PIXELS!r}, which records need")
     files = pictures.find(images)
     recipe = {
         "pictures": pictures.fingerprint(images, files),
@@ -117,7 +107,8 @@ def build(job: Job) -> Result:
             _write_split(job, split, chosen, labelers, recipe)
     finished = [split for split in SPLITS if shards.manifest_path(output, split).exists()]
     counts = {split: shards.read_manifest(output, split).num_records for split in finished}
-    return Result(num_records=counts, problems=_read_problems(output))
+    listed = [problem for split in sorted(SPLITS) for problem in problems.read(output, split)]
+    return Result(num_records=counts, problems=listed)
 
 
 def divide(files: Sequence[str], test_fraction: float) -> dict[str, list[str]]:
@@ -128,11 +119,6 @@ def divide(files: Sequence[str], test_fraction: float) -> dict[str, list[str]]:
         is_test = int.from_bytes(digest[:8]) < test_fraction * 2**64
         found[SPLITS[is_test]].append(file)
     return found
-
-
-def _read_problems(output: pathlib.Path) -> list[Problem]:
-    texts = [path.read_text() for path in sorted((output / PROBLEMS).glob("*.jsonl"))]
-    return [Problem(**json.loads(line)) for text in texts for line in text.splitlines()]
 
 
 def _write_split(
@@ -148,9 +134,7 @@ def _write_split(
             batch = files[start : min(start + BATCH, stop)]
             yield from _label(job.images, batch, labelers, refused)
             bar.update(start + len(batch))
-        # Written before the shard is closed: whoever sees the shard sees the list.
-        path = shards.shard_path(job.output / PROBLEMS, split, shard, num_shards)
-        _write_problems(path.with_suffix(".jsonl"), refused)
+        problems.write(job.output, split, shard, num_shards, refused)
 
     try:
         shard_writer.write_split(
@@ -168,16 +152,9 @@ def _write_split(
             process_count=job.process_count,
             allow_empty=True,
         )
+        problems.finish(job.output, split, num_shards)
     finally:
         bar.close()
-
-
-def _write_problems(path: Any, refused: Sequence[Problem]) -> None:
-    if refused:
-        lines = (json.dumps(dataclasses.asdict(problem)) for problem in refused)
-        io.write_text(path, "".join(f"{line}\n" for line in lines))
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _label(

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from fourm_jax.data import shards, transforms
 from fourm_jax.evals import panels, pictures
@@ -13,6 +12,7 @@ from fourm_jax.modalities import boxes
 from fourm_jax.modalities.captions import Caption
 from fourm_jax.modalities.metadata import Metadata
 from fourm_jax.modalities.palette import Palette
+from fourm_jax.utils import io
 
 NUM_ROWS = 8
 SIDE = panels.CELL - 4
@@ -29,9 +29,7 @@ def draw(directory: pathlib.Path, split: str, path: pathlib.Path) -> None:
     ]
     order = sorted(names, key=lambda name: (name != "rgb", name))
     rows = [row(reader[int(index)], order) for index in indices]
-    temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(np.concatenate(rows)).save(temporary, "PNG")
-    temporary.replace(path)
+    io.write_bytes(path, pictures.png(np.concatenate(rows)))
 
 
 def row(record: dict[str, Any], names: list[str]) -> UInt8[np.ndarray, "y x 3"]:

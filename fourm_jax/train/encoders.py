@@ -1,6 +1,9 @@
 """How the raw field of a record becomes the tokens of one modality, batch by batch."""
 
+import collections
+import functools
 import hashlib
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,14 +12,15 @@ import numpy as np
 from etils import epath
 from jaxtyping import Integer
 
-from fourm_jax.data import collate, records
+from fourm_jax.data import collate, problems, records
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base, text
 
-# Records (or views of them) and their numbers -> the fields that one modality adds to each. Numbers
-# seed the draws of serialisers: of a record its index in the source, of each view another one.
-Encoder = Callable[[Sequence[records.Record], Sequence[int]], list[records.Record]]
+# Records (or views of them) and their numbers -> the fields that one modality adds to each, or why
+# the record cannot have it. Numbers seed the draws of serialisers: of a record its index in the
+# source, of each view another one.
+Encoder = Callable[[Sequence[records.Record], Sequence[int]], list[records.Record | ValueError]]
 
 
 def make_encoder(
@@ -73,27 +77,36 @@ def copy(name: str, source: str) -> Encoder:
 def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
     codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
     dtype = collate.id_dtype(spec.vocab_size)
+    ids_shape = functools.cache(tokenizer.ids_shape)
+
+    def check(raw):
+        if not isinstance(raw, np.ndarray):
+            raise ValueError(f"{type(raw).__name__}, expected an array")
+        tokenizer.check(raw[None])
+        shape = ids_shape(raw.shape)
+        if math.prod(shape) != spec.num_tokens or (spec.kind == "grid" and shape[:2] != spec.grid):
+            raise ValueError(
+                f"tokenizer {tokenizer.card.name!r} makes tokens {shape} of {raw.shape}, the "
+                f"modality has {spec.grid if spec.kind == 'grid' else spec.num_tokens}"
+            )
 
     def encode(rows, indices):
-        having = [number for number, row in enumerate(rows) if spec.source in row]
-        fields: list[dict[str, np.ndarray]] = [{} for _ in rows]
-        if not having:
-            return fields
-        # At least a full block: every record is encoded by the same compiled function.
-        padded = having + having[-1:] * (base.HOST_BATCH - len(having))
-        raw = np.stack([rows[number][spec.source] for number in padded])
-        try:
-            ids: Integer[np.ndarray, "b ..."] = tokenizer.encode(raw)[: len(having)]
-        except ValueError as error:
-            raise ValueError(f"modality {spec.name!r}: {error}") from error
-        if ids[0].size != spec.num_tokens:
-            raise ValueError(
-                f"tokenizer {tokenizer.card.name!r} makes {ids[0].size} tokens of {raw.shape[1:]}, "
-                f"modality {spec.name!r} has {spec.num_tokens}"
-            )
-        ids = ids.reshape(len(having), spec.max_tokens, *codes).astype(dtype)
-        for number, value in zip(having, ids, strict=True):
-            fields[number][spec.name] = value
+        fields: list[records.Record | ValueError] = [{} for _ in rows]
+        by_shape = collections.defaultdict(list)
+        for number, row in enumerate(rows):
+            if spec.source in row:
+                if error := problems.attempt(check, row[spec.source]):
+                    fields[number] = _about(spec, error)
+                else:
+                    by_shape[row[spec.source].shape].append(number)
+        for numbers in by_shape.values():
+            # At least a full block: every record is encoded by the same compiled function.
+            padded = numbers + numbers[-1:] * (base.HOST_BATCH - len(numbers))
+            raw = np.stack([rows[number][spec.source] for number in padded])
+            ids: Integer[np.ndarray, "b ..."] = tokenizer.encode(raw)[: len(numbers)]
+            ids = ids.reshape(len(numbers), spec.max_tokens, *codes).astype(dtype)
+            for number, value in zip(numbers, ids, strict=True):
+                fields[number] = {spec.name: value}
         return fields
 
     return encode
@@ -118,6 +131,11 @@ def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int | Non
         return fields
 
     def encode(rows, indices):
-        return [encode_one(row, index) for row, index in zip(rows, indices, strict=True)]
+        fields = (problems.attempt(encode_one, *pair) for pair in zip(rows, indices, strict=True))
+        return [_about(spec, one) if isinstance(one, ValueError) else one for one in fields]
 
     return encode
+
+
+def _about(spec: ModalitySpec, error: ValueError) -> ValueError:
+    return ValueError(f"modality {spec.name!r}: {error}")

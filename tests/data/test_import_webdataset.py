@@ -262,6 +262,7 @@ def test_another_seed_orders_metadata_differently(tmp_path, job):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"modalities": ()}, "no modality to import"),
         ({"modalities": ("tok_rbg@224",)}, r"'tok_rbg@224'; did you mean 'tok_rgb@224'"),
         ({"modalities": ("tok_depth@224",)}, r"tok_depth@224: no such modality folder; found"),
         ({"modalities": ("rgb@224=pics",)}, "set by pictures="),

@@ -1,5 +1,6 @@
 """Raw digits -> token shards -> batches, with untrained tokenizers; killed, shared and resumed."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -58,7 +59,28 @@ def job(output, num_records=10, **options):
 
 
 def contents(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+class Faulty(digits.DigitSource):
+    """Four bad records: damaged, of pictures of two sizes, of values and text out of range."""
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        if index == 1:
+            raise ValueError("record 1: cut short")
+        if index == 4:
+            record["edge"] = record["edge"][:16]
+        if index == 5:
+            record["metadata"] = {"brightnes": 1.0}
+        if index == 8:
+            record["edge"] = record["edge"].astype(np.int64) * 9
+        return record
+
+
+def with_source(job, source):
+    return pretokenize.Job(**{**vars(job), "source": source})
 
 
 def test_tokens_are_what_the_tokenizers_say(tokenizers, tmp_path):
@@ -109,22 +131,23 @@ import os, signal, sys
 from fourm_jax.data import digits
 from tests.data import test_pretokenize as here
 
-class Killed(digits.DigitSource):
+class Killed(here.Faulty):
     def __getitem__(self, index):
         if index == 6:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
 
 tokenizers, output = sys.argv[1:]
-job = {**vars(here.job(output)), "source": Killed("train", num_records=10)}
-here.pretokenize.tokenize(here.pretokenize.Job(**job), here.SPECS, tokenizers, crops=here.CROPS)
+job = here.with_source(here.job(output), Killed("train", num_records=10))
+here.pretokenize.tokenize(job, here.SPECS, tokenizers, crops=here.CROPS)
 """
 
 
 def test_any_number_of_processes_and_a_kill_give_the_same_files(tokenizers, tmp_path):
-    """Of one device, killed; then of two processes with eight devices each."""
+    """Of one device, killed; then of two processes with eight devices each; with bad records."""
     one, more = tmp_path / "one", tmp_path / "more"
-    pretokenize.tokenize(job(one), SPECS, tokenizers, crops=CROPS)
+    source = Faulty("train", num_records=10)
+    alone = pretokenize.tokenize(with_source(job(one), source), SPECS, tokenizers, crops=CROPS)
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_ON_THE_WAY, str(tokenizers), str(more)],
@@ -133,13 +156,69 @@ def test_any_number_of_processes_and_a_kill_give_the_same_files(tokenizers, tmp_
     )
     left = {path.suffix for path in more.iterdir()}
     for index in range(2):
-        shared = job(more, process_index=index, process_count=2)
-        pretokenize.tokenize(shared, SPECS, tokenizers, crops=CROPS)
+        shared = with_source(job(more, process_index=index, process_count=2), source)
+        result = pretokenize.tokenize(shared, SPECS, tokenizers, crops=CROPS)
 
     assert killed.returncode == -9
-    assert left == {".array_record", ".json"}  # one shard of three with its receipt
+    assert left == {".array_record", ".json", ""}  # one shard of three with receipt and problems
     assert contents(one) == contents(more)
-    assert len(token_shards.make_source("train", directory=more)) == 10
+    assert result == alone and result.num_records == 6
+    assert [problem.record for problem in result.problems] == [1, 4, 5, 8]
+    captions = [record["caption"] for record in map(source.__getitem__, (0, 2, 3, 6, 7, 9))]
+    words, read = text.TextTokenizer.load(tokenizers / "text"), token_shards.make_source
+    written = read("train", directory=more)
+    for index, caption in enumerate(captions):
+        np.testing.assert_array_equal(written[index]["caption"], words.encode_with_eos(caption))
+
+
+def test_bad_records_are_listed_with_the_reason_and_the_rest_goes_on(tokenizers, tmp_path):
+    broken = with_source(job(tmp_path), Faulty("train", num_records=10))
+    result = pretokenize.tokenize(broken, SPECS, tokenizers)
+
+    assert result.num_records == 6
+    lists = sorted((tmp_path / "problems").iterdir())
+    assert [path.name for path in lists] == [f"train-0000{n}-of-00003.jsonl" for n in range(3)]
+    listed = [json.loads(line) for path in lists for line in path.read_text().splitlines()]
+    assert [(entry["file"], entry["record"]) for entry in listed] == [
+        (f"record {index}", index) for index in (1, 4, 5, 8)
+    ]
+    assert listed[0]["reason"] == "cut short"
+    assert "'tok_edge': tokenizer 'edge' makes tokens (4, 8) of (16, 32)" in listed[1]["reason"]
+    assert "unknown metadata field 'brightnes'; did you mean" in listed[2]["reason"]
+    assert "'tok_edge': tokenizer 'edge' expects uint8" in listed[3]["reason"]
+
+
+def test_what_training_would_refuse_is_not_written(tokenizers, tmp_path):
+    class Odd(digits.DigitSource):
+        def __getitem__(self, index):
+            record = super().__getitem__(index)
+            return [record, {}, record | {"rgb": record["rgb"][:8]}, record | {"rgb": "red"}][index]
+
+    odd = with_source(job(tmp_path), Odd("train", num_records=4))
+    result = pretokenize.tokenize(odd, SPECS[:1], tokenizers)
+
+    assert [problem.reason.partition(",")[0] for problem in result.problems] == [
+        "it has none of the modalities: nothing could be learned from it",
+        "'rgb' has shape (8",
+        "'rgb' is a str",
+    ]
+    assert len(token_shards.make_source("train", directory=tmp_path)) == 1
+
+
+def test_what_refuses_every_record_is_refused(tokenizers, tmp_path):
+    class Blind(digits.DigitSource):
+        asked = 0
+
+        def __getitem__(self, index):
+            self.asked += 1
+            raise ValueError("too dark")
+
+    few, many = Blind("train", num_records=5), Blind("train", num_records=1000)
+    with pytest.raises(ValueError, match=r"none of the 5 .*; the first: record 0: too dark"):
+        pretokenize.tokenize(with_source(job(tmp_path / "few"), few), SPECS[:1], tokenizers)
+    with pytest.raises(ValueError, match="none of 16 records, tried all over the 1000 of 'train'"):
+        pretokenize.tokenize(with_source(job(tmp_path / "many"), many), SPECS[:1], tokenizers)
+    assert many.asked == 16 and not (tmp_path / "many").exists()
 
 
 def test_every_crop_of_a_record_is_tokenized_as_a_record_of_its_own(tokenizers, tmp_path):
@@ -187,7 +266,7 @@ def test_stored_crop_settings_are_used_again(tokenizers, tmp_path):
             return super().__getitem__(index) | {"crop_settings": np.array(rows)}
 
     side = 0
-    again = pretokenize.Job(**{**vars(job(tmp_path)), "source": Cropped("train", num_records=10)})
+    again = with_source(job(tmp_path), Cropped("train", num_records=10))
     two = views.Crops(num_crops=2, size=(32, 32))
     edges = [spec for spec in SPECS if spec.name == "tok_edge"]
     pretokenize.tokenize(again, edges, tokenizers, crops=two)
@@ -195,7 +274,7 @@ def test_stored_crop_settings_are_used_again(tokenizers, tmp_path):
     np.testing.assert_array_equal(record["crop_settings"], [[0, 0, 32, 32, 0], [8, 4, 16, 20, 1]])
 
     more = views.Crops(num_crops=4, size=(32, 32))
-    with pytest.raises(ValueError, match="record 0: 3 crops are stored, 4 were asked"):
+    with pytest.raises(ValueError, match="first: record 0: 3 crops are stored, 4 were asked"):
         pretokenize.tokenize(
             pretokenize.Job(**{**vars(again), "output": tmp_path / "b"}),
             edges,
@@ -234,7 +313,7 @@ def test_a_record_without_a_field_lacks_the_modality(tokenizers, tmp_path):
             record = super().__getitem__(index)
             return {"edge": record["edge"]} if index % 2 else record
 
-    silent = pretokenize.Job(**{**vars(job(tmp_path)), "source": Silent("train", num_records=10)})
+    silent = with_source(job(tmp_path), Silent("train", num_records=10))
     pretokenize.tokenize(silent, SPECS, tokenizers)
     source = token_shards.make_source("train", directory=tmp_path)
 
@@ -257,8 +336,9 @@ def test_raw_fields_are_exported_for_tokenizer_training(tmp_path):
     [
         ({"tokenizer": "depth"}, r"no tokenizer at .*depth.*\['edge', 'rgb', 'text'\]"),
         ({"vocab_size": 128}, "256 ids, modality 'tok_edge' allows 128"),
-        ({"grid": (4, 4)}, r"makes 64 tokens of \(32, 32\), modality 'tok_edge' has 16"),
-        ({"source": "rgb"}, r"records 0\.\.3, modality 'tok_edge'"),
+        ({"grid": (4, 4)}, r"makes tokens \(8, 8\) of \(32, 32\), the modality has \(4, 4\)"),
+        ({"grid": (4, 16)}, r"makes tokens \(8, 8\) of \(32, 32\), the modality has \(4, 16\)"),
+        ({"source": "rgb"}, r"record 0: modality 'tok_edge': tokenizer 'edge' expects"),
     ],
 )
 def test_a_tokenizer_that_does_not_fit_is_refused(tokenizers, tmp_path, changes, message):
@@ -268,8 +348,15 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tokenizers, tmp_path, changes,
         pretokenize.tokenize(job(tmp_path), [spec], tokenizers)
 
 
-def test_more_records_than_there_are_is_an_error(tokenizers, tmp_path):
-    with pytest.raises(ValueError, match=r"11 records asked of 'train', allowed: 0\.\.10"):
-        pretokenize.tokenize(
-            pretokenize.Job(**{**vars(job(tmp_path)), "num_records": 11}), SPECS, tokenizers
-        )
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_records": 11}, r"11 records asked of 'train', allowed: 0\.\.10"),
+        ({"records_per_shard": 0}, "records_per_shard 0, must be at least 1"),
+        ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
+    ],
+)
+def test_a_job_that_cannot_be_done_is_refused(tokenizers, tmp_path, changes, message):
+    wrong = pretokenize.Job(**{**vars(job(tmp_path)), **changes})
+    with pytest.raises(ValueError, match=message):
+        pretokenize.tokenize(wrong, SPECS[:1], tokenizers)

@@ -358,8 +358,3 @@ def test_sizes_seeds_and_indices_outside_their_range_are_refused():
         scenes.render([-1], SIZE)
     with pytest.raises(IndexError, match="record 8"):
         scenes.make_source("train", num_records=8)[8]
-
-
-def test_contact_sheet_has_one_row_per_scene():
-    sheet = scenes.contact_sheet(rendered(), max_scenes=3)
-    assert sheet.shape == (3 * SIZE, 7 * SIZE, 3) and sheet.dtype == np.uint8

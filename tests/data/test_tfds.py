@@ -190,6 +190,12 @@ def test_an_unreadable_picture_is_named_with_its_record_and_field(data, tmp_path
         open_toy(tmp_path)[0]
 
 
+def test_a_value_that_breaks_its_reader_is_named_with_its_record_and_field(tmp_path):
+    write(tmp_path, {"image": tfds_cases.png(tfds_cases.RGB), "note": ["[" * 100_000]})
+    with pytest.raises(ValueError, match=r"record 0, field 'metadata': .* maximum recursion depth"):
+        open_toy(tmp_path, fields={"metadata": ("json_value", "note")})[0]
+
+
 def test_depth_must_be_finite(tmp_path):
     wrong = np.full((480, 640), 2.5, np.float32)
     wrong[0, 0] = np.inf

@@ -197,9 +197,13 @@ def test_bombs_are_refused_before_they_unpack(monkeypatch):
     text = gzip.compress(json.dumps("a" * 10_000).encode())
     picture = png((100, 100))
     monkeypatch.setattr(members, "MAX_BYTES", 1000)
+    monkeypatch.setattr(members, "MAX_JSON_BYTES", 1000)
     monkeypatch.setattr(members, "MAX_PIXELS", 1000)
 
-    for extension, data in ((".npz", archive.getvalue()), (".json.gz", text), (".png", picture)):
+    for extension, data in (
+        (".npz", archive.getvalue()), (".json.gz", text), (".json", b"[" + b"[]," * 334 + b"[]]"),
+        (".png", picture),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="1000"):
             members.decode(extension, data)
 

@@ -216,6 +216,7 @@ def test_a_folder_of_other_pictures_or_settings_is_not_continued(images, tmp_pat
         ({"output": "images/raw"}, "raw lies inside the pictures"),
         ({"images": "nothing"}, "nothing: no such folder"),
         ({"test_fraction": 1.0}, r"test_fraction 1\.0, allowed"),
+        ({"labelers": ()}, r"none of the labelers \[\] makes 'rgb', which records need"),
     ],
 )
 def test_wrong_folders_are_refused_before_anything_is_written(images, tmp_path, changes, message):
@@ -285,4 +286,6 @@ def test_the_command_says_what_it_made_and_what_it_left_out(images, tmp_path):
         [*command, "--models=depth"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert wrong.returncode == 1
-    assert wrong.stderr.strip() == "error: --models=depth: expected LABELER=MODEL,…"
+    assert wrong.stderr.strip() == (
+        "error: --models=depth: expected LABELER=MODEL,… with each labeler once"
+    )

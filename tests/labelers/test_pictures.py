@@ -1,6 +1,7 @@
 """Pictures of a user: found, decoded upright at one size, captioned; hostile ones are refused."""
 
 import json
+import os
 import struct
 import zlib
 
@@ -49,8 +50,20 @@ def test_pictures_are_found_in_order_and_other_files_are_left_alone(tmp_path):
     (tmp_path / "a.txt").write_text("a caption")
     (tmp_path / "notes.pdf").write_text("no picture")
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "inner" / "loop").symlink_to(tmp_path)
 
     assert pictures.find(tmp_path) == ["a.png", "b.JPG", "inner/c.webp"]
+
+
+def test_what_is_named_like_a_picture_and_is_no_file_is_found_and_never_opened(tmp_path):
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+
+    assert pictures.find(tmp_path) == ["gone.jpg", "pipe.jpg"]
+    assert pictures.fingerprint(tmp_path, ["gone.jpg", "pipe.jpg"])
+    for name in ("gone.jpg", "pipe.jpg"):
+        with pytest.raises(ValueError, match="no plain file, or a link to none"):
+            pictures.read(tmp_path / name, 16)
 
 
 def test_a_folder_without_pictures_is_one_clear_error(tmp_path):
@@ -148,6 +161,7 @@ def test_text_comes_before_json(tmp_path):
         ("DSC00012.JPG", []),
         ("WhatsApp Image 2024-01-31 at 10.11.12.jpg", []),
         ("12345.png", []),
+        ("cafe\u0301 हिन्दी.jpg", ["café हिन्दी"]),  # macOS stores accents as characters of their own
     ],
 )
 def test_a_file_name_is_a_caption_unless_a_camera_gave_it(tmp_path, name, expected):
