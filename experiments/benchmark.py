@@ -12,9 +12,8 @@ import importlib
 import json
 import os
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
 from experiments import cli
 
@@ -30,13 +29,13 @@ SUITES = sorted(
 SUITE = flags.DEFINE_string("suite", None, f"One of {', '.join(SUITES)}.", required=True)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Run one suite."""
-    if len(argv) > 1 or SUITE.value not in SUITES:
-        sys.exit(f"error: {registry.unknown_value('suite', SUITE.value, SUITES)}")
+    if SUITE.value not in SUITES:
+        raise ValueError(registry.unknown_value("suite", SUITE.value, SUITES))
     for case in importlib.import_module(f"experiments.benchmarks.{SUITE.value}").run():
         print(json.dumps({**case, "load_average": round(os.getloadavg()[0], 2)}), flush=True)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main)

@@ -14,9 +14,8 @@ named.
 
 import json
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
 from experiments import cli
 
@@ -35,24 +34,19 @@ _OVERRIDES = flags.DEFINE_string(
 flags.mark_flags_as_required(["source", "output"])
 
 
-def main(argv: list[str]) -> None:
-    """Convert; wrong input ends in one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
+def main() -> None:
+    """Convert, or export."""
     print(checkpoint.LICENCE)
-    try:
-        if _EXPORT.value and (pathlib.Path(_SOURCE.value) / CHECKPOINTS).is_dir():
-            export_run(_SOURCE.value, _OUTPUT.value)
-        elif _EXPORT.value:
-            checkpoint.export(_SOURCE.value, _OUTPUT.value)
-        else:
-            report = checkpoint.convert(_SOURCE.value, _OUTPUT.value, overrides=read_overrides())
-            for kind in ("used", "derived", "unsupported"):
-                for name in getattr(report, kind, ()):
-                    print(f"{kind} {name}")
-            print(report)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if _EXPORT.value and (pathlib.Path(_SOURCE.value) / CHECKPOINTS).is_dir():
+        export_run(_SOURCE.value, _OUTPUT.value)
+    elif _EXPORT.value:
+        checkpoint.export(_SOURCE.value, _OUTPUT.value)
+    else:
+        report = checkpoint.convert(_SOURCE.value, _OUTPUT.value, overrides=read_overrides())
+        for kind in ("used", "derived", "unsupported"):
+            for name in getattr(report, kind, ()):
+                print(f"{kind} {name}")
+        print(report)
     print(f"{_SOURCE.value} -> {_OUTPUT.value}")
 
 
@@ -83,4 +77,4 @@ def read_overrides() -> dict | None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main)

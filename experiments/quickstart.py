@@ -7,9 +7,7 @@ under 6 GB on 2 CPU cores; `--config=configs/quickstart.py:runlocal` is a toy ru
 two that checks the machinery.
 """
 
-import sys
-
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
@@ -20,24 +18,18 @@ cli.set_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
 from fourm_jax.train import phases, quickstart, quickstart_report  # noqa: E402
 from fourm_jax.utils import progress  # noqa: E402
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", "What to run.")
+DEFAULT = "configs/quickstart.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, f"What to run, default {DEFAULT}.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Folder of this run's results.")
 
 
-def main(argv: list[str]) -> None:
-    """Run all phases; wrong input ends in one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
-    try:
-        record = phases.Phases(WORKDIR.value, quickstart.PHASES)
-        quickstart.prepare(CONFIG.value, WORKDIR.value, record)
-        report = quickstart_report.run(CONFIG.value, WORKDIR.value, record)
-    except ValueError as error:
-        if flags.FLAGS.verbosity > 0:
-            raise
-        sys.exit(f"error: {error}")
+def main() -> None:
+    """Run all phases."""
+    record = phases.Phases(WORKDIR.value, quickstart.PHASES)
+    quickstart.prepare(CONFIG.value, WORKDIR.value, record)
+    report = quickstart_report.run(CONFIG.value, WORKDIR.value, record)
     progress.announce(f"report: {report}")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main, config=DEFAULT)

@@ -8,9 +8,8 @@ FOURM_NUM_PROCESSES and FOURM_PROCESS_ID on each, or pass --cluster on Cloud TPU
 """
 
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
@@ -32,23 +31,16 @@ CLUSTER = flags.DEFINE_bool(
 )
 
 
-def main(argv: list[str]) -> None:
-    """Train; wrong input ends in one line (with --verbosity=1 in its traceback)."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
-    try:
-        distributed.start(cluster=CLUSTER.value)
-        result = loop.train(CONFIG.value, WORKDIR.value)
-        if CONFIG.value.task == "tokenizer":
-            folder = pathlib.Path(WORKDIR.value) / "tokenizer"
-            export.save_tokenizer(CONFIG.value, result.state, folder)
-            progress.announce(f"tokenizer and card: {folder}")
-    except ValueError as error:
-        if flags.FLAGS.verbosity > 0:
-            raise
-        sys.exit(f"error: {error}")
+def main() -> None:
+    """Train; a tokenizer is then saved for use."""
+    distributed.start(cluster=CLUSTER.value)
+    result = loop.train(CONFIG.value, WORKDIR.value)
+    if CONFIG.value.task == "tokenizer":
+        folder = pathlib.Path(WORKDIR.value) / "tokenizer"
+        export.save_tokenizer(CONFIG.value, result.state, folder)
+        progress.announce(f"tokenizer and card: {folder}")
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main)

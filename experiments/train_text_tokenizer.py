@@ -5,10 +5,9 @@ python -m experiments.train_text_tokenizer --source=scenes --num_records=4096 --
 Captions of your own pictures: --source=token_shards --directory=runs/pictures/raw.
 """
 
-import sys
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from experiments import cli
 from fourm_jax.data import sources
@@ -24,18 +23,8 @@ flags.DEFINE_integer("vocab_size", 4608, "Rows of the embedding table; pieces ma
 flags.DEFINE_string("output", None, "Folder for tokenizer.json and card.json.", required=True)
 
 
-def main(argv: list[str]) -> None:
-    """Learn and save; wrong input ends in one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unknown arguments {argv[1:]}")
-    try:
-        learn()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-def learn() -> None:
-    """Do what the flags say."""
+def main() -> None:
+    """Learn and save."""
     source = open_source()
     count = min(FLAGS.num_records, len(source))
     texts, class_names = [], set()
@@ -73,4 +62,4 @@ def all_captions(value: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cli.parse)
+    cli.run(main)

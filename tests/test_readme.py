@@ -21,6 +21,7 @@ from fourm_jax.utils import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ONE = jax.devices()[:1]  # half the compilation
 
 
 def recipe(name: str) -> str:
@@ -41,7 +42,7 @@ def test_the_recipe_of_a_modality_trains_with_it(monkeypatch, tmp_path):
         importlib.reload(configs.scenes)
         config = configs.scenes.get_config("runlocal").unlock()
         config.num_steps, config.checkpoint_every = 2, 0
-        result = loop.train(config.lock(), tmp_path, show_progress=False)
+        result = loop.train(config.lock(), tmp_path, show_progress=False, devices=ONE)
     finally:
         monkeypatch.undo()
         importlib.reload(configs.data.scenes)
@@ -70,7 +71,7 @@ def test_the_recipe_of_a_dataset_trains_in_a_mixture(tmp_path):
     extra.source, extra.arguments = "fake", config.data[0].arguments
     config.data = (*config.data, extra)
     config.num_steps, config.checkpoint_every = 2, 0
-    result = loop.train(config.lock(), tmp_path, show_progress=False)
+    result = loop.train(config.lock(), tmp_path, show_progress=False, devices=ONE)
     assert int(result.state.step) == 2
 
 

@@ -17,12 +17,12 @@ from fourm_jax.generate.api import Generator
 from fourm_jax.generate.parallel import Sampling
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.ops import sampling
+from fourm_jax.tokenizers.signal import Signal
 
 Fields = Mapping[str, Any]  # {record field: [n, ...] array or list of n values}
 Tokens = Mapping[str, Mapping[str, np.ndarray]]  # {modality: {"ids", "present" | "length"}}
 
 GREEDY = Sampling(draw=sampling.draw_most_likely)
-SOFT_SOURCES = ("depth", "normal", "feature", "feature_global")  # averages of codes are meaningful
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ def from_rgb(
 ) -> dict[str, dict]:
     """Every other modality from `condition` alone; tasks "<condition>-><target>".
 
-    Grids and vectors are predicted in one pass, sequences greedily token by token.
+    Grids and vectors are predicted in one pass, sequences greedily token by token. A field that no
+    measure names is judged by the kind of its signal; a sequence that none names is left out.
 
     Args:
       family: of the modalities; says how captions are judged (`measures.of_family`).
@@ -56,11 +57,14 @@ def from_rgb(
     tasks, how = {}, measures.of_family(family)
     for name in sorted(generator.model.outputs, key=lambda n: generator.spec(n).decoding_order):
         spec = generator.spec(name)
-        if spec.source == generator.spec(condition).source:
+        chosen = how.get(spec.source)
+        if chosen is None and spec.kind != "sequence":
+            chosen = measures.of_signal(signal_of(generator, spec))
+        if chosen is None or spec.source == generator.spec(condition).source:
             continue
         predicted = predict(generator, data, condition, name)
         tasks[f"{condition}->{name}"] = judge(
-            how[spec.source], predicted, bound(generator, data, spec),
+            chosen, predicted, bound(generator, data, spec),
             data.truth[spec.source], data.train[spec.source],
         )  # fmt: skip
     return tasks
@@ -103,9 +107,14 @@ def predict(generator: Generator, data: HeldOut, condition: str, target: str) ->
         return texts_or_values(spec, result.decoded[target])
     tokenizer = generator.tokenizers[spec.tokenizer]
     probabilities = decode.as_grid(spec, generator.predict(given, target))
-    if spec.source in SOFT_SOURCES:
+    if signal_of(generator, spec).kind == "continuous":  # averages of its codes mean something
         return tokenizer.decode_probabilities(probabilities)
     return tokenizer.decode(probabilities.argmax(-1))
+
+
+def signal_of(generator: Generator, spec: ModalitySpec) -> Signal:
+    """What the tokenizer of a grid or global modality reads."""
+    return generator.tokenizers[spec.tokenizer].module.signal
 
 
 def bound(generator: Generator, data: HeldOut, spec: ModalitySpec) -> Any:
@@ -150,6 +159,7 @@ def judge(
         entries.append(
             {
                 "metric": measure.metric,
+                "unit": measure.unit,
                 "higher_is_better": measure.higher_is_better,
                 "model": measure.score(predicted, truth),
                 "tokenizer_bound": measure.score(best, truth),

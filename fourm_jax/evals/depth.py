@@ -1,4 +1,4 @@
-"""Depth error in metres, and against the constant predictor."""
+"""Depth error in metres, and the constant predictor."""
 
 import numpy as np
 from jaxtyping import Float
@@ -14,12 +14,3 @@ def mean_absolute_error(
 def per_pixel_mean(truth: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "h w"]:
     """Constant predictor: the mean depth of each pixel in a training set."""
     return np.mean(truth, axis=0, dtype=np.float64)
-
-
-def ratio_to_constant(
-    predicted: Float[np.ndarray, "n h w"],
-    truth: Float[np.ndarray, "n h w"],
-    constant: Float[np.ndarray, "h w"],
-) -> float:
-    """Error divided by that of the constant predictor: below 1 is better than knowing nothing."""
-    return mean_absolute_error(predicted, truth) / mean_absolute_error(constant, truth)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fourm_jax.data import scenes
-from fourm_jax.evals import any_to_any, pictures
+from fourm_jax.evals import any_to_any, panels, pictures
 from fourm_jax.evals.any_to_any import HeldOut
 from fourm_jax.evals.report import Gallery
 from fourm_jax.generate.api import Generator
@@ -43,7 +43,7 @@ class Painter:
             "det": lambda v: ", ".join(v["classes"]) or "(none)",
             "caption": lambda v: v or "(empty)",
         }
-        return painters[field](value)
+        return painters.get(field, panels.panel)(value)
 
 
 def _vector(values: np.ndarray, columns: int = 6) -> np.ndarray:
@@ -112,7 +112,8 @@ def any_to_any_gallery(
         title=f"From {' and '.join(conditions)} to everything else",
         note="Per record: what the model generates from the inputs on the left, each modality "
         "seeing those generated before it; what the tokenizers make of the truth; the truth. "
-        "Boxes are drawn over the true picture.",
+        "Boxes are drawn over the true picture. Near is bright in depth; normals show x, y, z as "
+        "red, green, blue; features show their first three principal components.",
         columns=["", *(f"{name} (given)" for name in conditions), *targets],
         rows=rows,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from fourm_jax.data import scenes
 from fourm_jax.evals import boxes, caption, depth, image, normal, semseg
 from fourm_jax.modalities import metadata as metadata_lib
+from fourm_jax.tokenizers.signal import Signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Measure:
     Attributes:
       metric: name of the number.
       higher_is_better: its direction.
+      unit: of the number, "" where it has none or its name says it.
       score: (predictions, truths) of a whole set -> number.
       constant: values of a training set -> the one prediction that ignores the input.
     """
@@ -26,11 +28,12 @@ class Measure:
     higher_is_better: bool
     score: Callable[[Any, Any], float]
     constant: Callable[[Any], Any]
+    unit: str = ""
 
 
-def binary_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """F1 of the pixels that are on (uint8 > 127), counted over the set; 0..1."""
-    shown, wanted = np.asarray(predicted) > 127, np.asarray(truth) > 127
+def binary_f1(predicted: np.ndarray, truth: np.ndarray, middle: float = 127.5) -> float:
+    """F1 of the pixels that are on (above `middle`), counted over the set; 0..1."""
+    shown, wanted = np.asarray(predicted) > middle, np.asarray(truth) > middle
     total = shown.sum() + wanted.sum()
     return float(2 * np.sum(shown & wanted) / total) if total else 1.0
 
@@ -91,11 +94,12 @@ def _usual_box(values: Sequence[Mapping]) -> dict:
     return {"boxes": np.mean(chosen, axis=0)[None], "classes": [usual]}
 
 
-def _mean_iou(classes: Sequence[int] | None) -> Callable[[Any, Any], float]:
+def _mean_iou(
+    num_classes: int, classes: Sequence[int] | None = None
+) -> Callable[[Any, Any], float]:
     def score(predicted, truth):
         predicted = np.broadcast_to(predicted, truth.shape)
-        count = semseg.confusion(predicted, truth, len(scenes.CLASSES))
-        return semseg.mean_iou(count, classes)
+        return semseg.mean_iou(semseg.confusion(predicted, truth, num_classes), classes)
 
     return score
 
@@ -107,27 +111,55 @@ def _share(right: Callable[[str, str], bool]) -> Callable[[Any, Any], float]:
     return score
 
 
-def _likely_edges(values: np.ndarray) -> np.ndarray:
-    """The map of likely pixels with the best F1 on the training set."""
-    share = np.mean(values > 127, axis=0)
-    maps = [np.where(share >= cut, 255, 0) for cut in np.quantile(share, np.linspace(0, 0.9, 10))]
-    return max(maps, key=lambda shown: binary_f1(np.broadcast_to(shown, values.shape), values))
+def _of_binary(metric: str, low: float, high: float) -> Measure:
+    middle = (low + high) / 2
+
+    def likely(values: np.ndarray) -> np.ndarray:
+        """The map of likely pixels with the best F1 on the training set."""
+        share = np.mean(values > middle, axis=0)
+        cuts = np.quantile(share, np.linspace(0, 0.9, 10))
+        maps = [np.where(share >= cut, high, low) for cut in cuts]
+        return max(maps, key=lambda m: binary_f1(np.broadcast_to(m, values.shape), values, middle))
+
+    return Measure(
+        metric=metric,
+        higher_is_better=True,
+        score=lambda predicted, truth: binary_f1(predicted, truth, middle),
+        constant=likely,
+    )
 
 
-def _majority(values: np.ndarray) -> np.ndarray:
-    return semseg.per_pixel_majority(values, len(scenes.CLASSES))
+def _of_classes(metric: str, num_classes: int, classes: Sequence[int] | None = None) -> Measure:
+    return Measure(
+        metric=metric,
+        higher_is_better=True,
+        score=_mean_iou(num_classes, classes),
+        constant=lambda values: semseg.per_pixel_majority(values, num_classes),
+    )
+
+
+_MSE = Measure(
+    metric="mse", higher_is_better=False, score=mean_squared_error,
+    constant=lambda values: values.mean(0),
+)  # fmt: skip
+
+
+def of_signal(signal: Signal) -> tuple[Measure, ...]:
+    """Measures of a field that `MEASURES` does not name, by the kind of its values."""
+    if signal.kind == "classes":
+        return (_of_classes("miou", signal.num_classes),)
+    return (_of_binary("f1", signal.low, signal.high) if signal.kind == "binary" else _MSE,)
 
 
 SHAPE_CLASSES = tuple(i for i, name in enumerate(scenes.CLASSES) if name in scenes.SHAPES)
 
 _CAPTION = {"higher_is_better": True, "constant": caption.most_frequent_pair}
-_SEMSEG = {"higher_is_better": True, "constant": _majority}
 
 # Record field -> its measures; the first one is the headline.
 MEASURES: Mapping[str, tuple[Measure, ...]] = {
     "depth": (
         Measure(
-            metric="mae", higher_is_better=False,
+            metric="mae", higher_is_better=False, unit="m",
             score=depth.mean_absolute_error, constant=depth.per_pixel_mean,
         ),
     ),
@@ -138,30 +170,15 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
         ),
     ),
     "semseg": (
-        Measure(metric="miou", score=_mean_iou(None), **_SEMSEG),
-        Measure(metric="shapes_miou", score=_mean_iou(SHAPE_CLASSES), **_SEMSEG),
+        _of_classes("miou", len(scenes.CLASSES)),
+        _of_classes("shapes_miou", len(scenes.CLASSES), SHAPE_CLASSES),
     ),
-    "edge": (
-        Measure(
-            metric="edge_f1", higher_is_better=True, score=binary_f1,
-            constant=_likely_edges,
-        ),
-    ),
-    "feature": (
-        Measure(
-            metric="mse", higher_is_better=False, score=mean_squared_error,
-            constant=lambda values: values.mean(0),
-        ),
-    ),
-    "feature_global": (
-        Measure(
-            metric="mse", higher_is_better=False, score=mean_squared_error,
-            constant=lambda values: values.mean(0),
-        ),
-    ),
+    "edge": (_of_binary("edge_f1", 0, 255),),
+    "feature": (_MSE,),
+    "feature_global": (_MSE,),
     "rgb": (
         Measure(
-            metric="psnr", higher_is_better=True, score=image.psnr,
+            metric="psnr", higher_is_better=True, unit="dB", score=image.psnr,
             constant=lambda values: np.rint(values.mean(0)),
         ),
     ),
@@ -181,13 +198,14 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
     ),
     "color_palette": (
         Measure(
-            metric="colour_distance", higher_is_better=False, score=palette_distance,
+            metric="colour_distance", higher_is_better=False, unit="of 441",
+            score=palette_distance,
             constant=lambda values: np.mean([v[:1].mean(0) for v in values], axis=0)[None],
         ),
     ),
     "metadata": (
         Measure(
-            metric="mean_bin_error", higher_is_better=False, score=metadata_error,
+            metric="mean_bin_error", higher_is_better=False, unit="bins", score=metadata_error,
             constant=_mean_metadata,
         ),
     ),

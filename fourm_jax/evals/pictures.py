@@ -1,11 +1,20 @@
 """Turn raw signals into uint8 pictures that people can look at."""
 
+import io
+
 import matplotlib
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 Picture = UInt8[np.ndarray, "h w 3"]
+
+
+def png(picture: Picture) -> bytes:
+    """Encode as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def classes(ids: Int[np.ndarray, "h w"], num_classes: int) -> Picture:

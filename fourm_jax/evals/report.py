@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
+from fourm_jax.evals import pictures
 from fourm_jax.utils import io as file_io
 
 STYLE = """
@@ -45,16 +45,18 @@ class Gallery:
 
 def png(picture: np.ndarray) -> str:
     """Data URI of a uint8 picture [h, w, 3]."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _uri(pictures.png(picture))
 
 
 def figure_uri(figure: Figure) -> str:
     """Data URI of a matplotlib figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _uri(buffer.getvalue())
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def number(value: float) -> str:
@@ -72,8 +74,9 @@ def gallery_html(gallery: Gallery, height: int = 80) -> str:
         shown = [
             f"<td>{html.escape(cell)}</td>"
             if isinstance(cell, str)
-            else f'<td><img class="pixels" height="{height}" src="{png(cell)}" alt=""></td>'
-            for cell in cells
+            else f'<td><img class="pixels" height="{height}" src="{png(cell)}" '
+            f'alt="{html.escape(column)}"></td>'
+            for column, cell in zip(gallery.columns[1:], cells, strict=True)
         ]
         body.append(f"<tr><th>{html.escape(label)}</th>{''.join(shown)}</tr>")
     return (
@@ -84,28 +87,36 @@ def gallery_html(gallery: Gallery, height: int = 80) -> str:
 
 def tasks_html(tasks: Mapping[str, Mapping]) -> str:
     """Table of tasks: each metric beside its tokenizer bound and its constant predictor."""
-    rows = []
-    for name, task in tasks.items():
-        higher = task["higher_is_better"]
-        better = (task["model"] > task["constant"]) == higher
-        mark = "<span class=good>yes</span>" if better else "<span class=bad>no</span>"
-        numbers = "".join(
-            f"<td>{number(task[key])}</td>" for key in ("model", "tokenizer_bound", "constant")
-        )
-        arrow = "↑" if higher else "↓"
-        rows.append(
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(task['metric'])} {arrow}</td>"
-            f"{numbers}<td>{mark}</td><td>{task['n']}</td></tr>"
-        )
+    rows = [
+        _task_row(name, entry)
+        for name, task in tasks.items()
+        for entry in (task, *task.get("also", ()))
+    ]
     return (
         "<h2>Out-of-the-box metrics on held-out data</h2>"
         "<p class=note>No fine-tuning: the trunk predicts the tokens of the target from those of "
         "the condition. Read each number against two lines: the tokenizer bound (truth → tokens → "
         "decoded: the best that any trunk can reach with these tokenizers) and the constant "
         "predictor (per-pixel mean or majority, most frequent caption pair of the training "
-        "set).</p><table class=numbers><tr><th>task</th><th>metric</th><th>model</th>"
+        "set). ↑: more is better, ↓: less is.</p>"
+        "<table class=numbers><tr><th>task</th><th>metric</th><th>model</th>"
         "<th>tokenizer bound</th><th>constant</th><th>better than constant</th><th>n</th></tr>"
         f"{''.join(rows)}</table>"
+    )
+
+
+def _task_row(name: str, entry: Mapping) -> str:
+    higher = entry["higher_is_better"]
+    better = (entry["model"] > entry["constant"]) == higher
+    mark = "<span class=good>yes</span>" if better else "<span class=bad>no</span>"
+    numbers = "".join(
+        f"<td>{number(entry[key])}</td>" for key in ("model", "tokenizer_bound", "constant")
+    )
+    unit = f" [{entry['unit']}]" if entry["unit"] else ""
+    metric = f"{entry['metric']}{unit} {'↑' if higher else '↓'}"
+    return (
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(metric)}</td>"
+        f"{numbers}<td>{mark}</td><td>{entry['n']}</td></tr>"
     )
 
 
@@ -128,8 +139,9 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabe
     """Line plot of {name: (steps, values)}."""
     figure = Figure(figsize=(9, 4.2))
     axes = figure.subplots()
-    for name, (steps, values) in sorted(history.items()):
-        axes.plot(steps, values, label=name, linewidth=1.3)
+    for number, (name, (steps, values)) in enumerate(sorted(history.items())):
+        style = ("-", "--", ":")[number // 10 % 3]  # there are ten colours
+        axes.plot(steps, values, style, label=name, linewidth=1.3)
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.grid(alpha=0.3)

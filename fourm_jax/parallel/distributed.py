@@ -26,7 +26,7 @@ def start(*, cluster: bool = False, timeout_seconds: int | None = None) -> None:
 
     Raises:
       ValueError: only some of the three variables are set, or they are not numbers.
-      RuntimeError: the others did not appear in time.
+      ConnectionError: the others did not appear in time.
     """
     names = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
     given = {name: os.environ[name] for name in names if name in os.environ}
@@ -34,20 +34,28 @@ def start(*, cluster: bool = False, timeout_seconds: int | None = None) -> None:
         raise ValueError(f"environment sets only {sorted(given)}; a run needs all of {names}")
     if not given and not cluster:
         return
-    timeout = timeout_seconds or int(os.environ.get(TIMEOUT, 1800))
+    timeout = timeout_seconds or _number(TIMEOUT, "1800")
     arguments = {"initialization_timeout": timeout}
     if given:
         arguments["coordinator_address"] = given[COORDINATOR]
-        arguments["num_processes"] = int(given[NUM_PROCESSES])
-        arguments["process_id"] = int(given[PROCESS_ID])
+        arguments["num_processes"] = _number(NUM_PROCESSES)
+        arguments["process_id"] = _number(PROCESS_ID)
     try:
         jax.distributed.initialize(**arguments)
     except Exception as error:
-        raise RuntimeError(
+        raise ConnectionError(
             f"process {given.get(PROCESS_ID, '?')} of {given.get(NUM_PROCESSES, '?')} could not "
             f"join {given.get(COORDINATOR, 'the cluster')} within {timeout} s; is the same command "
             "running on every host, and is the coordinator's port open?"
         ) from error
+
+
+def _number(name: str, default: str = "") -> int:
+    """Value of an environment variable that holds a number."""
+    value = os.environ.get(name, default)
+    if not value.isdecimal():
+        raise ValueError(f"environment variable {name}={value!r}, allowed: a number")
+    return int(value)
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

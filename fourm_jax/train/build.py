@@ -65,16 +65,26 @@ def build(config: ml_collections.ConfigDict) -> Run:
     Raises:
       ValueError: an unknown or missing key, or a value that its owner refuses.
     """
-    check(config)
-    make = {"fourm": _fourm, "tokenizer": _tokenizer}[config.task]
-    task, specs, batches = make(config)
+    task = make_task(config)
+    feed = {"fourm": _token_batches, "tokenizer": _raw_batches}[config.task]
     return Run(
         task=task,
-        specs=specs,
-        settings=optimizer.Settings(**_fields(config, "optimizer", optimizer.Settings)),
+        specs=task.model.modalities if config.task == "fourm" else (),
+        settings=_settings(config),
         mesh=_arguments(config, "mesh", mesh.make_mesh, but=("devices",)),
-        batches=batches,
+        batches=feed(config, task),
     )
+
+
+def make_task(config: ml_collections.ConfigDict) -> step.Task:
+    """What is trained; checks all of `config` that can be checked before its data exist.
+
+    Raises:
+      ValueError: as `build`, but for the data.
+    """
+    check(config)
+    optimizer.make_schedule(_settings(config), config.num_steps)
+    return {"fourm": _fourm, "tokenizer": _tokenizer}[config.task](config)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -157,11 +167,10 @@ def _datasets(config, needs: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     return [{"arguments": {}, "fields": {}, "weight": 1.0, **group} for group in groups]
 
 
-def _fourm(config):
-    model = make_model(config)
+def _fourm(config) -> fourm_task.FourMTask:
     own = ("model", "mixture", "objective")
     task = fourm_task.FourMTask(
-        model=model,
+        model=make_model(config),
         mixture=make_mixture(config),
         objective=config.loss,
         **_fields(config, "masking", fourm_task.FourMTask, but=own),
@@ -171,31 +180,38 @@ def _fourm(config):
             f"batch_size {config.batch_size} is not divisible by masking.maskings_per_record "
             f"{task.maskings_per_record}: the batch counts samples, each record gives that many"
         )
-    datasets = make_datasets(config, "train")
-    sources.check(datasets, model.modalities)
+    return task
+
+
+def _token_batches(config, task: fourm_task.FourMTask):
+    specs, datasets = task.model.modalities, make_datasets(config, "train")
+    sources.check(datasets, specs)
+    records = config.batch_size // task.maskings_per_record
 
     def batches(start: int, tally: bad_records.Tally | None = None):
-        records = config.batch_size // task.maskings_per_record
-        return pipeline.make_batches(
-            datasets, model.modalities, **_reading(config, records, start, tally)
-        )
+        return pipeline.make_batches(datasets, specs, **_reading(config, records, start, tally))
 
-    return task, model.modalities, batches
+    return batches
 
 
-def _tokenizer(config):
+def _tokenizer(config) -> tokenizer_task.TokenizerTask:
     group = config_lib.check_group(
         config.tokenizer, "tokenizer", ("family", "name", "source_field", "arguments")
     )
-    module = base.build(group["family"], _plain(config.tokenizer.arguments))
-    task = tokenizer_task.TokenizerTask(module=module, field=group["source_field"])
+    return tokenizer_task.TokenizerTask(
+        module=base.build(group["family"], _plain(config.tokenizer.arguments)),
+        source_field=group["source_field"],
+    )
+
+
+def _raw_batches(config, task: tokenizer_task.TokenizerTask):
     datasets = make_datasets(config, "train")
 
     def batches(start: int, tally: bad_records.Tally | None = None):
         reading = _reading(config, config.batch_size, start, tally)
-        return pipeline.make_raw_batches(datasets, (task.field,), **reading)
+        return pipeline.make_raw_batches(datasets, (task.source_field,), **reading)
 
-    return task, (), batches
+    return batches
 
 
 def _reading(
@@ -209,6 +225,10 @@ def _reading(
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
+
+
+def _settings(config) -> optimizer.Settings:
+    return optimizer.Settings(**_fields(config, "optimizer", optimizer.Settings))
 
 
 def _fields(config, group: str, owner: type, but: tuple[str, ...] = ()) -> dict[str, Any]:

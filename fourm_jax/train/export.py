@@ -23,6 +23,8 @@ def save_tokenizer(
 ) -> base.Loaded:
     """Save what `train.loop.train` trained from `config`, and read it back.
 
+    Of a run that keeps a running average of the parameters, the average is saved.
+
     Args:
       held_out: raw signals for the errors and codebook statistics on the card; default: the first
         512 records of split "test" of the config's data.
@@ -33,8 +35,8 @@ def save_tokenizer(
     if config.task != "tokenizer":
         raise ValueError(f"config of task {config.task!r}, allowed: 'tokenizer'")
     held_out = read_held_out(config) if held_out is None else held_out
-    task = build.build(config).task
-    variables = jax.device_get(task.variables(state.params, state.model_state))
+    task = build.make_task(config)
+    variables = jax.device_get(task.variables(state.eval_params, state.model_state))
     output = jax.jit(lambda raw: task.module.apply(variables, raw))(held_out)
     card = base.make_card(
         config.tokenizer.name,

@@ -42,6 +42,11 @@ class FourMTask:
     def __post_init__(self):
         if self.objective not in LOSSES:
             raise ValueError(f"unknown loss {self.objective!r}, allowed: {LOSSES}")
+        if self.budget not in masking.BUDGETS:
+            raise ValueError(f"unknown masking.budget {self.budget!r}, allowed: {masking.BUDGETS}")
+        for field in ("num_inputs", "num_targets", "maskings_per_record"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"masking.{field} {getattr(self, field)}, must be at least 1")
 
     @property
     def labels(self) -> tuple[str, ...]:

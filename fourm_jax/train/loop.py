@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -116,7 +116,7 @@ def train(
                 return TrainResult(state=state, metrics=values, seconds=watch.seconds())
             state = program.init(example) if state is None else state
             start = int(state.step)
-            _announce(config, program, mesh, start)
+            _announce(config, program, mesh, start, example)
             io.write_json(workdir / "config.json", description.config)
             tally = bad_records.Tally(
                 config.max_bad_records, workdir,
@@ -240,6 +240,19 @@ class _Session:
             self.book.restart_clock(done)
 
 
+def check_same_config(
+    before: Mapping[str, Any], config: ml_collections.ConfigDict, where: epath.PathLike
+) -> None:
+    """Refuse a finished run of another config; `before` is its config.json.
+
+    Raises:
+      ValueError: names the first keys that differ, with both values.
+    """
+    found = checkpoint.Description(config=dict(before), modalities={})
+    expected = checkpoint.Description(config=config_lib.to_json(config), modalities={})
+    checkpoint.check_same_run(found, expected, may_change=MAY_CHANGE, where=str(where))
+
+
 def _check_workdir(
     saver: checkpoint.Checkpointer, description: checkpoint.Description, workdir: epath.Path
 ) -> None:
@@ -277,7 +290,9 @@ def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def _announce(config: ml_collections.ConfigDict, program: Program, mesh: Mesh, start: int) -> None:
+def _announce(
+    config: ml_collections.ConfigDict, program: Program, mesh: Mesh, start: int, example: Any
+) -> None:
     count = tree.num_elements(program.abstract.params)
     device = mesh.devices.flat[0]
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -287,6 +302,12 @@ def _announce(config: ml_collections.ConfigDict, program: Program, mesh: Mesh, s
         f"{config.task}: {count:,} parameters on {where}, batch {config.batch_size}, "
         f"{origin} {config.num_steps:,}"
     )
+    records = jax.tree.leaves(example)[0]
+    if mesh.size > mesh.shape["tensor"] and records.sharding.is_fully_replicated:
+        _say(
+            f"note: {len(records)} records per batch do not divide over the mesh ({axes}), so "
+            "every device computes all of them; a multiple of data × fsdp is faster"
+        )
 
 
 def _say(message: str) -> None:

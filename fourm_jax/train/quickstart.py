@@ -14,8 +14,10 @@ from etils import epath
 
 from fourm_jax.data import sources, views
 from fourm_jax.modalities import captions, registry
+from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import text
-from fourm_jax.train import export, loop, phases, pretokenize
+from fourm_jax.train import build, export, loop, phases, pretokenize
+from fourm_jax.utils import io
 
 PHASES = (
     "render", "text_tokenizer", "tokenizers", "tokenize", "trunk", "evaluate", "report",
@@ -45,12 +47,36 @@ def prepare(config: ml_collections.ConfigDict, workdir: epath.PathLike, record: 
       ValueError: an invalid config, or a work directory made with another one.
     """
     config, workdir = locate(config, workdir), epath.Path(workdir)
+    check(config, workdir)
     _render(config, workdir, record)
     _train_text(config, workdir, record)
     _train_tokenizers(config, workdir, record)
     _tokenize(config, workdir, record)
     with record.run("trunk", f"{config.trunk.num_steps:,} steps of masked prediction"):
         return loop.train(config.trunk, workdir / "trunk")
+
+
+def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Refuse, before the first phase, what a later one would.
+
+    Raises:
+      ValueError: an invalid config of trunk or tokenizers, or tokenizers in `workdir` that were
+        trained from another one.
+    """
+    for own in (config.trunk, *config.tokenizers.values()):
+        build.make_task(own)
+        mesh.make_mesh(**own.mesh)
+    for name, own in config.tokenizers.items():
+        trained = workdir / "tokenizer_runs" / name
+        if (tokenizers_dir(workdir) / name).exists() and (trained / "config.json").exists():
+            loop.check_same_config(io.read_json(trained / "config.json"), own, trained)
+    if (tokenizers_dir(workdir) / "text").exists():
+        found = text.TextTokenizer.load(tokenizers_dir(workdir) / "text").vocab_size
+        if found != config.text_vocab_size:
+            raise ValueError(
+                f"text tokenizer in {tokenizers_dir(workdir)} has vocab_size {found}, "
+                f"config.text_vocab_size is {config.text_vocab_size}; use another workdir"
+            )
 
 
 def locate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> ml_collections.ConfigDict:
@@ -105,7 +131,7 @@ def _render(config, workdir: epath.Path, record: phases.Phases) -> None:
                 records_per_shard=settings.records_per_shard,
                 show_progress=not finished,
             )
-            pretokenize.export(job, config.raw_fields)
+            _check(pretokenize.export(job, config.raw_fields))
 
 
 def _train_text(config, workdir: epath.Path, record: phases.Phases) -> None:
@@ -153,7 +179,14 @@ def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
                 records_per_shard=settings["records_per_shard"],
                 show_progress=not finished,
             )
-            pretokenize.tokenize(
+            written = pretokenize.tokenize(
                 job, specs, tokenizers_dir(workdir), seed=settings["seed"],
                 crops=views.make(settings.get("crops", {})),
             )  # fmt: skip
+            _check(written)
+
+
+def _check(result: pretokenize.Result) -> None:
+    """Raw records and tokens are compared row by row: none may be left out."""
+    if result.problems:
+        raise ValueError(f"{len(result.problems)} records left out, e.g. {result.problems[0]}")

@@ -9,10 +9,9 @@ import jax
 import ml_collections
 import numpy as np
 from etils import epath
-from PIL import Image
 
 from fourm_jax.data import pipeline, sources
-from fourm_jax.evals import any_to_any, galleries, report
+from fourm_jax.evals import any_to_any, galleries, pictures, report
 from fourm_jax.generate.api import Generator
 from fourm_jax.train import metrics, phases, quickstart, runs
 from fourm_jax.utils import io
@@ -91,10 +90,10 @@ def make_parts(
         )
         parts.append(report.gallery_html(shown))
         if conditions == config.evaluation.conditions[0]:
-            Image.fromarray(galleries.sheet(shown)).save(workdir / "gallery.png")
+            io.write_bytes(workdir / "gallery.png", pictures.png(galleries.sheet(shown)))
     history = metrics.read_history(workdir / "trunk")
     for metric, note in (
-        ("loss", "Cross-entropy per target token under random masks (training batches)."),
+        ("loss", "Cross-entropy in nats per target token under random masks (training batches)."),
         ("accuracy", "Share of target tokens predicted exactly."),
     ):
         figure = report.curves(series(history, f"{metric}/"), metric)

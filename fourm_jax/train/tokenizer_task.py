@@ -16,17 +16,17 @@ class TokenizerTask:
 
     Attributes:
       module: the tokenizer.
-      field: of the batch that it reads, [b, ...] in its natural range.
+      source_field: of the batch that it reads, [b, ...] in its natural range.
     """
 
     module: nn.Module
-    field: str
+    source_field: str
 
     labels: tuple[str, ...] = ()
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Initialise parameters and codebook."""
-        variables = dict(self.module.init(key, batch[self.field]))
+        variables = dict(self.module.init(key, batch[self.source_field]))
         return variables.pop("params"), variables
 
     def loss(
@@ -35,7 +35,7 @@ class TokenizerTask:
         """Loss of the global batch, metrics of the tokenizer, updated codebook."""
         output, model_state = self.module.apply(
             {"params": params, **model_state},
-            batch[self.field],
+            batch[self.source_field],
             train,
             rngs={"quantizer": key},
             mutable=list(model_state),

@@ -7,13 +7,18 @@ from typing import Any
 from etils import epath
 
 
-def write_text(path: epath.PathLike, text: str) -> None:
-    """Write `text` beside `path`, then rename: a kill never leaves half a file."""
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Write `content` beside `path`, then rename: a kill never leaves half a file."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

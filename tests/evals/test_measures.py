@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.evals import measures
+from fourm_jax.tokenizers.signal import Signal
 
 
 def test_binary_f1_by_hand():
@@ -32,6 +33,23 @@ def test_the_constant_of_edges_is_the_map_with_the_best_f1():
     maps[:, 0, 0] = 255
     maps[0, 1, 1] = 255
     np.testing.assert_array_equal(edge.constant(maps), [[255, 0], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("signal", "metric", "perfect", "half"),
+    [
+        (Signal(axes="hw", dtype="uint8", kind="classes", num_classes=2), "miou", 1.0, 1 / 3),
+        (Signal(axes="hw", dtype="uint8", kind="binary", low=0, high=1), "f1", 1.0, 0.5),
+        (Signal(axes="hw"), "mse", 0.0, 0.5),
+    ],
+)
+def test_a_field_that_no_measure_names_is_judged_by_its_signal(signal, metric, perfect, half):
+    (measure,) = measures.of_signal(signal)
+    truth = np.array([[[1, 1, 0, 0]]], np.uint8)
+    assert measure.metric == metric
+    assert measure.score(truth, truth) == perfect
+    assert measure.score(np.array([[[1, 0, 1, 0]]], np.uint8), truth) == pytest.approx(half)
+    assert measure.constant(truth).tolist() == truth[0].tolist()
 
 
 def test_digits_judge_captions_as_a_whole():

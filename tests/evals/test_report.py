@@ -5,6 +5,10 @@ import numpy as np
 from fourm_jax.evals import galleries, report
 from fourm_jax.evals.report import Gallery
 
+TASK = {
+    "metric": "mae", "unit": "m", "higher_is_better": False, "model": 2.0, "tokenizer_bound": 0.5,
+    "constant": 1.0, "n": 3,
+}  # fmt: skip
 PICTURE = np.zeros((4, 4, 3), np.uint8)
 
 
@@ -19,10 +23,15 @@ def test_text_from_a_model_cannot_inject_markup():
 
 
 def test_a_task_below_its_constant_is_marked():
-    task = {"metric": "mae", "higher_is_better": False, "model": 2.0, "tokenizer_bound": 0.5,
-            "constant": 1.0, "n": 3}  # fmt: skip
-    assert "class=bad>no" in report.tasks_html({"rgb->tok_depth": task})
-    assert "class=good>yes" in report.tasks_html({"rgb->tok_depth": {**task, "model": 0.6}})
+    assert "class=bad>no" in report.tasks_html({"rgb->tok_depth": TASK})
+    assert "class=good>yes" in report.tasks_html({"rgb->tok_depth": {**TASK, "model": 0.6}})
+
+
+def test_every_metric_of_a_task_has_a_row_with_its_unit_and_what_is_better():
+    other = {**TASK, "metric": "accuracy", "unit": "", "higher_is_better": True}
+    page = report.tasks_html({"rgb->tok_depth": {**TASK, "also": [other]}})
+    assert "<td>rgb-&gt;tok_depth</td><td>mae [m] ↓</td><td>2</td>" in page
+    assert "<td>rgb-&gt;tok_depth</td><td>accuracy ↑</td><td>2</td>" in page
 
 
 def test_numbers_have_three_digits_and_missing_ones_a_dash():
@@ -33,6 +42,13 @@ def test_the_page_is_written_whole_and_embeds_its_pictures(tmp_path):
     gallery = Gallery(title="g", note="n", columns=["", "x"], rows=[("r", [PICTURE])])
     report.write(tmp_path / "r.html", title="t", summary="s", parts=[report.gallery_html(gallery)])
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text()
+
+
+def test_a_field_without_a_painter_of_its_own_is_drawn_by_its_shape():
+    painter = galleries.Painter({})
+    edges = np.array([[255, 0]], np.uint8)
+    np.testing.assert_array_equal(painter.paint("instance_edge", edges)[0, :, 0], [255, 0])
+    assert painter.paint("title", "a tree") == "a tree"
 
 
 def test_a_sheet_shows_the_columns_that_hold_pictures():
