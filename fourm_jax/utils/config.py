@@ -4,6 +4,7 @@ import copy
 import difflib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,10 +84,15 @@ def check_key(config: ml_collections.ConfigDict, key: str) -> None:
     if name in known:
         return
     nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    hint = f"; did you mean {_as_typed(nearest[0])!r}?" if nearest else "."
     group = (nearest or [name])[0].rpartition(".")[0]
-    siblings = sorted({n for n in known if n.rpartition(".")[0] == group})
+    siblings = sorted({_as_typed(n) for n in known if n.rpartition(".")[0] == group})
     raise ValueError(f"unknown config key {key!r}{hint} Allowed there: {', '.join(siblings)}")
+
+
+def _as_typed(name: str) -> str:
+    """A key as the command line takes it: data.0.weight -> data[0].weight."""
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", name)
 
 
 def check_group(config: Mapping[str, Any], group: str, allowed: Iterator[str]) -> dict[str, Any]:

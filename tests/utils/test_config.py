@@ -53,6 +53,7 @@ def test_an_override_changes_a_copy_and_locks_it():
     ("key", "value", "message"),
     [
         ("optimzer.lr", 1.0, "'optimzer.lr'; did you mean 'optimizer.lr'. Allowed there: optimi"),
+        ("data[0].wieght", 2.0, r"'data\[0\].wieght'; did you mean 'data\[0\].weight'.*data\[0\]"),
         ("optimizer.lr", "high", "'optimizer.lr' = 'high'"),
         ("zzz", 1, "unknown config key 'zzz'. Allowed there: data, names, optimizer, seed"),
     ],
