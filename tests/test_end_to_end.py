@@ -52,7 +52,8 @@ def quickstart(tmp_path_factory):
     command = [
         *QUICKSTART, f"--workdir={workdir}", "--config=configs/quickstart.py:runlocal",
         "--config.trunk.num_steps=200", "--config.trunk.checkpoint_every=10",
-        "--config.trunk.optimizer.lr=1e-3", "--config.evaluation.conditions=(('rgb',),)",
+        "--config.trunk.optimizer.lr=1e-3",
+        "--config.evaluation.conditions=(('rgb',),('caption',))",
     ]  # fmt: skip
     killed = kill_in_training(command, workdir)
     resumed = run(command)
@@ -81,6 +82,8 @@ def test_the_report_is_one_page_that_needs_no_network(quickstart):
     page = (workdir / "report.html").read_text()
     assert f"report: {workdir / 'report.html'}" in resumed
     assert page.count("data:image/png;base64,") > 20
+    assert "From rgb to everything else" in page
+    assert "From caption to everything else" in page
     assert "http://" not in page
     assert "https://" not in page
     assert "<script" not in page
@@ -140,9 +143,16 @@ def test_a_workdir_of_another_run_is_refused_and_left_alone(quickstart):
     assert before == sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
 
 
-def test_a_misspelt_key_of_the_default_config_names_the_nearest_one(tmp_path):
-    done = run([*QUICKSTART, f"--workdir={tmp_path}", "--config.trunk.optimzer.lr=1"])
+@pytest.mark.parametrize(
+    ("command", "typed", "meant"),
+    [
+        (["experiments.quickstart"], "trunk.optimzer.lr", "trunk.opt"),  # its default config
+        (["experiments.train", "--config=configs/scenes.py"], "optimzer.lr", "optimizer.lr'"),
+    ],
+)
+def test_a_misspelt_config_key_names_the_nearest_one(command, typed, meant, tmp_path):
+    done = run([sys.executable, "-m", *command, f"--workdir={tmp_path}", f"--config.{typed}=1"])
     assert done.returncode != 0
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: unknown config key 'trunk.optimzer.lr'; did you mean 'trunk.opt")
+    assert line.startswith(f"error: unknown config key '{typed}'; did you mean '{meant}")
     assert not list(tmp_path.iterdir())

@@ -194,7 +194,7 @@ def test_pickles_and_other_configs_are_refused(tmp_path):
 def test_the_hub_without_its_extra_or_without_a_network_is_one_line(monkeypatch):
     with pytest.raises(ValueError, match="no such file or folder, and no Hub id"):
         fourm_jax.load("no/such/folder")
-    hub = pytest.importorskip("huggingface_hub", reason="pip install 'fourm_jax[hub]'")
+    hub = pytest.importorskip("huggingface_hub", reason="needs pip install -e '.[hub]'")
 
     def offline(*_, **__):
         raise ConnectionError("network is unreachable\nand more lines")
@@ -215,7 +215,7 @@ def test_the_hub_without_its_extra_or_without_a_network_is_one_line(monkeypatch)
 
 
 def test_the_hub_folder_is_used_and_only_safetensors_are_asked_for(monkeypatch):
-    hub = pytest.importorskip("huggingface_hub", reason="pip install 'fourm_jax[hub]'")
+    hub = pytest.importorskip("huggingface_hub", reason="needs pip install -e '.[hub]'")
     asked = {}
 
     def download(name, allow_patterns):

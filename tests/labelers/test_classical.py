@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage
 from PIL import Image
+from skimage import measure
 
 from fourm_jax import labelers
 from fourm_jax.data import transforms
@@ -133,7 +134,6 @@ def test_metadata_count_what_other_labelers_found():
 
 
 def test_a_mask_becomes_its_outline_and_box():
-    measure = pytest.importorskip("skimage.measure", reason="needs pip install -e '.[labelers]'")
     mask = np.zeros((8, 10), bool)
     mask[2:5, 3:9] = True
     mask[7, 0] = True  # a crumb: the longest outline counts
