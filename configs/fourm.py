@@ -24,6 +24,7 @@ from configs.data import c4, cc12m
 from fourm_jax.modalities import registry
 from fourm_jax.models import sizes
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 MIXES = {
     "mod7": {
@@ -53,10 +54,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """
     args = config_lib.parse_arg(arg, mix="mod21", size="base", data="data", runlocal=False)
     if args.mix not in MIXES:
-        raise ValueError(registry.unknown_value("mix", args.mix, MIXES))
+        raise ValueError(errors.unknown_value("mix", args.mix, MIXES))
     mix = MIXES[args.mix]
     if args.size not in mix["lr"]:
-        raise ValueError(registry.unknown_value("size", args.size, mix["lr"]))
+        raise ValueError(errors.unknown_value("size", args.size, mix["lr"]))
     config = ml_collections.ConfigDict()
     config.task = "fourm"
     config.seed = 0

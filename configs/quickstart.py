@@ -14,8 +14,8 @@ from configs.pretokenize import digits as pretokenize_digits
 from configs.pretokenize import scenes as pretokenize_scenes
 from configs.tokenizers import digits as tokenizers_digits
 from configs.tokenizers import scenes as tokenizers_scenes
-from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 DATA = {
     "scenes": (pretokenize_scenes, tokenizers_scenes),
@@ -28,7 +28,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; arguments: data (scenes, digits), size (of that trunk), runlocal."""
     args = config_lib.parse_arg(arg, data="scenes", size="nano", runlocal=False)
     if args.data not in DATA:
-        raise ValueError(registry.unknown_value("data set", args.data, DATA))
+        raise ValueError(errors.unknown_value("data set", args.data, DATA))
     pretokenize, tokenizers = DATA[args.data]
     on_scenes = args.data == "scenes"
     config = ml_collections.ConfigDict()

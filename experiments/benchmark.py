@@ -19,7 +19,7 @@ from experiments import cli
 
 cli.set_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
 
-from fourm_jax.modalities import registry  # noqa: E402
+from fourm_jax.utils import errors  # noqa: E402
 
 SUITES = sorted(
     path.stem
@@ -32,7 +32,7 @@ SUITE = flags.DEFINE_string("suite", None, f"One of {', '.join(SUITES)}.", requi
 def main() -> None:
     """Run one suite."""
     if SUITE.value not in SUITES:
-        raise ValueError(registry.unknown_value("suite", SUITE.value, SUITES))
+        raise ValueError(errors.unknown_value("suite", SUITE.value, SUITES))
     for case in importlib.import_module(f"experiments.benchmarks.{SUITE.value}").run():
         print(json.dumps({**case, "load_average": round(os.getloadavg()[0], 2)}), flush=True)
 

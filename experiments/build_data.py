@@ -17,9 +17,9 @@ import pathlib
 from absl import flags
 
 from experiments import cli
-from fourm_jax.data import problems
+from fourm_jax.data.storage import problems
+from fourm_jax.jobs import build_data, build_preview
 from fourm_jax.labelers import base
-from fourm_jax.train import build_data, build_preview
 from fourm_jax.utils import progress
 
 CLASSICAL = ["rgb", "canny_edge", "color_palette", "metadata", "caption"]

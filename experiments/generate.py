@@ -18,9 +18,10 @@ from experiments import cli
 
 cli.set_environment()
 
+from fourm_jax import loading  # noqa: E402
 from fourm_jax.evals import panels, pictures  # noqa: E402
+from fourm_jax.jobs import quickstart  # noqa: E402
 from fourm_jax.modalities.spec import ModalitySpec  # noqa: E402
-from fourm_jax.train import quickstart, runs  # noqa: E402
 from fourm_jax.utils import io  # noqa: E402
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.", required=True)
@@ -38,7 +39,7 @@ def main() -> None:
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix.lower() != ".png" or not output.parent.is_dir():
         raise ValueError(f"--output={output}: expected NAME.png in a folder that exists")
-    generator = runs.load_generator(_WORKDIR.value)
+    generator = loading.load_generator(_WORKDIR.value)
     given = {}
     for text in _CONDITIONS.value:
         name = text.partition("=")[0]

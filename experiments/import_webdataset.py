@@ -14,7 +14,8 @@ machine: --num_workers; several machines: --process_index=0..P-1 --process_count
 from absl import flags
 
 from experiments import cli
-from fourm_jax.data import crops, import_records, import_webdataset
+from fourm_jax.data.crops import stored
+from fourm_jax.jobs import import_records, import_webdataset
 from fourm_jax.utils import progress
 
 _INPUT = flags.DEFINE_string("input", None, "Folder that holds one folder per modality.")
@@ -29,7 +30,7 @@ _PICTURES = flags.DEFINE_string(
 )
 _CROPS = flags.DEFINE_string(
     "crop_settings",
-    crops.SETTINGS,
+    stored.SETTINGS,
     "Folder of the crop settings; empty if there are none: one centred square crop.",
 )
 _TOKENIZER = flags.DEFINE_string(

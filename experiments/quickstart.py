@@ -15,7 +15,7 @@ from experiments import cli
 # Two host devices keep two cores busier than one device with two threads; a GPU ignores this.
 cli.set_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
 
-from fourm_jax.train import phases, quickstart, quickstart_report  # noqa: E402
+from fourm_jax.jobs import phases, quickstart, quickstart_report  # noqa: E402
 from fourm_jax.utils import progress  # noqa: E402
 
 DEFAULT = "configs/quickstart.py"

@@ -13,10 +13,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
-from fourm_jax.data import problems, sources, views
+from fourm_jax.data import datasets
+from fourm_jax.data.crops import policy
+from fourm_jax.data.storage import problems
+from fourm_jax.jobs import pretokenize
 from fourm_jax.modalities import registry
-from fourm_jax.train import pretokenize
-from fourm_jax.utils import progress
+from fourm_jax.utils import errors, progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/pretokenize.")
 _SPLIT = flags.DEFINE_string("split", "train", "Split to write, a key of config.num_records.")
@@ -44,14 +46,14 @@ def main() -> None:
 def tokenize(config: dict) -> pretokenize.Result:
     """Do what the config and the flags say."""
     if _SPLIT.value not in config["num_records"]:
-        raise ValueError(registry.unknown_value("split", _SPLIT.value, config["num_records"]))
+        raise ValueError(errors.unknown_value("split", _SPLIT.value, config["num_records"]))
     modalities = config["modalities"]
     specs = registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
     arguments = dict(config["arguments"])
     if config["num_records"][_SPLIT.value]:  # 0 is all, and not every source can be cut short
         arguments["num_records"] = config["num_records"][_SPLIT.value]
     job = pretokenize.Job(
-        source=sources.open_source(config["source"], _SPLIT.value, arguments),
+        source=datasets.open_source(config["source"], _SPLIT.value, arguments),
         output=_OUTPUT.value,
         split=_SPLIT.value,
         recipe={"source": config["source"], "arguments": arguments},
@@ -60,7 +62,7 @@ def tokenize(config: dict) -> pretokenize.Result:
         process_count=_COUNT.value,
         show_progress=True,
     )
-    crops = views.make(config.get("crops", {}))
+    crops = policy.make(config.get("crops", {}))
     return pretokenize.tokenize(job, specs, _TOKENIZERS.value, seed=config["seed"], crops=crops)
 
 

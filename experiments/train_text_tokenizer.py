@@ -10,13 +10,13 @@ from typing import Any
 from absl import flags
 
 from experiments import cli
-from fourm_jax.data import sources
+from fourm_jax.data import datasets
 from fourm_jax.modalities import captions
 from fourm_jax.tokenizers import text
 from fourm_jax.utils import progress
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("source", "scenes", "Module of fourm_jax/data whose make_source is read.")
+flags.DEFINE_string("source", "scenes", "Module of fourm_jax/data/sources that is read.")
 flags.DEFINE_string("directory", "", "Folder that the source reads, where it reads one.")
 flags.DEFINE_integer("num_records", 4096, "The first so many training records are read.")
 flags.DEFINE_integer("vocab_size", 4608, "Rows of the embedding table; pieces may be fewer.")
@@ -47,12 +47,12 @@ def main() -> None:
     )
 
 
-def open_source() -> sources.Source:
+def open_source() -> datasets.Source:
     """The training split of the source that the flags name."""
     arguments: dict[str, Any] = {"directory": FLAGS.directory} if FLAGS.directory else {}
-    if "num_records" in sources.argument_names(FLAGS.source):
+    if "num_records" in datasets.argument_names(FLAGS.source):
         arguments["num_records"] = FLAGS.num_records
-    return sources.open_source(FLAGS.source, "train", arguments)
+    return datasets.open_source(FLAGS.source, "train", arguments)
 
 
 def all_captions(value: Any) -> list[str]:

@@ -18,7 +18,7 @@ from experiments import cli
 
 cli.set_environment(JAX_PLATFORMS="cpu")
 
-from fourm_jax.train.verify import walk  # noqa: E402
+from experiments.parity import walk  # noqa: E402
 
 _CASES = flags.DEFINE_string(
     "cases", None, "Directory with the golden folders, one of them, or one case's folder."

@@ -2,10 +2,10 @@
 
 from etils import epath
 
-from fourm_jax.generate.api import Generator
+from fourm_jax.generate.generator import Generator
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.text import TextTokenizer
-from fourm_jax.train import build, checkpoint
+from fourm_jax.train import checkpoint, run_config
 from fourm_jax.utils import config as config_lib
 
 TRUNK = "trunk"
@@ -24,7 +24,7 @@ def load_generator(run: epath.PathLike) -> Generator:
         present = sorted(path.name for path in run.glob("*")) if run.is_dir() else "no folder"
         raise ValueError(f"no trained trunk in {run / TRUNK}; found: {present}")
     trained = checkpoint.load(run / TRUNK)
-    model = build.make_model(config_lib.from_json(trained.description.config))
+    model = run_config.make_model(config_lib.from_json(trained.description.config))
     names = {spec.tokenizer: spec for spec in model.modalities if spec.tokenizer}
     folders = {name: run / TOKENIZERS / name for name in names}
     for name, folder in folders.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from fourm_jax.train.verify import quantity
+from experiments.parity import quantity
 
 SHIPPED = pathlib.Path(__file__).parent / "goldens"
 FULL = pathlib.Path(

@@ -8,9 +8,9 @@ import ml_collections
 import pytest
 
 from configs.data import tfds
-from fourm_jax.data import tfds_fields
+from fourm_jax.data.sources import tfds_fields
 from fourm_jax.modalities import registry
-from fourm_jax.train import build, loop
+from fourm_jax.train import loop, run_config
 from fourm_jax.utils import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -62,8 +62,8 @@ def test_a_config_trains_two_steps_with_runlocal(path, tmp_path):
 )
 def test_a_config_states_only_keys_that_its_task_has(path):
     config = load(path)
-    build.check(config)
-    assert set(config) == {*build.COMMON_KEYS, *build.TASK_KEYS[config.task]}
+    run_config.check(config)
+    assert set(config) == {*run_config.COMMON_KEYS, *run_config.TASK_KEYS[config.task]}
 
 
 def test_no_trainable_config_is_left_out():

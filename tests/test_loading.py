@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax import loading
 from fourm_jax.generate import state as states
 from fourm_jax.tokenizers.text import TextTokenizer
-from fourm_jax.train import build, checkpoint, runs
+from fourm_jax.train import checkpoint, run_config
 from fourm_jax.utils import config as config_lib
 from tests.train import tiny
 
@@ -21,7 +22,7 @@ def run(tmp_path, monkeypatch):
         config.modalities = {
             "family": "scenes", "inputs": names, "outputs": names[1:], "overrides": {},
         }  # fmt: skip
-    model = build.make_model(config)
+    model = run_config.make_model(config)
     state = states.create({"caption": {"ids": np.ones((1, 2))}}, [], specs=model.modalities)
     targets = states.sequence_targets(1, jnp.ones((1, 3), jnp.int32), jnp.ones(1, jnp.int32))
     tokens = states.token_batch([state], [targets], model.modalities)
@@ -39,16 +40,16 @@ def run(tmp_path, monkeypatch):
 
 def test_a_missing_tokenizer_is_named(run):
     with pytest.raises(ValueError, match=r"no tokenizer at .*text for modality 'caption'"):
-        runs.load_generator(run)
+        loading.load_generator(run)
 
 
 def test_a_run_folder_generates(run):
     TextTokenizer.train(["a red cone"], vocab_size=4608).save(run / "tokenizers" / "text")
-    generator = runs.load_generator(run)
+    generator = loading.load_generator(run)
     done = generator.generate({"caption": ["a red [S_1]"]}, ["caption"])
     assert done.decoded["caption"].texts[0].startswith("a red")
 
 
 def test_a_folder_without_trunk_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no trained trunk in .*trunk; found: \[\]"):
-        runs.load_generator(tmp_path)
+        loading.load_generator(tmp_path)

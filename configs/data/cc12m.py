@@ -11,6 +11,7 @@ import ml_collections
 
 from configs import mixtures
 from fourm_jax.modalities import registry
+from fourm_jax.utils import errors
 
 PICTURE = "rgb"  # the field of the whole picture, whatever pixels modality is cut from it
 # The modalities of each published model, and its masking.
@@ -24,7 +25,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the data set; `arg` is "mod7" or "mod21", then the folder: "mod21=data/cc12m"."""
     model, _, directory = (arg or "mod7").partition("=")
     if model not in MODELS:
-        raise ValueError(registry.unknown_value("model", model, MODELS))
+        raise ValueError(errors.unknown_value("model", model, MODELS))
     names, mixture = MODELS[model]
     specs = registry.resolve("fourm", names)
     config = ml_collections.ConfigDict()

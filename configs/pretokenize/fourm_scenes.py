@@ -1,6 +1,6 @@
 """The embedded scenes, but read from the TFDS data set `fourm_scenes` instead of rendered.
 
-tfds build fourm_jax/data/tfds_builders/fourm_scenes --file_format=array_record
+tfds build fourm_jax/scenes/tfds_builders/fourm_scenes --file_format=array_record
 python -m experiments.tokenize_dataset --config=configs/pretokenize/fourm_scenes.py --split=train \
     --tokenizers=runs/quickstart/tokenizers --output=runs/fourm_scenes/data
 """

@@ -9,8 +9,8 @@ import importlib
 import ml_collections
 
 from configs.data import tfds
-from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """
     name, _, options = (arg or tfds.NAMES[0]).partition(",")
     if name not in tfds.NAMES:
-        raise ValueError(registry.unknown_value("TFDS data set", name, tfds.NAMES))
+        raise ValueError(errors.unknown_value("TFDS data set", name, tfds.NAMES))
     args = config_lib.parse_arg(options, data_dir="", num_crops=4)
     dataset = importlib.import_module(f"configs.data.{name}")
     config = ml_collections.ConfigDict()

@@ -11,6 +11,7 @@ import ml_collections
 from configs.tokenizers import scenes
 from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 NAMES = ("rgb", "edge")
 SOURCE_FIELDS = tuple(dict.fromkeys(spec.source for spec in registry.FAMILIES["digits"]))
@@ -20,7 +21,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; `arg` is a name, then options: "edge", "rgb,runlocal"."""
     name, _, options = (arg or NAMES[0]).partition(",")
     if name not in NAMES:
-        raise ValueError(registry.unknown_value("digits tokenizer", name, NAMES))
+        raise ValueError(errors.unknown_value("digits tokenizer", name, NAMES))
     args = config_lib.parse_arg(options, data="runs/digits/raw", runlocal=False)
     config = scenes.get_config(f"{name},data={args.data}").unlock()
     config.num_steps = 200

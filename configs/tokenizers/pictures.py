@@ -11,8 +11,8 @@ with a small model on the scanned digits.
 import ml_collections
 
 from configs.tokenizers import scenes
-from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 FIELDS = {"rgb": "rgb", "edge": "canny_edge"}
 NUM_CODES = {"rgb": 16_384, "edge": 8_192}  # of tok_rgb@224 and tok_canny_edge@224
@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; `arg` is a name, then options: "edge", "rgb,data=DIR,runlocal"."""
     name, _, options = (arg or "rgb").partition(",")
     if name not in FIELDS:
-        raise ValueError(registry.unknown_value("pictures tokenizer", name, FIELDS))
+        raise ValueError(errors.unknown_value("pictures tokenizer", name, FIELDS))
     args = config_lib.parse_arg(options, data="runs/pictures/raw", runlocal=False)
     config = ml_collections.ConfigDict()
     config.task = "tokenizer"

@@ -21,6 +21,7 @@ import ml_collections
 
 from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 # signal: see tokenizers.signal.Signal; means and deviations are of the training scenes.
 SIGNALS = {
@@ -47,7 +48,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; `arg` is a name, then options: "depth", "rgb,data=render,runlocal"."""
     name, _, options = (arg or NAMES[0]).partition(",")
     if name not in NAMES:
-        raise ValueError(registry.unknown_value("scenes tokenizer", name, NAMES))
+        raise ValueError(errors.unknown_value("scenes tokenizer", name, NAMES))
     args = config_lib.parse_arg(options, data="runs/quickstart/raw", runlocal=False)
     vector = SIGNALS[name].get("axes") == "c"
     config = ml_collections.ConfigDict()

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mixtures
-from fourm_jax.data import fake
+from fourm_jax.data.sources import fake
+from fourm_jax.masking import mixture as mixture_lib
+from fourm_jax.masking import sample as masking
 from fourm_jax.modalities import registry
-from fourm_jax.ops import masking
-from fourm_jax.ops import mixture as mixture_lib
 
 BATCH_SIZE = 64
 NUM_CALLS = 30

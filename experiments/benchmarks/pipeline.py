@@ -16,7 +16,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from fourm_jax.data import fake, pipeline, shard_writer, sources, token_shards
+from fourm_jax.data import datasets, pipeline
+from fourm_jax.data.sources import fake, token_shards
+from fourm_jax.data.storage import shard_writer
 from fourm_jax.modalities import registry
 
 FAMILY = "fourm"
@@ -41,7 +43,7 @@ def measure(case: str) -> dict:
         shard_writer.write_split(
             directory, "train", {}, 4, lambda shard: _records(specs, shard, NUM_STORED[case] // 4)
         )
-        dataset = sources.Dataset(
+        dataset = datasets.Dataset(
             name=case,
             source=token_shards.make_source("train", directory=directory),
             fields={name: name for name in names},

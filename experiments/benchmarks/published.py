@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import trunk
+from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.convert import (
     checkpoint,
     fourm,
@@ -33,7 +34,6 @@ from fourm_jax.convert import (
 )
 from fourm_jax.modalities import registry
 from fourm_jax.models import sizes
-from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.tokenizers import base
 
 NUM_SAMPLES, NUM_TOKENS, BATCH, IMAGE_SIZE = 2, 256, 4, 224

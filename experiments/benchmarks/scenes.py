@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from fourm_jax.data import scenes
+from fourm_jax.scenes import world
 
 BATCH = 256
 
@@ -18,12 +18,12 @@ def run() -> list[dict]:
 def measure(image_size: int) -> dict:
     """Compile for one image size, then time five batches."""
     start = time.perf_counter()
-    scenes.render(np.arange(scenes.BLOCK), image_size)
+    world.render(np.arange(world.BLOCK), image_size)
     compilation = time.perf_counter() - start
     seconds = []
     for batch in range(5):
         start = time.perf_counter()
-        scenes.render(np.arange(batch * BATCH, (batch + 1) * BATCH), image_size)
+        world.render(np.arange(batch * BATCH, (batch + 1) * BATCH), image_size)
         seconds.append(time.perf_counter() - start)
     return {
         "suite": "scenes",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from configs import scenes
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import build, loop
+from fourm_jax.train import loop, run_config
 
 NUM_ROUNDS, STEPS_PER_ROUND = 5, 8
 
@@ -25,7 +25,7 @@ def measure(size: str) -> dict:
     names = config.modalities.inputs
     config.data[0].source = "fake"
     config.data[0].arguments = {"family": "scenes", "names": names, "num_records": 64}
-    run = build.build(config.lock())
+    run = run_config.build(config.lock())
     mesh = mesh_lib.make_mesh(**run.mesh)
     batch = distributed.put_batch(next(run.batches(0)), mesh)
     program = loop.make_program(config, run, mesh, batch)

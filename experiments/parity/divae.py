@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.convert import tokenizer_config, tokenizers
 from fourm_jax.tokenizers import base
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity, Recorded
 
 TIME, NUM_STEPS = 300, 3
 IMAGES = ("decoder_forward", "decoder_forward_cond_mask", "ddpm_image")

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from fourm_jax.convert import fourm, reference_batch, reference_outputs, safetensors_io
+from experiments.parity import quantity as quantities
+from experiments.parity import reference_batch, reference_outputs
+from experiments.parity.quantity import GRADIENT, LOSS, Quantity, Recorded
+from fourm_jax.convert import fourm, safetensors_io
 from fourm_jax.ops import attention
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import GRADIENT, LOSS, Quantity, Recorded
 
 FILES = (
     "model.safetensors", "config.json", "hub_file.json", "modality_overrides.json",

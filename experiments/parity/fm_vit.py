@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from experiments.parity import fm
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.convert import fourm
 from fourm_jax.models import fourm_vit
-from fourm_jax.train.verify import fm
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity, Recorded
 
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:

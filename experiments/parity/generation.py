@@ -8,13 +8,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.parity import fm, recorded, replay
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import EXACT, Quantity, Recorded
 from fourm_jax.convert import fourm
-from fourm_jax.generate import recorded, replay, schedule
+from fourm_jax.generate import fill_spans, schedule
 from fourm_jax.modalities.vocabulary import TextVocabulary
-from fourm_jax.ops import sampling, spans
-from fourm_jax.train.verify import fm
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import EXACT, Quantity, Recorded
+from fourm_jax.ops import sampling
 
 FILES = (
     "meta.json", "inputs.safetensors", "outputs.safetensors", "schedules.json",
@@ -145,7 +145,7 @@ def chained(name: str, case: dict[str, Any]) -> Iterator[Quantity]:
 
 def merge(ids: list[int], generated: list[int]) -> list[int]:
     """A masked text with the generated spans put in."""
-    merged, valid = spans.merge_spans(
+    merged, valid = fill_spans.merge_spans(
         jnp.asarray([ids], jnp.int32),
         jnp.ones((1, len(ids)), bool),
         jnp.asarray([generated], jnp.int32),

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity
 from fourm_jax.train import schedules
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity
 
 NAMES = {
     "cosine_scheduler": "cosine",

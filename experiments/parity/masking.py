@@ -14,14 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.parity import masking_cases, masking_statistics
+from experiments.parity import quantity as quantities
+from experiments.parity import text as text_cases
+from experiments.parity.quantity import Quantity
+from fourm_jax.masking import budgets, slots, span_targets
+from fourm_jax.masking import sample as masking
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
-from fourm_jax.ops import attention, budgets, masking, slots, span_masks
-from fourm_jax.train.verify import masking_cases, masking_statistics
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify import text as text_cases
-from fourm_jax.train.verify.quantity import Quantity
+from fourm_jax.ops import attention
 
 COMMENT = "_comment"
 UNLIMITED = 1 << 20
@@ -83,7 +85,7 @@ def texts(entries) -> Iterator[Quantity]:
         shown.append(inputs if case["input_budget"] else [])
         asked.append(targets)
         masked = np.array(case["masked"], bool)[None]
-        found = span_masks.find_spans(masked, np.array([masked.size]))
+        found = span_targets.find_spans(masked, np.array([masked.size]))
         drawn = case["num_choices"] is not None
         choices.append(max(1, int(found.run[0, -1])) if drawn else None)
     yield Quantity("inputs", shown, [case["inputs"] for case in entries])
@@ -206,13 +208,13 @@ def token_lists(ids, masked, budget=UNLIMITED, chosen=0, first_sentinel=None):
 @jax.jit
 def _entries(ids, masked, length, budget, chosen, first_sentinel):
     """Both token lists of one text, padded."""
-    found = span_masks.find_spans(masked[None], length[None])
-    start, size = span_masks.choose_window(found, budget[None], chosen[None])
+    found = span_targets.find_spans(masked[None], length[None])
+    start, size = span_targets.choose_window(found, budget[None], chosen[None])
     place = jnp.arange(2 * len(ids) + 1)
     row = jnp.zeros_like(place)
     first = first_sentinel[None]
-    shown = span_masks.input_entry(found, ids[None], first, row, place)
-    asked = span_masks.target_entry(found, ids[None], first, row, place + start[0])
+    shown = span_targets.input_entry(found, ids[None], first, row, place)
+    asked = span_targets.target_entry(found, ids[None], first, row, place + start[0])
     return shown, found.num_inputs[0], asked, size[0]
 
 
@@ -225,7 +227,7 @@ def grid_positions(order, num_shown: int, num_asked: int | None) -> tuple[list[i
     batch = {"grid": {"ids": np.zeros((1, size), int), "present": np.array([True])}}
     sample = jax.tree.map(lambda x: x[0], slots.stack(batch, layout))
     plan = slots.Plan(
-        span_masks.find_spans(np.zeros((1, 1), bool), none),
+        span_targets.find_spans(np.zeros((1, 1), bool), none),
         none,
         none,
         none,

@@ -16,16 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
+from experiments.parity import masking_cases
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import EXACT, Quantity
+from fourm_jax.contracts import InputTokens, TargetTokens
+from fourm_jax.masking import budgets, plans, slots
+from fourm_jax.masking import mixture as mixture_lib
+from fourm_jax.masking import sample as masking
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
-from fourm_jax.ops import budgets, masking, plans, slots
-from fourm_jax.ops import mixture as mixture_lib
-from fourm_jax.ops.tokens import InputTokens, TargetTokens
 from fourm_jax.tokenizers.text import TextTokenizer
-from fourm_jax.train.verify import masking_cases
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import EXACT, Quantity
 
 NUM_DRAWS, CHUNK = 12_288, 1_536
 NUM_BUDGETS = 4_096

@@ -7,8 +7,8 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Float, Int
 
+from experiments.parity.quantity import NEAR_TIE
 from fourm_jax.models import quantizers
-from fourm_jax.train.verify.quantity import NEAR_TIE
 
 
 def gaps(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fourm_jax.models import vit
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity
+from fourm_jax.models.backbones import vit
 from fourm_jax.ops import posemb
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity
 
 TOLERANCE = (2e-5, 1e-5)
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import CLOSE, Quantity, Recorded
 from fourm_jax.models import quantizers
 from fourm_jax.ops import kmeans, quantize
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import CLOSE, Quantity, Recorded
 
 FILES = ("meta.json", "inputs.safetensors", "outputs.safetensors")
 STATE = {"codes": "embed", "cluster_size": "cluster_size", "code_sums": "embed_avg"}

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from fourm_jax.generate import published
-from fourm_jax.generate.parallel import Sampling
+from experiments.parity import published_sampler
+from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Step
 from fourm_jax.modalities.vocabulary import TextVocabulary
 from fourm_jax.ops import sampling
@@ -39,14 +39,14 @@ class Case:
 
     name: str
     meta: Mapping[str, Any]
-    mod_dict: published.ModDict
+    mod_dict: published_sampler.ModDict
     conditions: tuple[tuple[str, ...], ...]
     outputs: Mapping[str, np.ndarray]
     vocabulary: TextVocabulary
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        return published.read_steps(self.meta["schedule"])
+        return published_sampler.read_steps(self.meta["schedule"])
 
     @property
     def sampling(self) -> Sampling:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
 
 ModDict = Mapping[str, Mapping[str, np.ndarray]]
 FIELD_NAMES = {"orig_emb_dim": "embedding_dim", "max_length": "max_positions"}

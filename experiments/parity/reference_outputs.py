@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from fourm_jax.contracts import TokenBatch
 from fourm_jax.convert import fourm as fourm_checkpoint
 from fourm_jax.models.fourm import FourM
 from fourm_jax.ops import losses
-from fourm_jax.ops.tokens import TokenBatch
 
 
 def forward(model: FourM, params: Mapping[str, Any], tokens: TokenBatch) -> dict[str, Array]:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fourm_jax.generate import chain, published, trunk
+from experiments.parity import published_sampler
+from experiments.parity.recorded import Case, below
+from fourm_jax.generate import chain, trunk
 from fourm_jax.generate import state as states
-from fourm_jax.generate.recorded import Case, below
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.state import State
 from fourm_jax.models.fourm import FourM
@@ -34,7 +35,7 @@ class Quantity:
 
 def replay(case: Case, model: FourM, params: Any) -> Iterator[Quantity]:
     """Everything recorded of a case: final tokens running freely, logits step by step."""
-    state = published.read_state(case.mod_dict, model.modalities)
+    state = published_sampler.read_state(case.mod_dict, model.modalities)
     done = _run(case, model, params, state)
     yield from _final(case, model, done)
     yield from _final_masks(case, model, done)
@@ -48,7 +49,7 @@ def _run(case: Case, model: FourM, params: Any, state: State) -> State:
     for number, step in case.passes():
         if step.scheme == "roar":
             orders.setdefault(step.target, []).append(case.outputs[f"step{number}/mod_pos"])
-    max_new, end_ids = published.read_limits(case.mod_dict, model.modalities)
+    max_new, end_ids = published_sampler.read_limits(case.mod_dict, model.modalities)
     return chain.run(
         model,
         params,

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules, pndm
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity, Recorded
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity, Recorded
+from fourm_jax.ops.diffusion import pndm, process, samplers
+from fourm_jax.ops.diffusion import schedules as diffusion_schedules
 
 FILES = ("meta.json", "schedulers.safetensors")
 PREDICTION = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
@@ -69,7 +70,7 @@ def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
             num_steps = int(count[0]) if count else PNDM_STEPS
             found = pndm.plan(alphas, num_steps, runge_kutta="skip0" in spacing).timestep
         else:
-            found = diffusion_sampling.plan(
+            found = samplers.plan(
                 sampler, alphas, int(count[0]), spacing=spacing, compat="ml-4m"
             ).timestep
         found = np.asarray(found).tolist()
@@ -99,11 +100,11 @@ def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
             "clip": (-1, 1) if step.get("clip_sample") or step.get("thresholding") else None,
         }
         if step["scheduler"] == "ddim":
-            found = diffusion.ddim_step(
+            found = process.ddim_step(
                 *image, **read, eta=step.get("eta", 0.0), noise=noise, compat="ml-4m"
             )
         else:
-            found = diffusion.ddpm_step(*image, noise, **read)
+            found = process.ddpm_step(*image, noise, **read)
         for value, part in zip(found, ("prev_sample", "pred_original_sample"), strict=True):
             yield Quantity(f"{key}/{part}", value, tensors[f"{key}/{part}"])
 
@@ -111,9 +112,9 @@ def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
 def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
     """Noised samples, velocities, and the noise of a velocity."""
     functions = {
-        "add_noise": diffusion.add_noise,
-        "get_velocity": diffusion.velocity,
-        "get_noise": diffusion.noise_of_velocity,
+        "add_noise": process.add_noise,
+        "get_velocity": process.velocity,
+        "get_noise": process.noise_of_velocity,
     }
     sample, noise = tensors["in/sample"], tensors["in/noise"]
     for name in tensors:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity
 from fourm_jax.modalities import coordinates, metadata
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.tokenizers import text
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity
 
 VOCABULARY = "text_tokenizer_4m_wordpiece_30k.json"
 VARIABLE = "FOURM_TEXT_TOKENIZER"

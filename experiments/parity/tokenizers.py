@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.parity import near_ties
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.convert import divae_config, fourm_config, safetensors_io, tokenizer_config
 from fourm_jax.convert import tokenizers as convert
-from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules, pndm
-from fourm_jax.train.verify import near_ties
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity, Recorded
+from fourm_jax.ops.diffusion import pndm, process, samplers, schedules
 
 FILES = (
     "model.safetensors", "config.json", "meta.json", "inputs.safetensors", "outputs.safetensors",
@@ -125,8 +125,8 @@ def diffusion_stages(module, variables, inputs, outputs: Recorded) -> Iterator[Q
     alpha = jnp.asarray(module.alphas)[inputs["timesteps"]]
     clean, noise = _channels_last(inputs["x"]), _channels_last(inputs["noise"])
     for name, found in (
-        ("noised", diffusion.add_noise(clean, noise, alpha)),
-        ("velocity", diffusion.velocity(clean, noise, alpha)),
+        ("noised", process.add_noise(clean, noise, alpha)),
+        ("velocity", process.velocity(clean, noise, alpha)),
     ):
         yield Quantity(name, _channels_first(found), outputs[name])
 
@@ -152,12 +152,12 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
     mask = jnp.ones(values.shape[:3], bool)
     fresh = [_channels_last(x) for x in inputs.get(f"{tag}/variance_noise", [])]
     noise = _channels_last(inputs[f"{tag}/init_noise"])
-    state = diffusion_sampling.start(sampler, noise)
+    state = samplers.start(sampler, noise)
     answers, samples = outputs[f"{tag}/model_outputs"], outputs[f"{tag}/prev_samples"]
     for i in range(len(plan.timestep)):
         row = jax.tree.map(lambda leaf, i=i: leaf[i], plan)
         answer = denoise(state.noised, jnp.full(len(noise), row.timestep), mask)
-        state = diffusion_sampling.step(
+        state = samplers.step(
             sampler, state, row, answer, lambda i=i: fresh[i] if i < len(fresh) else 0.0,
             prediction=prediction, clip=clip, eta=eta, compat="ml-4m",
         )  # fmt: skip
@@ -167,10 +167,10 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
     yield Quantity(f"{tag}/image", _channels_first(state.noised), outputs[f"{tag}/image"])
 
 
-def run_plan(module, run: Mapping[str, Any], sampler: str) -> diffusion_sampling.Plan:
+def run_plan(module, run: Mapping[str, Any], sampler: str) -> samplers.Plan:
     """Times and alphas of a run, whose scheduler may differ from the one of the config."""
     options = run["kwargs"]
-    alphas = diffusion_schedules.alphas_cumprod(
+    alphas = schedules.alphas_cumprod(
         options.get("beta_schedule", module.schedule),
         options.get("num_train_timesteps", module.num_times),
         zero_terminal_snr=options.get("zero_terminal_snr", sampler != "pndm"),
@@ -178,9 +178,7 @@ def run_plan(module, run: Mapping[str, Any], sampler: str) -> diffusion_sampling
         end=options.get("beta_end", 0.02),
     )
     if sampler != "pndm":
-        return diffusion_sampling.plan(
-            sampler, alphas, run["steps"], spacing=run["mode"], compat="ml-4m"
-        )
+        return samplers.plan(sampler, alphas, run["steps"], spacing=run["mode"], compat="ml-4m")
     return pndm.plan(
         alphas,
         run["steps"],

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.data import image_transforms
-from fourm_jax.data import transforms as record_transforms
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity, Recorded
+from fourm_jax.data.crops import fields as record_transforms
+from fourm_jax.data.crops import images as image_transforms
 from fourm_jax.modalities import (
     boxes,
     captions,
@@ -20,8 +22,6 @@ from fourm_jax.modalities import (
     registry,
 )
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity, Recorded
 
 FILES = ("transforms.json", "image_transforms.json", "image_transforms.safetensors")
 BOX_ORDERS = {"dist_to_orig": "distance", "area": "area", "score": "score"}

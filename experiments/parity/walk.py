@@ -13,8 +13,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from fourm_jax.train.verify import quantity as quantities
-from fourm_jax.train.verify.quantity import Quantity, Result
+from experiments.parity import quantity as quantities
+from experiments.parity.quantity import Quantity, Result
 
 IGNORED = ("README.md",)
 
@@ -69,7 +69,7 @@ def run(directory: pathlib.Path) -> int:
 
 def reader_of(folder: pathlib.Path) -> Callable[[pathlib.Path], Iterator] | None:
     """Function `cases` of the module that has the folder's name, None where nobody knows it."""
-    name = f"fourm_jax.train.verify.{folder.name}"
+    name = f"experiments.parity.{folder.name}"
     known = folder.is_dir() and folder.name.isidentifier() and importlib.util.find_spec(name)
     return getattr(importlib.import_module(name), "cases", None) if known else None
 

@@ -28,7 +28,7 @@ from fourm_jax.convert import (
     tokenizer_export,
     tokenizers,
 )
-from fourm_jax.models import vit
+from fourm_jax.models.backbones import vit
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
 from fourm_jax.utils import io

@@ -7,7 +7,7 @@ import numpy as np
 
 from fourm_jax.convert import linking
 from fourm_jax.convert.linking import Link
-from fourm_jax.models import unet, uvit, vit
+from fourm_jax.models.backbones import unet, uvit, vit
 
 # published names of the parts of a residual block: ADM's, diffusers'
 ADM = {

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.convert import folders, fourm_config, names, published_form, safetensors_io
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
-from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
 
 # sin-cos tables differ in the last bits between libraries, and by the rounding of the file's dtype
 BUFFER_TOLERANCE = 1e-4

@@ -12,6 +12,7 @@ from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers
 from fourm_jax.models.fourm import FourM
+from fourm_jax.utils import errors
 
 BIASES: Mapping[str, str] = {f"{part}_bias": part for part in layers.BIASED}
 ACTIVATIONS: Mapping[str, tuple[str, str]] = {  # MLP kind without and with a gate
@@ -96,13 +97,13 @@ def to_model(
     known = (*REQUIRED, *DEFAULTS, *IGNORED)
     for key in config:
         if key not in known:
-            raise ValueError(registry.unknown_value("argument in the config", key, known))
+            raise ValueError(errors.unknown_value("argument in the config", key, known))
     missing = [key for key in REQUIRED if key not in config]
     if missing:
         raise ValueError(f"config lacks {missing}: is it that of a 4M trunk?")
     full = {**DEFAULTS, **config}
     if full["act_layer"] not in ACTIVATIONS:
-        raise ValueError(registry.unknown_value("act_layer", full["act_layer"], ACTIVATIONS))
+        raise ValueError(errors.unknown_value("act_layer", full["act_layer"], ACTIVATIONS))
     mlp = ACTIVATIONS[full["act_layer"]][bool(full["gated_mlp"])]
     biased = tuple(part for key, part in BIASES.items() if full[key])
     inputs, outputs = tuple(full["domains_in"]), tuple(full["domains_out"])

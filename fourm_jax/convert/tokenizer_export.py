@@ -12,7 +12,8 @@ from typing import Any
 import flax.linen as nn
 
 from fourm_jax.convert import divae_config, tokenizer_config
-from fourm_jax.models import mlp, quantizers, vit
+from fourm_jax.models import quantizers
+from fourm_jax.models.backbones import mlp, vit
 from fourm_jax.tokenizers import autoencoder, base, card, diffusion_autoencoder
 from fourm_jax.tokenizers.divae import DECODERS
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from fourm_jax.convert import divae, linking
 from fourm_jax.convert.linking import Link
-from fourm_jax.models import mlp, quantizers, vit
+from fourm_jax.models import quantizers
+from fourm_jax.models.backbones import mlp, vit
 from fourm_jax.tokenizers import autoencoder, base, vqcontrolnet
 
 Tensors = Mapping[str, np.ndarray]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt8
 from PIL import Image
 
-from fourm_jax.data import crops
+from fourm_jax.data.crops import stored as crops
 from fourm_jax.modalities.spec import ModalitySpec
 
 Batch = dict[str, Any]

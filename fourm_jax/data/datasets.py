@@ -1,19 +1,18 @@
 """Where records come from: sources found by module name, and the data sets made of them."""
 
 import dataclasses
-import importlib
 import inspect
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
-from fourm_jax import data
-from fourm_jax.data import collate, crops
-from fourm_jax.modalities import registry
+from fourm_jax.data import collate, sources
+from fourm_jax.data.crops import stored
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.utils import errors, modules
 
 
 class Source(Protocol):
@@ -43,17 +42,13 @@ class Dataset:
     index: int = 0
 
 
-def get_source(name: str):
-    """Return the module `fourm_jax.data.<name>`, which offers `make_source(split, **arguments)`.
+def get_source(name: str) -> ModuleType:
+    """Return the module of `fourm_jax.data.sources` with `make_source(split, **arguments)`.
 
     Raises:
       ValueError: no such module (lists all that offer a source).
     """
-    files = [file for folder in data.__path__ for file in pathlib.Path(folder).glob("*.py")]
-    allowed = [file.stem for file in files if "\ndef make_source(" in file.read_text()]
-    if name not in allowed:
-        raise ValueError(registry.unknown_value("data source", name, allowed))
-    return importlib.import_module(f"fourm_jax.data.{name}")
+    return modules.get(sources, "make_source", name, "data source")
 
 
 def argument_names(name: str) -> list[str]:
@@ -71,7 +66,7 @@ def open_source(name: str, split: str, arguments: Mapping[str, Any]) -> Source:
     module, allowed = get_source(name), argument_names(name)
     for key in arguments:
         if key not in allowed:
-            raise ValueError(registry.unknown_value(f"argument of source {name!r}", key, allowed))
+            raise ValueError(errors.unknown_value(f"argument of source {name!r}", key, allowed))
     try:
         inspect.signature(module.make_source).bind(split, **arguments)
     except TypeError as error:
@@ -115,7 +110,7 @@ def check(datasets: Sequence[Dataset], specs: Sequence[ModalitySpec]) -> None:
         holders = [dataset for dataset in datasets if spec.name in dataset.fields]
         if not holders:
             known = {name for dataset in datasets for name in dataset.fields}
-            raise ValueError(registry.unknown_value("modality in the data", spec.name, known))
+            raise ValueError(errors.unknown_value("modality in the data", spec.name, known))
         for dataset in holders:
             schema = getattr(dataset.source, "fields", None)
             if schema is not None:
@@ -126,7 +121,7 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
     name = dataset.fields[spec.name]
     what = f"data set {dataset.name!r}, modality {spec.name!r}"
     if name not in schema:
-        raise ValueError(f"{what}: " + registry.unknown_value("record field", name, schema))
+        raise ValueError(f"{what}: " + errors.unknown_value("record field", name, schema))
     field = schema[name]
     if field.get("vocab_size", 0) > spec.vocab_size:
         raise ValueError(
@@ -134,14 +129,14 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
             f"{spec.vocab_size}; set its vocab_size or tokenize with another tokenizer"
         )
     shape = tuple(field.get("shape", ()))
-    if crops.SETTINGS in schema and spec.kind in ("grid", "global"):
+    if stored.SETTINGS in schema and spec.kind in ("grid", "global"):
         shape = shape[1:]  # of one crop
     if spec.kind in ("grid", "global") and math.prod(shape) != spec.num_tokens:
         raise ValueError(
             f"{what}: {math.prod(shape)} tokens per record, the modality has {spec.num_tokens} "
             f"(grid {spec.grid}, {spec.codes_per_position} codes per position)"
         )
-    if crops.SETTINGS in schema and spec.kind == "pixels":
+    if stored.SETTINGS in schema and spec.kind == "pixels":
         shape = shape[1:] if len(shape) == 4 else ()  # crops, or a picture of any size
     if spec.kind == "pixels" and len(shape) == 3 and shape != collate.picture_shape(spec):
         raise ValueError(

@@ -19,9 +19,10 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fourm_jax.data import bad_records, reading, sources
+from fourm_jax.data import bad_records, reading
+from fourm_jax.data import datasets as sources
+from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.reading import Reference
-from fourm_jax.data.sources import Dataset
 from fourm_jax.modalities.spec import ModalitySpec
 
 Batch = dict[str, Any]

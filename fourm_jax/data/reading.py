@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fourm_jax.data import bad_records, collate, sources
+from fourm_jax.data import bad_records, collate
+from fourm_jax.data import datasets as sources
 from fourm_jax.data.collate import RowError
-from fourm_jax.data.sources import Dataset
-from fourm_jax.modalities import registry
+from fourm_jax.data.datasets import Dataset
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.utils import errors
 
 Batch = dict[str, Any]
 
@@ -59,7 +60,7 @@ class Fields:
     def _values(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[np.ndarray]:
         for number, row in enumerate(rows):
             if name not in row:
-                raise RowError(number, registry.unknown_value("record field", name, row))
+                raise RowError(number, errors.unknown_value("record field", name, row))
         values = [np.asarray(row[name]) for row in rows]
         shape, _ = collections.Counter(value.shape for value in values).most_common(1)[0]
         for number, value in enumerate(values):

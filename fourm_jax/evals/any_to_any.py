@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.evals import caption, image, measures
+from fourm_jax.evals import measures
 from fourm_jax.evals.measures import Measure
-from fourm_jax.generate import decode
-from fourm_jax.generate.api import Generator
-from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate import results
+from fourm_jax.generate.generator import Generator
+from fourm_jax.generate.grids import Sampling
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.ops import sampling
+from fourm_jax.scenes import caption_scores, image_scores
 from fourm_jax.tokenizers.signal import Signal
 
 Fields = Mapping[str, Any]  # {record field: [n, ...] array or list of n values}
@@ -87,9 +88,9 @@ def to_picture(
         guidance=guidance,
         seed=seed,
     )
-    wanted = [caption.named_colours(text) for text in data.truth["caption"]]
+    wanted = [caption_scores.named_colours(text) for text in data.truth["caption"]]
     measure = Measure(
-        metric="colour_f1", higher_is_better=True, score=image.colour_f1,
+        metric="colour_f1", higher_is_better=True, score=image_scores.colour_f1,
         constant=lambda pictures: np.rint(pictures.mean(0)).astype(np.uint8),
     )  # fmt: skip
     task = judge(
@@ -106,7 +107,7 @@ def predict(generator: Generator, data: HeldOut, condition: str, target: str) ->
         result = generator.generate(given, [target], sampling=GREEDY, batch_size=128)
         return texts_or_values(spec, result.decoded[target])
     tokenizer = generator.tokenizers[spec.tokenizer]
-    probabilities = decode.as_grid(spec, generator.predict(given, target))
+    probabilities = results.as_grid(spec, generator.predict(given, target))
     if signal_of(generator, spec).kind == "continuous":  # averages of its codes mean something
         return tokenizer.decode_probabilities(probabilities)
     return tokenizer.decode(probabilities.argmax(-1))
@@ -124,7 +125,7 @@ def bound(generator: Generator, data: HeldOut, spec: ModalitySpec) -> Any:
     known = np.ones(ids.shape[:2], bool)
     if "length" in entry:
         known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
-    decoded = decode.decode(spec, ids, known, tokenizers=generator.tokenizers, text=generator.text)
+    decoded = results.decode(spec, ids, known, tokenizers=generator.tokenizers, text=generator.text)
     return texts_or_values(spec, decoded)
 
 
@@ -136,7 +137,7 @@ _PLAIN: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def texts_or_values(spec: ModalitySpec, decoded: decode.Decoded) -> Any:
+def texts_or_values(spec: ModalitySpec, decoded: results.Decoded) -> Any:
     """Decoded sequences in the form of the raw record field; other kinds as they are."""
     if spec.kind != "sequence":
         return decoded.raw

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fourm_jax.data import scenes
 from fourm_jax.evals import any_to_any, panels, pictures
 from fourm_jax.evals.any_to_any import HeldOut
 from fourm_jax.evals.report import Gallery
-from fourm_jax.generate.api import Generator
+from fourm_jax.generate.generator import Generator
+from fourm_jax.scenes import world
 
 Cell = np.ndarray | str
 
@@ -34,7 +34,7 @@ class Painter:
             "rgb": lambda v: np.asarray(v, np.uint8),
             "depth": lambda v: pictures.depth(v, self._near, self._far),
             "normal": pictures.normals,
-            "semseg": lambda v: pictures.classes(v, len(scenes.CLASSES)),
+            "semseg": lambda v: pictures.classes(v, len(world.CLASSES)),
             "edge": pictures.grey,
             "feature": lambda v: pictures.features(v, *self._components),
             "feature_global": _vector,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.data import scenes
-from fourm_jax.evals import boxes, caption, depth, image, normal, semseg
+from fourm_jax.evals import boxes, depth, normal, semseg
 from fourm_jax.modalities import metadata as metadata_lib
+from fourm_jax.scenes import caption_scores, image_scores, world
 from fourm_jax.tokenizers.signal import Signal
 
 
@@ -151,9 +151,9 @@ def of_signal(signal: Signal) -> tuple[Measure, ...]:
     return (_of_binary("f1", signal.low, signal.high) if signal.kind == "binary" else _MSE,)
 
 
-SHAPE_CLASSES = tuple(i for i, name in enumerate(scenes.CLASSES) if name in scenes.SHAPES)
+SHAPE_CLASSES = tuple(i for i, name in enumerate(world.CLASSES) if name in world.SHAPES)
 
-_CAPTION = {"higher_is_better": True, "constant": caption.most_frequent_pair}
+_CAPTION = {"higher_is_better": True, "constant": caption_scores.most_frequent_pair}
 
 # Record field -> its measures; the first one is the headline.
 MEASURES: Mapping[str, tuple[Measure, ...]] = {
@@ -170,24 +170,26 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
         ),
     ),
     "semseg": (
-        _of_classes("miou", len(scenes.CLASSES)),
-        _of_classes("shapes_miou", len(scenes.CLASSES), SHAPE_CLASSES),
+        _of_classes("miou", len(world.CLASSES)),
+        _of_classes("shapes_miou", len(world.CLASSES), SHAPE_CLASSES),
     ),
     "edge": (_of_binary("edge_f1", 0, 255),),
     "feature": (_MSE,),
     "feature_global": (_MSE,),
     "rgb": (
         Measure(
-            metric="psnr", higher_is_better=True, unit="dB", score=image.psnr,
+            metric="psnr", higher_is_better=True, unit="dB", score=image_scores.psnr,
             constant=lambda values: np.rint(values.mean(0)),
         ),
     ),
     "caption": (
         Measure(
-            metric="colour_shape_accuracy", score=_share(caption.names_a_correct_pair), **_CAPTION
+            metric="colour_shape_accuracy",
+            score=_share(caption_scores.names_a_correct_pair),
+            **_CAPTION,
         ),
         Measure(
-            metric="all_pairs_accuracy", score=_share(caption.all_pairs_right), **_CAPTION
+            metric="all_pairs_accuracy", score=_share(caption_scores.all_pairs_right), **_CAPTION
         ),
     ),
     "det": (

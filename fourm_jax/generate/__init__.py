@@ -1,5 +1,5 @@
 """Any-to-any generation: `Generator` for raw signals, `chain.run` for tokens."""
 
-from fourm_jax.generate.api import Generated, Generator
+from fourm_jax.generate.generator import Generated, Generator
 
 __all__ = ["Generated", "Generator"]

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from fourm_jax.generate import autoregressive, parallel, trunk
+from fourm_jax.generate import grids, sequences, trunk
 from fourm_jax.generate import state as states
-from fourm_jax.generate.autoregressive import Writing
-from fourm_jax.generate.parallel import Passes, PassPlan, Sampling
+from fourm_jax.generate.grids import Passes, PassPlan, Sampling
 from fourm_jax.generate.schedule import Step
+from fourm_jax.generate.sequences import Writing
 from fourm_jax.generate.state import State, index_of
-from fourm_jax.modalities.registry import unknown_value
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.models.fourm import FourM
 from fourm_jax.ops import sampling as sampling_ops
 from fourm_jax.utils import rng
+from fourm_jax.utils.errors import unknown_value
 
 
 def row_keys(seed: int, rows: Int[Array, "b"]) -> Key[Array, "b"]:
@@ -168,7 +168,7 @@ def _grid_stage(model, params, state, keys, plan, order, passes: Passes) -> Stat
         if passes.sampling.compat == "ml-4m":
             order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
         order = sampling_ops.random_order(order_keys, ~state.known[passes.target])
-    return parallel.write_grid(
+    return grids.write_grid(
         state,
         keys,
         order,
@@ -181,7 +181,7 @@ def _grid_stage(model, params, state, keys, plan, order, passes: Passes) -> Stat
 
 @functools.partial(jax.jit, static_argnames=("model", "writing"))
 def _sequence_stage(model, params, state, keys, temperature, weights, writing: Writing) -> State:
-    return autoregressive.write_sequence(
+    return sequences.write_sequence(
         state,
         keys,
         temperature,

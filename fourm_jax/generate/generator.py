@@ -7,17 +7,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from fourm_jax.generate import chain, decode, encode, schedule
+from fourm_jax.generate import chain, results, schedule
+from fourm_jax.generate import conditions as encode
 from fourm_jax.generate import state as states
-from fourm_jax.generate.decode import Decoded
-from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate.grids import Sampling
+from fourm_jax.generate.results import Decoded
 from fourm_jax.generate.schedule import Step, Target
-from fourm_jax.modalities.registry import unknown_value
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers.base import Loaded
 from fourm_jax.tokenizers.text import TextTokenizer
+from fourm_jax.utils.errors import unknown_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Generator:
 
     def _results(self, tokens: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Generated:
         decoded = {
-            name: decode.decode(
+            name: results.decode(
                 self.spec(name), ids, known, tokenizers=self.tokenizers, text=self.text
             )
             for name, (ids, known) in tokens.items()

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from fourm_jax.contracts import TargetTokens, TokenBatch
 from fourm_jax.generate import state as states
 from fourm_jax.generate.state import Specs, State
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.ops import sampling
-from fourm_jax.ops.tokens import TargetTokens, TokenBatch
 
 # [v, n] inputs and [v, m] targets of one modality -> [v, m, V] float32, v = views · rows.
 TokensToLogits = Callable[[TokenBatch], Float[Array, "v m vocab"]]

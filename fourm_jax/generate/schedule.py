@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.modalities.registry import unknown_value
+from fourm_jax.utils.errors import unknown_value
 
 SCHEMES = ("maskgit", "roar", "autoregressive")
 

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from fourm_jax.contracts import TokenBatch
+from fourm_jax.generate import fill_spans
 from fourm_jax.generate import state as states
-from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.state import Specs, State
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
-from fourm_jax.ops import sampling, spans
-from fourm_jax.ops.tokens import TokenBatch
+from fourm_jax.ops import sampling
 
 
 class SequenceDecoder(Protocol):
@@ -71,7 +72,7 @@ def write_sequence(
         state, keys, temperature, weights, writing=writing, specs=specs, decoder=decoder
     )
     ids, known = state.ids[writing.target], state.known[writing.target]
-    merged, merged_known = spans.merge_spans(
+    merged, merged_known = fill_spans.merge_spans(
         ids, known, generated, written, length=writing.length, vocabulary=writing.vocabulary
     )
     return state.with_tokens(writing.target, merged, merged_known)
@@ -136,7 +137,7 @@ def _borders(
     ids: Int[Array, "b l"], known: Bool[Array, "b l"], vocabulary: TextVocabulary
 ) -> tuple[Int[Array, "b"], Int[Array, "b"], Bool[Array, "b"]]:
     """First sentinel of each row, the one after its last, and whether there is none."""
-    holes = spans.is_sentinel(ids, vocabulary) & known
+    holes = fill_spans.is_sentinel(ids, vocabulary) & known
     first = jnp.take_along_axis(ids, jnp.argmax(holes, axis=1)[:, None], axis=1)[:, 0]
     nothing = ~holes.any(axis=1)
     first = jnp.where(nothing, vocabulary.sentinel_id(1), first)

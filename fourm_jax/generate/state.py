@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.modalities.registry import unknown_value
+from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
-from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
+from fourm_jax.utils.errors import unknown_value
 
 Specs = tuple[ModalitySpec, ...]
 

@@ -6,10 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fourm_jax.contracts import TargetTokens, TokenBatch
 from fourm_jax.generate import state as states
-from fourm_jax.generate.parallel import TokensToLogits
+from fourm_jax.generate.grids import TokensToLogits
 from fourm_jax.models.fourm import DecoderCache, FourM
-from fourm_jax.ops.tokens import TargetTokens, TokenBatch
 
 
 def tokens_to_logits(model: FourM, params: Any, target: str) -> TokensToLogits:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.data import pictures, problems, records, shard_writer, shards
-from fourm_jax.data.problems import Problem
+from fourm_jax.data import pictures
+from fourm_jax.data.storage import problems, records, shard_writer, shards
+from fourm_jax.data.storage.problems import Problem
 from fourm_jax.labelers import base
 from fourm_jax.labelers.base import Labeler
 from fourm_jax.utils import progress

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fourm_jax.data import shards, transforms
+from fourm_jax.data.crops import fields
+from fourm_jax.data.storage import shards
 from fourm_jax.evals import panels, pictures
 from fourm_jax.modalities import boxes
 from fourm_jax.modalities.captions import Caption
@@ -25,7 +26,7 @@ def draw(directory: pathlib.Path, split: str, path: pathlib.Path) -> None:
     names = [
         name
         for name, field in reader.fields.items()
-        if name in transforms.FIELDS and field.get("axes") != "c"
+        if name in fields.FIELDS and field.get("axes") != "c"
     ]
     order = sorted(names, key=lambda name: (name != "rgb", name))
     rows = [row(reader[int(index)], order) for index in indices]
@@ -35,8 +36,8 @@ def draw(directory: pathlib.Path, split: str, path: pathlib.Path) -> None:
 def row(record: dict[str, Any], names: list[str]) -> UInt8[np.ndarray, "y x 3"]:
     """One record: its centre crop in every field, an empty cell where it lacks one."""
     size = record["rgb"].shape[:2]
-    settings = transforms.sample_crops(np.random.default_rng(0), size, 1)
-    (view,) = transforms.crop_record(record, settings, (SIDE, SIDE), names=names)
+    settings = fields.sample_crops(np.random.default_rng(0), size, 1)
+    (view,) = fields.crop_record(record, settings, (SIDE, SIDE), names=names)
     return panels.sheet({name: _shown(name, view[name]) if name in view else "" for name in names})
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Integer
 
-from fourm_jax.data import collate, problems, records
+from fourm_jax.data import collate
+from fourm_jax.data.storage import problems, records
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base, text

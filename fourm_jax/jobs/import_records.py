@@ -14,8 +14,11 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Int
 
-from fourm_jax.data import collate, crops, members, published_layout, records, transforms
-from fourm_jax.data.members import BadValue
+from fourm_jax.data import collate
+from fourm_jax.data.crops import fields, stored
+from fourm_jax.data.published import file_decoders, layout
+from fourm_jax.data.published.file_decoders import BadValue
+from fourm_jax.data.storage import records
 from fourm_jax.modalities import captions, serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import text
@@ -27,7 +30,7 @@ MAX_SIDE = 2**20  # of a picture in pixels
 MAX_CROPS = 256  # of a record
 _STORED_AS_FILE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of what `collate` decodes
 _ONE_PER_CROP = ("caption",)  # lists that may hold one value per crop
-_NEED_SIZE = (transforms.DetectedBoxes, transforms.HumanPoses)
+_NEED_SIZE = (fields.DetectedBoxes, fields.HumanPoses)
 
 View = dict[str, np.ndarray]  # of one modality in one crop, by suffix of the field's name
 
@@ -56,7 +59,7 @@ class Rules:
     def __post_init__(self):
         for spec in self.specs:
             if not self.has_pictures and (
-                spec.kind == "pixels" or isinstance(transforms.FIELDS.get(spec.source), _NEED_SIZE)
+                spec.kind == "pixels" or isinstance(fields.FIELDS.get(spec.source), _NEED_SIZE)
             ):
                 raise ValueError(f"modality {spec.name!r} needs the folder of the pictures")
             if spec.kind == "sequence" and self.tokenizer is None:
@@ -87,7 +90,7 @@ class _Frame(NamedTuple):
         return 1 if self.settings is None else len(self.settings)
 
 
-def convert(key: str, files: Mapping[str, published_layout.Member], rules: Rules) -> Converted:
+def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Converted:
     """Read, check and convert one record.
 
     Args:
@@ -109,7 +112,7 @@ def convert(key: str, files: Mapping[str, published_layout.Member], rules: Rules
     except BadValue:
         return Converted(None, problems)
     views: list[View] = [
-        {} if frame.settings is None else {crops.SETTINGS: row}
+        {} if frame.settings is None else {stored.SETTINGS: row}
         for row in (frame.settings if frame.settings is not None else [None])
     ]
     for spec in rules.specs:
@@ -124,33 +127,33 @@ def convert(key: str, files: Mapping[str, published_layout.Member], rules: Rules
             view.update({spec.name + suffix: value for suffix, value in part.items()})
     if problems and not rules.keep_incomplete:
         return Converted(None, problems)
-    record |= views[0] if frame.settings is None else crops.stack(views, rules.specs)
+    record |= views[0] if frame.settings is None else stored.stack(views, rules.specs)
     arrays = {name: value for name, value in record.items() if isinstance(value, np.ndarray)}
     size = sum(array.nbytes for array in arrays.values())
     if size > records.MAX_BYTES // 2:  # the other half: room for what describes the arrays
         largest = max(arrays, key=lambda name: arrays[name].nbytes)
         message = f"record of {size} bytes, allowed: {records.MAX_BYTES // 2}"
         return Converted(None, {**problems, largest: BadValue("too_large", message)})
-    if record.keys() <= {KEY, crops.SETTINGS}:
+    if record.keys() <= {KEY, stored.SETTINGS}:
         empty = BadValue("empty_record", f"{key} holds nothing that could be learned from")
         return Converted(None, problems or {rules.specs[0].name: empty})
     return Converted(record, problems)
 
 
-def read(member: published_layout.Member) -> Any:
+def read(member: layout.Member) -> Any:
     """Value of a member; BadValue if it has none."""
-    extension = published_layout.split_name(member.name)[1]
-    return members.decode(extension, published_layout.read(member))
+    extension = layout.split_name(member.name)[1]
+    return file_decoders.decode(extension, layout.read(member))
 
 
 def _wanted(rules: Rules) -> list[str]:
     names = [spec.name for spec in rules.specs if spec.kind != "pixels"]
-    return [PICTURE] * rules.has_pictures + [crops.SETTINGS] * rules.has_crops + names
+    return [PICTURE] * rules.has_pictures + [stored.SETTINGS] * rules.has_crops + names
 
 
 def _frame(
     key: str,
-    files: Mapping[str, published_layout.Member],
+    files: Mapping[str, layout.Member],
     rules: Rules,
     record: records.Record,
     problems: dict[str, BadValue],
@@ -163,29 +166,27 @@ def _frame(
             if name in problems:
                 raise problems[name]
             size = _read_picture(files[name], rules, record)
-        name = crops.SETTINGS
+        name = stored.SETTINGS
         if rules.has_crops:
             if name in problems:
                 raise problems[name]
             settings = _read_settings(files[name], size)
         elif size is not None:
-            settings = transforms.sample_crops(np.random.default_rng(0), size, 1)  # no draw
+            settings = fields.sample_crops(np.random.default_rng(0), size, 1)  # no draw
     except BadValue as error:
         problems[name] = error
         raise
     return _Frame(key, size, settings)
 
 
-def _read_picture(
-    member: published_layout.Member, rules: Rules, record: records.Record
-) -> tuple[int, int]:
+def _read_picture(member: layout.Member, rules: Rules, record: records.Record) -> tuple[int, int]:
     """Size of the picture; puts its file into the record if a modality wants it."""
-    extension, data = published_layout.split_name(member.name)[1], published_layout.read(member)
-    if not members.is_picture(extension):
+    extension, data = layout.split_name(member.name)[1], layout.read(member)
+    if not file_decoders.is_picture(extension):
         raise BadValue("unreadable_picture", f"{member.name!r} is not a picture file")
-    size = members.picture_size(data)
+    size = file_decoders.picture_size(data)
     if any(spec.kind == "pixels" for spec in rules.specs):
-        pixels = members.decode(extension, data)
+        pixels = file_decoders.decode(extension, data)
         if data.startswith(_STORED_AS_FILE):
             record[PICTURE] = np.frombuffer(data, np.uint8)
         else:  # JPEG 2000
@@ -193,12 +194,10 @@ def _read_picture(
     return size
 
 
-def _read_settings(
-    member: published_layout.Member, size: tuple[int, int] | None
-) -> Int[np.ndarray, "k 5"]:
+def _read_settings(member: layout.Member, size: tuple[int, int] | None) -> Int[np.ndarray, "k 5"]:
     value = read(member)
     try:
-        settings = crops.check(value)
+        settings = stored.check(value)
     except (ValueError, TypeError) as error:
         raise BadValue("bad_crops", str(error)) from error
     if len(settings) > MAX_CROPS:
@@ -259,7 +258,7 @@ def _encode(spec: ModalitySpec, written: str | list[str], tokenizer: text.TextTo
     ids, chunk = tokenizer.encode_sequence(
         written, max_tokens=spec.max_tokens, chunked=spec.chunked
     )
-    chunks = {crops.CHUNK_SUFFIX: chunk.astype(np.uint16)} if spec.chunked else {}
+    chunks = {stored.CHUNK_SUFFIX: chunk.astype(np.uint16)} if spec.chunked else {}
     return {"": ids.astype(collate.id_dtype(spec.vocab_size)), **chunks}
 
 
@@ -271,14 +270,14 @@ def _write(
         value = value[index]
     if frame.settings is not None and frame.size is not None:
         *rectangle, flip = frame.settings[index].tolist()
-        view = transforms.View(
+        view = fields.View(
             rectangle=tuple(rectangle),
             flip=bool(flip),
             size=frame.size,
             target=frame.size,
             index=index,
         )
-        value = transforms.FIELDS[spec.source](value, view)
+        value = fields.FIELDS[spec.source](value, view)
     return None if value is None else serializers.get(spec.source).serialize(value, rng)
 
 

@@ -22,11 +22,14 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from fourm_jax.data import crops, import_records, published_layout, records, shard_writer, shards
+from fourm_jax.data.crops import stored
+from fourm_jax.data.published import layout
+from fourm_jax.data.storage import records, shard_writer, shards
+from fourm_jax.jobs import import_records
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import text
-from fourm_jax.utils import io, progress
+from fourm_jax.utils import errors, io, progress
 
 REPORT = "import_report"
 MAX_MESSAGE = 500  # characters of one message: it may quote what is wrong
@@ -62,7 +65,7 @@ class Job:
     modalities: tuple[str, ...]
     family: str = "fourm"
     pictures: str = import_records.PICTURE
-    crop_settings: str = crops.SETTINGS
+    crop_settings: str = stored.SETTINGS
     text_tokenizer: str = ""
     incomplete: str = "drop"
     shards: str = "*"
@@ -119,7 +122,7 @@ def report_path(job: Job, name: str) -> epath.Path:
 
 def _make_plan(job: Job) -> _Plan:
     if job.incomplete not in INCOMPLETE:
-        raise ValueError(registry.unknown_value("incomplete", job.incomplete, INCOMPLETE))
+        raise ValueError(errors.unknown_value("incomplete", job.incomplete, INCOMPLETE))
     if job.num_workers < 1 or not 0 <= job.process_index < job.process_count:
         raise ValueError(
             f"{job.num_workers} workers of process {job.process_index} of {job.process_count}, "
@@ -139,9 +142,9 @@ def _make_plan(job: Job) -> _Plan:
     present = {}
     for name, folder in folders.items():
         try:
-            present[name] = frozenset(published_layout.list_shards(root / folder, job.shards))
+            present[name] = frozenset(layout.list_shards(root / folder, job.shards))
         except ValueError as error:
-            optional = {import_records.PICTURE: "pictures", crops.SETTINGS: "crop_settings"}
+            optional = {import_records.PICTURE: "pictures", stored.SETTINGS: "crop_settings"}
             hint = f" ({optional[name]}='' if there are none)" if name in optional else ""
             raise ValueError(f"{error}{hint}") from error
     fingerprint = (
@@ -170,7 +173,7 @@ def _resolve(job: Job) -> tuple[tuple[ModalitySpec, ...], dict[str, str]]:
     if job.pictures:
         folders[import_records.PICTURE] = job.pictures
     if job.crop_settings:
-        folders[crops.SETTINGS] = job.crop_settings
+        folders[stored.SETTINGS] = job.crop_settings
     for spec in specs:
         if spec.kind != "pixels":
             default = spec.name if spec.kind in ("grid", "global") else spec.source
@@ -281,7 +284,7 @@ def _import_shard(job: Job, plan: _Plan, number: int) -> Iterator[records.Record
             add(name, "", None, "missing_shard", message)
             indices[name] = {}
             continue
-        indices[name], faults = published_layout.index_shard(plan.root / folder, shard)
+        indices[name], faults = layout.index_shard(plan.root / folder, shard)
         for fault in faults:
             add(name, fault.key, fault.file, fault.reason, fault.message)
             faulty.add((name, fault.key))

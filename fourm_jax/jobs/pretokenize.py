@@ -15,11 +15,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from fourm_jax.data import collate, problems, records, shard_writer, shards, sources, views
-from fourm_jax.data import crops as crops_lib
+from fourm_jax.data import collate, datasets
+from fourm_jax.data.crops import policy
+from fourm_jax.data.crops import stored as crops_lib
+from fourm_jax.data.storage import problems, records, shard_writer, shards
+from fourm_jax.jobs import encoders
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base
-from fourm_jax.train import encoders
 from fourm_jax.utils import progress
 
 READ_BLOCK = 256  # records that are read at once
@@ -45,7 +47,7 @@ class Job:
       show_progress: draw a bar.
     """
 
-    source: sources.Source
+    source: datasets.Source
     output: epath.PathLike
     split: str
     recipe: Mapping[str, Any]
@@ -75,7 +77,7 @@ def tokenize(
     tokenizers: epath.PathLike,
     *,
     seed: int | None = 0,
-    crops: views.Crops | None = None,
+    crops: policy.Crops | None = None,
 ) -> Result:
     """Write one split of token shards; fields are named like the modalities.
 
@@ -248,11 +250,11 @@ def _converted(
 
 
 def _read(
-    source: sources.Source, indices: Sequence[int]
+    source: datasets.Source, indices: Sequence[int]
 ) -> Sequence[Mapping[str, Any] | ValueError]:
     if hasattr(source, "records"):
         try:
-            return sources.read_records(source, indices)
+            return datasets.read_records(source, indices)
         except ValueError:
             pass  # which of them it is shows when they are read one by one
     rows = []
@@ -279,9 +281,9 @@ def _storable(record: records.Record) -> records.Record:
     return record
 
 
-def _problem(source: sources.Source, index: int, error: ValueError) -> problems.Problem:
+def _problem(source: datasets.Source, index: int, error: ValueError) -> problems.Problem:
     """Many errors begin with the place of the record, which is told anyway."""
-    place, reason = sources.place(source, index), str(error)
+    place, reason = datasets.place(source, index), str(error)
     for prefix in (place, f"record {index}"):
         reason = reason.removeprefix(prefix).lstrip(" ,:")
     return problems.Problem(file=place, reason=reason, record=index)

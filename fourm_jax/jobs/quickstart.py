@@ -12,11 +12,13 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from fourm_jax.data import sources, views
+from fourm_jax.data import datasets as sources
+from fourm_jax.data.crops import policy
+from fourm_jax.jobs import phases, pretokenize
 from fourm_jax.modalities import captions, registry
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import text
-from fourm_jax.train import build, export, loop, phases, pretokenize
+from fourm_jax.train import export, loop, run_config
 from fourm_jax.utils import io
 
 PHASES = (
@@ -64,7 +66,7 @@ def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         trained from another one.
     """
     for own in (config.trunk, *config.tokenizers.values()):
-        build.make_task(own)
+        run_config.make_task(own)
         mesh.make_mesh(**own.mesh)
     for name, own in config.tokenizers.items():
         trained = workdir / "tokenizer_runs" / name
@@ -181,7 +183,7 @@ def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
             )
             written = pretokenize.tokenize(
                 job, specs, tokenizers_dir(workdir), seed=settings["seed"],
-                crops=views.make(settings.get("crops", {})),
+                crops=policy.make(settings.get("crops", {})),
             )  # fmt: skip
             _check(written)
 

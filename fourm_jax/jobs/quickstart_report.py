@@ -10,10 +10,13 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from fourm_jax.data import pipeline, sources
+from fourm_jax import loading
+from fourm_jax.data import datasets as sources
+from fourm_jax.data import pipeline
 from fourm_jax.evals import any_to_any, galleries, pictures, report
-from fourm_jax.generate.api import Generator
-from fourm_jax.train import metrics, phases, quickstart, runs
+from fourm_jax.generate.generator import Generator
+from fourm_jax.jobs import phases, quickstart
+from fourm_jax.train import metrics
 from fourm_jax.utils import io
 
 NUM_TRAIN_RECORDS = 2_048  # for the constant predictors
@@ -28,7 +31,7 @@ def run(
       ValueError: the run is not finished.
     """
     config, workdir = quickstart.locate(config, workdir), epath.Path(workdir)
-    generator = runs.load_generator(workdir)
+    generator = loading.load_generator(workdir)
     data = held_out(config, workdir, generator)
     with record.run("evaluate", f"{len(data)} held-out records, one modality from another"):
         tasks = any_to_any.from_rgb(generator, data, config.trunk.modalities.family)

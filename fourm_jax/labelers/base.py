@@ -2,16 +2,15 @@
 
 import dataclasses
 import graphlib
-import importlib
 import inspect
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fourm_jax import labelers
-from fourm_jax.modalities import registry, serializers
+from fourm_jax.modalities import serializers
+from fourm_jax.utils import errors, modules
 
 Record = Mapping[str, Any]
 # Records in, the fields that are added to each out; several at once, so that a model sees a batch.
@@ -64,8 +63,7 @@ class Labeler:
 
 def names() -> list[str]:
     """Every labeler there is: the modules of this package with a function `make_labeler`."""
-    files = [file for folder in labelers.__path__ for file in pathlib.Path(folder).glob("*.py")]
-    return sorted(file.stem for file in files if "\ndef make_labeler(" in file.read_text())
+    return sorted(modules.offering(labelers, "make_labeler"))
 
 
 def make(name: str, arguments: Mapping[str, Any] | None = None) -> Labeler:
@@ -75,9 +73,7 @@ def make(name: str, arguments: Mapping[str, Any] | None = None) -> Labeler:
       ValueError: no such labeler, an argument that it does not take or one that is missing, or what
         it refuses (a model that is not there, an extra that is not installed).
     """
-    if name not in (allowed := names()):
-        raise ValueError(registry.unknown_value("labeler", name, allowed))
-    module, arguments = importlib.import_module(f"fourm_jax.labelers.{name}"), arguments or {}
+    module, arguments = modules.get(labelers, "make_labeler", name, "labeler"), arguments or {}
     try:
         inspect.signature(module.make_labeler).bind(**arguments)
     except TypeError as error:
@@ -126,7 +122,7 @@ def check(labeler: Labeler, record: Record, labels: Mapping[str, Any]) -> None:
     for field, value in labels.items():
         if field not in labeler.outputs:
             what = f"field of labeler {labeler.name!r}"
-            raise ValueError(registry.unknown_value(what, field, labeler.outputs))
+            raise ValueError(errors.unknown_value(what, field, labeler.outputs))
         output, what = labeler.outputs[field], f"labeler {labeler.name!r}, field {field!r}"
         if not output.axes:
             if field in serializers.MODULES:  # must have a text: tokenizers write it

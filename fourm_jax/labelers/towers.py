@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.data import image_transforms
+from fourm_jax.data.crops import images as image_transforms
 from fourm_jax.labelers import models
 from fourm_jax.labelers.base import Labeler, Output
 

@@ -7,9 +7,9 @@ import flax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.modalities import registry
+from fourm_jax.masking import budgets
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.ops import budgets
+from fourm_jax.utils import errors
 
 KEEP_SCHEMES = ("random", "all", "binary")
 MIXTURE_KEYS = (
@@ -73,7 +73,7 @@ def make_mixture(specs: Sequence[ModalitySpec], mixtures: Sequence[Mapping[str, 
 def _mixture_row(specs, mixture) -> dict[str, np.ndarray]:
     for key in mixture:
         if key not in MIXTURE_KEYS:
-            raise ValueError(registry.unknown_value("key of a masking mixture", key, MIXTURE_KEYS))
+            raise ValueError(errors.unknown_value("key of a masking mixture", key, MIXTURE_KEYS))
     tables = {key: dict(mixture.get(key, {})) for key in MIXTURE_KEYS[:3]}
     lists = [v for table in tables.values() for v in table.values() if _is_list(v)]
     lists += [mixture["weights"]] if "weights" in mixture else []
@@ -83,7 +83,7 @@ def _mixture_row(specs, mixture) -> dict[str, np.ndarray]:
     for key, table in tables.items():
         for name, value in table.items():
             if name not in names:
-                raise ValueError(registry.unknown_value(f"modality in {key}", name, names))
+                raise ValueError(errors.unknown_value(f"modality in {key}", name, names))
             values = list(value) if _is_list(value) else [value] * k
             if len(values) != k:
                 raise ValueError(f"{key} of {name!r}: {len(values)} components, others have {k}")

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from fourm_jax.ops import budgets, slots, span_masks
-from fourm_jax.ops.mixture import Mixture
+from fourm_jax.masking import budgets, slots, span_targets
+from fourm_jax.masking.mixture import Mixture
 
 GAMMA_TRIES = 6
 SPAN_TRIES = 64
@@ -87,10 +87,10 @@ def make_plan(
     grant = _grant(gammas[0], alphas[0], extras[0], num_in, exists * layout.is_input, fill)
     allowed = grant[spans]
     keep_prob = _keep_prob(noise.keep, row.keep[spans]) * (allowed > 0)
-    masked = span_masks.choose_masked(
+    masked = span_targets.choose_masked(
         noise.tokens, noise.tries, keep_prob, allowed, sample.length, sample.chunk
     )
-    found = span_masks.find_spans(masked, sample.length)
+    found = span_targets.find_spans(masked, sample.length)
     span_inputs = jnp.where(allowed > 0, found.num_inputs, 0)
     cell_inputs = jnp.minimum(grant[cells], room)
     if fill:
@@ -108,7 +108,7 @@ def make_plan(
     allowed += fill & (allowed > 0)  # t entries of a target fill t - 1 slots
     num_choices = jnp.maximum(found.run[:, -1], 1)  # the last sentinel only if it is the only one
     chosen = (noise.window * num_choices).astype(jnp.int32)
-    start, size = span_masks.choose_window(found, allowed, chosen)
+    start, size = span_targets.choose_window(found, allowed, chosen)
     room = (num_cells - cell_inputs) * (layout.is_output[cells] & usable[1])
     cell_targets = jnp.minimum(grant[cells], room)
     if fill:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fourm_jax.contracts import Batch, TokenBatch
+from fourm_jax.masking import permutation, plans, slots, span_targets
+from fourm_jax.masking.mixture import Mixture
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
-from fourm_jax.ops import permutation, plans, slots, span_masks
-from fourm_jax.ops.mixture import Mixture
-from fourm_jax.ops.tokens import Batch, TokenBatch
 
 BUDGETS = ("fill", "reference")
 
@@ -109,7 +109,7 @@ def fixed_tokens(
     def one(sample):
         asked = layout.is_output[layout.spans]
         masked = jnp.broadcast_to(jnp.asarray(asked)[:, None], sample.ids.shape)
-        spans = span_masks.find_spans(masked, sample.length)
+        spans = span_targets.find_spans(masked, sample.length)
         cells = sample.present * layout.sizes
         plan = slots.Plan(
             spans=spans,

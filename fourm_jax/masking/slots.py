@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from fourm_jax.modalities import registry
+from fourm_jax.contracts import Batch, InputTokens, TargetTokens
+from fourm_jax.masking import span_targets
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import TextVocabulary
-from fourm_jax.ops import span_masks
-from fourm_jax.ops.tokens import Batch, InputTokens, TargetTokens
+from fourm_jax.utils import errors
 
 SPAN_KINDS = ("sequence", "embedding")  # masked by spans; all others by random subsets
 
@@ -64,7 +64,7 @@ def layout(
     known = {spec.name: spec for spec in specs}
     for name in (*inputs, *outputs):
         if name not in known:
-            raise ValueError(registry.unknown_value("modality", name, known))
+            raise ValueError(errors.unknown_value("modality", name, known))
     for name in outputs:
         if not known[name].is_token:
             raise ValueError(f"{name!r} ({known[name].kind}) has no vocabulary: input only")
@@ -178,7 +178,7 @@ class Plan:
       cell_inputs, cell_targets: [g] cells shown, and cells asked for after them in `place`.
     """
 
-    spans: span_masks.Spans
+    spans: span_targets.Spans
     span_inputs: Int[Array, "s"]
     window_start: Int[Array, "s"]
     window_size: Int[Array, "s"]
@@ -201,7 +201,7 @@ def input_slots(
     row, entry, num_spans = _locate(slot, plan.span_inputs)
     cell_row, rank, num_cells = _locate(slot - num_spans, plan.cell_inputs)
     first = jnp.asarray(layout.first_sentinel)
-    text_id = span_masks.input_entry(plan.spans, sample.ids, first, row, entry)
+    text_id = span_targets.input_entry(plan.spans, sample.ids, first, row, entry)
     cell = place(cell_row, rank)
     is_text = slot < num_spans
     valid = slot < num_spans + num_cells
@@ -224,8 +224,8 @@ def target_slots(
     cell_row, rank, num_cells = _locate(slot - num_spans, plan.cell_targets)
     entry = plan.window_start[row] + position
     first = jnp.asarray(layout.first_sentinel)
-    input_id = span_masks.target_entry(plan.spans, sample.ids, first, row, entry)
-    text_id = span_masks.target_entry(plan.spans, sample.ids, first, row, entry + 1)
+    input_id = span_targets.target_entry(plan.spans, sample.ids, first, row, entry)
+    text_id = span_targets.target_entry(plan.spans, sample.ids, first, row, entry + 1)
     cell = place(cell_row, plan.cell_inputs[cell_row] + rank)
     is_text = slot < num_spans
     valid = slot < num_spans + num_cells

@@ -7,8 +7,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from fourm_jax.modalities import coordinates, registry
+from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
+from fourm_jax.utils import errors
 
 Compat = Literal["", "ml-4m"]
 
@@ -119,7 +120,7 @@ class FieldTable:
         """Field of this name; ValueError names the allowed ones."""
         by_name = {field.name: field for field in self.fields}
         if name not in by_name:
-            raise ValueError(registry.unknown_value("metadata field", name, by_name))
+            raise ValueError(errors.unknown_value("metadata field", name, by_name))
         return by_name[name]
 
     def numbered(self, id: int) -> Field | None:

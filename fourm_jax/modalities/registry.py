@@ -1,10 +1,10 @@
 """All modalities, one entry each, grouped by the family of models that uses them."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.utils.errors import unknown_value
 
 # Of the scenes the picture is decoded first: captions are trained to ask for it, and what is read
 # off a good picture beats a picture made after depth and semantics that a caption hardly settles.
@@ -193,10 +193,3 @@ def resolve(
             if field not in fields:
                 raise ValueError(unknown_value(f"field of modality {name!r}", field, fields))
     return tuple(known[name].replace(**overrides.get(name, {})) for name in names)
-
-
-def unknown_value(what: str, value: str, allowed: Iterable[str]) -> str:
-    """Error text that names the value, the nearest valid one and all that are allowed."""
-    nearest = difflib.get_close_matches(value, list(allowed), n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {what} {value!r}{hint} Allowed: {sorted(allowed)}"

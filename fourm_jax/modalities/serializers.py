@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fourm_jax.modalities import registry
 from fourm_jax.modalities.parsed import Parsed
+from fourm_jax.utils import errors
 
 # Record field -> module of this package.
 MODULES: Mapping[str, str] = {
@@ -40,5 +40,5 @@ def get(source: str) -> Serializer:
       ValueError: a field without text form (names the nearest and all allowed).
     """
     if source not in MODULES:
-        raise ValueError(registry.unknown_value("text-like record field", source, MODULES))
+        raise ValueError(errors.unknown_value("text-like record field", source, MODULES))
     return importlib.import_module(f"fourm_jax.modalities.{MODULES[source]}")

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.modalities import registry
+from fourm_jax.contracts import TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import embeddings, layers, tables, transformer
 from fourm_jax.ops import attention, grouped
-from fourm_jax.ops.tokens import TargetTokens, TokenBatch
 from fourm_jax.parallel import sharding
+from fourm_jax.utils import errors
 
 
 @flax.struct.dataclass
@@ -229,7 +229,7 @@ class FourM(nn.Module):
           ValueError: `modality` is not an output of this model.
         """
         if modality not in self.outputs:
-            raise ValueError(registry.unknown_value("output modality", modality, self.outputs))
+            raise ValueError(errors.unknown_value("output modality", modality, self.outputs))
         layout = self.decoder_embedding.layout
         index = [spec.name for spec in self.modalities].index(modality)
         start, size = layout.offsets[index], layout.sizes[index]
@@ -306,7 +306,7 @@ def check(model: FourM) -> None:
     names = [spec.name for spec in model.modalities]
     for name in (*model.inputs, *model.outputs):
         if name not in names:
-            raise ValueError(registry.unknown_value("modality", name, names))
+            raise ValueError(errors.unknown_value("modality", name, names))
     for spec in model.modalities:
         if spec.name in model.outputs and not spec.is_token:
             raise ValueError(
@@ -329,7 +329,7 @@ def check(model: FourM) -> None:
     named = () if isinstance(model.use_bias, bool) else model.use_bias
     for part in named:
         if part not in layers.BIASED:
-            raise ValueError(registry.unknown_value("part in use_bias", part, layers.BIASED))
+            raise ValueError(errors.unknown_value("part in use_bias", part, layers.BIASED))
     if model.dim % 4 or model.dim % model.num_heads:
         raise ValueError(
             f"dim {model.dim} must be divisible by 4 and by num_heads {model.num_heads}"

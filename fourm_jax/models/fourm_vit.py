@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fourm_jax.modalities import registry
+from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import embeddings, layers, tables, transformer
 from fourm_jax.models.fourm import FourM, initial_scales
-from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
+from fourm_jax.utils import errors
 
 
 class FourMViT(nn.Module):
@@ -105,7 +105,7 @@ def from_fourm(
     """
     by_name = {s.name: s for s in model.modalities if s.kind == "pixels" and s.name in model.inputs}
     if modality not in by_name:
-        raise ValueError(registry.unknown_value("pixels modality", modality, by_name))
+        raise ValueError(errors.unknown_value("pixels modality", modality, by_name))
     if model.positions == "learned":
         raise ValueError("FourMViT takes its weights from models with positions='sincos' only")
     names = set(FourMViT.__dataclass_fields__) & set(FourM.__dataclass_fields__)

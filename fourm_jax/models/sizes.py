@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fourm_jax.modalities import registry
+from fourm_jax.utils import errors
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"dim": 384, "encoder_depth": 6, "decoder_depth": 6, "num_heads": 6},
@@ -23,5 +23,5 @@ def get(name: str) -> dict[str, int]:
       ValueError: unknown name.
     """
     if name not in SIZES:
-        raise ValueError(registry.unknown_value("size", name, SIZES))
+        raise ValueError(errors.unknown_value("size", name, SIZES))
     return dict(SIZES[name])

@@ -4,11 +4,11 @@ import collections
 import re
 from collections.abc import Iterable
 
-from fourm_jax.data import scene_layout
+from fourm_jax.scenes import layout
 
 Pair = tuple[str, str]
 
-_PAIR = re.compile(rf"\b({'|'.join(scene_layout.COLOURS)}) ({'|'.join(scene_layout.SHAPES)})\b")
+_PAIR = re.compile(rf"\b({'|'.join(layout.COLOURS)}) ({'|'.join(layout.SHAPES)})\b")
 
 
 def colour_shape_pairs(text: str) -> set[Pair]:

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fourm_jax.data import scene_edges, scene_layout, scene_render
+from fourm_jax.scenes import edges, render
+from fourm_jax.scenes import layout as scene_layout
 
 CELL = 4  # pixels per side of one feature cell
 
@@ -80,7 +81,7 @@ def _standardise(channels: list[Array], table: dict[str, tuple[float, float]]) -
     return (jnp.stack(channels, axis=-1) - scale[:, 0]) / scale[:, 1]
 
 
-def dense(views: scene_render.Views, luma: Float[Array, "b h w"]) -> Array:
+def dense(views: render.Views, luma: Float[Array, "b h w"]) -> Array:
     """Dense features: FEATURE_CHANNELS averaged over cells of 4 × 4 pixels and standardised.
 
     What a scene network could know of a cell (surface colour, orientation, nearness, objectness)
@@ -94,8 +95,7 @@ def dense(views: scene_render.Views, luma: Float[Array, "b h w"]) -> Array:
         (views.object >= 0).astype(jnp.float32),
         *(
             jnp.abs(
-                scene_edges.shift(luma, down, right, "edge")
-                - scene_edges.shift(luma, -down, -right, "edge")
+                edges.shift(luma, down, right, "edge") - edges.shift(luma, -down, -right, "edge")
             )
             for down, right in directions
         ),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from fourm_jax.data import scene_layout
+from fourm_jax.scenes import layout
 
 # A pixel has a named colour if it is saturated, not black, and within these degrees of its hue.
 MIN_SATURATION, MIN_VALUE, MAX_HUE_DISTANCE = 0.4, 0.12, 16.0
@@ -36,7 +36,7 @@ def colour_shares(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "
     Ground and sky of the scenes are too pale to have one, and so is an average of scenes.
     """
     hue, saturated = _hue(np.asarray(pictures))
-    tones, _ = _hue(np.array(list(scene_layout.COLOURS.values()), np.uint8))
+    tones, _ = _hue(np.array(list(layout.COLOURS.values()), np.uint8))
     distance = np.abs((hue[..., None] - tones + 180) % 360 - 180)
     nearest = np.argmin(distance, axis=-1)
     saturated = saturated & (np.min(distance, axis=-1) <= MAX_HUE_DISTANCE)
@@ -56,7 +56,7 @@ def colour_f1(pictures: UInt8[np.ndarray, "n h w 3"], colours: Sequence[Iterable
     Raises:
       ValueError: a colour that is not in `scene_layout.COLOURS`, or another number of pictures.
     """
-    names = tuple(scene_layout.COLOURS)
+    names = tuple(layout.COLOURS)
     if len(pictures) != len(colours):
         raise ValueError(f"{len(pictures)} pictures for {len(colours)} lists of colours")
     wanted = np.zeros((len(pictures), len(names)), bool)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.data import scene_layout
+from fourm_jax.scenes import layout as scene_layout
 
 FAR = 10.0  # metres; depth beyond it, and of the sky, is this
 # Inside a round shape, in its own unit coordinates (half width and half height are 1):

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from fourm_jax.data import scene_edges, scene_features, scene_layout, scene_render
+from fourm_jax.scenes import edges, features, render
+from fourm_jax.scenes import layout as scene_layout
 
 BACKGROUND, GROUND = 0, 1
 CLASSES = ("background", "ground", *scene_layout.SHAPES)
@@ -12,7 +13,7 @@ LUMA = (0.299, 0.587, 0.114)
 POSE_FIELDS = ("x", "y", "z", "sin_yaw", "cos_yaw", "width", "height")
 
 
-def derive(layout: scene_layout.Layout, views: scene_render.Views) -> dict[str, Array]:
+def derive(layout: scene_layout.Layout, views: render.Views) -> dict[str, Array]:
     """Compute every per-scene array, the k objects sorted by visible area, largest first.
 
     Returns: rgb uint8 [b h w 3]; depth f32 [b h w]; normal f32 [b h w 3]; semseg, instance, edge,
@@ -39,8 +40,8 @@ def derive(layout: scene_layout.Layout, views: scene_render.Views) -> dict[str, 
         label = (layout.shape[:, index] + len(CLASSES) - len(scene_layout.SHAPES)).astype(jnp.uint8)
         semseg = jnp.where(here, label[:, None, None], semseg)
         instance = jnp.where(here, rank[:, index, None, None].astype(jnp.uint8) + 1, instance)
-    edge = scene_edges.canny(channels)
-    boundary = scene_edges.boundaries(instance)
+    edge = edges.canny(channels)
+    boundary = edges.boundaries(instance)
 
     def by_area(values):
         return jnp.take_along_axis(
@@ -63,10 +64,10 @@ def derive(layout: scene_layout.Layout, views: scene_render.Views) -> dict[str, 
         "large": by_area(layout.large),
         "grey": jnp.round(luma * 255).astype(jnp.uint8),
         "colour_bin": _colour_bins(rgb),
-        "feature": scene_features.dense(views, luma),
+        "feature": features.dense(views, luma),
     }
     scene |= _statistics(layout, views, channels, luma, boundary, share)
-    scene["feature_global"] = scene_features.whole(layout, views, channels, scene, edge, share)
+    scene["feature_global"] = features.whole(layout, views, channels, scene, edge, share)
     return scene
 
 
@@ -118,15 +119,14 @@ def _statistics(layout, views, channels, luma, boundary, share) -> dict[str, Arr
     lowest = jnp.minimum(jnp.minimum(red, green), blue)
     unoccluded = jnp.sum(views.num_unoccluded, axis=-1) / (luma.shape[1] * luma.shape[2])
     return {
-        "brightness": 255 * scene_features.mean(luma),
-        "contrast": 255 * scene_features.deviation(luma),
+        "brightness": 255 * features.mean(luma),
+        "contrast": 255 * features.deviation(luma),
         # Hasler and Süsstrunk (2003), "Measuring colourfulness in natural images", eq. for M3.
-        "colorfulness": 255
-        * jnp.hypot(scene_features.deviation(opponent), scene_features.deviation(yellow))
-        + 0.3 * 255 * jnp.hypot(scene_features.mean(opponent), scene_features.mean(yellow)),
-        "saturation": 255 * scene_features.mean((highest - lowest) / jnp.maximum(highest, 1e-3)),
+        "colorfulness": 255 * jnp.hypot(features.deviation(opponent), features.deviation(yellow))
+        + 0.3 * 255 * jnp.hypot(features.mean(opponent), features.mean(yellow)),
+        "saturation": 255 * features.mean((highest - lowest) / jnp.maximum(highest, 1e-3)),
         "objectness": jnp.sum(share, axis=-1),
-        "geometric_complexity": scene_features.mean(boundary.astype(jnp.float32)),
+        "geometric_complexity": features.mean(boundary.astype(jnp.float32)),
         "occlusion_score": 1 - jnp.sum(share, axis=-1) / jnp.maximum(unoccluded, 1e-6),
         "camera_height": layout.camera_height,
         "camera_pitch": jnp.rad2deg(layout.camera_pitch),

@@ -11,7 +11,7 @@ and `rel` as `relation` says, read from the larger to the smaller object of the 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from fourm_jax.data import scene_layout
+from fourm_jax.scenes import layout
 
 EMPTY_CAPTION = "an empty scene"
 MAX_COLOURS = 7  # of a palette
@@ -32,14 +32,14 @@ MEASURED_FIELDS = (
     "camera_pitch",
 )
 
-_COLOUR_NAMES = tuple(scene_layout.COLOURS)
+_COLOUR_NAMES = tuple(layout.COLOURS)
 
 
 def thing(scene: dict[str, np.ndarray], index: int, rank: int) -> str:
     """Name one object, e.g. "a large red sphere"."""
-    size = scene_layout.SIZES[int(scene["large"][index, rank])]
+    size = layout.SIZES[int(scene["large"][index, rank])]
     colour = _COLOUR_NAMES[scene["colour"][index, rank]]
-    return f"a {size} {colour} {scene_layout.SHAPES[scene['shape'][index, rank]]}"
+    return f"a {size} {colour} {layout.SHAPES[scene['shape'][index, rank]]}"
 
 
 def relation(first: Float[np.ndarray, "7"], second: Float[np.ndarray, "7"]) -> str:
@@ -68,7 +68,7 @@ def detections(scene: dict[str, np.ndarray], index: int) -> dict:
     shapes = scene["shape"][index, :count]
     return {
         "boxes": scene["boxes"][index, :count],
-        "classes": [scene_layout.SHAPES[shape] for shape in shapes],
+        "classes": [layout.SHAPES[shape] for shape in shapes],
     }
 
 

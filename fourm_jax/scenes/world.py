@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from fourm_jax.data import scene_features, scene_layout, scene_render, scene_signals, scene_text
-from fourm_jax.modalities import registry
+from fourm_jax.scenes import features, signals, text
+from fourm_jax.scenes import layout as scene_layout
+from fourm_jax.scenes import render as scene_render
+from fourm_jax.utils import errors
 
-CLASSES = scene_signals.CLASSES
+CLASSES = signals.CLASSES
 SHAPES = scene_layout.SHAPES
 COLOURS = scene_layout.COLOURS
-POSE_FIELDS = scene_signals.POSE_FIELDS
+POSE_FIELDS = signals.POSE_FIELDS
 MAX_OBJECTS = scene_layout.MAX_OBJECTS
 FAR = scene_render.FAR
 
@@ -30,7 +32,7 @@ ARRAYS = (
 # Three compiled steps: in one, XLA would recompute the few parameters for every pixel.
 _sample = jax.jit(scene_layout.sample)
 _render = jax.jit(scene_render.render, static_argnames="image_size")
-_derive = jax.jit(scene_signals.derive)
+_derive = jax.jit(signals.derive)
 
 
 def render(seeds: Int[np.ndarray, "b"], image_size: int = 32) -> dict[str, np.ndarray | list]:
@@ -61,7 +63,7 @@ def render(seeds: Int[np.ndarray, "b"], image_size: int = 32) -> dict[str, np.nd
       ValueError: an image size or seed outside these ranges.
     """
     seeds = np.asarray(seeds)
-    if image_size <= 0 or image_size % scene_features.CELL:
+    if image_size <= 0 or image_size % features.CELL:
         raise ValueError(f"image_size {image_size}, allowed: positive multiples of 4")
     if seeds.ndim != 1 or not len(seeds) or seeds.min() < 0 or seeds.max() >= 2**31:
         raise ValueError(f"seeds {seeds}, allowed: a non-empty list of integers in 0..{2**31 - 1}")
@@ -82,14 +84,14 @@ def _render_block(seeds: jax.Array, image_size: int) -> dict[str, jax.Array]:
 
 def _describe(scene: dict[str, np.ndarray]) -> dict[str, list]:
     """The parts of a record that are text or lists."""
-    scene = {**scene, "entropy": scene_text.entropies(scene["grey"])}
+    scene = {**scene, "entropy": text.entropies(scene["grey"])}
     indices = range(len(scene["rgb"]))
-    captions = [scene_text.caption(scene, index) for index in indices]
+    captions = [text.caption(scene, index) for index in indices]
     return {
         "caption": captions,
-        "det": [scene_text.detections(scene, index) for index in indices],
-        "color_palette": scene_text.palettes(scene["rgb"], scene["colour_bin"]),
-        "metadata": [scene_text.metadata(scene, index, captions[index]) for index in indices],
+        "det": [text.detections(scene, index) for index in indices],
+        "color_palette": text.palettes(scene["rgb"], scene["colour_bin"]),
+        "metadata": [text.metadata(scene, index, captions[index]) for index in indices],
     }
 
 
@@ -107,7 +109,7 @@ class SceneSource:
           ValueError: an unknown split, or a number of records or seed outside the split's range.
         """
         if split not in FIRST_SEED:
-            raise ValueError(registry.unknown_value("split", split, FIRST_SEED))
+            raise ValueError(errors.unknown_value("split", split, FIRST_SEED))
         if not 0 < num_records <= MAX_RECORDS:
             raise ValueError(f"num_records {num_records}, allowed: 1..{MAX_RECORDS}")
         if not 0 <= seed < 2**30 // MAX_RECORDS:
@@ -139,10 +141,3 @@ class SceneSource:
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"records {indices}, allowed: 0..{len(self) - 1}")
         return render(self._first_seed + indices, self.image_size)
-
-
-def make_source(
-    split: str, *, num_records: int = MAX_RECORDS, image_size: int = 32, seed: int = 0
-) -> SceneSource:
-    """Build the source that a dataset config names `scenes`."""
-    return SceneSource(split, num_records, image_size, seed)

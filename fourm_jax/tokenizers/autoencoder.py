@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from fourm_jax.models import unet_parts
+from fourm_jax.models.backbones import unet_parts
 from fourm_jax.ops import reconstruction
 from fourm_jax.tokenizers.signal import Signal
 

@@ -10,8 +10,6 @@ normalisation happens inside.
 
 import dataclasses
 import functools
-import importlib
-import pathlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -26,11 +24,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int, Num
 
 from fourm_jax import tokenizers
-from fourm_jax.modalities.registry import unknown_value
 from fourm_jax.parallel import mesh, sharding
 from fourm_jax.tokenizers import card as card_lib
 from fourm_jax.tokenizers import store
-from fourm_jax.utils import tree
+from fourm_jax.utils import modules, tree
 
 HOST_BATCH = 256  # largest batch that `Loaded` puts on one device at once
 METHODS = ("encode", "decode", "codes", "decode_probabilities")
@@ -38,9 +35,7 @@ METHODS = ("encode", "decode", "codes", "decode_probabilities")
 
 def families() -> tuple[str, ...]:
     """Names of all families, alphabetically."""
-    files = [file for folder in tokenizers.__path__ for file in pathlib.Path(folder).glob("*.py")]
-    offers = "\ndef tiny("  # only families have it
-    return tuple(sorted(file.stem for file in files if offers in file.read_text()))
+    return tuple(sorted(modules.offering(tokenizers, "tiny")))
 
 
 def get(family: str) -> ModuleType:
@@ -49,9 +44,7 @@ def get(family: str) -> ModuleType:
     Raises:
       ValueError: there is none of this name.
     """
-    if family not in families():
-        raise ValueError(unknown_value("tokenizer family", family, families()))
-    return importlib.import_module(f"fourm_jax.tokenizers.{family}")
+    return modules.get(tokenizers, "tiny", family, "tokenizer family")
 
 
 def build(family: str, arguments: Mapping[str, Any]) -> nn.Module:

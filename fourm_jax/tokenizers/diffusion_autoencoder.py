@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from fourm_jax.models.quantizers import Quantized
-from fourm_jax.ops import diffusion, diffusion_schedules, quantize, reconstruction
-from fourm_jax.ops import diffusion_sampling as sampling
+from fourm_jax.ops import quantize, reconstruction
+from fourm_jax.ops.diffusion import process, schedules
+from fourm_jax.ops.diffusion import samplers as sampling
 from fourm_jax.tokenizers import autoencoder
 from fourm_jax.tokenizers.autoencoder import TokenizerOutput
 from fourm_jax.tokenizers.signal import Signal
@@ -59,7 +60,7 @@ class DiffusionAutoencoder(nn.Module):
     schedule: str = "shifted_cosine:0.5"
     num_times: int = 1000
     zero_terminal_snr: bool = True
-    prediction: diffusion.Prediction = "v"
+    prediction: process.Prediction = "v"
     loss: str = "mse"
     loss_space: Literal["prediction", "epsilon"] = "prediction"
     condition_dropout: float = 0.0
@@ -67,7 +68,7 @@ class DiffusionAutoencoder(nn.Module):
     freeze_encoder: bool = False
     sampler: sampling.Name = "ddim"
     num_decode_steps: int = 25
-    spacing: diffusion_schedules.Spacing = "trailing"
+    spacing: schedules.Spacing = "trailing"
     guidance: float = 1.0
     clip: tuple[float, float] | None = None
     compat: Literal["", "ml-4m"] = ""
@@ -86,7 +87,7 @@ class DiffusionAutoencoder(nn.Module):
     @property
     def alphas(self) -> Float[np.ndarray, "t"]:
         """Cumulative alphas of all training times."""
-        return diffusion_schedules.alphas_cumprod(
+        return schedules.alphas_cumprod(
             self.schedule, self.num_times, zero_terminal_snr=self.zero_terminal_snr
         )
 
@@ -110,18 +111,18 @@ class DiffusionAutoencoder(nn.Module):
         else:
             noise_key = jax.random.key(0)
             times = (2 * jnp.arange(batch) + 1) * self.num_times // (2 * batch)
-        noise = diffusion.sample_noise(noise_key, clean.shape)
+        noise = process.sample_noise(noise_key, clean.shape)
         alpha = jnp.asarray(self.alphas)[times]
-        noised = diffusion.add_noise(clean, noise, alpha)
+        noised = process.add_noise(clean, noise, alpha)
         mask = None
         if train and self.condition_dropout:
             grid = quantized.ids.shape[:3]
-            mask = diffusion.keep_condition(
+            mask = process.keep_condition(
                 drop_key, grid, self.condition_dropout, self.condition_dropout_tokens
             )
         answer = self.denoise(noised, times, quantized.values, mask, train)
-        estimate, guess = diffusion.clean_and_noise(noised, answer, alpha, self.prediction)
-        target = diffusion.target(clean, noise, alpha, self.prediction)
+        estimate, guess = process.clean_and_noise(noised, answer, alpha, self.prediction)
+        target = process.target(clean, noise, alpha, self.prediction)
         pair = (answer, target) if self.loss_space == "prediction" else (guess, noise)
         error = reconstruction.LOSSES[self.loss](*pair)
         restored = self.signal.denormalize(estimate)
@@ -172,9 +173,9 @@ class DiffusionAutoencoder(nn.Module):
         shape = (len(values), *size, self.signal.output_channels)
         image = self.sample(
             values,
-            diffusion.sample_noise(noise_key, shape),
+            process.sample_noise(noise_key, shape),
             self.sampling_plan(num_steps),
-            lambda i: diffusion.sample_noise(jax.random.fold_in(step_key, i), shape),
+            lambda i: process.sample_noise(jax.random.fold_in(step_key, i), shape),
             self.guidance if guidance is None else guidance,
         )
         return self.signal.denormalize(image)
@@ -266,7 +267,7 @@ class DiffusionAutoencoder(nn.Module):
         twice = [jnp.concatenate([x, x]) for x in (noised, times, values)]
         used = jnp.arange(2 * batch) < batch
         mask = jnp.broadcast_to(used[:, None, None], (2 * batch, *values.shape[1:3]))
-        return diffusion.guide(*jnp.split(self.denoise(*twice, mask), 2), guidance)
+        return process.guide(*jnp.split(self.denoise(*twice, mask), 2), guidance)
 
     def _squeeze(self, ids: Int[Array, "b y x h"]) -> Int[Array, "b y x ..."]:
         return ids[..., 0] if self.quantizer.num_heads == 1 else ids
@@ -275,7 +276,7 @@ class DiffusionAutoencoder(nn.Module):
         return jnp.expand_dims(values, 3) if self.quantizer.num_heads == 1 else values
 
 
-def network_range(signal: Signal) -> diffusion.Range | None:
+def network_range(signal: Signal) -> process.Range | None:
     """Return the natural range of a signal in network space, per channel; None = unbounded."""
     if np.isinf(signal.low) and np.isinf(signal.high):
         return None

@@ -5,7 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from fourm_jax.models import mlp, quantizers
+from fourm_jax.models import quantizers
+from fourm_jax.models.backbones import mlp
 from fourm_jax.tokenizers import autoencoder
 from fourm_jax.tokenizers.signal import Signal
 

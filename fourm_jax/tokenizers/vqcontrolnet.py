@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import flax.linen as nn
 from jaxtyping import Array, Float, Int, Num
 
-from fourm_jax.models import quantizers, vit
+from fourm_jax.models import quantizers
+from fourm_jax.models.backbones import vit
 from fourm_jax.tokenizers import autoencoder
 from fourm_jax.tokenizers.signal import Signal
 

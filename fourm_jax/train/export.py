@@ -6,9 +6,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Num
 
-from fourm_jax.data import sources
+from fourm_jax.data import datasets
 from fourm_jax.tokenizers import base
-from fourm_jax.train import build
+from fourm_jax.train import run_config
 from fourm_jax.train.state import TrainState
 
 NUM_HELD_OUT = 512
@@ -35,7 +35,7 @@ def save_tokenizer(
     if config.task != "tokenizer":
         raise ValueError(f"config of task {config.task!r}, allowed: 'tokenizer'")
     held_out = read_held_out(config) if held_out is None else held_out
-    task = build.make_task(config)
+    task = run_config.make_task(config)
     variables = jax.device_get(task.variables(state.eval_params, state.model_state))
     output = jax.jit(lambda raw: task.module.apply(variables, raw))(held_out)
     card = base.make_card(
@@ -51,6 +51,6 @@ def save_tokenizer(
 
 def read_held_out(config: ml_collections.ConfigDict) -> Num[np.ndarray, "n ..."]:
     """Raw signals of the first records of split "test" of the config's first data set."""
-    source = build.make_datasets(config, "test")[0].source
-    rows = sources.read_records(source, range(min(NUM_HELD_OUT, len(source))))
+    source = run_config.make_datasets(config, "test")[0].source
+    rows = datasets.read_records(source, range(min(NUM_HELD_OUT, len(source))))
     return np.stack([row[config.tokenizer.source_field] for row in rows])

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
+from fourm_jax.contracts import Batch, TokenBatch
+from fourm_jax.masking import mixture
+from fourm_jax.masking import sample as masking
 from fourm_jax.models import fourm
-from fourm_jax.ops import losses, masking, mixture
-from fourm_jax.ops.tokens import Batch, TokenBatch
+from fourm_jax.ops import losses
 from fourm_jax.parallel import sharding
 from fourm_jax.train import flops, metrics, step
 

@@ -15,13 +15,13 @@ from fourm_jax.data import bad_records
 from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
-    build,
     checkpoint,
     interrupt,
     logbook,
     metrics,
     optimizer,
     prefetch,
+    run_config,
     schedules,
     step,
 )
@@ -96,7 +96,7 @@ def train(
     watch, workdir = progress.Stopwatch(), epath.Path(workdir).expanduser()
     with interrupt.StopRequest() as stop:
         # ---------------- What: task, data, mesh; everything in the config is checked here.
-        run = build.build(config)
+        run = run_config.build(config)
         mesh = mesh_lib.make_mesh(**run.mesh, devices=devices)
         description = checkpoint.Description(
             config=config_lib.to_json(config),
@@ -144,7 +144,7 @@ def train(
 
 
 def make_program(
-    config: ml_collections.ConfigDict, run: build.Run, mesh: Mesh, example: Any
+    config: ml_collections.ConfigDict, run: run_config.Run, mesh: Mesh, example: Any
 ) -> Program:
     """Jit initialisation and step, with the layout of the whole state fixed by the rule table."""
     settings = run.settings

@@ -13,15 +13,17 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from fourm_jax.data import bad_records, pipeline, sources
+from fourm_jax.data import bad_records, pipeline
+from fourm_jax.data import datasets as sources
+from fourm_jax.masking import mixture
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import fourm
-from fourm_jax.ops import mixture
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import base
 from fourm_jax.train import fourm_task, optimizer, step, tokenizer_task
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 COMMON_KEYS = (
     "task", "seed", "batch_size", "num_steps", "log_every", "checkpoint_every",
@@ -95,7 +97,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     task = config.get("task")
     if task not in TASK_KEYS:
-        raise ValueError(registry.unknown_value("task", str(task), TASK_KEYS))
+        raise ValueError(errors.unknown_value("task", str(task), TASK_KEYS))
     keys = COMMON_KEYS + TASK_KEYS[task]
     config_lib.check_group(config, "", keys)
     missing = [key for key in keys if key not in config]
@@ -117,7 +119,7 @@ def resolve_specs(config: ml_collections.ConfigDict) -> tuple[ModalitySpec, ...]
 def make_model(config: ml_collections.ConfigDict) -> fourm.FourM:
     """The trunk of a config, without parameters."""
     if config.dtype not in DTYPES:
-        raise ValueError(registry.unknown_value("dtype", config.dtype, DTYPES))
+        raise ValueError(errors.unknown_value("dtype", config.dtype, DTYPES))
     fixed = ("modalities", "inputs", "outputs", "dtype", "parent", "name")
     model = fourm.FourM(
         modalities=resolve_specs(config),

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from fourm_jax.modalities import registry
+from fourm_jax.utils import errors
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
@@ -29,7 +29,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     for part in filter(None, (arg or "").split(",")):
         name, _, value = part.strip().partition("=")
         if name not in defaults:
-            raise ValueError(registry.unknown_value("config argument", name, defaults))
+            raise ValueError(errors.unknown_value("config argument", name, defaults))
         parsed[name] = _convert(name, value or "true", defaults[name])
     return parsed.lock()
 
@@ -105,7 +105,7 @@ def check_group(config: Mapping[str, Any], group: str, allowed: Iterator[str]) -
     names = [prefix + name for name in allowed]
     for key in config:
         if prefix + key not in names:
-            raise ValueError(registry.unknown_value("config key", prefix + key, names))
+            raise ValueError(errors.unknown_value("config key", prefix + key, names))
     return {
         key: tuple(value) if isinstance(value, list | tuple) else value
         for key, value in config.items()

@@ -1,4 +1,4 @@
-"""Writes the core cases of the DiVAE that ship (see `fourm_jax.train.verify.divae`).
+"""Writes the core cases of the DiVAE that ship (see `experiments.parity.divae`).
 
 python -m tests.convert.divae_cases   # after a wanted change only
 """
@@ -8,7 +8,7 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from fourm_jax.train.verify import divae
+from experiments.parity import divae
 from tests import golden_cases
 
 SHARED = {

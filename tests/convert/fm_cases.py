@@ -2,7 +2,7 @@
 
 import functools
 
-from fourm_jax.train.verify import fm
+from experiments.parity import fm
 from tests import golden_cases
 
 SHIPPED = "fm_registers_causal"

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.parity import divae as verify_drawn
+from experiments.parity import tokenizers as verify
 from fourm_jax.convert import divae, divae_config, linking, tokenizer_config, tokenizers
-from fourm_jax.models import mlp
+from fourm_jax.models.backbones import mlp
 from fourm_jax.tokenizers import base
-from fourm_jax.train.verify import divae as verify_drawn
-from fourm_jax.train.verify import tokenizers as verify
 from tests import drawn, golden_cases
 from tests.convert import divae_cases
 

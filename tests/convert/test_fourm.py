@@ -11,10 +11,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
+from experiments.parity import fm as verify
+from experiments.parity import fm_vit
 from fourm_jax.convert import fourm, fourm_config, names
 from fourm_jax.parallel import mesh as meshes
-from fourm_jax.train.verify import fm as verify
-from fourm_jax.train.verify import fm_vit
 from tests import golden_cases
 from tests.convert import fm_cases
 

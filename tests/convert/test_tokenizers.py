@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from experiments.parity import tokenizers as verify
 from fourm_jax.convert import tokenizer_config, tokenizers
-from fourm_jax.models import vit
+from fourm_jax.models.backbones import vit
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.signal import Signal
-from fourm_jax.train.verify import tokenizers as verify
 from tests import golden_cases
 
 SHIPPED = golden_cases.shipped("tokenizers")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs import fourm
-from fourm_jax.data import pipeline, sources
+from fourm_jax.data import datasets as sources
+from fourm_jax.data import pipeline
 from fourm_jax.modalities import registry
-from fourm_jax.train import build
+from fourm_jax.train import run_config
 
 TEXT_ONLY = 2  # index of c4
 BATCH = 20
@@ -23,12 +24,12 @@ def config():
 
 @pytest.fixture(scope="module")
 def datasets(config):
-    return build.make_datasets(config, "train")
+    return run_config.make_datasets(config, "train")
 
 
 @pytest.fixture(scope="module")
 def specs(config):
-    return build.resolve_specs(config)
+    return run_config.resolve_specs(config)
 
 
 def first(datasets, specs, count, **options):
@@ -63,7 +64,7 @@ def test_a_sample_of_text_has_a_caption_and_nothing_else(batches, specs):
 
 def test_text_alone_is_masked_to_text_alone(config, batches, specs):
     names = [spec.name for spec in specs]
-    run = build.build(config)
+    run = run_config.build(config)
     tokens = jax.jit(run.task.sample)(jax.random.key(0), batches[0])
     text = batches[0]["mixture"] == TEXT_ONLY
 
@@ -120,10 +121,10 @@ def test_a_run_without_pixels_never_touches_a_picture(datasets, specs):
 )
 def test_the_published_recipes(arg, lr, clip_norm, remat, dim, tokens):
     config = fourm.get_config(arg)
-    build.check(config)
+    run_config.check(config)
 
     assert (config.optimizer.lr, config.optimizer.clip_norm) == (lr, clip_norm)
-    assert (config.model.remat, build.make_model(config).dim) == (remat, dim)
+    assert (config.model.remat, run_config.make_model(config).dim) == (remat, dim)
     assert config.masking.num_inputs == config.masking.num_targets == tokens
     # 500 billion tokens, 10 billion of them to warm up
     seen = config.num_steps * config.batch_size * 2 * tokens
@@ -141,7 +142,7 @@ def test_a_wrong_mix_or_size_names_the_allowed_ones():
 
 
 def test_the_modalities_of_each_published_model():
-    assert build.resolve_specs(fourm.get_config("mix=mod7")) == registry.resolve(
+    assert run_config.resolve_specs(fourm.get_config("mix=mod7")) == registry.resolve(
         "fourm", registry.MOD7_IN
     )
-    assert len(build.resolve_specs(fourm.get_config("mix=mod21"))) == 19
+    assert len(run_config.resolve_specs(fourm.get_config("mix=mod21"))) == 19

@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourm_jax.data import (
-    bad_records,
-    fake,
-    image_transforms,
-    pipeline,
-    shard_writer,
-    sources,
-    token_shards,
-)
+from fourm_jax.data import bad_records, pipeline
+from fourm_jax.data import datasets as sources
+from fourm_jax.data.crops import images
+from fourm_jax.data.sources import fake, token_shards
+from fourm_jax.data.storage import shard_writer
 from fourm_jax.modalities.spec import ModalitySpec
 
 IDS = ModalitySpec(name="ids", kind="grid", grid=(1, 2), vocab_size=1000)
@@ -204,8 +200,7 @@ def test_a_record_of_several_crops_shows_the_same_one_of_every_modality():
     datasets = [make(Records([cropped()] * 8), fields=CROP_FIELDS)]
     picture = cropped()["png"]
     views = [
-        image_transforms.crop_resize(picture, row[:4], (8, 8), "bicubic", bool(row[4]))
-        for row in CROPPED
+        images.crop_resize(picture, row[:4], (8, 8), "bicubic", bool(row[4])) for row in CROPPED
     ]
     batches = first(datasets, 4, specs=(IDS, WORDS, IMAGE), batch_size=8)
 

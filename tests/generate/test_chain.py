@@ -7,7 +7,7 @@ import pytest
 
 from fourm_jax.generate import chain
 from fourm_jax.generate import state as states
-from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Step
 from tests.generate import tiny
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax.generate import fill_spans
 from fourm_jax.modalities.vocabulary import TextVocabulary
-from fourm_jax.ops import spans
 from tests import golden_cases
 
 S1, S2, S3 = 5, 6, 7
@@ -15,7 +15,7 @@ S1, S2, S3 = 5, 6, 7
 
 def merge(ids, generated, length=10, vocabulary=None):
     known, written = jnp.ones((1, len(ids)), bool), jnp.ones((1, len(generated)), bool)
-    merged, valid = spans.merge_spans(
+    merged, valid = fill_spans.merge_spans(
         jnp.asarray([ids], jnp.int32),
         known,
         jnp.asarray([generated], jnp.int32),
@@ -43,7 +43,7 @@ def test_what_does_not_fit_is_cut_off():
 
 
 def test_tokens_that_were_not_written_do_not_count():
-    merged, valid = spans.merge_spans(
+    merged, valid = fill_spans.merge_spans(
         jnp.asarray([[S1, 300, 999]]),
         jnp.asarray([[True, True, False]]),
         jnp.asarray([[S1, 401, 402]]),
@@ -66,4 +66,4 @@ def test_published_examples_are_merged_alike():
 
 @pytest.mark.parametrize("token", [3, 4, 203, 204])
 def test_sentinels_are_recognised_at_both_ends_of_their_range(token):
-    assert bool(spans.is_sentinel(jnp.asarray(token), TextVocabulary())) == (4 <= token <= 203)
+    assert bool(fill_spans.is_sentinel(jnp.asarray(token), TextVocabulary())) == (4 <= token <= 203)

@@ -5,9 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from fourm_jax.generate import encode
-from fourm_jax.generate.api import Generator
-from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate import conditions as encode
+from fourm_jax.generate.generator import Generator
+from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Target
 from fourm_jax.tokenizers.text import TextTokenizer
 from tests.generate import tiny

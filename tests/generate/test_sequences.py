@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fourm_jax.generate import autoregressive, chain, trunk
+from fourm_jax.generate import chain, sequences, trunk
 from fourm_jax.generate import state as states
-from fourm_jax.generate.autoregressive import Writing
-from fourm_jax.generate.parallel import Sampling
+from fourm_jax.generate.grids import Sampling
+from fourm_jax.generate.sequences import Writing
 from fourm_jax.ops import sampling
 from tests.generate import tiny
 
@@ -32,7 +32,7 @@ class Script:
 
 @functools.partial(jax.jit, static_argnames="writing")
 def run(state, keys, rows, writing):
-    return autoregressive.write_sequence(
+    return sequences.write_sequence(
         state, keys, 0.5, jnp.zeros(0), writing=writing, specs=tiny.SPECS, decoder=Script(rows)
     )
 
@@ -90,7 +90,7 @@ def test_a_row_without_holes_stays_as_it_is():
 
 
 def test_the_decoder_starts_with_the_first_sentinel_of_the_row():
-    first, end, nothing = autoregressive._borders(
+    first, end, nothing = sequences._borders(
         jnp.asarray([[220, S2, 221]]), jnp.ones((1, 3), bool), Writing.vocabulary
     )
     assert (first.tolist(), end.tolist(), nothing.tolist()) == ([S2], [S3], [False])

@@ -14,11 +14,14 @@ import skimage
 from PIL import Image
 
 from configs.pretokenize import pictures as pictures_config
-from fourm_jax.data import pipeline, shards, sources, token_shards, views
+from fourm_jax.data import datasets, pipeline
+from fourm_jax.data.crops import policy
+from fourm_jax.data.sources import token_shards
+from fourm_jax.data.storage import shards
+from fourm_jax.jobs import build_data, build_preview, pretokenize
 from fourm_jax.labelers import base
 from fourm_jax.modalities import registry
 from fourm_jax.tokenizers import text
-from fourm_jax.train import build_data, build_preview, pretokenize
 
 ROOT = pathlib.Path(__file__).parents[2]
 PHOTOGRAPHS = pathlib.Path(skimage.__file__).parent / "data"
@@ -236,7 +239,7 @@ def test_raw_records_become_tokens_of_several_crops_and_a_batch(images, tmp_path
 
     pretokenize.tokenize(
         pretokenize.Job(
-            source=sources.open_source(config["source"], "train", config["arguments"]),
+            source=datasets.open_source(config["source"], "train", config["arguments"]),
             output=tmp_path / "tokens",
             split="train",
             recipe={},
@@ -244,9 +247,9 @@ def test_raw_records_become_tokens_of_several_crops_and_a_batch(images, tmp_path
         specs,
         tmp_path / "tokenizers",
         seed=config["seed"],
-        crops=views.make(config["crops"]),
+        crops=policy.make(config["crops"]),
     )
-    dataset = sources.Dataset(
+    dataset = datasets.Dataset(
         name="pictures",
         source=token_shards.make_source("train", directory=tmp_path / "tokens"),
         fields={name: name for name in names},

@@ -9,10 +9,13 @@ import tarfile
 import numpy as np
 import pytest
 
-from fourm_jax.data import import_webdataset, members, records, token_shards
+from fourm_jax.data.published import file_decoders
+from fourm_jax.data.sources import token_shards
+from fourm_jax.data.storage import records
+from fourm_jax.jobs import import_webdataset
 from fourm_jax.tokenizers import text
-from tests.data import published_tars
-from tests.data.published_tars import dump, npy
+from tests.jobs import published_tars
+from tests.jobs.published_tars import dump, npy
 
 NAMES = ("rgb@224", "tok_rgb@224", "caption", "det", "metadata")
 GOOD = published_tars.record(0)
@@ -128,9 +131,9 @@ def test_a_bad_value_is_listed_and_its_record_dropped(
 
 
 def test_bombs_are_refused_before_they_unpack(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(members, "MAX_BYTES", 20_000)
-    monkeypatch.setattr(members, "MAX_JSON_BYTES", 20_000)
-    monkeypatch.setattr(members, "MAX_PIXELS", 48 * 64)
+    monkeypatch.setattr(file_decoders, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(file_decoders, "MAX_JSON_BYTES", 20_000)
+    monkeypatch.setattr(file_decoders, "MAX_PIXELS", 48 * 64)
     bombs = {
         (0, 0, "rgb"): (".jpg", published_tars.jpeg(0, (48, 65))),
         (0, 1, "caption"): (".json.gz", gzip.compress(dump("a" * 20_000), mtime=0)),

@@ -12,10 +12,14 @@ import pytest
 from PIL import Image
 
 from configs.data import cc12m
-from fourm_jax.data import import_webdataset, members, pipeline, sources, token_shards
+from fourm_jax.data import datasets as sources
+from fourm_jax.data import pipeline
+from fourm_jax.data.published import file_decoders
+from fourm_jax.data.sources import token_shards
+from fourm_jax.jobs import import_webdataset
 from fourm_jax.modalities import registry
 from fourm_jax.tokenizers import text
-from tests.data import published_tars
+from tests.jobs import published_tars
 
 NAMES = ("rgb@224", "tok_rgb@224", "tok_dinov2_global", "caption", "det", "metadata")
 TEXTS = ["a dog on the left", "a dog on the right", "two dogs 0 1 2 10 11 12"]
@@ -60,7 +64,7 @@ def test_every_crop_of_a_record_is_kept_from_tars_and_from_folders(tmp_path, job
     assert record["key"] == "shard-00000/001"
     np.testing.assert_array_equal(record["crop_settings"], published_tars.CROPS)
     assert record["rgb"].tobytes() == raw["rgb"][1]
-    ids = members.decode(*raw["tok_rgb@224"])
+    ids = file_decoders.decode(*raw["tok_rgb@224"])
     np.testing.assert_array_equal(record["tok_rgb@224"], ids)
     assert record["tok_rgb@224"].dtype == np.uint16
     assert record["tok_dinov2_global"].shape == (2, 16)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fourm_jax.train import phases
+from fourm_jax.jobs import phases
 
 
 def test_seconds_of_a_phase_add_up_over_two_runs(tmp_path, capsys):

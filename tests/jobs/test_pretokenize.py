@@ -10,14 +10,17 @@ import jax
 import numpy as np
 import pytest
 
-from fourm_jax.data import digits, pipeline, sources, token_shards, transforms, views
+from fourm_jax.data import datasets, pipeline
+from fourm_jax.data.crops import fields as transforms
+from fourm_jax.data.crops import policy
+from fourm_jax.data.sources import digits, token_shards
+from fourm_jax.jobs import encoders, pretokenize
 from fourm_jax.modalities import registry
 from fourm_jax.tokenizers import base, text
-from fourm_jax.train import encoders, pretokenize
 
 SPECS = registry.FAMILIES["digits"]
 RECIPE = {"source": "digits"}
-CROPS = views.Crops(num_crops=3, size=(32, 32), scale=(0.3, 0.8))
+CROPS = policy.Crops(num_crops=3, size=(32, 32), scale=(0.3, 0.8))
 SIGNALS = {
     "rgb": {"axes": "hwc", "dtype": "uint8", "num_channels": 3, "low": 0, "high": 255, "std": 255},
     "edge": {"axes": "hw", "dtype": "uint8", "kind": "binary", "low": 0, "high": 255},
@@ -113,7 +116,7 @@ def test_the_manifest_tells_vocabularies_and_tokenizers(tokenizers, tmp_path):
 
 def test_training_reads_what_was_written(tokenizers, tmp_path):
     pretokenize.tokenize(job(tmp_path), SPECS, tokenizers)
-    dataset = sources.Dataset(
+    dataset = datasets.Dataset(
         name="digits",
         source=token_shards.make_source("train", directory=tmp_path),
         fields={spec.name: spec.name for spec in SPECS},
@@ -243,7 +246,7 @@ def test_training_sees_one_crop_of_all_modalities_at_a_time(tokenizers, tmp_path
     pretokenize.tokenize(job(tmp_path), SPECS, tokenizers, crops=CROPS)
     source = token_shards.make_source("train", directory=tmp_path)
     fields = {spec.name: spec.name for spec in SPECS}
-    dataset = sources.Dataset(name="digits", source=source, fields=fields)
+    dataset = datasets.Dataset(name="digits", source=source, fields=fields)
     stored = np.concatenate([source[index]["rgb"] for index in range(10)])
     edges = np.concatenate([source[index]["tok_edge"] for index in range(10)])
 
@@ -267,13 +270,13 @@ def test_stored_crop_settings_are_used_again(tokenizers, tmp_path):
 
     side = 0
     again = with_source(job(tmp_path), Cropped("train", num_records=10))
-    two = views.Crops(num_crops=2, size=(32, 32))
+    two = policy.Crops(num_crops=2, size=(32, 32))
     edges = [spec for spec in SPECS if spec.name == "tok_edge"]
     pretokenize.tokenize(again, edges, tokenizers, crops=two)
     record = token_shards.make_source("train", directory=tmp_path)[0]
     np.testing.assert_array_equal(record["crop_settings"], [[0, 0, 32, 32, 0], [8, 4, 16, 20, 1]])
 
-    more = views.Crops(num_crops=4, size=(32, 32))
+    more = policy.Crops(num_crops=4, size=(32, 32))
     with pytest.raises(ValueError, match="first: record 0: 3 crops are stored, 4 were asked"):
         pretokenize.tokenize(
             pretokenize.Job(**{**vars(again), "output": tmp_path / "b"}),
@@ -292,9 +295,9 @@ def test_stored_crop_settings_are_used_again(tokenizers, tmp_path):
 
 
 def test_a_wrong_key_of_the_crops_is_named():
-    assert views.make({"num_crops": 0, "size": (32, 32)}) is None
+    assert policy.make({"num_crops": 0, "size": (32, 32)}) is None
     with pytest.raises(ValueError, match="key of crops 'num_crop'; did you mean 'num_crops'"):
-        views.make({"num_crop": 3})
+        policy.make({"num_crop": 3})
 
 
 def test_another_tokenizer_or_seed_does_not_continue_a_folder(tokenizers, tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 
 from configs import quickstart as quickstart_config
+from fourm_jax.jobs import quickstart
 from fourm_jax.tokenizers.text import TextTokenizer
-from fourm_jax.train import quickstart
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io
 

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import measure
 
 from fourm_jax import labelers
-from fourm_jax.data import transforms
+from fourm_jax.data.crops import fields
 from fourm_jax.labelers import base, coco, color_palette, extras, metadata, sam
 from fourm_jax.modalities.instances import Instances
 from fourm_jax.modalities.palette import Palette, from_record
@@ -204,14 +204,14 @@ def test_a_feature_map_is_cropped_with_its_picture():
     record = {"rgb": flat((0, 0, 0), (32, 64)), "clip": cells}
     settings = np.array([[0, 32, 32, 32, 0], [0, 32, 32, 32, 1], [0, 16, 16, 16, 0]])
 
-    right, mirrored, corner = transforms.crop_record(record, settings, (32, 32))
+    right, mirrored, corner = fields.crop_record(record, settings, (32, 32))
     np.testing.assert_allclose(right["clip"], cells[:, 4:], atol=1e-6)
     np.testing.assert_allclose(mirrored["clip"], cells[:, :3:-1], atol=1e-6)
     # Enlarged twice: each cell's value lies between those of the four cells of the corner.
     assert corner["clip"].shape == (4, 4, 5)
     inside = cells[2:4, 2:4]
     assert inside.min() <= corner["clip"].min() and corner["clip"].max() <= inside.max()
-    half, *_ = transforms.crop_record(record, settings, (16, 16))
+    half, *_ = fields.crop_record(record, settings, (16, 16))
     assert half["clip"].shape == (2, 2, 5)
 
 

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from fourm_jax.data import image_transforms
+from fourm_jax.data.crops import images as image_transforms
 from fourm_jax.labelers import base, coco, metadata, sam
 from fourm_jax.modalities import boxes
 from fourm_jax.modalities.instances import Instances

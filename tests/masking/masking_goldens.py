@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from fourm_jax.train.verify import masking_cases
-from fourm_jax.train.verify import text as text_cases
+from experiments.parity import masking_cases
+from experiments.parity import text as text_cases
 from tests import golden_cases
 
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")

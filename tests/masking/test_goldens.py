@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from configs import mixtures
+from experiments.parity import masking, masking_cases, masking_statistics
+from fourm_jax.masking import mixture as mixture_lib
 from fourm_jax.modalities import registry
-from fourm_jax.ops import mixture as mixture_lib
-from fourm_jax.train.verify import masking, masking_cases, masking_statistics
 from tests import golden_cases
 
 FOLDERS = {"shipped": golden_cases.shipped, "full": golden_cases.directory}

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax.generate import fill_spans
+from fourm_jax.masking import mixture as mixture_lib
+from fourm_jax.masking import sample as masking
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
-from fourm_jax.ops import masking, spans
-from fourm_jax.ops import mixture as mixture_lib
 
 SPECS = (
     ModalitySpec(name="rgb", kind="pixels", grid=(4, 4), patch_size=2, num_channels=3),
@@ -158,7 +159,7 @@ def test_sequence_positions_and_order_count_up_and_grid_order_is_flat(drawn):
 
 def test_text_targets_begin_at_a_sentinel_and_are_shifted_by_one(drawn):
     _, _, _, targets = drawn
-    sentinel = np.asarray(spans.is_sentinel(targets.input_id, PUBLISHED))
+    sentinel = np.asarray(fill_spans.is_sentinel(targets.input_id, PUBLISHED))
     for row in range(BATCH):
         for name in ("caption", "metadata"):
             mine = np.flatnonzero(chosen(targets, row, name))
@@ -180,7 +181,7 @@ def test_spans_put_back_at_their_sentinels_give_the_text():
     # Texts come first; the first entry of a target is the input of its first slot.
     generated = jnp.concatenate([tokens.targets.input_id[:, :1], tokens.targets.id], axis=1)
     written = jnp.concatenate([asked[:, :1], asked], axis=1)
-    merged, known = spans.merge_spans(
+    merged, known = fill_spans.merge_spans(
         tokens.inputs.id, shown, generated, written, length=12, vocabulary=PUBLISHED
     )
     length = batch["caption"]["length"]

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mixtures
+from experiments.parity import masking_cases, masking_statistics
+from fourm_jax.masking import budgets, permutation
+from fourm_jax.masking import mixture as mixture_lib
+from fourm_jax.masking import sample as masking
 from fourm_jax.modalities import registry
-from fourm_jax.ops import budgets, masking, permutation
-from fourm_jax.ops import mixture as mixture_lib
-from fourm_jax.train.verify import masking_cases, masking_statistics
 from tests import golden_cases
 
 

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
+from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
-from fourm_jax.ops.tokens import InputTokens, TargetTokens, TokenBatch
 
 PATCHES = ModalitySpec(name="rgb", kind="pixels", grid=(2, 2), patch_size=2, num_channels=3)
 DEPTH = ModalitySpec(name="tok_depth", kind="grid", vocab_size=7, grid=(2, 2))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from experiments.parity import posemb as verify
 from fourm_jax.ops import posemb
-from fourm_jax.train.verify import posemb as verify
 from tests import golden_cases
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.parity import quantizers as verify
 from fourm_jax.models import quantizers
 from fourm_jax.ops import kmeans, quantize
-from fourm_jax.train.verify import quantizers as verify
 from tests import golden_cases
 
 CASES = dict(verify.cases(golden_cases.shipped("quantizers")))

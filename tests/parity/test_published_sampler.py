@@ -2,9 +2,8 @@
 
 import pytest
 
+from experiments.parity import fm, generation, recorded
 from fourm_jax.convert import fourm as convert
-from fourm_jax.generate import recorded
-from fourm_jax.train.verify import fm, generation
 from tests import golden_cases
 
 SHIPPED = ("maskgit_cfg", "roar_cfg", "ar_temp_topk")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fourm_jax.train.verify import quantity, tokenizers, walk
+from experiments.parity import quantity, tokenizers, walk
 from tests import golden_cases
 
 ROOT = pathlib.Path(__file__).parents[2]

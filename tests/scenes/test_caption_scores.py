@@ -2,15 +2,15 @@
 
 import pytest
 
-from fourm_jax.evals import caption
+from fourm_jax.scenes import caption_scores
 
 TRUTH = "a large red sphere left of a small blue box"
 
 
 def test_pairs_are_a_colour_directly_before_a_shape():
-    assert caption.colour_shape_pairs(TRUTH) == {("red", "sphere"), ("blue", "box")}
-    assert caption.colour_shape_pairs("red left sphere, blue  Box") == {("blue", "box")}
-    assert caption.colour_shape_pairs("an empty scene") == set()
+    assert caption_scores.colour_shape_pairs(TRUTH) == {("red", "sphere"), ("blue", "box")}
+    assert caption_scores.colour_shape_pairs("red left sphere, blue  Box") == {("blue", "box")}
+    assert caption_scores.colour_shape_pairs("an empty scene") == set()
 
 
 @pytest.mark.parametrize(
@@ -24,16 +24,16 @@ def test_pairs_are_a_colour_directly_before_a_shape():
     ],
 )
 def test_predictions_are_right_in_one_pair_or_in_all(predicted, one, every):
-    assert caption.names_a_correct_pair(predicted, TRUTH) is one
-    assert caption.all_pairs_right(predicted, TRUTH) is every
+    assert caption_scores.names_a_correct_pair(predicted, TRUTH) is one
+    assert caption_scores.all_pairs_right(predicted, TRUTH) is every
 
 
 def test_named_colours_are_those_of_the_pairs():
-    assert caption.named_colours(TRUTH) == {"red", "blue"}
+    assert caption_scores.named_colours(TRUTH) == {"red", "blue"}
 
 
 def test_the_constant_caption_is_the_most_frequent_pair():
     captions = ["a red box", "a red box and a blue cone", "a blue cone", "a small red box"]
-    assert caption.most_frequent_pair(captions) == "red box"
+    assert caption_scores.most_frequent_pair(captions) == "red box"
     with pytest.raises(ValueError, match="no caption"):
-        caption.most_frequent_pair(["nothing here"])
+        caption_scores.most_frequent_pair(["nothing here"])

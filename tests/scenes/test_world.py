@@ -7,27 +7,29 @@ import jax
 import numpy as np
 import pytest
 
-from fourm_jax.data import scene_edges, scene_layout, scene_text, scenes
-from fourm_jax.evals import caption, image
+from fourm_jax.data.sources import scenes as scenes_source
 from fourm_jax.modalities import metadata
+from fourm_jax.scenes import caption_scores, edges, image_scores, world
+from fourm_jax.scenes import layout as scene_layout
+from fourm_jax.scenes import text as scene_text
 
 SIZE = 32
 NUM_SCENES = 64
-canny = jax.jit(scene_edges.canny)
+canny = jax.jit(edges.canny)
 
 
 @functools.cache
 def rendered():
-    return scenes.render(np.arange(NUM_SCENES), SIZE)
+    return world.render(np.arange(NUM_SCENES), SIZE)
 
 
 @functools.cache
 def layout():
-    return scenes._sample(np.arange(NUM_SCENES, dtype=np.int32))
+    return world._sample(np.arange(NUM_SCENES, dtype=np.int32))
 
 
 def assert_same_scene(first, second):
-    for name in (*scenes.ARRAYS, "caption", "color_palette", "metadata"):
+    for name in (*world.ARRAYS, "caption", "color_palette", "metadata"):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     np.testing.assert_array_equal(first["det"]["boxes"], second["det"]["boxes"])
     assert first["det"]["classes"] == second["det"]["classes"]
@@ -46,9 +48,9 @@ def test_fields_have_the_promised_shapes_types_and_ranges():
     assert records["rgb"].shape == records["normal"].shape == (64, SIZE, SIZE, 3)
     assert records["feature"].shape == (64, SIZE // 4, SIZE // 4, 12)
     assert records["feature_global"].shape == (64, 32)
-    assert records["poses"].shape == (64, scenes.MAX_OBJECTS, len(scenes.POSE_FIELDS))
-    assert records["depth"].min() > 0 and records["depth"].max() == scenes.FAR
-    assert records["semseg"].max() < len(scenes.CLASSES)
+    assert records["poses"].shape == (64, world.MAX_OBJECTS, len(world.POSE_FIELDS))
+    assert records["depth"].min() > 0 and records["depth"].max() == world.FAR
+    assert records["semseg"].max() < len(world.CLASSES)
     for name in ("edge", "instance_edge"):
         assert set(np.unique(records[name])) == {0, 255}
     np.testing.assert_allclose(np.linalg.norm(records["normal"], axis=-1), 1, atol=1e-5)
@@ -56,7 +58,7 @@ def test_fields_have_the_promised_shapes_types_and_ranges():
 
 def test_a_scene_does_not_depend_on_its_batch():
     records = rendered()
-    alone, shuffled = scenes.render([37], SIZE), scenes.render([9, 37, 4], SIZE)
+    alone, shuffled = world.render([37], SIZE), world.render([9, 37, 4], SIZE)
     assert_same_scene(scene(records, 37), scene(alone, 0))
     assert_same_scene(scene(records, 37), scene(shuffled, 1))
 
@@ -67,7 +69,7 @@ def test_every_seed_gives_another_scene():
 
 
 def test_objects_cover_a_fifth_to_a_quarter_of_the_pixels():
-    share = np.mean(scenes.render(np.arange(512), SIZE)["instance"] > 0)
+    share = np.mean(world.render(np.arange(512), SIZE)["instance"] > 0)
     assert 0.20 <= share <= 0.25
 
 
@@ -79,7 +81,7 @@ def test_objects_stand_apart():
             gap = np.linalg.norm(drawn.position[index, a] - drawn.position[index, b])
             corners = [
                 drawn.half_width[index, k]
-                * (2**0.5 if drawn.shape[index, k] == scenes.SHAPES.index("box") else 1)
+                * (2**0.5 if drawn.shape[index, k] == world.SHAPES.index("box") else 1)
                 for k in (a, b)
             ]
             assert gap > sum(corners)
@@ -90,7 +92,7 @@ def test_ground_depth_and_normal_follow_from_the_camera():
     pitch = np.asarray(layout().camera_pitch)
     middle = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
     for index in range(8):
-        ground = (records["semseg"][index] == 1) & (records["depth"][index] < scenes.FAR)
+        ground = (records["semseg"][index] == 1) & (records["depth"][index] < world.FAR)
         down = -middle * scene_layout.TAN_HALF_VIEW * np.cos(pitch[index]) - np.sin(pitch[index])
         expected = np.broadcast_to((height[index] / -down)[:, None], (SIZE, SIZE))
         np.testing.assert_allclose(records["depth"][index][ground], expected[ground], rtol=1e-4)
@@ -101,7 +103,7 @@ def test_ground_depth_and_normal_follow_from_the_camera():
 
 
 def test_normals_are_orthogonal_to_the_surface_that_depth_spans():
-    records = scenes.render(np.arange(8), 64)
+    records = world.render(np.arange(8), 64)
     middle = ((np.arange(64) + 0.5) / 64 * 2 - 1) * scene_layout.TAN_HALF_VIEW
     depth = records["depth"].astype(np.float64)
     points = np.stack([depth * middle, depth * -middle[:, None], -depth], axis=-1)
@@ -118,7 +120,7 @@ def test_normals_are_orthogonal_to_the_surface_that_depth_spans():
         label[:, :-2, 1:-1],
     ):
         core = np.where(core == shifted, core, -1)
-    smooth = (core >= 8) & (records["depth"][:, 1:-1, 1:-1] < scenes.FAR)
+    smooth = (core >= 8) & (records["depth"][:, 1:-1, 1:-1] < world.FAR)
     cosine = np.abs(np.sum(surface * records["normal"][:, 1:-1, 1:-1], axis=-1))[smooth]
     assert np.median(cosine) > 0.999 and np.quantile(cosine, 0.1) > 0.95
 
@@ -154,7 +156,7 @@ def test_what_is_nearer_hides_what_is_behind():
     views = []
     for present in ([True, True, False, False], [False, True, False, False]):
         here = spheres.replace(present=np.tile(present, (NUM_SCENES, 1)))
-        views.append(jax.device_get(scenes._render(here, SIZE)))
+        views.append(jax.device_get(world._render(here, SIZE)))
     both, behind = views
     first, second = (np.sum(both.object == index, axis=(1, 2)) for index in range(2))
     assert (first == both.num_unoccluded[:, 0]).all()
@@ -174,7 +176,7 @@ def test_boxes_enclose_exactly_the_pixels_of_their_instance():
             rows, columns = np.nonzero(here)
             expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             np.testing.assert_allclose(box * SIZE, expected, atol=1e-4)
-            assert set(records["semseg"][index][here]) == {scenes.CLASSES.index(name)}
+            assert set(records["semseg"][index][here]) == {world.CLASSES.index(name)}
             assert here.sum() >= 15
 
 
@@ -204,12 +206,12 @@ def test_poses_are_zero_after_the_last_object():
 def test_captions_name_the_visible_objects():
     records = rendered()
     for index, text in enumerate(records["caption"]):
-        pairs = caption.colour_shape_pairs(text)
+        pairs = caption_scores.colour_shape_pairs(text)
         assert len(pairs) == records["num_objects"][index]
         assert sorted(shape for _, shape in pairs) == sorted(records["det"][index]["classes"])
         chosen = np.asarray(layout().present[index])
         known = {
-            (list(scenes.COLOURS)[colour], scenes.SHAPES[shape])
+            (list(world.COLOURS)[colour], world.SHAPES[shape])
             for colour, shape in zip(
                 np.asarray(layout().colour[index])[chosen],
                 np.asarray(layout().shape[index])[chosen],
@@ -250,8 +252,8 @@ def test_relations_are_those_of_the_viewer(first, second, expected):
 
 def test_pictures_show_the_colours_of_their_captions():
     records = rendered()
-    asked = [caption.named_colours(text) for text in records["caption"]]
-    assert image.colour_f1(records["rgb"], asked) > 0.95
+    asked = [caption_scores.named_colours(text) for text in records["caption"]]
+    assert image_scores.colour_f1(records["rgb"], asked) > 0.95
 
 
 def test_a_step_gives_one_straight_line_of_edge():
@@ -270,7 +272,7 @@ def test_instance_edges_lie_where_instances_meet():
     instance = np.zeros((1, 4, 4), np.uint8)
     instance[0, 1:3, 2:] = 1
     expected = [[0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]]
-    assert np.asarray(scene_edges.boundaries(instance))[0].astype(int).tolist() == expected
+    assert np.asarray(edges.boundaries(instance))[0].astype(int).tolist() == expected
 
 
 def test_palettes_list_dominant_colours_by_share():
@@ -304,7 +306,7 @@ def test_metadata_describes_the_picture_and_fits_the_shared_field_table():
 
 
 def test_features_are_standardised():
-    records = scenes.render(np.arange(1024, 1536), SIZE)
+    records = world.render(np.arange(1024, 1536), SIZE)
     for name in ("feature", "feature_global"):
         channels = records[name].reshape(-1, records[name].shape[-1])
         np.testing.assert_allclose(channels.mean(axis=0), 0, atol=0.2, err_msg=name)
@@ -312,7 +314,7 @@ def test_features_are_standardised():
 
 
 def test_the_same_seed_is_the_same_scene_at_any_size():
-    small, large = rendered(), scenes.render(np.arange(8), 64)
+    small, large = rendered(), world.render(np.arange(8), 64)
     for index in range(8):
         assert abs(small["depth"][index].mean() - large["depth"][index].mean()) < 0.1
         assert large["metadata"][index]["camera_height"] == pytest.approx(
@@ -321,16 +323,16 @@ def test_the_same_seed_is_the_same_scene_at_any_size():
 
 
 def test_train_and_test_scenes_are_disjoint():
-    train, test = (scenes.make_source(split, num_records=8) for split in ("train", "test"))
-    other = scenes.make_source("train", num_records=8, seed=1)
+    train, test = (scenes_source.make_source(split, num_records=8) for split in ("train", "test"))
+    other = scenes_source.make_source("train", num_records=8, seed=1)
     pictures = [source.records(np.arange(8))["rgb"] for source in (train, test, other)]
     assert len(np.unique(np.concatenate(pictures).reshape(24, -1), axis=0)) == 24
-    last = scenes.FIRST_SEED["train"] + 255 * scenes.MAX_RECORDS + scenes.MAX_RECORDS - 1
-    assert last < scenes.FIRST_SEED["test"]
+    last = world.FIRST_SEED["train"] + 255 * world.MAX_RECORDS + world.MAX_RECORDS - 1
+    assert last < world.FIRST_SEED["test"]
 
 
 def test_records_by_index_equal_records_in_batches():
-    source = scenes.make_source("train", num_records=70)
+    source = scenes_source.make_source("train", num_records=70)
     batch = source.records([69, 3])
     assert len(source) == 70
     assert_same_scene(source[69], scene(batch, 0))
@@ -348,13 +350,13 @@ def test_records_by_index_equal_records_in_batches():
 )
 def test_a_source_outside_its_range_is_refused(arguments, named):
     with pytest.raises(ValueError, match=named):
-        scenes.make_source(**arguments)
+        scenes_source.make_source(**arguments)
 
 
 def test_sizes_seeds_and_indices_outside_their_range_are_refused():
     with pytest.raises(ValueError, match="image_size 30"):
-        scenes.render([0], 30)
+        world.render([0], 30)
     with pytest.raises(ValueError, match="-1"):
-        scenes.render([-1], SIZE)
+        world.render([-1], SIZE)
     with pytest.raises(IndexError, match="record 8"):
-        scenes.make_source("train", num_records=8)[8]
+        scenes_source.make_source("train", num_records=8)[8]

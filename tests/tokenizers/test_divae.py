@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fourm_jax.ops import diffusion
+from fourm_jax.ops.diffusion import process
 from fourm_jax.tokenizers import base, diffusion_autoencoder, divae
 from fourm_jax.tokenizers.signal import Signal
 from tests import drawn
@@ -144,7 +144,7 @@ def test_a_velocity_is_judged_as_it_is_or_by_the_noise_it_stands_for(space):
     times = np.array([166, 500, 833])  # spread evenly in evaluation
     alpha = module.alphas[times][:, None, None, None]
     clean = np.asarray(module.signal.normalize(raw))
-    noise = np.asarray(diffusion.sample_noise(jax.random.key(0), clean.shape))
+    noise = np.asarray(process.sample_noise(jax.random.key(0), clean.shape))
     noised = np.sqrt(alpha) * clean + np.sqrt(1 - alpha) * noise
     if space == "prediction":
         error = 0.25 - (np.sqrt(alpha) * noise - np.sqrt(1 - alpha) * clean)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fourm_jax.data import shard_writer
+from experiments.parity import text as verify
+from fourm_jax.data.storage import shard_writer
 from fourm_jax.modalities import metadata, serializers
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.tokenizers import text, text_training
-from fourm_jax.train.verify import text as verify
 from tests import golden_cases
 
 CAPTIONS = ["a red sphere left of a small blue cube", "a potted plant", "two red spheres!"]

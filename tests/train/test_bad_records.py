@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from fourm_jax.data import shard_writer
+from fourm_jax.data.storage import shard_writer
 from fourm_jax.train import interrupt, loop, metrics
 from tests.train import tiny
 

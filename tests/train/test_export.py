@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fourm_jax.train import build, export
+from fourm_jax.train import export, run_config
 from fourm_jax.train.state import TrainState
 from tests.train import tiny
 
 
 def test_the_running_average_of_the_parameters_is_what_is_saved(tmp_path):
     config = tiny.tokenizer()
-    run = build.build(config)
+    run = run_config.build(config)
     batch = next(run.batches(0))
     params, model_state = run.task.init(jax.random.key(0), batch)
     average = jax.tree.map(lambda leaf: leaf + 0.5, params)

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import build, checkpoint, interrupt, logbook, loop, metrics
+from fourm_jax.train import checkpoint, interrupt, logbook, loop, metrics, run_config
 from fourm_jax.utils import io, tree
 from tests.train import tiny
 
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_one_mesh_continues_on_another(before, after, finished, 
 
 def test_moments_and_average_are_cut_like_their_parameters():
     config = tiny.trunk()
-    described = build.build(config)
+    described = run_config.build(config)
     mesh = mesh_lib.make_mesh(data=2, fsdp=2, tensor=2, devices=EIGHT)
     program = loop.make_program(config, described, mesh, next(described.batches(0)))
     kernel = "encoder/blocks/feed_forward/fc1/kernel"
@@ -137,7 +137,7 @@ def test_moments_and_average_are_cut_like_their_parameters():
 
 def test_a_step_compiles_once(finished):
     config = tiny.tokenizer()
-    described = build.build(config)
+    described = run_config.build(config)
     mesh = mesh_lib.make_mesh(devices=ONE)
     batch = distributed.put_batch(next(described.batches(0)), mesh)
     program = loop.make_program(config, described, mesh, batch)

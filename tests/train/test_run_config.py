@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fourm_jax.train import build, flops
+from fourm_jax.train import flops, run_config
 from fourm_jax.utils import config as config_lib
 from tests.train import tiny
 
@@ -39,28 +39,28 @@ def changed(config, change):
 )
 def test_a_wrong_config_is_refused_by_name(make, change, message):
     with pytest.raises(ValueError, match=message):
-        build.build(changed(make(), change))
+        run_config.build(changed(make(), change))
 
 
 def test_a_missing_key_is_named():
     config = tiny.trunk().unlock()
     del config.masking
     with pytest.raises(ValueError, match=r"lacks the keys \['masking'\]"):
-        build.build(config)
+        run_config.build(config)
 
 
 def test_a_model_of_fewer_modalities_takes_the_mixture_of_its_data_set():
     config = tiny.trunk(modalities__inputs=("rgb",), modalities__outputs=("tok_depth",))
-    assert build.make_mixture(config).input_alphas.tolist() == [[[1.0, 1.0]]]
+    assert run_config.make_mixture(config).input_alphas.tolist() == [[[1.0, 1.0]]]
 
 
 def test_records_are_loaded_once_for_all_their_maskings():
-    run = build.build(tiny.trunk(masking__maskings_per_record=4))
+    run = run_config.build(tiny.trunk(masking__maskings_per_record=4))
     assert len(next(run.batches(0))["mixture"]) == 2
 
 
 def test_batches_are_a_function_of_their_number():
-    run = build.build(tiny.tokenizer())
+    run = run_config.build(tiny.tokenizer())
     stream = run.batches(0)
     _, second = next(stream), next(stream)
     np.testing.assert_array_equal(second["rgb"], next(run.batches(1))["rgb"])
@@ -68,11 +68,11 @@ def test_batches_are_a_function_of_their_number():
 
 def test_a_shipped_override_reaches_the_model():
     config = config_lib.override(tiny.trunk(), {"model.dim": 32})
-    assert build.make_model(config).dim == 32
+    assert run_config.make_model(config).dim == 32
 
 
 def test_operations_of_one_block_by_hand():
-    model = build.make_model(tiny.trunk(modalities__outputs=("tok_depth",)))
+    model = run_config.make_model(tiny.trunk(modalities__outputs=("tok_depth",)))
     n, m, d, h, v = 16, 12, 16, 32, 256
     encoder = n * (4 * d * d + 3 * d * h) + 2 * n * n * d
     decoder = m * (4 * d * d + 3 * d * h) + 2 * m * m * d

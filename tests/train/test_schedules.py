@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.parity import lr_schedules as verify
 from fourm_jax.train import schedules
-from fourm_jax.train.verify import lr_schedules as verify
 from tests import golden_cases
 
 CASES = json.loads((golden_cases.shipped("lr_schedules") / "lr_schedules.json").read_text())

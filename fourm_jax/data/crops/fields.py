@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 from PIL import Image
 
-from fourm_jax.data import image_transforms
-from fourm_jax.modalities import boxes, poses, registry
+from fourm_jax.data.crops import images
+from fourm_jax.modalities import boxes, poses
+from fourm_jax.utils import errors
 
 ABSENT = None  # a field that a view cannot have
 
@@ -59,9 +60,7 @@ class Picture:
     def __call__(
         self, value: Shaped[np.ndarray, "h w *c"], view: View
     ) -> Shaped[np.ndarray, "height width *c"]:
-        return image_transforms.crop_resize(
-            value, view.rectangle, view.target, self.resample, view.flip
-        )
+        return images.crop_resize(value, view.rectangle, view.target, self.resample, view.flip)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,9 +76,7 @@ class Normals:
         self, value: Shaped[np.ndarray, "h w 3"], view: View
     ) -> Shaped[np.ndarray, "height width 3"]:
         normals = np.array(
-            image_transforms.crop_resize(
-                value, view.rectangle, view.target, self.resample, view.flip
-            )
+            images.crop_resize(value, view.rectangle, view.target, self.resample, view.flip)
         )
         if view.flip:
             x = normals[..., 0]
@@ -266,7 +263,7 @@ def crop_record(
     wanted = [field for field in record if names is None or field in names]
     for field in wanted:
         if field not in fields:
-            raise ValueError(registry.unknown_value("record field", field, fields))
+            raise ValueError(errors.unknown_value("record field", field, fields))
     settings = np.asarray(settings)
     if settings.ndim != 2 or settings.shape[1] != 5 or (settings[:, 2:4] < 1).any():
         raise ValueError(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from fourm_jax.data import crops, transforms
-from fourm_jax.data.records import Record
-from fourm_jax.modalities import registry
+from fourm_jax.data.crops import fields, stored
+from fourm_jax.data.storage.records import Record
+from fourm_jax.utils import errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,20 +53,20 @@ class Crops:
     ) -> list[dict[str, Any]]:
         try:
             settings = self._settings(record, index)[chosen]
-            views = transforms.crop_record(record, settings, tuple(self.size), names=names)
+            views = fields.crop_record(record, settings, tuple(self.size), names=names)
         except ValueError as error:
             raise ValueError(f"record {index}: {error}") from error
-        return [{**view, crops.SETTINGS: row} for view, row in zip(views, settings, strict=True)]
+        return [{**view, stored.SETTINGS: row} for view, row in zip(views, settings, strict=True)]
 
     def _settings(self, record: Record, index: int) -> Int[np.ndarray, "n 5"]:
-        size = transforms.picture_size(record)
-        if crops.SETTINGS not in record:
+        size = fields.picture_size(record)
+        if stored.SETTINGS not in record:
             rng = np.random.default_rng([self.seed, zlib.crc32(b"crops"), index])
-            return transforms.sample_crops(
+            return fields.sample_crops(
                 rng, size, self.num_crops, scale=self.scale, ratio=self.ratio,
                 flip_probability=self.flip_probability,
             )  # fmt: skip
-        settings = crops.check(record[crops.SETTINGS])[: self.num_crops].astype(np.int64)
+        settings = stored.check(record[stored.SETTINGS])[: self.num_crops].astype(np.int64)
         if len(settings) < self.num_crops:
             raise ValueError(f"{len(settings)} crops are stored, {self.num_crops} were asked")
         if (settings[:, :2] + settings[:, 2:4] > size).any():
@@ -83,7 +83,7 @@ def make(config: Mapping[str, Any]) -> Crops | None:
     allowed = [field.name for field in dataclasses.fields(Crops)]
     for key in config:
         if key not in allowed:
-            raise ValueError(registry.unknown_value("key of crops", key, allowed))
+            raise ValueError(errors.unknown_value("key of crops", key, allowed))
     number = config.get("num_crops", 0)
     if number < 0:
         raise ValueError(f"crops.num_crops {number}, must be at least 0")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from fourm_jax.data import image_transforms
+from fourm_jax.data.crops import images
 from fourm_jax.modalities.spec import ModalitySpec
 
 SETTINGS = "crop_settings"
@@ -129,9 +129,7 @@ def cut(
     top, left, height, width, flip = crop.setting
     if top + height > picture.shape[0] or left + width > picture.shape[1]:
         raise ValueError(f"crop {crop.setting} is not inside a picture of {picture.shape[:2]}")
-    return image_transforms.crop_resize(
-        picture, (top, left, height, width), size, "bicubic", bool(flip)
-    )
+    return images.crop_resize(picture, (top, left, height, width), size, "bicubic", bool(flip))
 
 
 def stack(

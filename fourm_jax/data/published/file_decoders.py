@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from numpy.lib import format as npy_format
 from PIL import Image
 
-from fourm_jax.modalities import registry
+from fourm_jax.utils import errors
 
 MAX_BYTES = 256 * 2**20  # of a file, packed or unpacked
 MAX_JSON_BYTES = 16 * 2**20  # unpacked: what JSON describes can take 30 times as much memory
@@ -47,7 +47,7 @@ def decode(extension: str, data: bytes) -> Any:
         large when unpacked.
     """
     if extension not in TYPES:
-        message = registry.unknown_value("file type", extension, TYPES)
+        message = errors.unknown_value("file type", extension, TYPES)
         raise BadValue("unknown_file_type", message)
     what = f"unreadable {extension} file of {len(data)} bytes"
     try:

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from fourm_jax.data import members
+from fourm_jax.data.published import file_decoders as members
 
 
 class Member(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from fourm_jax.modalities import registry
+from fourm_jax.utils import errors
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NUM_TEST = 297  # of 1,797; the other 1,500 are for training
@@ -39,7 +39,7 @@ class DigitSource:
         order = np.random.default_rng(0).permutation(len(images))
         parts = {"train": order[NUM_TEST:], "test": order[:NUM_TEST]}
         if split not in parts:
-            raise ValueError(registry.unknown_value("split", split, parts))
+            raise ValueError(errors.unknown_value("split", split, parts))
         if image_size <= 0 or image_size % 8:
             raise ValueError(f"image_size {image_size}, allowed: positive multiples of 8")
         if not 0 <= num_records <= len(parts[split]):

@@ -6,7 +6,7 @@ import zlib
 from typing import Any
 
 from fourm_jax.data import pictures
-from fourm_jax.modalities import registry
+from fourm_jax.utils import errors
 
 
 def make_source(
@@ -29,7 +29,7 @@ def make_source(
       ValueError: no such folder, no picture of this split in it, a number out of range.
     """
     if split not in ("train", "test"):
-        raise ValueError(registry.unknown_value("split", split, ("train", "test")))
+        raise ValueError(errors.unknown_value("split", split, ("train", "test")))
     if image_size < 1 or not 0 <= test_share <= 1:
         raise ValueError(
             f"image_size {image_size} and test_share {test_share}, allowed: 1 and more, 0..1"

@@ -5,8 +5,10 @@ from typing import Any
 
 from etils import epath
 
-from fourm_jax.data import shards, transforms, views
-from fourm_jax.modalities import registry
+from fourm_jax.data.crops import fields as transforms
+from fourm_jax.data.crops import policy
+from fourm_jax.data.storage import shards
+from fourm_jax.utils import errors
 
 
 def make_source(
@@ -35,15 +37,15 @@ def make_source(
     for field in fields:
         allowed = sorted(reader.fields.keys() & transforms.FIELDS.keys())
         if field not in allowed:
-            raise ValueError(registry.unknown_value(f"field of {directory}", field, allowed))
+            raise ValueError(errors.unknown_value(f"field of {directory}", field, allowed))
     size = (image_size, image_size)
-    return PictureCrops(reader, views.Crops(num_crops=num_crops, size=size, seed=seed), fields)
+    return PictureCrops(reader, policy.Crops(num_crops=num_crops, size=size, seed=seed), fields)
 
 
 class PictureCrops:
     """Random access to the crops; those of one picture follow each other."""
 
-    def __init__(self, reader: shards.Reader, crops: views.Crops, fields: Sequence[str]):
+    def __init__(self, reader: shards.Reader, crops: policy.Crops, fields: Sequence[str]):
         self._reader, self._crops, self._fields = reader, crops, tuple(fields)
 
     def __len__(self) -> int:

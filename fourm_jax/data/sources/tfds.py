@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from fourm_jax.data import tfds_fields, transforms
-from fourm_jax.modalities import registry
+from fourm_jax.data.crops import fields as transforms
+from fourm_jax.data.sources import tfds_fields
+from fourm_jax.utils import errors
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.+-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -50,7 +51,7 @@ def make_source(
         unknown split, reader or feature, a reader that does not fit its feature, a missing shard.
     """
     if splits is not None and split not in splits:
-        raise ValueError(registry.unknown_value(f"split of {dataset!r}", split, splits))
+        raise ValueError(errors.unknown_value(f"split of {dataset!r}", split, splits))
     name = split if splits is None else splits[split]
     return TfdsSource(dataset, name, dict(fields), data_dir, image_size, num_records)
 
@@ -75,7 +76,7 @@ class TfdsSource:
         used = dict.fromkeys(name for names in self._inputs.values() for name in names)
         for name in used:
             if name not in known:
-                raise ValueError(registry.unknown_value(f"feature of {dataset!r}", name, known))
+                raise ValueError(errors.unknown_value(f"feature of {dataset!r}", name, known))
         self._readers = {
             field: tfds_fields.make_reader(spec[0], {name: known[name] for name in spec[1:]})
             for field, spec in fields.items()

@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from fourm_jax.data import members
-from fourm_jax.modalities import registry
+from fourm_jax.data.published import file_decoders
+from fourm_jax.utils import errors
 
 Reader = Callable[..., Any]
 NUM_THINGS = 80  # of COCO's 133 panoptic classes the first 80 are things, the others stuff
@@ -28,7 +28,7 @@ def make_reader(name: str, features: Mapping[str, Any]) -> Reader:
       ValueError: an unknown reader, or features that it does not take (names them).
     """
     if name not in READERS:
-        raise ValueError(registry.unknown_value("reader of TFDS features", name, READERS))
+        raise ValueError(errors.unknown_value("reader of TFDS features", name, READERS))
     try:
         return READERS[name](*features.values())
     except (AttributeError, KeyError, TypeError) as error:
@@ -82,7 +82,7 @@ def texts(sequence: tfds.features.Sequence) -> Reader:
 def json_value(feature: tfds.features.Text) -> Reader:
     """Value of a text that holds JSON."""
     _need_text(feature)
-    return lambda value: members.decode(".json", value)
+    return lambda value: file_decoders.decode(".json", value)
 
 
 def boxes(objects: tfds.features.Sequence) -> Reader:
@@ -211,16 +211,16 @@ def _boxes(value: Mapping[str, Any], name: Callable, keep: Any = True) -> dict[s
 
 
 def _rgb(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    members.picture_size(data)  # refuses what is too large before it is decoded
+    file_decoders.picture_size(data)  # refuses what is too large before it is decoded
     try:
-        with Image.open(io.BytesIO(data), formats=members.PICTURE_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=file_decoders.PICTURE_FORMATS) as image:
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # decoders of damaged files raise whatever they like
         raise ValueError(f"unreadable picture of {len(data)} bytes: {error}") from error
 
 
 def _labels(data: bytes) -> UInt8[np.ndarray, "h w"]:
-    values = members.decode(".png", data)
+    values = file_decoders.decode(".png", data)
     if values.ndim != 2 or values.dtype != np.uint8:
         raise ValueError(f"picture of {values.dtype} {values.shape}, expected one channel of uint8")
     return values

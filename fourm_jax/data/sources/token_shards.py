@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from fourm_jax.data import shards
+from fourm_jax.data.storage import shards
 
 
 def make_source(split: str, *, directory: epath.PathLike) -> shards.Reader:

@@ -11,8 +11,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from fourm_jax.data import published_layout
-from fourm_jax.data.published_layout import Member
+from fourm_jax.data.published import layout
+from fourm_jax.data.published.layout import Member
 
 Key = tuple[str, str]  # shard or folder, name without extension
 
@@ -73,9 +73,7 @@ class WebDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one record; ValueError naming file and member if a value is not readable."""
         key = self._keys[index]
-        return {
-            field: published_layout.read_value(by_key[key]) for field, by_key in self._index.items()
-        }
+        return {field: layout.read_value(by_key[key]) for field, by_key in self._index.items()}
 
     def where(self, index: int) -> str:
         """Name shard and member of an index, for messages."""
@@ -84,8 +82,8 @@ class WebDataset:
 
 def _index(folder: pathlib.Path, pattern: str) -> dict[Key, Member]:
     index: dict[Key, Member] = {}
-    for shard in published_layout.list_shards(folder, pattern):
-        found = published_layout.index_shard(folder, shard)
+    for shard in layout.list_shards(folder, pattern):
+        found = layout.index_shard(folder, shard)
         if found.faults:
             more = f" ({len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
             raise ValueError(f"{found.faults[0].file}: {found.faults[0].message}{more}")

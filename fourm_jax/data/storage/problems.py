@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from fourm_jax.data import shards
+from fourm_jax.data.storage import shards
 from fourm_jax.utils import io, progress
 
 FOLDER = "problems"

@@ -15,7 +15,7 @@ import numpy as np
 from array_record.python import array_record_module
 from etils import epath
 
-from fourm_jax.data import records, shards
+from fourm_jax.data.storage import records, shards
 from fourm_jax.utils import io
 
 # One record per chunk (random access). Light compression saves 20-70 % for 8 µs a record of tokens;

@@ -17,7 +17,7 @@ from typing import Any
 from array_record.python import array_record_module
 from etils import epath
 
-from fourm_jax.data import records
+from fourm_jax.data.storage import records
 from fourm_jax.utils import io
 
 VERSION = 1

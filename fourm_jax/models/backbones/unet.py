@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.models import mlp, unet_parts
+from fourm_jax.models.backbones import mlp, unet_parts
 from fourm_jax.ops import attention
 
 

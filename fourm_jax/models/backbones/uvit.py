@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.models import mlp, unet_parts, uvit_bottleneck
+from fourm_jax.models.backbones import mlp, unet_parts, uvit_bottleneck
 
 Conditioning = uvit_bottleneck.Conditioning
 

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fourm_jax.models import layers, unet_parts, vit
+from fourm_jax.models import layers
+from fourm_jax.models.backbones import unet_parts, vit
 from fourm_jax.ops import attention, posemb
 
 Conditioning = Literal["concat", "xattn"]

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fourm_jax.models import layers, mlp, transformer
+from fourm_jax.models import layers, transformer
+from fourm_jax.models.backbones import mlp
 from fourm_jax.ops import interpolate, posemb
 
 MLP_RATIO = 4

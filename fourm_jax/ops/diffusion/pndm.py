@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.ops import diffusion
+from fourm_jax.ops.diffusion import process
 
 # Adams-Bashforth weights of the newest and of earlier outputs, by how many earlier ones there are.
 MULTISTEP = (
@@ -135,8 +135,8 @@ def step(
     row: Plan,
     output: Float[Array, "b *s"],
     *,
-    prediction: diffusion.Prediction,
-    clip: diffusion.Range | None = None,
+    prediction: process.Prediction,
+    clip: process.Range | None = None,
 ) -> State:
     """Return the state after one row; `output` answers (state.noised, row.timestep).
 
@@ -146,7 +146,7 @@ def step(
     running = jnp.where(row.first, 0.0, state.running)
     used = row.newest * output + row.gathered * running
     used += jnp.einsum("e,e...->...", row.earlier, state.earlier)
-    reached, _ = diffusion.ddim_step(
+    reached, _ = process.ddim_step(
         source, used, row.alpha, row.alpha_next, prediction=prediction, clip=clip
     )
     earlier = jnp.concatenate([output[None], state.earlier[:-1]])

@@ -7,7 +7,7 @@ import flax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fourm_jax.ops import diffusion, diffusion_schedules, pndm
+from fourm_jax.ops.diffusion import pndm, process, schedules
 
 Name = Literal["ddim", "ddpm", "pndm"]
 NAMES = ("ddim", "ddpm", "pndm")
@@ -39,7 +39,7 @@ def plan(
     alphas: Float[np.ndarray, "t"],
     num_steps: int,
     *,
-    spacing: diffusion_schedules.Spacing = "trailing",
+    spacing: schedules.Spacing = "trailing",
     compat: Literal["", "ml-4m"] = "",
 ) -> Plan:
     """Return the rows of a sampling run.
@@ -61,8 +61,8 @@ def plan(
     if compat and sampler == "ddpm":
         spacing = "leading"
     shared = {"num_times": len(alphas), "compat": compat}
-    times = diffusion_schedules.timesteps(num_steps, spacing, **shared)
-    goals = diffusion_schedules.next_times(times, num_steps, **shared)
+    times = schedules.timesteps(num_steps, spacing, **shared)
+    goals = schedules.next_times(times, num_steps, **shared)
     alpha_next = np.where(goals >= 0, alphas[np.maximum(goals, 0)], np.float32(1))
     return SingleStepPlan(times, alphas[times], alpha_next)
 
@@ -79,8 +79,8 @@ def step(
     output: Float[Array, "b *s"],
     fresh_noise: Callable[[], Float[Array, "b *s"]],
     *,
-    prediction: diffusion.Prediction,
-    clip: diffusion.Range | None = None,
+    prediction: process.Prediction,
+    clip: process.Range | None = None,
     eta: float = 0.0,
     compat: Literal["", "ml-4m"] = "",
 ) -> State:
@@ -93,6 +93,6 @@ def step(
         return pndm.step(state, row, output, **read)
     image = (state.noised, output, row.alpha, row.alpha_next)
     if sampler == "ddpm":
-        return SingleStepState(diffusion.ddpm_step(*image, fresh_noise(), **read)[0])
+        return SingleStepState(process.ddpm_step(*image, fresh_noise(), **read)[0])
     drawn = {"eta": eta, "noise": fresh_noise()} if eta else {}
-    return SingleStepState(diffusion.ddim_step(*image, **read, **drawn, compat=compat)[0])
+    return SingleStepState(process.ddim_step(*image, **read, **drawn, compat=compat)[0])

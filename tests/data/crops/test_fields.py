@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fourm_jax.data import image_transforms, transforms
+from fourm_jax.data.crops import fields, images
 from fourm_jax.modalities import boxes, poses
 from tests import golden_cases
 
@@ -30,7 +30,7 @@ def view(arrays: dict[str, np.ndarray], field: str, flip: int) -> np.ndarray:
         "mask_valid": arrays["in/mask"],
     }[field]
     _, crop, size = golden()
-    (result,) = transforms.crop_record({field: raw}, np.array([[*crop, flip]]), tuple(size))
+    (result,) = fields.crop_record({field: raw}, np.array([[*crop, flip]]), tuple(size))
     return result[field]
 
 
@@ -44,34 +44,30 @@ def test_pictures_equal_those_of_the_published_system(flip):
     rgb = view(arrays, "rgb", flip)
     for mode in ("None", "bicubic"):
         expected = np.moveaxis(recorded("rgb_imagenet", mode), 0, 2)
-        np.testing.assert_allclose(image_transforms.normalize(rgb), expected, atol=1e-6)
+        np.testing.assert_allclose(images.normalize(rgb), expected, atol=1e-6)
     half = (0.5, 0.5, 0.5)
     for field in ("rgb_inception", "normal"):
         pixels = rgb if field == "rgb_inception" else view(arrays, "normal", flip)
         expected = np.moveaxis(recorded(field), 0, 2)
-        np.testing.assert_allclose(
-            image_transforms.normalize(pixels, half, half), expected, atol=1e-6
-        )
-    labels = image_transforms.shift_classes(view(arrays, "semseg", flip))
+        np.testing.assert_allclose(images.normalize(pixels, half, half), expected, atol=1e-6)
+    labels = images.shift_classes(view(arrays, "semseg", flip))
     np.testing.assert_array_equal(labels, recorded("semseg_shift"))
     np.testing.assert_array_equal(view(arrays, "mask_valid", flip) == 255, recorded("mask")[0])
     depth = view(arrays, "depth", flip) / np.float32(65535)
-    np.testing.assert_allclose(
-        image_transforms.standardize_depth(depth), recorded("depth")[0], atol=1e-5
-    )
+    np.testing.assert_allclose(images.standardize_depth(depth), recorded("depth")[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_bilinear_resizing_equals_that_of_the_published_system(flip):
     arrays, crop, size = golden()
-    pixels = image_transforms.crop_resize(arrays["in/rgb"], crop, size, "bilinear", flip)
+    pixels = images.crop_resize(arrays["in/rgb"], crop, size, "bilinear", flip)
     expected = np.moveaxis(arrays[f"out/rgb_imagenet/flip{int(flip)}/bilinear"], 0, 2)
-    np.testing.assert_allclose(image_transforms.normalize(pixels), expected, atol=1e-6)
+    np.testing.assert_allclose(images.normalize(pixels), expected, atol=1e-6)
 
 
 def test_depth_standardisation_equals_that_of_the_published_system():
     arrays, _, _ = golden()
-    result = image_transforms.standardize_depth(arrays["depth_standardization/in"])
+    result = images.standardize_depth(arrays["depth_standardization/in"])
     np.testing.assert_allclose(result, arrays["depth_standardization/out"], atol=1e-5)
 
 
@@ -91,14 +87,14 @@ def record() -> dict:
 
 
 def test_height_and_width_keep_their_order():
-    (result,) = transforms.crop_record(record(), [[0, 0, 4, 6, 0]], (8, 3))
+    (result,) = fields.crop_record(record(), [[0, 0, 4, 6, 0]], (8, 3))
     assert result["rgb"].shape == (8, 3, 3)
     assert result["semseg"].shape == (8, 3)
     assert result["semseg"][:, 0].tolist() == [1, 1, 11, 11, 21, 21, 31, 31]
 
 
 def test_a_crop_cuts_every_field_alike():
-    (result,) = transforms.crop_record(record(), CENTRE, (4, 4))
+    (result,) = fields.crop_record(record(), CENTRE, (4, 4))
     expected = record()["semseg"][:, 1:5]
     np.testing.assert_array_equal(result["rgb"][..., 0], expected)
     np.testing.assert_array_equal(result["semseg"], expected)
@@ -108,7 +104,7 @@ def test_a_crop_cuts_every_field_alike():
 
 
 def test_a_flip_mirrors_every_field_alike():
-    (result,) = transforms.crop_record(record(), [[0, 1, 4, 4, 1]], (4, 4))
+    (result,) = fields.crop_record(record(), [[0, 1, 4, 4, 1]], (4, 4))
     expected = record()["semseg"][:, 4:0:-1]
     np.testing.assert_array_equal(result["rgb"][..., 0], expected)
     np.testing.assert_array_equal(result["semseg"], expected)
@@ -117,10 +113,10 @@ def test_a_flip_mirrors_every_field_alike():
 
 
 def test_a_flip_negates_the_x_of_normals():
-    (result,) = transforms.crop_record(record(), [[0, 0, 4, 6, 1]], (4, 6))
+    (result,) = fields.crop_record(record(), [[0, 0, 4, 6, 1]], (4, 6))
     np.testing.assert_allclose(result["normal"][0, 0], [-0.6, 0.0, 0.8], atol=1e-6)
     stored = {"normal": np.full((4, 6, 3), 200, np.uint8)}
-    (result,) = transforms.crop_record(stored, [[0, 0, 4, 6, 1]], (4, 6))
+    (result,) = fields.crop_record(stored, [[0, 0, 4, 6, 1]], (4, 6))
     assert result["normal"][0, 0].tolist() == [55, 200, 200]
 
 
@@ -128,50 +124,50 @@ def test_interpolated_normals_are_unit_vectors():
     rng = np.random.default_rng(0)
     normals = rng.normal(size=(8, 8, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    (result,) = transforms.crop_record({"normal": normals}, [[0, 0, 8, 8, 0]], (5, 3))
+    (result,) = fields.crop_record({"normal": normals}, [[0, 0, 8, 8, 0]], (5, 3))
     np.testing.assert_allclose(np.linalg.norm(result["normal"], axis=-1), 1, atol=1e-5)
     assert result["normal"].dtype == np.float32
 
 
 def test_interpolated_floats_stay_within_their_range():
     depth = np.where(np.arange(8) < 4, 1.0, 9.0).astype(np.float32)
-    (result,) = transforms.crop_record({"depth": np.tile(depth, (8, 1))}, [[0, 0, 8, 8, 0]], (5, 5))
+    (result,) = fields.crop_record({"depth": np.tile(depth, (8, 1))}, [[0, 0, 8, 8, 0]], (5, 5))
     assert (result["depth"].min(), result["depth"].max()) == (1.0, 9.0)
 
 
 def test_labels_are_never_mixed():
     labels = np.random.default_rng(0).choice([3, 200], (9, 7)).astype(np.uint8)
-    (result,) = transforms.crop_record({"semseg": labels}, [[1, 1, 7, 5, 0]], (4, 4))
+    (result,) = fields.crop_record({"semseg": labels}, [[1, 1, 7, 5, 0]], (4, 4))
     assert set(np.unique(result["semseg"])) <= {3, 200}
 
 
 def test_outside_the_picture_is_zero():
-    (result,) = transforms.crop_record(
+    (result,) = fields.crop_record(
         {"semseg": np.ones((2, 2), np.uint8)}, [[-1, 1, 3, 3, 0]], (3, 3)
     )
     assert result["semseg"].tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
-    far = image_transforms.crop(np.ones((2, 2), np.uint8), 5, -9, 2, 3)
+    far = images.crop(np.ones((2, 2), np.uint8), 5, -9, 2, 3)
     assert far.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_values_made_per_crop_follow_their_crop():
     value = {"rgb": record()["rgb"], "sam_instance": ["first", "second"]}
-    views = transforms.crop_record(value, [*CENTRE, [0, 0, 4, 4, 0]], (4, 4))
+    views = fields.crop_record(value, [*CENTRE, [0, 0, 4, 4, 0]], (4, 4))
     assert [result["sam_instance"] for result in views] == ["first", "second"]
     with pytest.raises(ValueError, match="crop 2, but only 2 were made"):
-        transforms.crop_record(value, CENTRE * 3, (4, 4))
+        fields.crop_record(value, CENTRE * 3, (4, 4))
 
 
 def test_poses_are_cropped_and_absent_in_mirrored_views():
     human = poses.Poses([0, 0, 0.5, 1], np.zeros(8), np.zeros(9), np.zeros(3), np.zeros(10))
     value = {"rgb": record()["rgb"], "human_poses": human}
-    plain, mirrored = transforms.crop_record(value, [*CENTRE, [0, 1, 4, 4, 1]], (4, 4))
+    plain, mirrored = fields.crop_record(value, [*CENTRE, [0, 1, 4, 4, 1]], (4, 4))
     np.testing.assert_allclose(plain["human_poses"].boxes, [[0, 0, 0.5, 1]])
     assert "human_poses" not in mirrored
 
 
 def test_the_first_crop_is_the_centre_square_and_the_others_lie_inside():
-    crops = transforms.sample_crops(np.random.default_rng(0), (40, 60), 200)
+    crops = fields.sample_crops(np.random.default_rng(0), (40, 60), 200)
     assert crops.shape == (200, 5)
     assert crops.dtype == np.int32
     assert crops[0].tolist() == [0, 10, 40, 40, 0]
@@ -184,37 +180,37 @@ def test_the_first_crop_is_the_centre_square_and_the_others_lie_inside():
 
 
 def test_a_picture_without_room_for_a_ratio_is_cropped_in_its_middle():
-    crops = transforms.sample_crops(np.random.default_rng(0), (100, 10), 2)
+    crops = fields.sample_crops(np.random.default_rng(0), (100, 10), 2)
     assert crops[1, :4].tolist() == [43, 0, 13, 10]
 
 
 def test_the_same_generator_gives_the_same_crops():
-    first, second = (transforms.sample_crops(np.random.default_rng(3), (9, 9), 5) for _ in "ab")
+    first, second = (fields.sample_crops(np.random.default_rng(3), (9, 9), 5) for _ in "ab")
     np.testing.assert_array_equal(first, second)
 
 
 def test_unknown_fields_unequal_pictures_and_bad_settings_are_refused():
     value = record()
     with pytest.raises(ValueError, match="record field 'semsge'; did you mean 'semseg'"):
-        transforms.crop_record({"semsge": value["semseg"]}, CENTRE, (4, 4))
+        fields.crop_record({"semsge": value["semseg"]}, CENTRE, (4, 4))
     with pytest.raises(ValueError, match=r"pictures of sizes .*'rgb': \(4, 6\).*'depth': \(4, 4\)"):
-        transforms.crop_record({**value, "depth": np.zeros((4, 4))}, CENTRE, (4, 4))
+        fields.crop_record({**value, "depth": np.zeros((4, 4))}, CENTRE, (4, 4))
     with pytest.raises(ValueError, match="needs pictures"):
-        transforms.crop_record({"caption": "a"}, CENTRE, (4, 4))
+        fields.crop_record({"caption": "a"}, CENTRE, (4, 4))
     with pytest.raises(ValueError, match="rows of top, left, height >= 1"):
-        transforms.crop_record(value, [[0, 0, 0, 4, 0]], (4, 4))
+        fields.crop_record(value, [[0, 0, 0, 4, 0]], (4, 4))
     with pytest.raises(ValueError, match="0 crops of size"):
-        transforms.sample_crops(np.random.default_rng(0), (4, 4), 0)
+        fields.sample_crops(np.random.default_rng(0), (4, 4), 0)
 
 
 def test_dtypes_that_cannot_be_interpolated_are_refused():
     with pytest.raises(ValueError, match="dtype int64 with resample 'bicubic'; allowed: uint8"):
-        image_transforms.resize(np.zeros((4, 4), np.int64), (2, 2), "bicubic")
+        images.resize(np.zeros((4, 4), np.int64), (2, 2), "bicubic")
     with pytest.raises(ValueError, match="resample 'cubic', allowed"):
-        image_transforms.resize(np.zeros((4, 4), np.uint8), (2, 2), "cubic")
+        images.resize(np.zeros((4, 4), np.uint8), (2, 2), "cubic")
 
 
 def test_boxes_of_any_form_become_boxes():
     value = {"rgb": record()["rgb"], "det": boxes.Boxes([[0, 0, 1, 1]], ["cube"])}
-    (result,) = transforms.crop_record(value, CENTRE, (4, 4))
+    (result,) = fields.crop_record(value, CENTRE, (4, 4))
     assert result["det"].to_text() == "v0=0 v1=0 v2=999 v3=999 cube"

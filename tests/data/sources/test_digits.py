@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fourm_jax.data import digits
+from fourm_jax.data.sources import digits
 
 
 def test_the_splits_hold_all_pictures_once():

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 
-from fourm_jax.data import fake
+from fourm_jax.data.sources import fake
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 

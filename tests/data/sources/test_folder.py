@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from configs.pretokenize import folder as config
-from fourm_jax.data import pipeline, sources
+from fourm_jax.data import datasets, pipeline
 
 EVERYTHING = {"test_share": 0.0}
 
@@ -17,7 +17,7 @@ def write(path, value=0, size=(6, 4)):
 
 def open_folder(root, split="train", **changes):
     arguments = {"directory": str(root), "image_size": 4, **EVERYTHING, **changes}
-    return sources.open_source("folder", split, arguments)
+    return datasets.open_source("folder", split, arguments)
 
 
 def test_pictures_come_in_the_order_of_their_paths_with_their_captions(tmp_path):
@@ -61,7 +61,7 @@ def test_splits_divide_the_pictures_and_new_ones_move_none(tmp_path):
 def test_batches_of_any_pictures_have_one_shape(tmp_path):
     for number in range(4):
         write(tmp_path / f"{number}.png", number, size=(5 + number, 9 - number))
-    dataset = sources.Dataset(name="mine", source=open_folder(tmp_path), fields={})
+    dataset = datasets.Dataset(name="mine", source=open_folder(tmp_path), fields={})
     batch = next(pipeline.make_raw_batches([dataset], ("rgb",), batch_size=4, seed=0))
     assert batch["rgb"].shape == (4, 4, 4, 3)
     assert sorted(batch["rgb"].max((1, 2, 3))) == [0, 1, 2, 3]
@@ -101,5 +101,5 @@ def test_an_unreadable_picture_or_sidecar_is_named(tmp_path):
 def test_the_config_reads_a_folder(tmp_path):
     write(tmp_path / "a.png")
     arguments = config.get_config(f"images={tmp_path}").arguments.to_dict()
-    record = sources.open_source("folder", "train", {**arguments, **EVERYTHING})[0]
+    record = datasets.open_source("folder", "train", {**arguments, **EVERYTHING})[0]
     assert record["rgb"].shape == (224, 224, 3)

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from fourm_jax.data import picture_crops, pipeline, shard_writer, sources, views
+from fourm_jax.data import datasets, pipeline
+from fourm_jax.data.crops import policy
+from fourm_jax.data.sources import picture_crops
+from fourm_jax.data.storage import shard_writer
 
 
 def picture(number):
@@ -21,7 +24,7 @@ def built(tmp_path):
 
 def open_built(built, **options):
     options = {"image_size": 8, "fields": ("rgb", "canny_edge"), "num_crops": 2, **options}
-    return sources.open_source("picture_crops", "train", {"directory": str(built), **options})
+    return datasets.open_source("picture_crops", "train", {"directory": str(built), **options})
 
 
 def test_pictures_of_any_shape_become_crops_of_one_size_aligned_over_the_fields(built):
@@ -41,13 +44,13 @@ def test_the_first_crop_is_the_largest_centred_square(built):
 
 def test_the_crops_are_those_that_tokenization_would_make(built):
     source = open_built(built)
-    crops = views.Crops(num_crops=2, size=(8, 8), seed=0)
+    crops = policy.Crops(num_crops=2, size=(8, 8), seed=0)
     for index, view in enumerate(crops.views(picture(1), 1, ("rgb",))):
         np.testing.assert_array_equal(source[2 + index]["rgb"], view["rgb"])
 
 
 def test_batches_of_raw_crops_can_be_stacked(built):
-    dataset = sources.Dataset(name="pictures", source=open_built(built), fields={})
+    dataset = datasets.Dataset(name="pictures", source=open_built(built), fields={})
     batch = next(pipeline.make_raw_batches([dataset], ("rgb",), batch_size=4, seed=0))
     assert batch["rgb"].shape == (4, 8, 8, 3)
 

@@ -12,9 +12,12 @@ import pytest
 
 from configs.data import tfds as tfds_configs
 from configs.pretokenize import tfds as pretokenize
-from fourm_jax.data import members, sources, tfds, views
+from fourm_jax.data import datasets
+from fourm_jax.data.crops import policy
+from fourm_jax.data.published import file_decoders
+from fourm_jax.data.sources import tfds
 from fourm_jax.modalities import boxes, captions
-from tests.data import tfds_cases
+from tests.data.sources import tfds_cases
 
 PICTURE = {"image": tfds_cases.F.Image(), "note": tfds_cases.F.Text()}
 FIELDS = {"rgb": ("picture", "image")}
@@ -47,7 +50,7 @@ def open_toy(root, split="train", **changes):
 @pytest.mark.parametrize("name", tfds_configs.NAMES)
 def test_a_config_maps_the_features_of_its_data_set_to_record_fields(name, tmp_path):
     tfds_cases.prepare_case(tmp_path, name)
-    source = sources.open_source("tfds", "train", arguments(name, tmp_path, image_size=0))
+    source = datasets.open_source("tfds", "train", arguments(name, tmp_path, image_size=0))
     assert len(source) == (2 if name == "coco_captions" else 1)  # "train+restval"
     assert same(source[len(source) - 1], tfds_cases.CASES[name][-1])
 
@@ -91,7 +94,7 @@ def test_the_crops_of_a_config_are_cut_from_whole_pictures(tmp_path):
     config = pretokenize.get_config(f"coco_2017_panoptic,data_dir={tmp_path},num_crops=2")
     record = tfds.make_source("train", **config.arguments.to_dict())[0]
     assert record["rgb"].shape == (4, 6, 3)
-    crops = views.make(config.crops.to_dict()).views(record, 0, ("rgb", "semseg", "det"))
+    crops = policy.make(config.crops.to_dict()).views(record, 0, ("rgb", "semseg", "det"))
     assert [crop["rgb"].shape for crop in crops] == [(224, 224, 3)] * 2
     assert [crop["semseg"].shape for crop in crops] == [(224, 224)] * 2
 
@@ -235,5 +238,5 @@ def test_metadata_cannot_make_us_import_a_module(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_pictures_are_refused_before_they_are_decoded(tmp_path):
     write(tmp_path, {"image": bomb(10_000)})
-    with pytest.raises(ValueError, match=f"allowed: {members.MAX_PIXELS}"):
+    with pytest.raises(ValueError, match=f"allowed: {file_decoders.MAX_PIXELS}"):
         open_toy(tmp_path)[0]

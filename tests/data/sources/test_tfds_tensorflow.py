@@ -10,8 +10,8 @@ import pytest
 
 from configs.data import tfds as tfds_configs
 from configs.pretokenize import fourm_scenes
-from fourm_jax.data import tfds
-from tests.data import tfds_cases
+from fourm_jax.data.sources import tfds
+from tests.data.sources import tfds_cases
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -54,7 +54,7 @@ def _ordered(example):
 
 
 def test_scenes_built_by_tfds_are_read_without_tensorflow_bit_by_bit(tmp_path):
-    folder = ROOT / "fourm_jax/data/tfds_builders/fourm_scenes"
+    folder = ROOT / "fourm_jax/scenes/tfds_builders/fourm_scenes"
     build = (sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build", str(folder))
     options = ("--file_format=array_record", "--max_examples_per_split=5", f"--data_dir={tmp_path}")
     done = subprocess.run([*build, *options], cwd=tmp_path, capture_output=True, text=True)

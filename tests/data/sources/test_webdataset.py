@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourm_jax.data import members, webdataset
+from fourm_jax.data.published import file_decoders
+from fourm_jax.data.sources import webdataset
 
 MODALITIES = {"rgb": "rgb", "tok": "tok_rgb@224", "caption": "caption", "crops": "crop_settings"}
 
@@ -188,7 +189,7 @@ def test_pickles_are_never_opened():
     data = npy(np.array([Trap()], object), allow_pickle=True)
 
     with pytest.raises(ValueError, match="allow_pickle"):
-        members.decode(".npy", data)
+        file_decoders.decode(".npy", data)
 
 
 def test_bombs_are_refused_before_they_unpack(monkeypatch):
@@ -196,16 +197,16 @@ def test_bombs_are_refused_before_they_unpack(monkeypatch):
     np.savez_compressed(archive, zeros=np.zeros(10_000))
     text = gzip.compress(json.dumps("a" * 10_000).encode())
     picture = png((100, 100))
-    monkeypatch.setattr(members, "MAX_BYTES", 1000)
-    monkeypatch.setattr(members, "MAX_JSON_BYTES", 1000)
-    monkeypatch.setattr(members, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(file_decoders, "MAX_BYTES", 1000)
+    monkeypatch.setattr(file_decoders, "MAX_JSON_BYTES", 1000)
+    monkeypatch.setattr(file_decoders, "MAX_PIXELS", 1000)
 
     for extension, data in (
         (".npz", archive.getvalue()), (".json.gz", text), (".json", b"[" + b"[]," * 334 + b"[]]"),
         (".png", picture),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="1000"):
-            members.decode(extension, data)
+            file_decoders.decode(extension, data)
 
 
 def test_damaged_files_of_every_type_are_value_errors():
@@ -218,7 +219,7 @@ def test_damaged_files_of_every_type_are_value_errors():
         (".jpg", b"\xff\xd8\xff"),
     ):  # fmt: skip
         with pytest.raises(ValueError):
-            members.decode(extension, data)
+            file_decoders.decode(extension, data)
 
 
 def test_an_array_that_claims_more_than_it_holds_reserves_no_memory():
@@ -226,19 +227,19 @@ def test_an_array_that_claims_more_than_it_holds_reserves_no_memory():
     liar = honest.replace(b"(2, 3), }" + b" " * 9, b"(200000000, 3), } ")
 
     with pytest.raises(ValueError, match="needs 2400000000 bytes, found 24"):
-        members.decode(".npy", liar)
+        file_decoders.decode(".npy", liar)
 
 
 def test_numbers_that_are_none_are_no_json():
     with pytest.raises(ValueError, match="NaN is no JSON value"):
-        members.decode(".json", b'{"depth": NaN}')
+        file_decoders.decode(".json", b'{"depth": NaN}')
 
 
 def test_grey_pictures_and_palettes_keep_their_numbers():
-    assert members.decode(".png", png(mode="P")).tolist() == [[7] * 4] * 2
-    assert members.decode(".png", png(mode="L")).shape == (2, 4)
+    assert file_decoders.decode(".png", png(mode="P")).tolist() == [[7] * 4] * 2
+    assert file_decoders.decode(".png", png(mode="L")).shape == (2, 4)
 
 
 def test_an_unknown_file_type_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'\.pkl'.*'\.npy'"):
-        members.decode(".pkl", b"")
+        file_decoders.decode(".pkl", b"")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fourm_jax.data import records
+from fourm_jax.data.storage import records
 
 RECORD = {
     "ids": np.array([3, 65535], np.uint16),

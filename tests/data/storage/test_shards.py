@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from fourm_jax.data import shard_writer, shards, token_shards
+from fourm_jax.data.sources import token_shards
+from fourm_jax.data.storage import shard_writer, shards
 
 RECIPE = {"source": "numbers"}
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fourm_jax.models import unet, unet_parts
+from fourm_jax.models.backbones import unet, unet_parts
 from tests import drawn
 
 TINY = unet.UNet(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.convert import divae_config
-from fourm_jax.models import uvit, uvit_bottleneck
+from fourm_jax.models.backbones import uvit, uvit_bottleneck
 from tests import drawn
 
 SMALL = {

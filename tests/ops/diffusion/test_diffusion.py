@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fourm_jax.ops import diffusion, diffusion_sampling, diffusion_schedules
-from fourm_jax.train.verify import schedulers as verify
+from experiments.parity import schedulers as verify
+from fourm_jax.ops.diffusion import process, samplers, schedules
 from tests import golden_cases
 
 
@@ -18,27 +18,25 @@ def draw(seed, shape=(2, 4, 4, 3)):
 
 
 def test_a_zero_snr_schedule_ends_without_signal_and_keeps_its_start():
-    for name in (*diffusion_schedules.BETAS, "shifted_cosine:0.5"):
-        plain = diffusion_schedules.alphas_cumprod(name, zero_terminal_snr=False)
-        zero = diffusion_schedules.alphas_cumprod(name)
+    for name in (*schedules.BETAS, "shifted_cosine:0.5"):
+        plain = schedules.alphas_cumprod(name, zero_terminal_snr=False)
+        zero = schedules.alphas_cumprod(name)
         assert zero[-1] == 0 < plain[-1]
         assert zero[0] == pytest.approx(plain[0], abs=1e-6)
         assert (np.diff(zero) <= 0).all()
 
 
 def test_linear_betas_multiply_up():
-    betas = diffusion_schedules.betas("linear", 3, 0.1, 0.3)
+    betas = schedules.betas("linear", 3, 0.1, 0.3)
     np.testing.assert_allclose(betas, [0.1, 0.2, 0.3])
-    alphas = diffusion_schedules.alphas_cumprod(
-        "linear", 3, zero_terminal_snr=False, start=0.1, end=0.3
-    )
+    alphas = schedules.alphas_cumprod("linear", 3, zero_terminal_snr=False, start=0.1, end=0.3)
     np.testing.assert_allclose(alphas, [0.9, 0.72, 0.504], rtol=1e-6)
-    np.testing.assert_allclose(diffusion_schedules.betas_of(alphas), betas, rtol=1e-5)
+    np.testing.assert_allclose(schedules.betas_of(alphas), betas, rtol=1e-5)
 
 
 def test_the_shift_moves_the_log_snr_of_the_cosine_schedule_by_twice_its_logarithm():
     def log_snr(shift):
-        alphas = diffusion_schedules.alphas_cumprod(f"shifted_cosine:{shift}")[300:700]
+        alphas = schedules.alphas_cumprod(f"shifted_cosine:{shift}")[300:700]
         return np.log(alphas / (1 - alphas))
 
     np.testing.assert_allclose(log_snr(0.5), log_snr(1) + 2 * np.log(2), atol=1e-4)
@@ -47,32 +45,32 @@ def test_the_shift_moves_the_log_snr_of_the_cosine_schedule_by_twice_its_logarit
 @pytest.mark.parametrize("name", ["cosine", "shifted_cosine", "shifted_cosine:0"])
 def test_an_unknown_schedule_is_refused_by_name(name):
     with pytest.raises(ValueError, match=name):
-        diffusion_schedules.alphas_cumprod(name)
+        schedules.alphas_cumprod(name)
 
 
 def test_times_start_or_end_where_their_spacing_says():
-    assert diffusion_schedules.timesteps(4, "trailing").tolist() == [999, 749, 499, 249]
-    assert diffusion_schedules.timesteps(4, "leading").tolist() == [750, 500, 250, 0]
-    assert diffusion_schedules.timesteps(4, "linspace").tolist() == [999, 666, 333, 0]
+    assert schedules.timesteps(4, "trailing").tolist() == [999, 749, 499, 249]
+    assert schedules.timesteps(4, "leading").tolist() == [750, 500, 250, 0]
+    assert schedules.timesteps(4, "linspace").tolist() == [999, 666, 333, 0]
 
 
 @pytest.mark.parametrize("num_steps", [1, 3, 7, 30, 333, 1000])
 def test_any_number_of_trailing_steps_is_as_many_as_asked_and_starts_at_the_end(num_steps):
-    times = diffusion_schedules.timesteps(num_steps)
+    times = schedules.timesteps(num_steps)
     assert len(times) == num_steps
     assert times[0] == 999
     assert (np.diff(times) < 0).all()
-    assert diffusion_schedules.next_times(times, num_steps).tolist() == [*times[1:], -1]
+    assert schedules.next_times(times, num_steps).tolist() == [*times[1:], -1]
 
 
 def test_the_published_strides_give_31_trailing_steps_for_30():
-    assert len(diffusion_schedules.timesteps(30, "trailing", compat="ml-4m")) == 31
+    assert len(schedules.timesteps(30, "trailing", compat="ml-4m")) == 31
 
 
 def test_only_the_published_ddpm_misses_the_step_of_pure_noise():
-    alphas = diffusion_schedules.alphas_cumprod("linear")
-    ours = diffusion_sampling.plan("ddpm", alphas, 50)
-    published = diffusion_sampling.plan("ddpm", alphas, 50, compat="ml-4m")
+    alphas = schedules.alphas_cumprod("linear")
+    ours = samplers.plan("ddpm", alphas, 50)
+    published = samplers.plan("ddpm", alphas, 50, compat="ml-4m")
     assert (ours.timestep[0], ours.alpha[0], ours.alpha_next[-1]) == (999, 0, 1)
     assert published.timestep[0] == 980
 
@@ -87,15 +85,15 @@ def test_only_the_published_ddpm_misses_the_step_of_pure_noise():
 )
 def test_impossible_times_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        diffusion_schedules.timesteps(*arguments)
+        schedules.timesteps(*arguments)
 
 
 def test_an_unknown_sampler_or_too_few_pndm_steps_are_refused():
-    alphas = diffusion_schedules.alphas_cumprod("linear")
+    alphas = schedules.alphas_cumprod("linear")
     with pytest.raises(ValueError, match="sampler 'euler', allowed"):
-        diffusion_sampling.plan("euler", alphas, 4)
+        samplers.plan("euler", alphas, 4)
     with pytest.raises(ValueError, match=r"3 PNDM steps, allowed: 4\.\.1000"):
-        diffusion_sampling.plan("pndm", alphas, 3)
+        samplers.plan("pndm", alphas, 3)
 
 
 # --- arithmetic -----------------------------------------------------------------------------
@@ -103,43 +101,41 @@ def test_an_unknown_sampler_or_too_few_pndm_steps_are_refused():
 
 def test_noise_of_a_quarter_signal_by_hand():
     clean, noise, alpha = jnp.full((1, 1), 2.0), jnp.full((1, 1), 4.0), jnp.array([0.25])
-    np.testing.assert_allclose(diffusion.add_noise(clean, noise, alpha), 1 + 12**0.5, rtol=1e-5)
-    np.testing.assert_allclose(diffusion.velocity(clean, noise, alpha), 2 - 3**0.5, rtol=1e-5)
+    np.testing.assert_allclose(process.add_noise(clean, noise, alpha), 1 + 12**0.5, rtol=1e-5)
+    np.testing.assert_allclose(process.velocity(clean, noise, alpha), 2 - 3**0.5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("prediction", diffusion.PREDICTIONS)
+@pytest.mark.parametrize("prediction", process.PREDICTIONS)
 def test_every_prediction_gives_image_and_noise_back(prediction):
     clean, noise, alpha = draw(0), draw(1), jnp.array([0.9, 0.1])
-    noised = diffusion.add_noise(clean, noise, alpha)
-    answer = diffusion.target(clean, noise, alpha, prediction)
+    noised = process.add_noise(clean, noise, alpha)
+    answer = process.target(clean, noise, alpha, prediction)
     for found, expected in zip(
-        diffusion.clean_and_noise(noised, answer, alpha, prediction), (clean, noise), strict=True
+        process.clean_and_noise(noised, answer, alpha, prediction), (clean, noise), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    velocity = diffusion.velocity(clean, noise, alpha)
-    np.testing.assert_allclose(
-        diffusion.noise_of_velocity(noised, velocity, alpha), noise, atol=1e-5
-    )
+    velocity = process.velocity(clean, noise, alpha)
+    np.testing.assert_allclose(process.noise_of_velocity(noised, velocity, alpha), noise, atol=1e-5)
 
 
 def test_an_unknown_prediction_is_refused():
     with pytest.raises(ValueError, match="prediction 'x0', allowed"):
-        diffusion.clean_and_noise(draw(0), draw(1), jnp.array(0.5), "x0")
+        process.clean_and_noise(draw(0), draw(1), jnp.array(0.5), "x0")
 
 
-@pytest.mark.parametrize("sampler", diffusion_sampling.NAMES)
+@pytest.mark.parametrize("sampler", samplers.NAMES)
 @pytest.mark.parametrize("prediction", ["sample", "v"])
 def test_a_perfect_network_leads_every_sampler_to_the_image(sampler, prediction):
     clean, noised = jnp.tanh(draw(0)), draw(1)
-    alphas = diffusion_schedules.alphas_cumprod("shifted_cosine:0.5")
-    plan = diffusion_sampling.plan(sampler, alphas, 6)
-    state = diffusion_sampling.start(sampler, noised)
+    alphas = schedules.alphas_cumprod("shifted_cosine:0.5")
+    plan = samplers.plan(sampler, alphas, 6)
+    state = samplers.start(sampler, noised)
     for i in range(len(plan.timestep)):
         row = jax.tree.map(lambda leaf, i=i: leaf[i], plan)
         alpha = jnp.asarray(alphas)[row.timestep]
         noise = (state.noised - jnp.sqrt(alpha) * clean) / jnp.sqrt(1 - alpha)
-        answer = diffusion.target(clean, noise, alpha, prediction)
-        state = diffusion_sampling.step(
+        answer = process.target(clean, noise, alpha, prediction)
+        state = samplers.step(
             sampler, state, row, answer, lambda i=i: draw(i + 2), prediction=prediction
         )
     # PNDM ends at time 0 rather than at the image, and extrapolates
@@ -149,10 +145,10 @@ def test_a_perfect_network_leads_every_sampler_to_the_image(sampler, prediction)
 def test_clipping_keeps_image_and_noise_consistent_unless_as_published():
     noised, answer, alpha = draw(0), 3 * draw(1), jnp.float32(0.5)
     step = {"prediction": "sample", "clip": (-1.0, 1.0)}
-    reached, clean = diffusion.ddim_step(noised, answer, alpha, jnp.float32(0.5), **step)
+    reached, clean = process.ddim_step(noised, answer, alpha, jnp.float32(0.5), **step)
     np.testing.assert_allclose(reached, noised, atol=1e-5)  # going nowhere changes nothing
     assert jnp.abs(clean).max() == 1
-    published, _ = diffusion.ddim_step(
+    published, _ = process.ddim_step(
         noised, answer, alpha, jnp.float32(0.5), **step, compat="ml-4m"
     )
     assert jnp.abs(published - noised).max() > 0.1
@@ -160,7 +156,7 @@ def test_clipping_keeps_image_and_noise_consistent_unless_as_published():
 
 def test_ranges_may_differ_between_channels():
     low, high = jnp.array([-1.0, -2.0, -3.0]), jnp.array([1.0, 2.0, 3.0])
-    _, clean = diffusion.ddim_step(
+    _, clean = process.ddim_step(
         draw(0), 100 * draw(1), jnp.float32(0.5), jnp.float32(1), prediction="sample",
         clip=(low, high),
     )  # fmt: skip
@@ -169,24 +165,24 @@ def test_ranges_may_differ_between_channels():
 
 def test_all_of_the_variance_drawn_anew_is_ddpm():
     arguments = (draw(0), draw(1), jnp.float32(0.3), jnp.float32(0.6))
-    ddim, _ = diffusion.ddim_step(*arguments, prediction="v", eta=1.0, noise=draw(2))
-    ddpm, _ = diffusion.ddpm_step(*arguments, draw(2), prediction="v")
+    ddim, _ = process.ddim_step(*arguments, prediction="v", eta=1.0, noise=draw(2))
+    ddpm, _ = process.ddpm_step(*arguments, draw(2), prediction="v")
     np.testing.assert_allclose(ddim, ddpm, atol=1e-5)
 
 
 def test_noise_of_a_row_does_not_depend_on_the_batch():
-    few, many = (diffusion.sample_noise(jax.random.key(0), (n, 3, 2)) for n in (2, 5))
+    few, many = (process.sample_noise(jax.random.key(0), (n, 3, 2)) for n in (2, 5))
     np.testing.assert_array_equal(few, many[:2])
     assert not np.array_equal(many[0], many[1])
 
 
 def test_conditions_are_dropped_at_their_rate_and_in_their_number():
     shape, key = (4000, 2, 3), jax.random.key(0)
-    whole = diffusion.keep_condition(key, shape, 0.25)
+    whole = process.keep_condition(key, shape, 0.25)
     counts = np.asarray(whole.sum(axis=(1, 2)))
     assert set(counts) == {0, 6}
     assert abs((counts == 0).mean() - 0.25) < 0.03
-    some = diffusion.keep_condition(key, shape, 1.0, (1, 2))
+    some = process.keep_condition(key, shape, 1.0, (1, 2))
     counts = np.asarray(some.sum(axis=(1, 2)))
     assert set(counts) == {4, 5}
     assert abs((counts == 4).mean() - 0.5) < 0.03
@@ -194,7 +190,7 @@ def test_conditions_are_dropped_at_their_rate_and_in_their_number():
 
 
 def test_guidance_scales_the_difference():
-    np.testing.assert_allclose(diffusion.guide(jnp.array([3.0]), jnp.array([1.0]), 2.0), 5.0)
+    np.testing.assert_allclose(process.guide(jnp.array([3.0]), jnp.array([1.0]), 2.0), 5.0)
 
 
 # --- the published schedulers ---------------------------------------------------------------

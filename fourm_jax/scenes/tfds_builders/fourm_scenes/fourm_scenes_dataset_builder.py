@@ -1,7 +1,7 @@
-"""TFDS builder of the embedded 3-D scenes, all signals of `fourm_jax.data.scenes` bit by bit.
+"""TFDS builder of the embedded 3-D scenes, all signals of `fourm_jax.scenes.world` bit by bit.
 
     pip install -e ".[tensorflow]"
-    tfds build fourm_jax/data/tfds_builders/fourm_scenes --file_format=array_record
+    tfds build fourm_jax/scenes/tfds_builders/fourm_scenes --file_format=array_record
 
 16,384 scenes for training and 512 held out, 32 × 32 pixels; `--max_examples_per_split=64` tries it.
 Writing needs TensorFlow, reading does not: configs/pretokenize/fourm_scenes.py, source "tfds".
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fourm_jax.data import scenes
+from fourm_jax.scenes import world
 
 IMAGE_SIZE = 32
 NUM_RECORDS = {"train": 16_384, "test": 512}
@@ -24,7 +24,7 @@ NUMBERS = {
     "normal": ((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32),
     "feature": ((IMAGE_SIZE // 4, IMAGE_SIZE // 4, 12), np.float32),
     "feature_global": ((32,), np.float32),
-    "poses": ((scenes.MAX_OBJECTS, len(scenes.POSE_FIELDS)), np.float32),
+    "poses": ((world.MAX_OBJECTS, len(world.POSE_FIELDS)), np.float32),
     "color_palette": ((None, 3), np.uint8),
 }
 
@@ -48,7 +48,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "objects": tfds.features.Sequence(
                 {
                     "bbox": tfds.features.BBoxFeature(),
-                    "label": tfds.features.ClassLabel(names=scenes.SHAPES),
+                    "label": tfds.features.ClassLabel(names=world.SHAPES),
                 }
             ),
             # As JSON, which keeps float64 exactly; tf.train.Example has float32 only.
@@ -66,7 +66,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in NUM_RECORDS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        source = scenes.SceneSource(split, NUM_RECORDS[split], IMAGE_SIZE)
+        source = world.SceneSource(split, NUM_RECORDS[split], IMAGE_SIZE)
         for index in range(len(source)):
             yield index, _example(source[index])
 
