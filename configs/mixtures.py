@@ -1,4 +1,6 @@
-"""The published masking mixtures, as plain dicts for `ops.mixture.make_mixture` (spec 05 §5.1).
+"""The published masking mixtures, as plain dicts for `ops.mixture.make_mixture`.
+
+Source: docs/published.md#mixtures.
 
 One value per component of the mixture; how many tokens a sample shows and is asked for is part of
 each recipe. `k` equal components have equal weight unless `weights` says otherwise.

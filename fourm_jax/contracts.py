@@ -16,7 +16,7 @@ class InputTokens:
     Attributes:
       modality: index into the model's tuple of modality specs.
       position: index in the grid; for sequences and embeddings the running count of visible
-        tokens of that modality (dense, 0-based; spec 01-model §1.2).
+        tokens of that modality (dense, 0-based; docs/published.md#embeddings).
       id: token id. Pixels: 0, their content is gathered by `position`. Embeddings: 1 + index of
         the vector in `TokenBatch.embeddings`, and 0 for the zero vector of a masked span.
       valid: True where the slot carries a token.

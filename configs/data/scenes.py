@@ -28,11 +28,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 def mixture() -> dict:
     """Five kinds of samples: what is seen, how often, and how much of it.
 
-    Dirichlet concentrations per modality and kind (spec page 05); `keep` says how much of a
-    sequence may be seen: a random share, all of it, or all or nothing. As in generation, a caption
-    is seen alone or with a part of the picture, and its targets are nearly all of that picture:
-    with other tokens in its empty slots, or its targets divided evenly, the trunk hardly learned
-    to tie words to places. Samples that see nothing are what guidance compares with.
+    Dirichlet concentrations per modality and kind (docs/published.md#mixtures); `keep` says how
+    much of a sequence may be seen: a random share, all of it, or all or nothing. As in generation,
+    a caption is seen alone or with a part of the picture, and its targets are nearly all of that
+    picture: with other tokens in its empty slots, or its targets divided evenly, the trunk hardly
+    learned to tie words to places. Samples that see nothing are what guidance compares with.
     """
     # Less of what is long, noisy and dear (its head has 4,608 rows): values of colours and numbers.
     shares = {"color_palette": 0.15, "metadata": 0.2, "det": 0.3, "feature_global": 0.2}

@@ -1,7 +1,7 @@
 """Reading the published sampler's working state and schedules, to run or to compare with it.
 
-A "mod dict" holds per modality `tensor`, `input_mask` and `target_mask`, True = *not* used (spec
-01-model §1.1, 10-generation §10.1).
+A "mod dict" holds per modality `tensor`, `input_mask` and `target_mask`, True = *not* used
+(docs/published.md#trunk, docs/published.md#generation).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """A batch of the published implementation as our TokenBatch, token for token in its order.
 
 The published model takes whole padded modalities with masks (True = *not* used) and picks tokens
-inside its forward pass (spec 01-model §1.1, §1.6); here the same choice is made on the host.
+inside its forward pass (docs/published.md#trunk, docs/published.md#attention-masks);
+here the same choice is made on the host.
 """
 
 from collections.abc import Mapping, Sequence

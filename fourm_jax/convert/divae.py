@@ -1,4 +1,7 @@
-"""Published diffusion decoders <-> ours: names of the ADM UNet and of the UViT (spec 02 §2.4)."""
+"""Published diffusion decoders <-> ours: names of the ADM UNet and of the UViT.
+
+Source: docs/published.md#checkpoints.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,7 @@
-"""Published constructor arguments of diffusion decoders -> those of our DiVAE (spec 02 §2.4)."""
+"""Published constructor arguments of diffusion decoders -> those of our DiVAE.
+
+Source: docs/published.md#checkpoints.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal

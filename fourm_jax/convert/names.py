@@ -2,7 +2,9 @@
 
 Linear weights are [out, in] there and [in, out] here; heads have axes of their own here; layers
 are stacked here; token tables, positions and modality vectors are rows of packed tables here.
-Every entry is exact both ways (transpose and reshape only). Patterns: spec 02-checkpoints §2.1.
+Every entry is exact both ways (transpose and reshape only).
+
+Source: docs/published.md#checkpoints.
 """
 
 import dataclasses

@@ -1,4 +1,7 @@
-"""Constructor arguments of published tokenizers <-> arguments of our families (spec 02 §2.4)."""
+"""Constructor arguments of published tokenizers <-> arguments of our families.
+
+Source: docs/published.md#checkpoints.
+"""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""Records of one batch -> padded arrays per modality: the Batch contract (architecture §5)."""
+"""Records of one batch -> padded arrays per modality: the Batch contract.
+
+Source: docs/architecture.md#contracts.
+"""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -168,7 +171,7 @@ def _chunks(
                 f"{names[row] + CHUNK_SUFFIX!r} of shape ({stored},), found {found}",
             )
         count = int(length[row])
-        if count < stored:  # whole trailing chunks go (spec page 05, sequences)
+        if count < stored:  # whole trailing chunks go (docs/published.md#masking, sequences)
             count = int(np.searchsorted(value, value[count]))
             length[row] = count
         chunk[row, :count] = value[:count]

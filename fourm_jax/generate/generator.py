@@ -131,7 +131,10 @@ class Generator:
     def default_plan(
         self, state: states.State, targets: Iterable[str], *, num_steps: int, guidance: float
     ) -> list[Target]:
-        """Grids by ROAR in `num_steps`, vectors in one pass, sequences token by token (spec 10)."""
+        """Grids by ROAR in `num_steps`, vectors in one pass, sequences token by token.
+
+        Source: docs/published.md#generation.
+        """
         plan = []
         for name in targets:
             spec, num_open = self.spec(name), int((~state.known[name]).sum(axis=1).max())

@@ -46,7 +46,7 @@ class Passes:
         unconditional one of guidance, or the only one.
       leave_trace: whether hidden conditions leave something, see `state.hide`.
       forget: the published multi-guided ROAR: views other than the first never see what is being
-        written and always predict the positions of the first step (spec 12, G-3).
+        written and always predict the positions of the first step (docs/published.md#defects).
     """
 
     target: str

@@ -168,7 +168,7 @@ def build_chained_schedule(
     grow_conditioning: bool = True,
     compat: str = "",
 ) -> tuple[Step, ...]:
-    """Chain targets, each one a condition of the following ones (spec 10 §10.3).
+    """Chain targets, each one a condition of the following ones (docs/published.md#schedules).
 
     Args:
       conditions: names that guidance takes away from the unconditional pass.

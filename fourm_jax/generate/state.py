@@ -60,7 +60,8 @@ def empty_tokens(
 ) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
     """Ids and known mask of a modality of which nothing is known.
 
-    A sequence is the single input token [S_1], as in the published sampler (spec 10 §10.1).
+    A sequence is the single input token [S_1], as in the published sampler
+    (docs/published.md#generation).
     """
     if spec.kind == "sequence":
         sentinel = vocabulary.sentinel_id(1)

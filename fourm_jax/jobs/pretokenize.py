@@ -1,9 +1,10 @@
 """Raw records -> token shards: every tokenizer of a data set, run once, for training to read.
 
 Shard k holds the records from k · records_per_shard on, whoever writes it and in whatever order, so
-any number of processes, killed and started again, ends with the same files (spec page 09). Several
-crops of a record are tokenized as if each were a record, and stored together (`data.crops`). A
-record that cannot be read, tokenized or stored is listed (`data.problems`), and the rest goes on.
+any number of processes, killed and started again, ends with the same files
+(docs/published.md#pretokenization). Several crops of a record are tokenized as if each were a
+record, and stored together (`data.crops`). A record that cannot be read, tokenized or stored is
+listed (`data.storage`), and the rest goes on.
 """
 
 import dataclasses

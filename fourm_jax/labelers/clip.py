@@ -6,7 +6,7 @@ from fourm_jax.labelers.base import Labeler
 
 def make_labeler(*, model: str) -> Labeler:
     """Make `clip` float32 [rows, columns, c]: the final patch tokens after the last norm times the
-    visual projection (spec page 08, feature targets); c is 512 for CLIP-B/16."""
+    visual projection (docs/published.md#tokenizer-recipes); c is 512 for CLIP-B/16."""
 
     def read(net, hidden):
         return net.visual_projection(net.vision_model.post_layernorm(hidden[:, 1:])), None

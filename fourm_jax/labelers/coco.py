@@ -27,7 +27,8 @@ STUFF = (
     "mountain-merged", "grass-merged", "dirt-merged", "paper-merged", "food-other-merged",
     "building-other-merged", "rock-merged", "wall-other-merged", "rug-merged",
 )  # fmt: skip
-CLASSES = THINGS + STUFF  # class c is id c + 1 of a label map; 0 is no class (spec page 03)
+# Class c is id c + 1 of a label map; 0 is no class (docs/published.md#modalities).
+CLASSES = THINGS + STUFF
 
 
 def ids_of(labels: Mapping[int, str]) -> UInt8[np.ndarray, "n"]:

@@ -45,7 +45,9 @@ def shares(gammas: Float[Array, "m"], among: Bool[Array, "m"]) -> Float[Array, "
 def split(
     share: Float[Array, "m"], total: Int[Array, ""], extra_choices: Int[Array, "e"]
 ) -> Int[Array, "m"]:
-    """Split `total` into whole tokens: floor of each share, the rest one by one (spec 05, step 3).
+    """Split `total` into whole tokens: floor of each share, the rest one by one.
+
+    Source: docs/published.md#masking, step 3.
 
         share [0.5, 0.3, 0.2], total 9 -> [4, 2, 1] and two more to the first two extra_choices
 

@@ -20,7 +20,9 @@ NO_LIMIT = 2**30  # range of a mixture that names none: all slots there are
 
 @flax.struct.dataclass
 class Mixture:
-    """How samples are masked: per data set a mixture of Dirichlets over modalities (paper 4M, §3).
+    """How samples are masked: per data set a mixture of Dirichlets over modalities.
+
+    Source: arXiv:2312.06647, section 3.
 
     A pytree, so that other values need no new compilation. `make_mixture` builds it.
 

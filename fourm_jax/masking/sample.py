@@ -29,7 +29,7 @@ def sample_tokens(
     budget: str = "fill",
     vocabulary: TextVocabulary = PUBLISHED,
 ) -> TokenBatch:
-    """Draw what each sample shows and what it is asked for (spec 05-masking).
+    """Draw what each sample shows and what it is asked for (docs/published.md#masking).
 
     Grids, globals and pixels: disjoint random cells. Texts: span masking with sentinels, inputs
     the masked text, targets the spans. Embeddings (inputs only): masked spans become one zero

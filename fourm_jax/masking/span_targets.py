@@ -107,7 +107,9 @@ def find_spans(masked: Bool[Array, "s l"], length: Int[Array, "s"]) -> Spans:
 def choose_window(
     spans: Spans, budget: Int[Array, "s"], chosen: Int[Array, "s"]
 ) -> tuple[Int[Array, "s"], Int[Array, "s"]]:
-    """Cut targets that exceed their budget to a part that begins at a sentinel (spec 05).
+    """Cut targets that exceed their budget to a part that begins at a sentinel.
+
+    Source: docs/published.md#masking.
 
     From the chosen sentinel `budget` entries are taken if there are that many; otherwise the
     longest end of the target that begins at a sentinel and fits.

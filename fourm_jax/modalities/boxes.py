@@ -1,4 +1,7 @@
-"""Detected objects as text: four coordinates and a class name per box (spec page 03, det)."""
+"""Detected objects as text: four coordinates and a class name per box.
+
+Source: docs/published.md#modalities, det.
+"""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence

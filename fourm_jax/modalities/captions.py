@@ -1,4 +1,7 @@
-"""Captions: free text, one or several per picture, chosen by crop or at random (spec page 03)."""
+"""Captions: free text, one or several per picture, chosen by crop or at random.
+
+Source: docs/published.md#modalities.
+"""
 
 import dataclasses
 import re

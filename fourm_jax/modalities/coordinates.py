@@ -1,4 +1,7 @@
-"""Coordinate tokens "v<axis>=<bin>": the numbers of all text-like modalities (spec page 04)."""
+"""Coordinate tokens "v<axis>=<bin>": the numbers of all text-like modalities.
+
+Source: docs/published.md#text-tokenizer.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Sequence

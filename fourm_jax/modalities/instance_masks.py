@@ -1,4 +1,6 @@
-"""SAM masks as pictures: polygons to the 64 x 64 masks that become codes, and back (spec page 03).
+"""SAM masks as pictures: polygons to the 64 x 64 masks that become codes, and back.
+
+Source: docs/published.md#modalities.
 
 A mask is drawn inside the box of its own polygon, so that its resolution does not depend on its
 size; `instances` writes box and codes as text.
@@ -136,7 +138,9 @@ def paste(
 def merge_duplicates(
     masks: Float[np.ndarray, "k s s"], boxes: Int[np.ndarray, "k 4"]
 ) -> tuple[Float[np.ndarray, "j s s"], Int[np.ndarray, "j 4"]]:
-    """Drop undecided masks and average those that show the same instance (spec page 10 §10.5).
+    """Drop undecided masks and average those that show the same instance.
+
+    Source: docs/published.md#decoding.
 
     Several query points find the same instance. A mask joins the first group whose first mask it
     overlaps by more than 0.8 (twice the shared mass over both) and whose box by more than 0.9

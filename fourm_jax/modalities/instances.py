@@ -1,4 +1,7 @@
-"""SAM instances as text: query points, each with the masks that contain it (spec page 03)."""
+"""SAM instances as text: query points, each with the masks that contain it.
+
+Source: docs/published.md#modalities.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Picture metadata as text: one chunk "v1=<field> v0=<bin>" per field (spec page 03, metadata)."""
+"""Picture metadata as text: one chunk "v1=<field> v0=<bin>" per field.
+
+Source: docs/published.md#modalities, metadata.
+"""
 
 import dataclasses
 import math

@@ -1,4 +1,7 @@
-"""A colour palette as text: the number of colours, then three values per colour (spec page 03)."""
+"""A colour palette as text: the number of colours, then three values per colour.
+
+Source: docs/published.md#modalities.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

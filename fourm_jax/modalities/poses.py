@@ -1,4 +1,7 @@
-"""Human poses as text: a box, then four groups of numbers per human (spec page 03, human_poses)."""
+"""Human poses as text: a box, then four groups of numbers per human.
+
+Source: docs/published.md#modalities, human_poses.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

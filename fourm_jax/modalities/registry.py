@@ -97,8 +97,8 @@ def _text(name, max_tokens, order, **fields) -> ModalitySpec:
     )  # fmt: skip
 
 
-# The published modalities (spec 03-modalities), "@R" = side of the image in pixels; decoding order
-# of the published demo (spec 10-generation §10.4). "@448": super-resolution.
+# The published modalities (docs/published.md#modalities), "@R" = side of the image in pixels;
+# decoding order of the published demo (docs/published.md#generation). "@448": super-resolution.
 FOURM = (
     ModalitySpec(
         name="rgb@224", kind="pixels", grid=(14, 14), patch_size=16, num_channels=3, source="rgb"

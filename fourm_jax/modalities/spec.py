@@ -11,7 +11,7 @@ TOKEN_KINDS = ("grid", "global", "sequence")  # kinds that have a vocabulary and
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModalitySpec:
-    """One modality of a model (spec page 03-modalities).
+    """One modality of a model (docs/published.md#modalities).
 
     Attributes:
       name: unique name, e.g. "tok_rgb@224"; also the parameter, config and metric name.

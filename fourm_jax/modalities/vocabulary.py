@@ -1,4 +1,7 @@
-"""Layout of the text vocabulary: special tokens, sentinels and coordinates (spec page 04)."""
+"""Layout of the text vocabulary: special tokens, sentinels and coordinates.
+
+Source: docs/published.md#text-tokenizer.
+"""
 
 import dataclasses
 

@@ -86,7 +86,9 @@ class PositionEmbedding(nn.Module):
 
 
 class InputEmbedding(nn.Module):
-    """Content and position-plus-modality vectors of the visible tokens (spec 01-model §1.2).
+    """Content and position-plus-modality vectors of the visible tokens.
+
+    Source: docs/published.md#embeddings.
 
     Attributes:
       token_std: of the initial token table and of the other learned vectors.

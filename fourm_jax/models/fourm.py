@@ -59,7 +59,7 @@ class DecoderCache:
 
 
 class FourM(nn.Module):
-    """The trunk with embeddings and output heads (spec 01-model).
+    """The trunk with embeddings and output heads (docs/published.md#trunk).
 
     Attributes:
       modalities: all modalities; the index in this tuple is the `modality` of a TokenBatch.

@@ -1,4 +1,7 @@
-"""FourMViT: the encoder of a FourM alone, from one pixels modality to features (spec 01 §1.7)."""
+"""FourMViT: the encoder of a FourM alone, from one pixels modality to features.
+
+Source: docs/published.md#encoder-only.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -42,7 +42,10 @@ def has_bias(use_bias: UseBias, part: str) -> bool:
 
 
 def norm(*, use_bias: bool, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm with statistics in float32 (mean-subtracting, eps 1e-6; spec 01-model §1.3)."""
+    """LayerNorm with statistics in float32 (mean-subtracting, eps 1e-6).
+
+    Source: docs/published.md#blocks.
+    """
     return nn.LayerNorm(
         epsilon=NORM_EPSILON, use_bias=use_bias, dtype=dtype, use_fast_variance=False, name=name
     )

@@ -1,4 +1,4 @@
-"""Low-rank adapters as functions on parameters: y = W x + scale · B A x (spec 01-model §1.8).
+"""Low-rank adapters as functions on parameters: y = W x + scale · B A x (docs/published.md#lora).
 
 The adapted weights are W + scale · A B, so training differentiates `merge` with respect to the
 adapters, and fusing them for good is the same call.

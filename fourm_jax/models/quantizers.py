@@ -22,7 +22,7 @@ class Quantized:
 
 
 class EMACodebook(nn.Module):
-    """Codebook learned by running averages (spec 08-tokenizers §8.1), `h` heads sharing it.
+    """Codebook learned by running averages (docs/published.md#quantizers), `h` heads sharing it.
 
     State, in collection "codebook": `codes [k, d/h]`, `cluster_size [k]`, `initialized []` and,
     for the Euclidean metric, `code_sums [k, d/h]`. Statistics are those of the global batch.
@@ -39,7 +39,7 @@ class EMACodebook(nn.Module):
       dead_code_policy: see `ops.quantize.replace_dead`.
       kmeans_start: run k-means on the first training batch.
       compat: "ml-4m" returns raw running averages of the codes (their norm drifts below 1) and
-        leaves the cluster size of replaced codes alone (defect K-1).
+        leaves the cluster size of replaced codes alone (docs/published.md#defects).
     """
 
     num_codes: int
@@ -159,7 +159,9 @@ class EMACodebook(nn.Module):
 
 
 class Memcodes(nn.Module):
-    """Parallel codebooks learned by gradient, one per part of the latent (spec 08 §8.1).
+    """Parallel codebooks learned by gradient, one per part of the latent.
+
+    Source: docs/published.md#quantizers.
 
     Each head compares its part of the latent with keys and returns values, both linear maps of
     its codes. Training samples a hard choice (straight-through Gumbel-softmax); evaluation takes

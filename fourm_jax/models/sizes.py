@@ -1,4 +1,4 @@
-"""Named sizes of the trunk: arguments of `FourM` (spec 01-model §1.4)."""
+"""Named sizes of the trunk: arguments of `FourM` (docs/published.md#sizes)."""
 
 from collections.abc import Mapping
 

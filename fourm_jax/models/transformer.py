@@ -33,7 +33,10 @@ class LayerMemory:
 
 
 class Block(nn.Module):
-    """One pre-norm block: self-attention, cross-attention where `cross`, MLP (spec 01 §1.3)."""
+    """One pre-norm block: self-attention, cross-attention where `cross`, MLP.
+
+    Source: docs/published.md#blocks.
+    """
 
     num_heads: int
     mlp: layers.MlpKind

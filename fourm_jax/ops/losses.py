@@ -1,4 +1,4 @@
-"""Normalised sums of token losses: mean over modalities, or over tokens (spec 01-model §1.5).
+"""Normalised sums of token losses: mean over modalities, or over tokens (docs/published.md#losses).
 
 Sums run over the whole (global) batch with its true counts, so that the objective does not depend
 on how the batch is cut over devices. The published normalisations are the optional arguments.

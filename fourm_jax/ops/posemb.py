@@ -1,4 +1,7 @@
-"""Sin-cos position tables, computed once on the host as constants (spec 01-model §1.2)."""
+"""Sin-cos position tables, computed once on the host as constants.
+
+Source: docs/published.md#embeddings.
+"""
 
 from typing import Literal
 

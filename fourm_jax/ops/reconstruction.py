@@ -39,7 +39,8 @@ def binary_cross_entropy(
 ) -> Float[Array, ""]:
     """Mean cross-entropy of sigmoid(logits) against targets in 0..1.
 
-    The published loss of this name is a softmax over probabilities (defect K-4); this one is not.
+    The published loss of this name is a softmax over probabilities; this one is not
+    (docs/published.md#defects).
     """
     return jnp.mean(optax.losses.sigmoid_binary_cross_entropy(logits, target))
 

@@ -44,8 +44,8 @@ def filter_top_k(logits: Float[Array, "*n v"], top_k: int | float) -> Float[Arra
 
     Args:
       logits: any real values.
-      top_k: int: how many; float in [0, 1]: which share of the vocabulary (spec 10 §10.2);
-        0 keeps everything.
+      top_k: int: how many; float in [0, 1]: which share of the vocabulary; 0 keeps
+        everything (docs/published.md#generation).
     """
     vocab_size = logits.shape[-1]
     count = int(top_k * vocab_size) if isinstance(top_k, float) else top_k
@@ -118,8 +118,8 @@ def guide(logits: Float[Array, "g b m v"], weights: Float[Array, "g-1"]) -> Floa
     """Combine the logits of several conditions: l_0 + sum_i w_i (l_i - l_0).
 
     Entry 0 is the unconditional prediction. One condition is classifier-free guidance (weight 1:
-    none, 0: unconditional, negative: away from the condition), several are multi-guidance (spec
-    10 §10.2); with entry 0 alone nothing is combined.
+    none, 0: unconditional, negative: away from the condition), several are multi-guidance
+    (docs/published.md#generation); with entry 0 alone nothing is combined.
     """
     return logits[0] + jnp.einsum("g,gbmv->bmv", weights, logits[1:] - logits[0])
 

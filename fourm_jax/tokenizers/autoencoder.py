@@ -31,7 +31,7 @@ class TokenizerOutput:
 
 
 class Autoencoder(nn.Module):
-    """Raw signal -> encoder -> quantizer -> decoder -> raw signal (spec 08-tokenizers §8.2).
+    """Raw signal -> encoder -> quantizer -> decoder -> raw signal (docs/published.md#tokenizers).
 
     Ids are [b, y, x] for images ([b, y, x, codes] with several codes per position) and [b, codes]
     for vectors.

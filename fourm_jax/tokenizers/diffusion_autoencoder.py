@@ -35,11 +35,13 @@ class DiffusionAutoencoder(nn.Module):
       prediction: what the decoder answers: "sample" (the clean image), "epsilon", "v".
       loss: "mse", "l1" or "smooth_l1" between answer and target.
       loss_space: "prediction" compares answers as they are; "epsilon" compares the noise that they
-        stand for (the published "v with eps-loss", spec 08 §8.2), which weighs times differently.
-        Not with prediction "sample", whose noise is unbounded where there is hardly any.
+        stand for (the published "v with eps-loss", docs/published.md#diffusion), which weighs
+        times differently. Not with prediction "sample", whose noise is unbounded where there is
+        hardly any.
       condition_dropout: share of training samples that are drawn without (all of) their codes.
       condition_dropout_tokens: how many positions those lose, (fewest, most); None = all. (The
-        published options of this kind bound the number of positions *kept*, defect K-9.)
+        published options of this kind bound the number of positions *kept*,
+        docs/published.md#defects.)
       freeze_encoder: train the decoder only; codebook and ids stay (the published UViT recipe).
       sampler: "ddim", "ddpm" or "pndm".
       num_decode_steps, spacing: of the sampler; "trailing" starts where training ended.

@@ -1,4 +1,7 @@
-"""DiVAE: a ViT encoder and a codebook whose decoder draws the image by diffusion (spec 08 §8.2)."""
+"""DiVAE: a ViT encoder and a codebook whose decoder draws the image by diffusion.
+
+Source: docs/published.md#diffusion.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,7 @@
-"""The text tokenizer: WordPiece ids for captions and all text-like modalities (spec page 04)."""
+"""The text tokenizer: WordPiece ids for captions and all text-like modalities.
+
+Source: docs/published.md#text-tokenizer.
+"""
 
 import collections
 import dataclasses
@@ -150,8 +153,8 @@ class TextTokenizer:
           max_tokens: longest result, [EOS] included.
           chunked: whether masking treats chunks as wholes. Then [EOS] is a chunk of its own and
             trailing chunks that do not fit are left out; otherwise every token is its own chunk.
-          keep_eos: cut the text, never its [EOS]. False as published (spec 05-masking): an
-            over-long sequence has no end.
+          keep_eos: cut the text, never its [EOS]. False as published (docs/published.md#masking):
+            an over-long sequence has no end.
 
         Returns:
           (ids, chunk): int32 [l] each, l <= max_tokens; chunk counts up from 0.

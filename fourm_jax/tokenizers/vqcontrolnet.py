@@ -1,4 +1,6 @@
-"""VQControlNet: its encoder and codebook; images are drawn elsewhere (spec 08-tokenizers §8.2).
+"""VQControlNet: its encoder and codebook; images are drawn elsewhere.
+
+Source: docs/published.md#tokenizers.
 
 The published decoder is a ControlNet on Stable Diffusion 1.5, whose condition is the grid of codes.
 Here ids and codes are made; the rest is not part of this package.

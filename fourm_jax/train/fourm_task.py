@@ -21,7 +21,7 @@ LOSSES = ("mod", "token")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FourMTask:
-    """Masked multimodal prediction (spec 05-masking, 01-model §1.5).
+    """Masked multimodal prediction (docs/published.md#masking, docs/published.md#losses).
 
     Attributes:
       model: the trunk; its `modalities` are the indices in a TokenBatch.

@@ -12,7 +12,7 @@ from fourm_jax.train import schedules
 from fourm_jax.utils import tree
 
 # Norms, biases, registers, the mask token and the tables of tokens, positions and modalities. The
-# published code decays all but norms and biases (spec 12-defects T-8): PUBLISHED_NO_DECAY.
+# published code decays all but norms and biases (docs/published.md#defects): PUBLISHED_NO_DECAY.
 _TABLES = r"tokens$|embedding$|positions/|pos_emb|mask_token|register"
 NO_DECAY = (rf"norm|bias$|{_TABLES}",)
 PUBLISHED_NO_DECAY = (r"norm|bias$",)
@@ -124,7 +124,7 @@ def _direction(settings: Settings) -> optax.GradientTransformation:
 def _muon(settings: Settings) -> optax.GradientTransformation:
     """Orthogonalise each hidden matrix, at the update size of AdamW so that its rates carry over.
 
-    That size is an RMS of 0.2 (Liu et al. 2025, "Muon is scalable for LLM training", §2.2).
+    That size is an RMS of 0.2 (arXiv:2502.16982, section 2.2).
     """
     return optax.contrib.muon(
         learning_rate=1.0,

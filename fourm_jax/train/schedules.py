@@ -23,7 +23,8 @@ def make(
 ) -> Schedule:
     """Build step (0-based) -> learning rate, float32; equals the published per-step tables.
 
-    Warm-up rises linearly from `start_lr` to `lr`, both ends included (spec 07-training), then:
+    Source: docs/published.md#training. Warm-up rises linearly from `start_lr` to `lr`, both ends
+    included, then:
       constant: lr. cosine: half a period from lr towards min_lr.
       inverse_sqrt: lr / sqrt((i + timescale) / timescale), at least min_lr. wsd: lr.
     All but cosine end with `cooldown_steps` of linear decay to min_lr, both ends included.
@@ -73,7 +74,7 @@ def steps_for_tokens(
 ) -> int:
     """Number of steps of a published run: whole epochs of 10 M samples, rounded up.
 
-    `tokens_per_sample` is the budget, inputs + targets, filled or not (spec 07-training):
+    `tokens_per_sample` is the budget, inputs + targets, filled or not (docs/published.md#training):
     500e9 tokens at 128 + 128 and batch 8,192 are 196 epochs × 1,220 = 239,120 steps.
     """
     num_epochs = math.ceil(num_tokens / (tokens_per_sample * epoch_size))

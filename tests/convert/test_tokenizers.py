@@ -97,7 +97,7 @@ def published(**changes):
 
 
 @pytest.mark.parametrize(
-    ("config", "millions"),  # spec 08-tokenizers §8.3, trainable parameters
+    ("config", "millions"),  # docs/published.md#tokenizer-recipes, trainable parameters
     [
         (published(), 180.79),
         (published(n_channels=64, n_labels=134), 218.58),
@@ -226,7 +226,7 @@ def test_a_preset_that_differs_from_every_published_one_is_refused():
 
 @pytest.mark.parametrize(
     ("size", "millions"), [("s", 27.71), ("b", 90.37), ("l", 311.49)]
-)  # spec 08-tokenizers §8.1, with post_mlp, three channels
+)  # docs/published.md#tokenizers, with post_mlp, three channels
 def test_published_encoders_have_the_published_number_of_parameters(size, millions):
     config = published(enc_type=f"vit_{size}_enc")
     module = base.build(*tokenizer_config.arguments_of(config))

@@ -1,4 +1,4 @@
-"""Aligned crops, flips and resizes over all fields of a record (spec pages 03 and 09).
+"""Aligned crops, flips and resizes over all fields of a record (docs/published.md#modalities).
 
 A crop is one row (top, left, height, width, flip) in pixels of the record's pictures. What it does
 to a field is said by the table FIELDS, one entry per field; a data set with other fields passes a

@@ -98,7 +98,7 @@ def standardize_depth(
     depth: Float[np.ndarray, "*shape"], trim: float = 0.1, eps: float = 1e-6
 ) -> Float[np.ndarray, "*shape"]:
     """Robust standardisation of one picture: mean and variance without the lowest and highest
-    `trim` share of the pixels (spec page 03, depth)."""
+    `trim` share of the pixels (docs/published.md#modalities, depth)."""
     ordered = np.sort(depth, axis=None)
     trimmed = ordered[int(trim * ordered.size) : int((1 - trim) * ordered.size)]
     return (depth - trimmed.mean()) / np.sqrt(trimmed.var(ddof=1) + eps)

@@ -1,7 +1,8 @@
 """Records that hold several crops: the one place that says how they are stored, written and read.
 
 A record with the field `crop_settings`, int32 [n, 5] rows of (top, left, height, width, flip) in
-pixels of its whole picture, holds n crops; row 0 is the centre crop (spec page 09). Beside it
+pixels of its whole picture, holds n crops; row 0 is the centre crop
+(docs/published.md#pretokenization). Beside it
 
     grid, global   ids [n, l] or [n, l, codes]
     sequence       ids [n, longest] with `<field>.length` [n], chunked also `<field>.chunk`

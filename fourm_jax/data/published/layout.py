@@ -1,7 +1,7 @@
 """Where the values of the published layout lie: an index of each shard, made without reading them.
 
-    <modality>/shard-00000.tar       one member per record (spec page 06 §6.1)
-    <modality>/<folder>/<name>.npy   one file per record (spec page 06 §6.3)
+    <modality>/shard-00000.tar       one member per record (docs/published.md#data-layout)
+    <modality>/<folder>/<name>.npy   one file per record (docs/published.md#data-layout)
 
 Damage is listed, not raised: a source refuses it, an import goes on with the rest.
 """

@@ -80,7 +80,7 @@ def record(
 def batch(
     specs: Sequence[ModalitySpec], batch_size: int, seed: int = 0, *, absent: float = 0.0
 ) -> dict[str, Any]:
-    """Random Batch (architecture §5).
+    """Random Batch (docs/architecture.md#contracts).
 
     Args:
       absent: probability that a sample lacks a modality.

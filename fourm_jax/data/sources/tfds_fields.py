@@ -102,7 +102,7 @@ def thing_boxes(objects: tfds.features.Sequence) -> Reader:
 
 
 def panoptic_classes(image: tfds.features.Image, objects: tfds.features.Sequence) -> Reader:
-    """Classes uint8 [h, w]: 0 = void, c + 1 = class c (as published, spec page 03).
+    """Classes uint8 [h, w]: 0 = void, c + 1 = class c (as published, docs/published.md#modalities).
 
     A segment's id is R + 256 G + 65536 B of its pixels.
     """

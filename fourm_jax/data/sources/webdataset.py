@@ -1,7 +1,7 @@
 """Source that reads the published layout by index: one tar, or one folder of files, per modality.
 
-    root/<split>/<modality>/shard-00000.tar      (spec page 06 §6.1)
-    root/<split>/<modality>/<folder>/<name>.npy  (spec page 06 §6.3)
+    root/<split>/<modality>/shard-00000.tar      (docs/published.md#data-layout)
+    root/<split>/<modality>/<folder>/<name>.npy  (docs/published.md#data-layout)
 
 Members are matched by shard (or folder) and name, never by order: a member that one modality lacks
 is listed, where the published reader would pair strangers or drop the rest of the shard.

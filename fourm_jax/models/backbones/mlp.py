@@ -46,7 +46,10 @@ class NormLinear(nn.Module):
 
 
 class LinearStack(nn.Module):
-    """Published `MLP/B_n-Wi_w`: norms and linear layers without any nonlinearity (defect K-8)."""
+    """Published `MLP/B_n-Wi_w`: norms and linear layers without any nonlinearity.
+
+    Source: docs/published.md#defects.
+    """
 
     dim: int
     depth: int

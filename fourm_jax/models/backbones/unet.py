@@ -1,4 +1,7 @@
-"""The patched UNet decoder of diffusion tokenizers (Dhariwal and Nichol 2021; spec 08 §8.2)."""
+"""The patched UNet decoder of diffusion tokenizers (Dhariwal and Nichol 2021).
+
+Source: docs/published.md#diffusion.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -1,4 +1,6 @@
-"""The UViT decoder of diffusion tokenizers: convolutions around a Transformer (spec 08 §8.2).
+"""The UViT decoder of diffusion tokenizers: convolutions around a Transformer.
+
+Source: docs/published.md#diffusion.
 
 Hoogeboom et al. 2023 (simple diffusion), with the long skips of Bao et al. 2022.
 """

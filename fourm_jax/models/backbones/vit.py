@@ -1,4 +1,7 @@
-"""ViT backbones of tokenizers: an image to a grid of features and back (spec 08 §8.1)."""
+"""ViT backbones of tokenizers: an image to a grid of features and back.
+
+Source: docs/published.md#tokenizers.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp

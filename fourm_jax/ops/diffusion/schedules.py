@@ -16,7 +16,9 @@ MAX_LOG_SNR = 15.0
 def betas(
     name: str, num_times: int = 1000, start: float = 1e-4, end: float = 0.02
 ) -> Float[np.ndarray, "t"]:
-    """Return the noise variance that each step adds, [num_times] float64 (spec 08 §8.2).
+    """Return the noise variance that each step adds, [num_times] float64.
+
+    Source: docs/published.md#diffusion.
 
     "linear" (Ho et al. 2020, section 4); "scaled_linear" is linear in the standard deviation
     (latent diffusion); "squaredcos_cap_v2" (Nichol and Dhariwal 2021, equation 17), which takes
@@ -113,7 +115,7 @@ def timesteps(
       spacing: see above.
       num_times: training times.
       compat: "ml-4m" strides by the truncated quotient, so that trailing gives more steps than
-        asked where `num_steps` does not divide `num_times` (30 -> 31; spec 08 §8.2).
+        asked where `num_steps` does not divide `num_times` (30 -> 31; docs/published.md#diffusion).
 
     Raises:
       ValueError: unknown spacing, or a number of steps outside the range.
