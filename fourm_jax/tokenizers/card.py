@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from fourm_jax.tokenizers.signal import Signal
-from fourm_jax.utils import io
+from fourm_jax.utils import io, upgrades
 
 FORMAT = 1
 
@@ -59,7 +59,9 @@ class Card:
         if fields != set(value):
             missing, unknown = sorted(fields - set(value)), sorted(set(value) - fields)
             raise ValueError(f"{path}: card fields missing {missing}, unknown {unknown}")
-        return cls(**{**value, "grid": tuple(value["grid"])})
+        trained_by = upgrades.upgrade_config({"tokenizer": {"arguments": value["arguments"]}})
+        arguments = trained_by["tokenizer"]["arguments"]
+        return cls(**{**value, "arguments": arguments, "grid": tuple(value["grid"])})
 
 
 def describe_signal(signal: Signal) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from etils import epath
 
 from fourm_jax.train import state as state_lib
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import progress, tree
+from fourm_jax.utils import progress, tree, upgrades
 
 FOLDER = "checkpoints"
 
@@ -162,7 +162,11 @@ class Checkpointer:
         restored = self._manager.restore(
             step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
         )
-        return Description(**restored["description"])
+        stored = restored["description"]
+        return Description(
+            config=upgrades.upgrade_config(stored["config"]),
+            modalities=upgrades.upgrade_modalities(stored["modalities"]),
+        )
 
 
 class MismatchError(ValueError):
@@ -183,13 +187,19 @@ def check_same_run(
 ) -> None:
     """Refuse to continue another run: vocabularies first, then config keys.
 
+    A field of a modality that `found` lacks is newer than that checkpoint and is not compared.
+
     Args:
       may_change: config keys (or prefixes ending in ".") that a continued run may change.
 
     Raises:
       ValueError: names the first differing keys with both values.
     """
-    changed = config_lib.differences(found.modalities, expected.modalities)
+    known = {
+        name: {key: value for key, value in fields.items() if key in found.modalities.get(name, ())}
+        for name, fields in expected.modalities.items()
+    }
+    changed = config_lib.differences(found.modalities, known)
     if list(found.modalities) != list(expected.modalities):
         changed = {"modalities": (list(found.modalities), list(expected.modalities))}
     if not changed:

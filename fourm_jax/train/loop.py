@@ -27,7 +27,7 @@ from fourm_jax.train import (
 )
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import io, progress, tree
+from fourm_jax.utils import io, progress, tree, upgrades
 
 Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 
@@ -248,7 +248,7 @@ def check_same_config(
     Raises:
       ValueError: names the first keys that differ, with both values.
     """
-    found = checkpoint.Description(config=dict(before), modalities={})
+    found = checkpoint.Description(config=upgrades.upgrade_config(before), modalities={})
     expected = checkpoint.Description(config=config_lib.to_json(config), modalities={})
     checkpoint.check_same_run(found, expected, may_change=MAY_CHANGE, where=str(where))
 

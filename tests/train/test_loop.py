@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import checkpoint, interrupt, logbook, loop, metrics, run_config
-from fourm_jax.utils import io, tree
+from fourm_jax.utils import io, tree, upgrades
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
@@ -219,3 +219,20 @@ def test_the_config_lies_in_the_workdir(finished):
 def test_a_run_of_constant_rate_may_be_extended(finished):
     result = run(tiny.tokenizer(num_steps=8), finished[0])  # last: it changes the workdir
     assert int(result.state.step) == 8
+
+
+def test_a_key_that_was_renamed_since_is_read_under_its_new_name(tmp_path, monkeypatch):
+    before = run(tiny.tokenizer(num_steps=4), tmp_path)
+    monkeypatch.setattr(upgrades, "RENAMED_CONFIG_KEYS", {"log_every": "steps_per_point"})
+    trained = checkpoint.load(tmp_path)
+    assert trained.description.config["steps_per_point"] == 2
+    assert_equal_bits(before.state.ema_params, trained.params)
+
+
+def test_a_field_that_modalities_gained_since_is_not_compared():
+    old = checkpoint.Description(config={}, modalities={"rgb": {"kind": "pixels"}})
+    new = checkpoint.Description(config={}, modalities={"rgb": {"kind": "pixels", "measure": "x"}})
+    checkpoint.check_same_run(old, new, may_change=(), where="here")
+    other = checkpoint.Description(config={}, modalities={"rgb": {"kind": "grid", "measure": "x"}})
+    with pytest.raises(ValueError, match=r"rgb\.kind is 'pixels' there, 'grid' here"):
+        checkpoint.check_same_run(old, other, may_change=(), where="here")
