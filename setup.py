@@ -32,7 +32,9 @@ CORE = [
 
 EXTRAS = {
     "test": [
+        "beartype>=0.20",  # with jaxtyping: shapes in signatures are checked in tests
         "hypothesis>=6.100",
+        "mypy>=1.15",
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.9",
@@ -65,7 +67,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["fourm_jax", "fourm_jax.*"]),
-    package_data={"fourm_jax": ["**/*.json"]},
+    package_data={"fourm_jax": ["**/*.json", "py.typed"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

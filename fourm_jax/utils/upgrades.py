@@ -64,8 +64,8 @@ def _rename(config: dict[str, Any], old: str, new: str | None) -> None:
         if new is None:
             continue
         # The n-th "*" of the new name is what the n-th "*" of the old one stood for.
-        stars = iter([part for part, pattern in zip(path, old.split("."), strict=True)
-                      if pattern == "*"])  # fmt: skip
+        pairs = zip(path, old.split("."), strict=True)
+        stars = iter([part for part, pattern in pairs if pattern == "*"])
         *outer, last = [next(stars) if part == "*" else part for part in new.split(".")]
         node = config
         for part in outer:

@@ -15,8 +15,10 @@ def test_a_key_may_move_to_another_group_and_a_group_may_be_renamed():
     old = {"masking": {"objective": "mod"}, "crops": {"size": 8}}
     renames = {"masking.objective": "loss", "crops": "crop_policy.settings"}
     assert upgrades.upgrade_config(old, renames, {}) == {
-        "masking": {}, "loss": "mod", "crop_policy": {"settings": {"size": 8}},
-    }  # fmt: skip
+        "masking": {},
+        "loss": "mod",
+        "crop_policy": {"settings": {"size": 8}},
+    }
 
 
 def test_a_star_stands_for_every_item_of_a_list_and_every_key_of_a_group():
