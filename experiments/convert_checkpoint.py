@@ -23,6 +23,8 @@ cli.set_environment(JAX_PLATFORMS="cpu")
 
 from experiments.parity import reference_batch  # noqa: E402
 from fourm_jax.convert import checkpoint, fourm  # noqa: E402
+from fourm_jax.models import from_config, trained  # noqa: E402
+from fourm_jax.utils import config as config_lib  # noqa: E402
 
 CHECKPOINTS = "checkpoints"  # folder of a training run
 
@@ -57,16 +59,11 @@ def export_run(workdir: str, output: str) -> None:
     Raises:
       ValueError: no trunk, or one that the published format cannot say.
     """
-    # the training system, which nothing else here needs
-    from fourm_jax.train import checkpoint as runs
-    from fourm_jax.train import run_config
-    from fourm_jax.utils import config as config_lib
-
-    trained = runs.load(workdir)
-    config = config_lib.from_json(trained.description.config)
+    found = trained.load(workdir)
+    config = config_lib.from_json(found.description.config)
     if config.task != "fourm":
         raise ValueError(f"{workdir} is the run of a tokenizer: export its tokenizer folder")
-    fourm.export(output, run_config.make_model(config), trained.params)
+    fourm.export(output, from_config.make_model(config), found.params)
 
 
 def read_overrides() -> dict | None:

@@ -3,9 +3,9 @@
 from etils import epath
 
 from fourm_jax.generate.generator import Generator
+from fourm_jax.models import from_config, trained
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.text import TextTokenizer
-from fourm_jax.train import checkpoint, run_config
 from fourm_jax.utils import config as config_lib
 
 TRUNK = "trunk"
@@ -23,8 +23,8 @@ def load_generator(run: epath.PathLike) -> Generator:
     if not (run / TRUNK).is_dir():
         present = sorted(path.name for path in run.glob("*")) if run.is_dir() else "no folder"
         raise ValueError(f"no trained trunk in {run / TRUNK}; found: {present}")
-    trained = checkpoint.load(run / TRUNK)
-    model = run_config.make_model(config_lib.from_json(trained.description.config))
+    found = trained.load(run / TRUNK)
+    model = from_config.make_model(config_lib.from_json(found.description.config))
     names = {spec.tokenizer: spec for spec in model.modalities if spec.tokenizer}
     folders = {name: run / TOKENIZERS / name for name in names}
     for name, folder in folders.items():
@@ -32,4 +32,4 @@ def load_generator(run: epath.PathLike) -> Generator:
             raise ValueError(f"no tokenizer at {folder} for modality {names[name].name!r}")
     text = TextTokenizer.load(folders.pop(TEXT)) if TEXT in folders else None
     tokenizers = {name: base.load(folder) for name, folder in folders.items()}
-    return Generator(model, trained.params, tokenizers, text)
+    return Generator(model, found.params, tokenizers, text)

@@ -29,7 +29,7 @@ ALLOWED = {
     "train": {"masking", "models", "tokenizers", "data", "parallel", "ops"},
     "convert": {"tokenizers", "models", "ops"},
     "evals": {"generate", "data", "tokenizers", "models", "ops", "scenes"},
-    "loading": {"generate", "train", "convert", "tokenizers", "models"},
+    "loading": {"generate", "convert", "tokenizers", "models"},  # what infers never trains
     "jobs": {
         "loading", "evals", "labelers", "scenes", "train", "generate", "convert", "tokenizers",
         "models", "masking", "data", "parallel", "ops",

@@ -7,8 +7,8 @@ import pytest
 
 from fourm_jax import loading
 from fourm_jax.generate import state as states
+from fourm_jax.models import from_config, trained
 from fourm_jax.tokenizers.text import TextTokenizer
-from fourm_jax.train import checkpoint, run_config
 from fourm_jax.utils import config as config_lib
 from tests.train import tiny
 
@@ -22,18 +22,18 @@ def run(tmp_path, monkeypatch):
         config.modalities = {
             "family": "scenes", "inputs": names, "outputs": names[1:], "overrides": {},
         }  # fmt: skip
-    model = run_config.make_model(config)
+    model = from_config.make_model(config)
     state = states.create({"caption": {"ids": np.ones((1, 2))}}, [], specs=model.modalities)
     targets = states.sequence_targets(1, jnp.ones((1, 3), jnp.int32), jnp.ones(1, jnp.int32))
     tokens = states.token_batch([state], [targets], model.modalities)
     shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
-    trained = checkpoint.Trained(
+    found = trained.Trained(
         step=1,
         params=jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes),
         model_state={},
-        description=checkpoint.Description(config=config_lib.to_json(config), modalities={}),
+        description=trained.Description(config=config_lib.to_json(config), modalities={}),
     )
-    monkeypatch.setattr(checkpoint, "load", lambda workdir: trained)
+    monkeypatch.setattr(trained, "load", lambda workdir: found)
     (tmp_path / "trunk").mkdir()
     return tmp_path
 

@@ -13,35 +13,11 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from fourm_jax.models import trained
+from fourm_jax.models.trained import Description
 from fourm_jax.train import state as state_lib
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import progress, tree, upgrades
-
-FOLDER = "checkpoints"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Description:
-    """What a checkpoint says about itself, as JSON beside the arrays.
-
-    Attributes:
-      config: `utils.config.to_json` of the run.
-      modalities: {name: {field: value}} of the modality specs, in the order of the model; empty
-        for a tokenizer.
-    """
-
-    config: dict[str, Any]
-    modalities: dict[str, dict[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A trained model read back for use: parameters to evaluate with, and what they belong to."""
-
-    step: int
-    params: Any
-    model_state: Any
-    description: Description
+from fourm_jax.utils import progress, tree
 
 
 class Checkpointer:
@@ -49,18 +25,11 @@ class Checkpointer:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
         """Open the folder; `keep` newest checkpoints stay (0 = all)."""
-        self._folder = epath.Path(workdir).expanduser().absolute() / FOLDER
+        self._folder = epath.Path(workdir).expanduser().absolute() / trained.FOLDER
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep or None, create=True, enable_async_checkpointing=True
         )
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=options,
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "description": ocp.JsonCheckpointHandler(),
-            },
-        )
+        self._manager = trained.open_manager(self._folder, options)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -92,7 +61,7 @@ class Checkpointer:
         """Step and description of the newest checkpoint whose description can be read."""
         for step in reversed(self.steps()):
             try:
-                return step, self._read_description(step)
+                return step, trained.read_description(self._manager, step)
             except Exception as error:
                 _report_broken(self._folder / str(step), error)
         return None
@@ -112,7 +81,7 @@ class Checkpointer:
             try:
                 found = _shapes(self._manager.item_metadata(step)["state"])
                 _check_shapes(found, abstract, self._folder / str(step))
-                return self._read(step, abstract)
+                return trained.read_arrays(self._manager, step, abstract)
             except MismatchError:
                 raise
             except Exception as error:
@@ -125,61 +94,9 @@ class Checkpointer:
             raise ValueError(f"none of the checkpoints {steps} in {self._folder} can be read")
         return None
 
-    def load(self) -> Trained:
-        """Newest parameters (the running average where there is one) for use on one device.
-
-        Raises:
-          ValueError: the workdir has no checkpoint.
-        """
-        if not self.steps():
-            raise ValueError(f"no checkpoint in {self._folder}")
-        step = self.steps()[-1]
-        stored = self._manager.item_metadata(step)["state"]
-        params = "params" if stored["ema_params"] is None else "ema_params"
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            {name: stored[name] for name in (params, "model_state")},
-        )
-        restored = self._read(step, wanted)
-        return Trained(
-            step=step,
-            params=restored[params],
-            model_state=restored["model_state"],
-            description=self._read_description(step),
-        )
-
-    def _read(self, step: int, abstract: Any) -> Any:
-        """Arrays of `abstract` (the whole state, or some of its fields) in its shardings."""
-        arguments = ocp.args.PyTreeRestore(
-            abstract,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-            partial_restore=True,
-        )
-        return self._manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
-
-    def _read_description(self, step: int) -> Description:
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-        )
-        stored = restored["description"]
-        return Description(
-            config=upgrades.upgrade_config(stored["config"]),
-            modalities=upgrades.upgrade_modalities(stored["modalities"]),
-        )
-
 
 class MismatchError(ValueError):
     """A sound checkpoint of something else."""
-
-
-def load(workdir: epath.PathLike) -> Trained:
-    """Read the newest trained parameters of a workdir, with config and modalities."""
-    checkpointer = Checkpointer(workdir)
-    try:
-        return checkpointer.load()
-    finally:
-        checkpointer.close()
 
 
 def check_same_run(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from fourm_jax.data import bad_records, pipeline
@@ -18,7 +17,7 @@ from fourm_jax.data import datasets as sources
 from fourm_jax.masking import mixture
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.models import fourm
+from fourm_jax.models import from_config
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import base
 from fourm_jax.train import fourm_task, optimizer, step, tokenizer_task
@@ -38,7 +37,6 @@ SMALLEST = {
     "batch_size": 1, "num_steps": 0, "log_every": 1, "checkpoint_every": 0, "keep_checkpoints": 0,
     "eval_every": 0, "max_bad_records": 0,
 }  # fmt: skip
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,37 +106,13 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f"config key {key!r} is {config[key]}, must be at least {least}")
 
 
-def resolve_specs(config: ml_collections.ConfigDict) -> tuple[ModalitySpec, ...]:
-    """Modalities of a trunk: its inputs, then the outputs that are not inputs too."""
-    group = config.modalities
-    names = tuple(dict.fromkeys((*group.inputs, *group.outputs)))
-    overrides = {name: _plain(changes) for name, changes in group.get("overrides", {}).items()}
-    return registry.resolve(group.family, names, overrides)
-
-
-def make_model(config: ml_collections.ConfigDict) -> fourm.FourM:
-    """The trunk of a config, without parameters."""
-    if config.dtype not in DTYPES:
-        raise ValueError(errors.unknown_value("dtype", config.dtype, DTYPES))
-    fixed = ("modalities", "inputs", "outputs", "dtype", "parent", "name")
-    model = fourm.FourM(
-        modalities=resolve_specs(config),
-        inputs=tuple(config.modalities.inputs),
-        outputs=tuple(config.modalities.outputs),
-        dtype=DTYPES[config.dtype],
-        **_fields(config, "model", fourm.FourM, but=fixed),
-    )
-    fourm.check(model)
-    return model
-
-
 def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:
     """Masking parameters of all data sets of a config, in their order.
 
     A mixture may speak of more modalities of the family than this model has, so that one data set
     config serves models of any subset.
     """
-    specs = resolve_specs(config)
+    specs = from_config.resolve_specs(config)
     known = {spec.name for spec in registry.FAMILIES[config.modalities.family]}
     unused = known - {spec.name for spec in specs}
 
@@ -160,7 +134,7 @@ def make_datasets(config: ml_collections.ConfigDict, split: str) -> tuple[source
 
 def _datasets(config, needs: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Checked configs of the data sets, as plain dicts."""
-    groups = [_plain(dataset) for dataset in config.data]
+    groups = [config_lib.plain(dataset) for dataset in config.data]
     for index, group in enumerate(groups):
         config_lib.check_group(group, f"data[{index}]", DATASET_KEYS)
         missing = [name for name in ("name", "source", *needs) if name not in group]
@@ -172,10 +146,10 @@ def _datasets(config, needs: tuple[str, ...] = ()) -> list[dict[str, Any]]:
 def _fourm(config) -> fourm_task.FourMTask:
     own = ("model", "mixture", "objective")
     task = fourm_task.FourMTask(
-        model=make_model(config),
+        model=from_config.make_model(config),
         mixture=make_mixture(config),
         objective=config.loss,
-        **_fields(config, "masking", fourm_task.FourMTask, but=own),
+        **config_lib.fields_of(config, "masking", fourm_task.FourMTask, except_names=own),
     )
     if config.batch_size % task.maskings_per_record:
         raise ValueError(
@@ -201,7 +175,7 @@ def _tokenizer(config) -> tokenizer_task.TokenizerTask:
         config.tokenizer, "tokenizer", ("family", "name", "source_field", "arguments")
     )
     return tokenizer_task.TokenizerTask(
-        module=base.build(group["family"], _plain(config.tokenizer.arguments)),
+        module=base.build(group["family"], config_lib.plain(config.tokenizer.arguments)),
         source_field=group["source_field"],
     )
 
@@ -230,21 +204,9 @@ def _reading(
 
 
 def _settings(config) -> optimizer.Settings:
-    return optimizer.Settings(**_fields(config, "optimizer", optimizer.Settings))
-
-
-def _fields(config, group: str, owner: type, but: tuple[str, ...] = ()) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(owner) if field.init]
-    return config_lib.check_group(config[group], group, [n for n in names if n not in but])
+    return optimizer.Settings(**config_lib.fields_of(config, "optimizer", optimizer.Settings))
 
 
 def _arguments(config, group: str, owner: Callable, but: tuple[str, ...]) -> dict[str, Any]:
     names = [name for name in inspect.signature(owner).parameters if name not in but]
     return config_lib.check_group(config[group], group, names)
-
-
-def _plain(value: Any) -> Any:
-    """Dicts for ConfigDicts, tuples for lists."""
-    if isinstance(value, ml_collections.ConfigDict | dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value

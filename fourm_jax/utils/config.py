@@ -1,11 +1,12 @@
 """Configs as locked ConfigDicts: arguments, overrides by dotted key, comparison, JSON."""
 
 import copy
+import dataclasses
 import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -112,6 +113,25 @@ def check_group(config: Mapping[str, Any], group: str, allowed: Iterator[str]) -
     }
 
 
+def fields_of(
+    config: Mapping[str, Any], group: str, owner: type, except_names: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return a group of a config as values for the fields of dataclass `owner`.
+
+    Raises:
+      ValueError: a key that is no field of `owner`, or one of `except_names`.
+    """
+    names = [field.name for field in dataclasses.fields(owner) if field.init]
+    return check_group(config[group], group, [name for name in names if name not in except_names])
+
+
+def plain(value: Any) -> Any:
+    """Dicts for ConfigDicts and tuples for lists, at every level."""
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+        return {key: plain(item) for key, item in value.items()}
+    return tuple(plain(item) for item in value) if isinstance(value, list | tuple) else value
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"optimizer.lr": 1e-3, ...}: the leaves of nested mappings and of lists of mappings."""
     flat = {}
@@ -125,7 +145,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Plain dicts, lists and numbers, as `json` would read them back."""
-    return json.loads(json.dumps(_plain(config)))
+    return json.loads(json.dumps(_json_ready(config)))
 
 
 def from_json(value: Mapping[str, Any]) -> ml_collections.ConfigDict:
@@ -161,11 +181,11 @@ def _groups(config: Any, prefix: str = "") -> list[str]:
     return names
 
 
-def _plain(value: Any) -> Any:
+def _json_ready(value: Any) -> Any:
     if isinstance(value, Mapping | ml_collections.ConfigDict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_json_ready(item) for item in value]
     return value
 
 

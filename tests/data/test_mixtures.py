@@ -11,6 +11,7 @@ from configs import fourm
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
 from fourm_jax.modalities import registry
+from fourm_jax.models import from_config
 from fourm_jax.train import run_config
 
 TEXT_ONLY = 2  # index of c4
@@ -29,7 +30,7 @@ def datasets(config):
 
 @pytest.fixture(scope="module")
 def specs(config):
-    return run_config.resolve_specs(config)
+    return from_config.resolve_specs(config)
 
 
 def first(datasets, specs, count, **options):
@@ -124,7 +125,7 @@ def test_the_published_recipes(arg, lr, clip_norm, remat, dim, tokens):
     run_config.check(config)
 
     assert (config.optimizer.lr, config.optimizer.clip_norm) == (lr, clip_norm)
-    assert (config.model.remat, run_config.make_model(config).dim) == (remat, dim)
+    assert (config.model.remat, from_config.make_model(config).dim) == (remat, dim)
     assert config.masking.num_inputs == config.masking.num_targets == tokens
     # 500 billion tokens, 10 billion of them to warm up
     seen = config.num_steps * config.batch_size * 2 * tokens
@@ -142,7 +143,7 @@ def test_a_wrong_mix_or_size_names_the_allowed_ones():
 
 
 def test_the_modalities_of_each_published_model():
-    assert run_config.resolve_specs(fourm.get_config("mix=mod7")) == registry.resolve(
+    assert from_config.resolve_specs(fourm.get_config("mix=mod7")) == registry.resolve(
         "fourm", registry.MOD7_IN
     )
-    assert len(run_config.resolve_specs(fourm.get_config("mix=mod21"))) == 19
+    assert len(from_config.resolve_specs(fourm.get_config("mix=mod21"))) == 19

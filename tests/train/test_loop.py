@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import checkpoint, interrupt, logbook, loop, metrics, run_config
@@ -163,7 +164,7 @@ def test_a_finished_run_returns_at_once_with_its_parameters_and_last_values(fini
 
 def test_the_average_and_the_codebook_come_back_without_building_the_run(finished):
     workdir, result = finished
-    trained = checkpoint.load(workdir)
+    trained = trained_lib.load(workdir)
     assert trained.step == 6
     assert trained.description.config["tokenizer"]["name"] == "rgb"
     assert_equal_bits(trained.params, result.state.ema_params)
@@ -193,12 +194,12 @@ def test_a_cosine_run_may_not_be_extended(tmp_path):
 
 def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     straight = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
-    for path in (tmp_path / checkpoint.FOLDER / "6" / "state").rglob("*"):
+    for path in (tmp_path / trained_lib.FOLDER / "6" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     again = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
     assert "cannot be read" in capsys.readouterr().out
-    assert (tmp_path / checkpoint.FOLDER / "6.broken").exists()
+    assert (tmp_path / trained_lib.FOLDER / "6.broken").exists()
     assert_equal_bits(again.state, straight.state)
     assert untimed_history(tmp_path)[-1]["step"] == 6
 
@@ -224,7 +225,7 @@ def test_a_run_of_constant_rate_may_be_extended(finished):
 def test_a_key_that_was_renamed_since_is_read_under_its_new_name(tmp_path, monkeypatch):
     before = run(tiny.tokenizer(num_steps=4), tmp_path)
     monkeypatch.setattr(upgrades, "RENAMED_CONFIG_KEYS", {"log_every": "steps_per_point"})
-    trained = checkpoint.load(tmp_path)
+    trained = trained_lib.load(tmp_path)
     assert trained.description.config["steps_per_point"] == 2
     assert_equal_bits(before.state.ema_params, trained.params)
 

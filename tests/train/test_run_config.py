@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fourm_jax.models import from_config
 from fourm_jax.train import flops, run_config
 from fourm_jax.utils import config as config_lib
 from tests.train import tiny
@@ -68,11 +69,11 @@ def test_batches_are_a_function_of_their_number():
 
 def test_a_shipped_override_reaches_the_model():
     config = config_lib.override(tiny.trunk(), {"model.dim": 32})
-    assert run_config.make_model(config).dim == 32
+    assert from_config.make_model(config).dim == 32
 
 
 def test_operations_of_one_block_by_hand():
-    model = run_config.make_model(tiny.trunk(modalities__outputs=("tok_depth",)))
+    model = from_config.make_model(tiny.trunk(modalities__outputs=("tok_depth",)))
     n, m, d, h, v = 16, 12, 16, 32, 256
     encoder = n * (4 * d * d + 3 * d * h) + 2 * n * n * d
     decoder = m * (4 * d * d + 3 * d * h) + 2 * m * m * d
