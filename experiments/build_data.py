@@ -8,7 +8,7 @@ Every picture becomes a record of pixels, Canny edges, colour palette, metadata 
     --models=depth=depth-anything/Depth-Anything-V2-Small-hf,clip=openai/clip-vit-base-patch16
 
 (a folder or a Hub id each; only safetensors are read; needs the extra [labelers]). Pictures that
-cannot be used are listed in OUTPUT/problems. Several processes share the work with
+cannot be used are listed in OUTPUT/SPLIT.left_out.jsonl. Several processes share the work with
 --process_index=0..P-1 --process_count=P.
 """
 
@@ -17,8 +17,8 @@ import pathlib
 from absl import flags
 
 from experiments import cli
-from fourm_jax.data.storage import problems
-from fourm_jax.jobs import build_data, build_preview
+from fourm_jax.data.storage import left_out
+from fourm_jax.jobs import build_data, build_preview, shard_job
 from fourm_jax.labelers import base
 from fourm_jax.utils import progress
 
@@ -39,23 +39,25 @@ flags.mark_flags_as_required(["images", "output"])
 def main() -> None:
     """Build both splits."""
     watch = progress.Stopwatch()
-    result = run()
-    problems.announce(result.problems, _OUTPUT.value)
-    if not result.num_records:
+    results = run()
+    for split in results:
+        left_out.announce(_OUTPUT.value, split)
+    counts = {split: result.num_records for split, result in results.items()}
+    if None in counts.values():
         progress.announce("this process is done; others are still writing")
         return
-    if not any(result.num_records.values()):
+    if not any(counts.values()):
         raise ValueError(f"none of the pictures of {_IMAGES.value} could be used")
-    made = ", ".join(f"{count} {split} records" for split, count in result.num_records.items())
+    made = ", ".join(f"{count} {split} records" for split, count in counts.items())
     progress.announce(f"{made} -> {_OUTPUT.value} in {watch.seconds():.0f} s")
     if _PREVIEW.value:
         path = pathlib.Path(_OUTPUT.value, "preview.png")
-        split = next(split for split, count in result.num_records.items() if count)
+        split = next(split for split, count in counts.items() if count)
         build_preview.draw(path.parent, split, path)
         progress.announce(f"look at {path}")
 
 
-def run() -> build_data.Result:
+def run() -> dict[str, shard_job.Result]:
     """Do what the flags say."""
     models = dict(entry.partition("=")[::2] for entry in _MODELS.value)
     if not all(models.values()) or len(models) < len(_MODELS.value):

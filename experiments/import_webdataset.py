@@ -6,15 +6,16 @@
 python -m experiments.import_webdataset --input=ROOT/train --split=train --output=DIR \
     --modalities=rgb@224,tok_rgb@224,tok_depth@224,caption,det --text_tokenizer=FILE_OR_DIR
 
-Whatever is missing, damaged, hostile or inconsistent is listed in DIR/import_report/, counted, and
-left out; the rest goes on. Killed and started again, it continues. Several processes on this
-machine: --num_workers; several machines: --process_index=0..P-1 --process_count=P.
+Whatever is missing, damaged, hostile or inconsistent is listed in DIR/train.left_out.jsonl,
+counted, and left out; the rest goes on. Killed and started again, it continues. Several processes
+of one machine: --num_workers; several machines: --process_index=0..P-1 --process_count=P.
 """
 
 from absl import flags
 
 from experiments import cli
 from fourm_jax.data.crops import stored
+from fourm_jax.data.storage import left_out
 from fourm_jax.jobs import import_records, import_webdataset
 from fourm_jax.utils import progress
 
@@ -71,23 +72,16 @@ def main() -> None:
         show_progress=True,
     )
     watch = progress.Stopwatch()
-    summary = import_webdataset.run(job)
-    if summary is None:
+    result = import_webdataset.run(job)
+    left_out.announce(job.output, job.split)
+    if result.num_records is None:
         progress.announce("this share is done; other processes are still at work")
         return
-    _report(job, summary, watch.seconds())
-
-
-def _report(job: import_webdataset.Job, summary: dict, seconds: float) -> None:
+    found = result.num_records + result.left_out.num_records
     progress.announce(
-        f"{summary['records_written']} of {summary['records_found']} records of "
-        f"{summary['shards']} shards -> {job.output} in {seconds:.0f} s "
-        f"({summary['records_dropped']} dropped, {summary['records_incomplete']} incomplete)"
+        f"{result.num_records} of {found} records ({result.left_out.num_incomplete} incomplete) -> "
+        f"{job.output} in {watch.seconds():.0f} s"
     )
-    for reason, count in summary["problems"].items():
-        progress.announce(f"  {count} x {reason}")
-    if summary["problems"]:
-        progress.announce(f"listed in {import_webdataset.report_path(job, 'problems.jsonl')}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python -m experiments.tokenize_dataset --config=configs/pretokenize/scenes.py --
 Several processes share the work with --process_index=0..P-1 --process_count=P; each uses all of its
 devices. The same command continues after any interruption. `config.crops.num_crops` crops of every
 record are tokenized (0: records as they are); training draws one of them per sample. Records that
-cannot be used are listed in OUTPUT/problems, and the rest goes on.
+cannot be used are listed in OUTPUT/SPLIT.left_out.jsonl, and the rest goes on.
 """
 
 from absl import flags
@@ -15,8 +15,8 @@ from ml_collections import config_flags
 from experiments import cli
 from fourm_jax.data import datasets
 from fourm_jax.data.crops import policy
-from fourm_jax.data.storage import problems
-from fourm_jax.jobs import pretokenize
+from fourm_jax.data.storage import left_out
+from fourm_jax.jobs import pretokenize, shard_job
 from fourm_jax.modalities import registry
 from fourm_jax.utils import errors, progress
 
@@ -33,17 +33,17 @@ def main() -> None:
     """Tokenize one split."""
     watch = progress.Stopwatch()
     result = tokenize(_CONFIG.value.to_dict())
-    problems.announce(result.problems, _OUTPUT.value)
+    left_out.announce(_OUTPUT.value, _SPLIT.value)
     if result.num_records is None:
         progress.announce("this process is done; others are still writing")
         return
     progress.announce(
         f"tokens of {result.num_records} {_SPLIT.value} records -> {_OUTPUT.value} in "
-        f"{watch.seconds():.0f} s ({len(result.problems)} left out)"
+        f"{watch.seconds():.0f} s ({result.left_out.num_records} left out)"
     )
 
 
-def tokenize(config: dict) -> pretokenize.Result:
+def tokenize(config: dict) -> shard_job.Result:
     """Do what the config and the flags say."""
     if _SPLIT.value not in config["num_records"]:
         raise ValueError(errors.unknown_value("split", _SPLIT.value, config["num_records"]))

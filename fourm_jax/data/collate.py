@@ -13,19 +13,12 @@ from jaxtyping import Bool, Int, Integer, UInt8
 from PIL import Image
 
 from fourm_jax.data.crops import stored as crops
+from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
 
 Batch = dict[str, Any]
 CHUNK_SUFFIX = crops.CHUNK_SUFFIX
 MAX_PIXELS = 64 * 2**20  # of a picture that is still to be cropped
-
-
-class RowError(ValueError):
-    """A value that breaks the contract: row of the batch and what is wrong with it."""
-
-    def __init__(self, row: int, message: str):
-        super().__init__(message)
-        self.row = row
 
 
 def collate(
@@ -51,8 +44,8 @@ def collate(
       "embeddings" bfloat16}, "mixture": int32 [b]}.
 
     Raises:
-      RowError: wrong size, rank or dtype, an id outside the vocabulary, an unreadable picture,
-        crops that do not fit together.
+      RecordError: wrong size, rank or dtype, an id outside the vocabulary, an unreadable picture,
+        crops that do not fit together; names the row.
     """
     batch: Batch = {"mixture": np.asarray(mixtures, np.int32)}
     cropped = {
@@ -74,7 +67,7 @@ def _choose(row: int, record: Mapping[str, Any], draw: float) -> crops.Crop | No
     try:
         return crops.choose(record, draw)
     except ValueError as error:
-        raise RowError(row, str(error)) from error
+        raise RecordError("bad_crops", str(error), row) from error
 
 
 def _values(
@@ -91,14 +84,15 @@ def _values(
         if value is not None:
             if not isinstance(value, np.ndarray):
                 kind = type(value).__name__
-                raise RowError(row, f"{spec.name!r} is a {kind}, expected an array (tokenized?)")
+                message = f"{spec.name!r} is a {kind}, expected an array (tokenized?)"
+                raise RecordError("wrong_type", message, row)
             if spec.chunked:
                 chunk = record.get(name + CHUNK_SUFFIX)
             if row in cropped:
                 try:
                     value, chunk = crops.select(spec, record, name, cropped[row])
                 except ValueError as error:
-                    raise RowError(row, f"{spec.name!r}: {error}") from error
+                    raise RecordError("bad_crops", f"{spec.name!r}: {error}", row) from error
         values.append(value)
         chunks.append(chunk)
     return values, chunks
@@ -122,9 +116,8 @@ def _collate_grid(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]
         if value is None:
             continue
         if value.size != spec.num_tokens:
-            raise RowError(
-                row, f"{spec.name!r} has shape {value.shape}, expected {ids.shape[1:]} ids"
-            )
+            message = f"{spec.name!r} has shape {value.shape}, expected {ids.shape[1:]} ids"
+            raise RecordError("wrong_token_count", message, row)
         _check_ids(spec, row, value)
         ids[row] = value if value.shape == ids.shape[1:] else value.reshape(ids.shape[1:])
         present[row] = True
@@ -140,7 +133,8 @@ def _collate_sequence(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndar
         if value is None:
             continue
         if value.ndim != 1:
-            raise RowError(row, f"{spec.name!r} has shape {value.shape}, expected a list of ids")
+            message = f"{spec.name!r} has shape {value.shape}, expected a list of ids"
+            raise RecordError("wrong_shape", message, row)
         _check_ids(spec, row, value)
         count = min(len(value), longest)  # a cut may lose [EOS], as in the published system
         ids[row, :count] = value[:count]
@@ -165,10 +159,11 @@ def _chunks(
         stored = len(values[row])
         if value is None or value.shape != (stored,):
             found = "nothing" if value is None else f"shape {value.shape}"
-            raise RowError(
-                row,
+            raise RecordError(
+                "wrong_shape",
                 f"chunked {spec.name!r} has {stored} ids and needs a field "
                 f"{names[row] + CHUNK_SUFFIX!r} of shape ({stored},), found {found}",
+                row,
             )
         count = int(length[row])
         if count < stored:  # whole trailing chunks go (docs/published.md#masking, sequences)
@@ -188,11 +183,13 @@ def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarra
         if isinstance(value, crops.Whole):
             value = _cut(spec, row, value, shape)
         if value.dtype != np.uint8:
-            raise RowError(row, f"{spec.name!r} has dtype {value.dtype}, expected uint8")
+            message = f"{spec.name!r} has dtype {value.dtype}, expected uint8"
+            raise RecordError("wrong_type", message, row)
         if value.ndim == 1:
             value = _decode_picture(spec, row, value, shape)
         if value.shape != shape:
-            raise RowError(row, f"{spec.name!r} has shape {value.shape}, expected {shape}")
+            message = f"{spec.name!r} has shape {value.shape}, expected {shape}"
+            raise RecordError("wrong_shape", message, row)
         pixels[row] = value
         present[row] = True
     return {"pixels": pixels, "present": present}
@@ -206,11 +203,12 @@ def _cut(
     if picture.ndim == 1:
         picture = _decode_picture(spec, row, picture, (None, None, shape[2]))
     if picture.ndim != 3:
-        raise RowError(row, f"{spec.name!r} has shape {picture.shape}, expected a picture")
+        message = f"{spec.name!r} has shape {picture.shape}, expected a picture"
+        raise RecordError("wrong_shape", message, row)
     try:
         return crops.cut(picture, whole.crop, shape[:2])
     except ValueError as error:
-        raise RowError(row, f"{spec.name!r}: {error}") from error
+        raise RecordError("bad_crops", f"{spec.name!r}: {error}", row) from error
 
 
 def _decode_picture(
@@ -227,17 +225,16 @@ def _decode_picture(
         with Image.open(io.BytesIO(data.tobytes()), formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if shape[0] is not None and (height, width) != shape[:2]:
-                raise RowError(
-                    row, f"{spec.name!r} is a picture of {image.size}, expected {shape[1::-1]}"
-                )
+                message = f"{spec.name!r} is a picture of {image.size}, expected {shape[1::-1]}"
+                raise RecordError("wrong_shape", message, row)
             if height * width > MAX_PIXELS:
-                raise RowError(
-                    row,
-                    f"{spec.name!r} is a picture of {image.size}, allowed: {MAX_PIXELS} pixels",
-                )
+                found = f"{spec.name!r} is a picture of {image.size}"
+                message = f"{found}, allowed: {MAX_PIXELS} pixels"
+                raise RecordError("too_large", message, row)
             picture = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RowError(row, f"{spec.name!r} is not a readable picture: {error}") from error
+        message = f"{spec.name!r} is not a readable picture: {error}"
+        raise RecordError("unreadable_picture", message, row) from error
     return picture.reshape(height, width, shape[2])
 
 
@@ -249,9 +246,8 @@ def _collate_embedding(spec: ModalitySpec, values: Sequence) -> dict[str, np.nda
         if value is None:
             continue
         if value.ndim != 2 or value.shape[1] != spec.embedding_dim:
-            raise RowError(
-                row, f"{spec.name!r} has shape {value.shape}, expected (n, {spec.embedding_dim})"
-            )
+            message = f"{spec.name!r} has shape {value.shape}, expected (n, {spec.embedding_dim})"
+            raise RecordError("wrong_shape", message, row)
         count = min(len(value), spec.max_tokens)
         embeddings[row, :count] = value[:count]
         length[row] = count
@@ -264,10 +260,11 @@ def _check_ids(spec: ModalitySpec, row: int, value: np.ndarray) -> None:
     if kind == "u" and itemsize <= 2:
         return
     if kind not in "iu":
-        raise RowError(row, f"{spec.name!r} has dtype {value.dtype}, expected integer ids")
+        message = f"{spec.name!r} has dtype {value.dtype}, expected integer ids"
+        raise RecordError("wrong_type", message, row)
     wrong = value[(value < 0) | (value >= spec.vocab_size)]
     if wrong.size:
-        raise RowError(row, _outside(spec, wrong.flat[0]))
+        raise _outside(spec, wrong.flat[0], row)
 
 
 def _check_vocabulary(spec: ModalitySpec, ids: Integer[np.ndarray, "b ..."]) -> None:
@@ -275,11 +272,12 @@ def _check_vocabulary(spec: ModalitySpec, ids: Integer[np.ndarray, "b ..."]) -> 
     if ids.size and ids.max() >= spec.vocab_size:
         wrong: Bool[np.ndarray, "b n"] = (ids >= spec.vocab_size).reshape(len(ids), -1)
         row = int(wrong.any(1).argmax())
-        raise RowError(row, _outside(spec, ids.reshape(len(ids), -1)[row][wrong[row]][0]))
+        raise _outside(spec, ids.reshape(len(ids), -1)[row][wrong[row]][0], row)
 
 
-def _outside(spec: ModalitySpec, value: int) -> str:
-    return f"{spec.name!r} has id {int(value)}, allowed: 0..{spec.vocab_size - 1}"
+def _outside(spec: ModalitySpec, value: int, row: int) -> RecordError:
+    message = f"{spec.name!r} has id {int(value)}, allowed: 0..{spec.vocab_size - 1}"
+    return RecordError("id_outside_vocabulary", message, row)
 
 
 _COLLATE: Mapping[str, Callable[[ModalitySpec, Sequence], dict[str, np.ndarray]]] = {

@@ -1,32 +1,26 @@
-"""Which records a run could not use: counted, listed in its workdir, limited to a number."""
+"""Which records a training run left out: counted, listed in its workdir, limited to a number."""
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from etils import epath
 
+from fourm_jax.data.storage import left_out
+from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.utils import io, progress
 
-PREFIX = "bad_records"
-
-
-class BadRecord(NamedTuple):
-    """A record that a row of a batch met and left out."""
-
-    dataset: str
-    record: int
-    reason: str
+PREFIX = "left_out"
+Key = tuple[str, int | str | None]  # data set and record
 
 
 class TooManyError(ValueError):
-    """More bad records than the run tolerates."""
+    """More left-out records than the run tolerates."""
 
 
-class Tally:
-    """The bad records of a run, each counted once however often it is drawn.
+class LeftOutLog:
+    """The left-out records of a run, each counted once however often it is drawn.
 
-    They are listed in `<directory>/bad_records-<process>.jsonl`, one line per record with the first
+    They are listed in `<directory>/left_out-<process>.jsonl`, one line per record with the first
     batch that met it. So a resumed run knows those of the batches that it does not read again, and
     each of several processes those of all.
     """
@@ -43,7 +37,7 @@ class Tally:
         self.limit = limit
         self._directory = None if directory is None else epath.Path(directory)
         self._index, self._count = process_index, process_count
-        self._found: dict[tuple[str, int], dict] = {}
+        self._found: dict[Key, dict] = {}
 
     def resume(self, start: int) -> None:
         """Keep what was listed before batch `start`, which is read next; forget the rest.
@@ -52,41 +46,42 @@ class Tally:
         """
         if self._directory is None or not self.limit:
             return
-        mine = [self._index]
+        numbers = [self._index]
         if not self._index:  # also the lists of processes that this run no longer has
             listed = self._directory.glob(f"{PREFIX}-*.jsonl")
             names = [path.stem.removeprefix(f"{PREFIX}-") for path in listed]
-            mine += [int(name) for name in names if name.isdecimal() and int(name) >= self._count]
+            others = (int(name) for name in names if name.isdecimal())
+            numbers += [number for number in others if number >= self._count]
         self._found = {}
-        for number in mine:
+        for number in numbers:
             for entry in _read(self._path(number)):
                 if entry["batch"] < start:
-                    self._found.setdefault((entry["dataset"], entry["record"]), entry)
+                    self._found.setdefault(_key(entry), entry)
         text = "".join(json.dumps(entry) + "\n" for entry in self._found.values())
         io.write_text(self._path(self._index), text)
-        for number in mine[1:]:
+        for number in numbers[1:]:
             self._path(number).unlink(missing_ok=True)
 
-    def add(self, batch: int, bad: Sequence[BadRecord]) -> None:
+    def add(self, batch: int, records: Sequence[LeftOutRecord]) -> None:
         """Count and list what batch number `batch` met.
 
         Raises:
           TooManyError: more than `limit` different records, those of other processes included.
         """
-        for one in bad:
-            if one[:2] in self._found:
+        for one in records:
+            entry = {"batch": batch, **json.loads(left_out.dump(one))}
+            if _key(entry) in self._found:
                 continue
-            entry = {"batch": batch, **one._asdict()}
-            self._found[one[:2]] = entry
+            self._found[_key(entry)] = entry
             if self._directory is not None:
                 with self._path(self._index).open("a") as file:
                     file.write(json.dumps(entry) + "\n")
-                progress.announce(f"bad record {len(self._all())}, replaced: {one.reason}")
-            self.check(one.reason)
+                progress.announce(f"bad record {len(self._all())}, replaced: {one.message}")
+            self.check(one.message)
 
     def check(self, last: str) -> None:
         """Raise TooManyError if more records than the limit were found; `last` is the last one's
-        reason."""
+        message."""
         found = len(self._all())
         if found > self.limit:
             listed = f"; all are listed in {self._directory}" if self._directory else ""
@@ -105,13 +100,17 @@ class Tally:
         if self._directory is not None and self._count > 1:
             for number in range(self._count):
                 for entry in _read(self._path(number)) if number != self._index else ():
-                    key = (entry["dataset"], entry["record"])
+                    key = _key(entry)
                     if key not in found or entry["batch"] < found[key]["batch"]:
                         found[key] = entry
         return list(found.values())
 
     def _path(self, process: int) -> epath.Path:
         return self._directory / f"{PREFIX}-{process}.jsonl"
+
+
+def _key(entry: dict) -> Key:
+    return entry["place"], entry.get("record")
 
 
 def _read(path: epath.Path) -> list[dict]:

@@ -19,10 +19,12 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fourm_jax.data import bad_records, reading
 from fourm_jax.data import datasets as sources
+from fourm_jax.data import reading
 from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.data.reading import Reference
+from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.modalities.spec import ModalitySpec
 
 Batch = dict[str, Any]
@@ -41,7 +43,7 @@ def make_batches(
     process_count: int = 1,
     num_threads: int = 1,
     num_workers: int = 0,
-    tally: bad_records.Tally | None = None,
+    left_out: LeftOutLog | None = None,
 ) -> Iterator[Batch]:
     """Yield the token batches start, start + 1, … of a run, for ever (see `collate.collate`).
 
@@ -54,15 +56,15 @@ def make_batches(
         fastest (Python's lock); more hide the latency of remote files and of picture decoding.
       num_workers: processes that read, each with `num_threads`; 0 reads in this one. Grain's
         workers want absl flags to be parsed, as `absl.app.run` does.
-      tally: tolerates its `limit` of bad records, which others replace; None tolerates none.
+      left_out: tolerates its `limit` of bad records, which others replace; None tolerates none.
 
     Raises:
       ValueError: see `sources.check`; a batch size that the processes cannot share; when a batch
         is read, a damaged record or a value that breaks the contract (names file, record and
-        modality), or more of them than the tally allows.
+        modality), or more of them than `left_out` allows.
     """
     sources.check(datasets, specs)
-    tally = tally or bad_records.Tally(0)
+    left_out = left_out or LeftOutLog(0)
     batches = make_dataset(
         reading.Tokens(tuple(datasets), tuple(specs)),
         batch_size=batch_size,
@@ -70,9 +72,9 @@ def make_batches(
         start=start,
         process_index=process_index,
         process_count=process_count,
-        max_bad_records=tally.limit,
+        max_bad_records=left_out.limit,
     )
-    return _iterate(batches, start, num_threads, num_workers, tally)
+    return _iterate(batches, start, num_threads, num_workers, left_out)
 
 
 def make_raw_batches(
@@ -86,13 +88,13 @@ def make_raw_batches(
     process_count: int = 1,
     num_threads: int = 1,
     num_workers: int = 0,
-    tally: bad_records.Tally | None = None,
+    left_out: LeftOutLog | None = None,
 ) -> Iterator[Batch]:
     """Yield batches {field: array [b, …]} of raw record fields, to train tokenizers.
 
     Arguments and errors as for `make_batches`; every record must have every field, in one shape.
     """
-    tally = tally or bad_records.Tally(0)
+    left_out = left_out or LeftOutLog(0)
     batches = make_dataset(
         reading.Fields(tuple(datasets), tuple(fields)),
         batch_size=batch_size,
@@ -100,9 +102,9 @@ def make_raw_batches(
         start=start,
         process_index=process_index,
         process_count=process_count,
-        max_bad_records=tally.limit,
+        max_bad_records=left_out.limit,
     )
-    return _iterate(batches, start, num_threads, num_workers, tally)
+    return _iterate(batches, start, num_threads, num_workers, left_out)
 
 
 def make_dataset(
@@ -187,7 +189,7 @@ class _Read(NamedTuple):
     rows: range  # of the global batch
     max_bad_records: int
 
-    def __call__(self, number: int) -> tuple[Batch, list[bad_records.BadRecord]]:
+    def __call__(self, number: int) -> tuple[Batch, list[LeftOutRecord]]:
         first = number * self.batch_size + self.rows.start
         return reading.read(
             self.reader,
@@ -216,7 +218,7 @@ def _iterate(
     start: int,
     num_threads: int,
     num_workers: int,
-    tally: bad_records.Tally,
+    left_out: LeftOutLog,
 ) -> Iterator[Batch]:
     # The one switch to iteration comes last: whole batches are what threads and workers hand over,
     # so no record can be lost between them (grain issue 1129).
@@ -228,5 +230,5 @@ def _iterate(
         )
     with contextlib.closing(iter(stream)) as iterator:
         for number, (batch, bad) in enumerate(iterator, start):
-            tally.add(number, bad)
+            left_out.add(number, bad)
             yield batch

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fourm_jax.data import bad_records, collate
+from fourm_jax.data import collate
 from fourm_jax.data import datasets as sources
-from fourm_jax.data.collate import RowError
 from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.storage import left_out
+from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors
 
@@ -32,7 +33,7 @@ class Reader(Protocol):
     def combine(
         self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
     ) -> Batch:
-        """Batch of these records, of one data set each; RowError names the row of a bad one."""
+        """Batch of these records, of one data set each; RecordError names the row of a bad one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +61,15 @@ class Fields:
     def _values(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[np.ndarray]:
         for number, row in enumerate(rows):
             if name not in row:
-                raise RowError(number, errors.unknown_value("record field", name, row))
+                raise RecordError(
+                    "missing_field", errors.unknown_value("record field", name, row), number
+                )
         values = [np.asarray(row[name]) for row in rows]
         shape, _ = collections.Counter(value.shape for value in values).most_common(1)[0]
         for number, value in enumerate(values):
             if value.shape != shape:
-                raise RowError(number, f"{name!r} has shape {value.shape}, most records {shape}")
+                message = f"{name!r} has shape {value.shape}, most records {shape}"
+                raise RecordError("wrong_shape", message, number)
         return values
 
 
@@ -76,7 +80,7 @@ def read(
     *,
     following: Callable[[int], Iterator[Reference]] | None = None,
     max_bad_records: int = 0,
-) -> tuple[Batch, list[bad_records.BadRecord]]:
+) -> tuple[Batch, list[LeftOutRecord]]:
     """Return the batch of some references, and the bad records that were left out of it.
 
     Args:
@@ -90,7 +94,7 @@ def read(
     """
     references = list(references)
     rows = _fetch(reader.datasets, references)
-    bad: dict[tuple[str, int], bad_records.BadRecord] = {}
+    bad: dict[tuple[str, int], LeftOutRecord] = {}
     others: dict[int, Iterator[Reference]] = {}
     tries = collections.Counter()
     while True:
@@ -98,19 +102,22 @@ def read(
         try:
             for row, record in enumerate(rows):
                 if isinstance(record, ValueError):
-                    raise RowError(row, str(record)) from record
+                    reason = left_out.reason_of(record, "unreadable_record")
+                    raise RecordError(reason, str(record), row) from record
             return reader.combine(rows, datasets, draws), list(bad.values())
-        except RowError as error:
+        except RecordError as error:
             row = error.row
             dataset, record = datasets[row], references[row].record
-            reason = _describe(dataset, record, error)
-            bad[dataset.name, record] = bad_records.BadRecord(dataset.name, record, reason)
+            message = _describe(dataset, record, error)
+            bad[dataset.name, record] = LeftOutRecord(
+                place=dataset.name, record=record, reason=error.reason, message=message
+            )
             tries[row] += 1
             # A record may come twice in a row, at the end of an epoch and the start of the next; if
             # a row meets more than that, its data set has no other records.
             if len(bad) > max_bad_records or tries[row] > 2 * max_bad_records:
                 more = f"{len(bad)} bad records in one batch; the last: " if len(bad) > 1 else ""
-                raise ValueError(more + reason) from error
+                raise ValueError(more + message) from error
         others.setdefault(row, following(row))
         references[row] = next(others[row])
         [rows[row]] = _fetch(reader.datasets, [references[row]])
@@ -122,13 +129,15 @@ def _fetch(
     """Records, or why they cannot be read; at once from sources that read several."""
     rows: list[Any] = [None] * len(references)
     for position, dataset in enumerate(datasets):
-        mine = [row for row, reference in enumerate(references) if reference.dataset == position]
-        numbers = [references[row].record for row in mine]
+        own_rows = [
+            row for row, reference in enumerate(references) if reference.dataset == position
+        ]
+        numbers = [references[row].record for row in own_rows]
         if hasattr(dataset.source, "records"):
             values = sources.read_records(dataset.source, numbers)
         else:
             values = [_try(dataset.source, number) for number in numbers]
-        for row, value in zip(mine, values, strict=True):
+        for row, value in zip(own_rows, values, strict=True):
             rows[row] = value
     return rows
 

@@ -1,65 +1,43 @@
-"""A folder of pictures -> raw shards of aligned signals: every labeler run once over every picture.
-
-What a shard holds depends on its number only, so any number of processes, killed and started again,
-ends with the same files. A picture that cannot be used is listed with the reason, not raised.
-"""
+"""A folder of pictures -> raw shards of aligned signals, each labeler run once on each picture."""
 
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fourm_jax.data import pictures
-from fourm_jax.data.storage import problems, records, shard_writer, shards
-from fourm_jax.data.storage.problems import Problem
+from fourm_jax.data.storage import left_out, records
+from fourm_jax.data.storage.left_out import LeftOutRecord
+from fourm_jax.jobs import shard_job
 from fourm_jax.labelers import base
 from fourm_jax.labelers.base import Labeler
-from fourm_jax.utils import progress
 
 BATCH = 16  # pictures that a labeler sees at once
 SPLITS = ("train", "test")
 PIXELS = "rgb"  # the labeler that reads the picture
 MAX_BYTES = records.MAX_BYTES // 2  # of the arrays of a record; the other half is for its texts
 
+Row = dict[str, Any]  # a record on its way through the labelers
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """What to read, what to make of it, and where to write it.
+class Job(shard_job.ShardJob):
+    """What to read, what to make of it, and where to write it (outside of `images`).
 
     Attributes:
       images: folder of the pictures; those in folders below it count too.
-      output: folder of the shards, outside of `images`.
       labelers: in any order.
       test_fraction: share of the pictures, chosen by a hash of their names, that become "test".
       records_per_shard: 256 records of 256 x 384 pixels have about 100 MB.
-      process_index, process_count: this process writes every process_count-th shard.
-      show_progress: draw a bar.
     """
 
     images: pathlib.Path
-    output: pathlib.Path
     labelers: Sequence[Labeler]
     test_fraction: float = 0.05
     records_per_shard: int = 256
-    process_index: int = 0
-    process_count: int = 1
-    show_progress: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What lies in the output folder.
-
-    Attributes:
-      num_records: by split, of those that are finished (other processes may still be writing).
-      problems: pictures that were left out, of all processes so far.
-    """
-
-    num_records: Mapping[str, int]
-    problems: Sequence[Problem]
 
 
 def make_labelers(
@@ -79,8 +57,8 @@ def make_labelers(
     return plain + [base.make(name, {"model": model}) for name, model in models.items()]
 
 
-def build(job: Job) -> Result:
-    """Write the "train" and "test" splits; a split that no picture falls into is not written.
+def build(job: Job) -> dict[str, shard_job.Result]:
+    """Write the "train" and "test" splits; one that no picture falls into is not there.
 
     Records have the outputs of the labelers and `file`, the picture's path below `job.images`.
 
@@ -103,13 +81,12 @@ def build(job: Job) -> Result:
         "test_fraction": job.test_fraction,
         **{f"labeler {labeler.name}": dict(labeler.settings) for labeler in labelers},
     }
-    for split, chosen in divide(files, job.test_fraction).items():
-        if chosen:
-            _write_split(job, split, chosen, labelers, recipe)
-    finished = [split for split in SPLITS if shards.manifest_path(output, split).exists()]
-    counts = {split: shards.read_manifest(output, split).num_records for split in finished}
-    listed = [problem for split in sorted(SPLITS) for problem in problems.read(output, split)]
-    return Result(num_records=counts, problems=listed)
+    splits = divide(files, job.test_fraction)
+    return {
+        split: _write_split(job, split, chosen, labelers, recipe)
+        for split, chosen in splits.items()
+        if chosen
+    }
 
 
 def divide(files: Sequence[str], test_fraction: float) -> dict[str, list[str]]:
@@ -123,81 +100,77 @@ def divide(files: Sequence[str], test_fraction: float) -> dict[str, list[str]]:
 
 
 def _write_split(
-    job: Job, split: str, files: Sequence[str], labelers: Sequence[Labeler], recipe: Mapping
-) -> None:
-    size, num_shards = job.records_per_shard, -(-len(files) // job.records_per_shard)
-    bar = progress.Bar(len(files), label=f"{split} pictures", enabled=job.show_progress)
-
-    def make_records(shard: int) -> Iterator[records.Record]:
-        refused: list[Problem] = []
-        stop = min((shard + 1) * size, len(files))
-        for start in range(shard * size, stop, BATCH):
-            batch = files[start : min(start + BATCH, stop)]
-            yield from _label(job.images, batch, labelers, refused)
-            bar.update(start + len(batch))
-        problems.write(job.output, split, shard, num_shards, refused)
-
-    try:
-        shard_writer.write_split(
-            job.output,
-            split,
-            {**recipe, "records_per_shard": size},
-            num_shards,
-            make_records,
-            extra_fields={
-                field: {"labeler": labeler.name, "axes": output.axes}
-                for labeler in labelers
-                for field, output in labeler.outputs.items()
-            },
-            process_index=job.process_index,
-            process_count=job.process_count,
-            allow_empty=True,
-        )
-        problems.finish(job.output, split, num_shards)
-    finally:
-        bar.close()
+    job: Job,
+    split: str,
+    files: Sequence[str],
+    labelers: Sequence[Labeler],
+    recipe: Mapping[str, Any],
+) -> shard_job.Result:
+    return shard_job.write_blocks(
+        job,
+        split,
+        total=len(files),
+        records_per_shard=job.records_per_shard,
+        block=BATCH,
+        convert=lambda numbers: _label(job.images, [files[n] for n in numbers], labelers),
+        recipe=recipe,
+        schema={
+            field: {"labeler": labeler.name, "axes": output.axes}
+            for labeler in labelers
+            for field, output in labeler.outputs.items()
+        },
+    )
 
 
 def _label(
-    images: pathlib.Path,
-    files: Sequence[str],
-    labelers: Sequence[Labeler],
-    refused: list[Problem],
-) -> Iterator[records.Record]:
-    """Records of these files; adds the files that have none to `refused`."""
-    rows: list[dict[str, Any]] = []
+    images: pathlib.Path, files: Sequence[str], labelers: Sequence[Labeler]
+) -> Iterator[shard_job.Entry]:
+    """What becomes of each of these files."""
+    rows: list[Row] = []
+    refused: list[LeftOutRecord] = []
     for file in files:
         if file.encode("utf-8", "replace").decode() == file:
             rows.append({"file": file, "path": str(images / file)})
         else:
-            refused.append(Problem(file, "the name is not UTF-8"))
+            refused.append(_left_out(file, "unreadable_name", "the name is not UTF-8"))
     for labeler in labelers:
-        rows = _apply(labeler, rows, refused)
+        labelled = list(_apply(labeler, rows))
+        rows = [row for row in labelled if not isinstance(row, LeftOutRecord)]
+        refused += [row for row in labelled if isinstance(row, LeftOutRecord)]
+    yield from refused
     for row in rows:
         del row["path"]
         size = sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
         if size <= MAX_BYTES:
             yield row
         else:
-            refused.append(Problem(row["file"], f"record of {size} bytes, allowed: {MAX_BYTES}"))
+            message = f"record of {size} bytes, allowed: {MAX_BYTES}"
+            yield _left_out(row["file"], "too_large", message)
 
 
-def _apply(
-    labeler: Labeler, rows: Sequence[dict[str, Any]], refused: list[Problem]
-) -> list[dict[str, Any]]:
-    """The rows with the labeler's fields, without those that it refuses.
+def _apply(labeler: Labeler, rows: Sequence[Row]) -> Iterable[Row | LeftOutRecord]:
+    """The rows with the labeler's fields, or why the labeler refuses them.
 
-    A batch in which one is refused is labelled again, one by one: the others go on.
+    A batch in which one is refused is labelled again, one by one: the others go on. A labeler's
+    library may fail on one picture with any error.
     """
     if not rows:
         return []
-    try:
-        labels = list(labeler.label(rows))
-        for row, added in zip(rows, labels, strict=True):
-            base.check(labeler, row, added)
-    except ValueError as error:
-        if len(rows) == 1:
-            refused.append(Problem(rows[0]["file"], str(error)))
-            return []
-        return [row for one in rows for row in _apply(labeler, [one], refused)]
-    return [{**row, **added} for row, added in zip(rows, labels, strict=True)]
+    labels = left_out.attempt(_checked_labels, labeler, rows)
+    if not isinstance(labels, ValueError):
+        return [{**row, **added} for row, added in zip(rows, labels, strict=True)]
+    if len(rows) == 1:
+        reason = left_out.reason_of(labels, f"refused_by_{labeler.name}")
+        return [_left_out(rows[0]["file"], reason, str(labels))]
+    return [entry for row in rows for entry in _apply(labeler, [row])]
+
+
+def _checked_labels(labeler: Labeler, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    labels = list(labeler.label(rows))
+    for row, added in zip(rows, labels, strict=True):
+        base.check(labeler, row, added)
+    return labels
+
+
+def _left_out(file: str, reason: str, message: str) -> LeftOutRecord:
+    return LeftOutRecord(place=file, reason=reason, message=message)

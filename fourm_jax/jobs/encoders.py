@@ -13,7 +13,8 @@ from etils import epath
 from jaxtyping import Integer
 
 from fourm_jax.data import collate
-from fourm_jax.data.storage import problems, records
+from fourm_jax.data.storage import left_out, records
+from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base, text
@@ -96,7 +97,7 @@ def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
         by_shape = collections.defaultdict(list)
         for number, row in enumerate(rows):
             if spec.source in row:
-                if error := problems.attempt(check, row[spec.source]):
+                if error := left_out.attempt(check, row[spec.source]):
                     fields[number] = _about(spec, error)
                 else:
                     by_shape[row[spec.source].shape].append(number)
@@ -132,11 +133,12 @@ def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int | Non
         return fields
 
     def encode(rows, indices):
-        fields = (problems.attempt(encode_one, *pair) for pair in zip(rows, indices, strict=True))
+        fields = (left_out.attempt(encode_one, *pair) for pair in zip(rows, indices, strict=True))
         return [_about(spec, one) if isinstance(one, ValueError) else one for one in fields]
 
     return encode
 
 
 def _about(spec: ModalitySpec, error: ValueError) -> ValueError:
-    return ValueError(f"modality {spec.name!r}: {error}")
+    reason = left_out.reason_of(error, "bad_value")
+    return RecordError(reason, f"modality {spec.name!r}: {error}")

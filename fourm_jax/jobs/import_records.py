@@ -17,8 +17,8 @@ from jaxtyping import Int
 from fourm_jax.data import collate
 from fourm_jax.data.crops import fields, stored
 from fourm_jax.data.published import file_decoders, layout
-from fourm_jax.data.published.file_decoders import BadValue
 from fourm_jax.data.storage import records
+from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities import captions, serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import text
@@ -75,7 +75,7 @@ class Converted(NamedTuple):
     """Result of one record: None if it is dropped; {modality: what is wrong with it}."""
 
     record: records.Record | None
-    problems: Mapping[str, BadValue]
+    errors: Mapping[str, RecordError]
 
 
 class _Frame(NamedTuple):
@@ -102,46 +102,46 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
       The record has `KEY`, `crops.SETTINGS` int32 [k, 5], `PICTURE` uint8 [bytes] (the file) if a
       pixels modality is imported, and the other modalities as in `crops`.
     """
-    problems: dict[str, BadValue] = {}
+    errors: dict[str, RecordError] = {}
     missing = [name for name in _wanted(rules) if name not in files]
     for name in missing:
-        problems[name] = BadValue("missing_member", f"{key} has no {name}")
+        errors[name] = RecordError("missing_member", f"{key} has no {name}")
     record: records.Record = {KEY: key}
     try:
-        frame = _frame(key, files, rules, record, problems)
-    except BadValue:
-        return Converted(None, problems)
+        frame = _frame(key, files, rules, record, errors)
+    except RecordError:
+        return Converted(None, errors)
     views: list[View] = [
         {} if frame.settings is None else {stored.SETTINGS: row}
         for row in (frame.settings if frame.settings is not None else [None])
     ]
     for spec in rules.specs:
-        if spec.kind == "pixels" or spec.name in problems:
+        if spec.kind == "pixels" or spec.name in errors:
             continue
         try:
             parts = _IMPORT[spec.kind](spec, read(files[spec.name]), frame, rules)
-        except BadValue as error:
-            problems[spec.name] = error
+        except RecordError as error:
+            errors[spec.name] = error
             continue
         for view, part in zip(views, parts, strict=True):
             view.update({spec.name + suffix: value for suffix, value in part.items()})
-    if problems and not rules.keep_incomplete:
-        return Converted(None, problems)
+    if errors and not rules.keep_incomplete:
+        return Converted(None, errors)
     record |= views[0] if frame.settings is None else stored.stack(views, rules.specs)
     arrays = {name: value for name, value in record.items() if isinstance(value, np.ndarray)}
     size = sum(array.nbytes for array in arrays.values())
     if size > records.MAX_BYTES // 2:  # the other half: room for what describes the arrays
         largest = max(arrays, key=lambda name: arrays[name].nbytes)
         message = f"record of {size} bytes, allowed: {records.MAX_BYTES // 2}"
-        return Converted(None, {**problems, largest: BadValue("too_large", message)})
+        return Converted(None, {**errors, largest: RecordError("too_large", message)})
     if record.keys() <= {KEY, stored.SETTINGS}:
-        empty = BadValue("empty_record", f"{key} holds nothing that could be learned from")
-        return Converted(None, problems or {rules.specs[0].name: empty})
-    return Converted(record, problems)
+        empty = RecordError("empty_record", f"{key} holds nothing that could be learned from")
+        return Converted(None, errors or {rules.specs[0].name: empty})
+    return Converted(record, errors)
 
 
 def read(member: layout.Member) -> Any:
-    """Value of a member; BadValue if it has none."""
+    """Value of a member; RecordError if it has none."""
     extension = layout.split_name(member.name)[1]
     return file_decoders.decode(extension, layout.read(member))
 
@@ -156,25 +156,25 @@ def _frame(
     files: Mapping[str, layout.Member],
     rules: Rules,
     record: records.Record,
-    problems: dict[str, BadValue],
+    errors: dict[str, RecordError],
 ) -> _Frame:
-    """Read picture and crop settings; BadValue, which is in `problems`, if one is no good."""
+    """Read picture and crop settings; RecordError, which is in `errors`, if one is no good."""
     size = settings = None
     name = PICTURE
     try:
         if rules.has_pictures:
-            if name in problems:
-                raise problems[name]
+            if name in errors:
+                raise errors[name]
             size = _read_picture(files[name], rules, record)
         name = stored.SETTINGS
         if rules.has_crops:
-            if name in problems:
-                raise problems[name]
+            if name in errors:
+                raise errors[name]
             settings = _read_settings(files[name], size)
         elif size is not None:
             settings = fields.sample_crops(np.random.default_rng(0), size, 1)  # no draw
-    except BadValue as error:
-        problems[name] = error
+    except RecordError as error:
+        errors[name] = error
         raise
     return _Frame(key, size, settings)
 
@@ -183,7 +183,7 @@ def _read_picture(member: layout.Member, rules: Rules, record: records.Record) -
     """Size of the picture; puts its file into the record if a modality wants it."""
     extension, data = layout.split_name(member.name)[1], layout.read(member)
     if not file_decoders.is_picture(extension):
-        raise BadValue("unreadable_picture", f"{member.name!r} is not a picture file")
+        raise RecordError("unreadable_picture", f"{member.name!r} is not a picture file")
     size = file_decoders.picture_size(data)
     if any(spec.kind == "pixels" for spec in rules.specs):
         pixels = file_decoders.decode(extension, data)
@@ -199,16 +199,16 @@ def _read_settings(member: layout.Member, size: tuple[int, int] | None) -> Int[n
     try:
         settings = stored.check(value)
     except (ValueError, TypeError) as error:
-        raise BadValue("bad_crops", str(error)) from error
+        raise RecordError("bad_crops", str(error)) from error
     if len(settings) > MAX_CROPS:
-        raise BadValue("bad_crops", f"{len(settings)} crops, allowed: {MAX_CROPS}")
+        raise RecordError("bad_crops", f"{len(settings)} crops, allowed: {MAX_CROPS}")
     limits = size or (MAX_SIDE, MAX_SIDE)
     # In any integer type a value of its own may be out of range, and a sum of two overflow.
     too_large = (settings > MAX_SIDE).any()
     settings = settings.astype(np.int64)
     if too_large or (settings[:, :2] + settings[:, 2:4] > limits).any():
         message = f"crops {settings.tolist()} are not all inside a picture of {limits}"
-        raise BadValue("bad_crops", message)
+        raise RecordError("bad_crops", message)
     return settings.astype(np.int32)
 
 
@@ -216,19 +216,19 @@ def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> 
     """Stored ids [crops, n] (or [n] of the one crop)."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        raise BadValue("wrong_type", f"{kind}, expected an array of integer ids")
+        raise RecordError("wrong_type", f"{kind}, expected an array of integer ids")
     if value.size == spec.num_tokens:
         value = value.reshape(1, -1)
     if value.ndim < 2 or math.prod(value.shape[1:]) != spec.num_tokens:
         expected = f"(crops, {spec.num_tokens})"
-        raise BadValue("wrong_token_count", f"ids of shape {value.shape}, expected {expected}")
+        raise RecordError("wrong_token_count", f"ids of shape {value.shape}, expected {expected}")
     if len(value) != frame.num_crops:
         message = f"tokens of {len(value)} crops, the record has {frame.num_crops}"
-        raise BadValue("unequal_crops", message)
+        raise RecordError("unequal_crops", message)
     wrong = value[(value < 0) | (value >= spec.vocab_size)]
     if wrong.size:
         message = f"{wrong.size} ids like {wrong[0]}, allowed: 0..{spec.vocab_size - 1}"
-        raise BadValue("id_outside_vocabulary", message)
+        raise RecordError("id_outside_vocabulary", message)
     codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
     ids = value.reshape(len(value), spec.max_tokens, *codes)
     return [{"": row} for row in ids.astype(collate.id_dtype(spec.vocab_size))]
@@ -241,11 +241,11 @@ def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) ->
         try:
             written = _write(spec, value, frame, index, _rng(rules, frame, index))
             parts.append({} if written is None else _encode(spec, written, rules.tokenizer))
-        except BadValue:
+        except RecordError:
             raise
         except Exception as error:  # hostile JSON breaks builders in every way there is
             message = f"crop {index}: {type(error).__name__}: {error}"
-            raise BadValue("bad_text", message) from error
+            raise RecordError("bad_text", message) from error
     return parts
 
 
@@ -254,7 +254,7 @@ def _encode(spec: ModalitySpec, written: str | list[str], tokenizer: text.TextTo
     count = sum(len(part) for part in written)
     if count > MAX_CHARACTERS:
         message = f"text of {count} characters, allowed: {MAX_CHARACTERS}"
-        raise BadValue("too_large", message)
+        raise RecordError("too_large", message)
     ids, chunk = tokenizer.encode_sequence(
         written, max_tokens=spec.max_tokens, chunked=spec.chunked
     )
@@ -284,21 +284,21 @@ def _write(
 def _import_embeddings(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:
     """Published {"emb": [captions, l, e], "mask_valid": [captions, l]}: one caption per crop."""
     if not isinstance(value, Mapping) or not {"emb", "mask_valid"} <= value.keys():
-        raise BadValue("wrong_type", "expected an .npz file with emb and mask_valid")
+        raise RecordError("wrong_type", "expected an .npz file with emb and mask_valid")
     emb, valid = value["emb"], value["mask_valid"]
     if emb.dtype.kind != "f" or emb.ndim != 3 or emb.shape[2] != spec.embedding_dim or not len(emb):
         expected = f"floats (captions, length, {spec.embedding_dim})"
-        raise BadValue("wrong_type", f"emb is {emb.dtype} {emb.shape}, expected {expected}")
+        raise RecordError("wrong_type", f"emb is {emb.dtype} {emb.shape}, expected {expected}")
     if valid.shape != emb.shape[:2] or valid.dtype.kind not in "biuf":
         message = f"mask_valid is {valid.dtype} {valid.shape}, emb {emb.shape}"
-        raise BadValue("unequal_lengths", message)
+        raise RecordError("unequal_lengths", message)
     parts = []
     for index in range(frame.num_crops):
         aligned = len(emb) == frame.num_crops
         choice = index if aligned else int(_rng(rules, frame, index).integers(len(emb)))
         chosen = captions.select_embedding(emb, valid, choice)[: spec.max_tokens]
         if not np.isfinite(chosen).all():
-            raise BadValue("not_finite", f"emb of caption {choice} holds NaN or infinity")
+            raise RecordError("not_finite", f"emb of caption {choice} holds NaN or infinity")
         parts.append({"": chosen.astype(ml_dtypes.bfloat16)} if len(chosen) else {})
     return parts
 

@@ -1,9 +1,7 @@
 """The published tar or folder layout -> ArrayRecord shards, with every fault listed and counted.
 
 Shard k of the output holds the good records of the k-th shard (tar, or folder of files) of the
-input, whoever writes it, so any number of processes, killed and started again at will, ends with
-the same files. Beside the shards lies `import_report/`: `<split>.problems.jsonl`, one line per
-fault, and `<split>.summary.json`, what was found, written, dropped and why.
+input.
 """
 
 import collections
@@ -24,25 +22,23 @@ from etils import epath
 
 from fourm_jax.data.crops import stored
 from fourm_jax.data.published import layout
-from fourm_jax.data.storage import records, shard_writer, shards
-from fourm_jax.jobs import import_records
+from fourm_jax.data.storage import shards
+from fourm_jax.data.storage.left_out import LeftOutRecord
+from fourm_jax.jobs import import_records, shard_job
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import text
-from fourm_jax.utils import errors, io, progress
+from fourm_jax.utils import errors, progress
 
-REPORT = "import_report"
-MAX_MESSAGE = 500  # characters of one message: it may quote what is wrong
 INCOMPLETE = ("drop", "keep")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(shard_job.ShardJob):
     """What to import.
 
     Attributes:
       input: folder that holds one folder per modality.
-      output: folder of the shards.
       split: name of the split that is written.
       modalities: names, or "name=folder" where the folder is called otherwise than the tokens, or
         than the raw field of a text.
@@ -56,11 +52,9 @@ class Job:
       seed: of the draws that texts make.
       num_workers: processes of this machine.
       process_index, process_count: which of several machines this is.
-      show_progress: draw a bar.
     """
 
     input: str
-    output: str
     split: str
     modalities: tuple[str, ...]
     family: str = "fourm"
@@ -71,9 +65,6 @@ class Job:
     shards: str = "*"
     seed: int = 0
     num_workers: int = 1
-    process_index: int = 0
-    process_count: int = 1
-    show_progress: bool = False
 
 
 class _Plan(NamedTuple):
@@ -88,12 +79,8 @@ class _Plan(NamedTuple):
     schema: Mapping[str, Mapping[str, Any]]
 
 
-def run(job: Job) -> dict[str, Any] | None:
+def run(job: Job) -> shard_job.Result:
     """Import the shards that are not there yet.
-
-    Returns:
-      The summary {"records_found", "records_written", "records_dropped", "records_incomplete",
-      "problems": {reason: count}, …}; None while other machines are still at work.
 
     Raises:
       ValueError: a job that cannot be done (folder or modality that is not there, no text
@@ -106,18 +93,9 @@ def run(job: Job) -> dict[str, Any] | None:
             _write(job, plan, 0)
         else:
             _work_together(job)
-    summary = _finish_report(job, plan)
-    if summary is not None and not summary["records_written"]:
-        raise ValueError(
-            f"none of {summary['records_found']} records could be imported ({summary['problems']});"
-            f" see {report_path(job, 'problems.jsonl')}"
-        )
-    return summary
-
-
-def report_path(job: Job, name: str) -> epath.Path:
-    """Where a part of the report lies."""
-    return epath.Path(job.output) / REPORT / f"{job.split}.{name}"
+    result = shard_job.read_result(job.output, job.split)
+    shard_job.check_not_empty(job, job.split, result)
+    return result
 
 
 def _make_plan(job: Job) -> _Plan:
@@ -247,113 +225,74 @@ def _work(job: Job, worker: int) -> None:
 def _write(job: Job, plan: _Plan, worker: int) -> None:
     """Write one worker's share. Machine p of P has the shards p, p + P, …, whatever its number of
     workers is; its worker w of W takes every W-th of them."""
-    shard_writer.write_split(
-        job.output,
-        job.split,
-        plan.recipe,
-        len(plan.shards),
-        lambda number: _import_shard(job, plan, number),
-        extra_fields=plan.schema,
+    share = shard_job.ShardJob(
+        output=job.output,
         process_index=job.process_index + worker * job.process_count,
         process_count=job.process_count * job.num_workers,
-        allow_empty=True,
+    )
+    shard_job.write_shards(
+        share,
+        job.split,
+        recipe=plan.recipe,
+        num_shards=len(plan.shards),
+        make_entries=lambda number: _import_shard(plan, plan.shards[number]),
+        schema=plan.schema,
     )
 
 
-def _import_shard(job: Job, plan: _Plan, number: int) -> Iterator[records.Record]:
-    """Yield the good records of one shard, then write its part of the report."""
-    shard = plan.shards[number]
-    problems: list[dict[str, str]] = []
-
-    def add(name: str, key: str, file: pathlib.Path | None, reason: str, message: str) -> None:
-        file = file or plan.root / plan.folders[name] / f"{shard}.tar"
-        problems.append(
-            {
-                "file": file.relative_to(plan.root).as_posix(),
-                "record": _label(shard, key) if key else "",
-                "modality": name,
-                "reason": reason,
-                "message": message[:MAX_MESSAGE],
-            }
-        )
-
-    indices, faulty = {}, set()
+def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
+    """Yield the good records of one shard, and what is wrong with the others."""
+    indices, faults = {}, collections.defaultdict(list)
     for name, folder in plan.folders.items():
-        if shard not in plan.present[name]:
-            message = f"shard {shard!r} is there in other modalities only"
-            add(name, "", None, "missing_shard", message)
-            indices[name] = {}
-            continue
-        indices[name], faults = layout.index_shard(plan.root / folder, shard)
-        for fault in faults:
-            add(name, fault.key, fault.file, fault.reason, fault.message)
-            faulty.add((name, fault.key))
-    keys = sorted(frozenset().union(*indices.values()))
-    counts = collections.Counter(records_found=len(keys))
-    for key in keys:
-        files = {name: index[key] for name, index in indices.items() if key in index}
-        record, wrong = import_records.convert(_label(shard, key), files, plan.rules)
-        for name, error in wrong.items():
-            if (name, key) not in faulty:  # otherwise it is listed with a better reason
-                file = files[name].file if name in files else None
-                add(name, key, file, error.reason, str(error))
-        if record is None:
-            counts["records_dropped"] += 1
+        if shard in plan.present[name]:
+            indices[name], left_out = layout.index_shard(plan.root / folder, shard)
         else:
-            counts["records_incomplete"] += bool(wrong)
-            counts["records_written"] += 1
+            message = f"shard {shard!r} is there in other modalities only"
+            place = str(_tar(plan, name, shard))
+            indices[name] = {}
+            left_out = (LeftOutRecord(place=place, reason="missing_shard", message=message),)
+        for one in left_out:
+            faults[one.record].append(dataclasses.replace(one, modality=name))
+    found = frozenset().union(*indices.values())
+    for fault in faults.pop(None, ()):
+        yield _named(plan, shard, fault)
+    for key in sorted({*found, *faults}):
+        files = {name: index[key] for name, index in indices.items() if key in index}
+        record, errors = None, {}
+        if key in found:
+            record, errors = import_records.convert(_label(shard, key), files, plan.rules)
+        listed = {fault.modality for fault in faults[key]}  # with a better reason than "missing"
+        for name, error in errors.items():
+            if name not in listed:
+                place = str(files[name].file if name in files else _tar(plan, name, shard))
+                fault = LeftOutRecord(
+                    place=place,
+                    record=key,
+                    modality=name,
+                    reason=error.reason,
+                    message=str(error),
+                )
+                faults[key].append(fault)
+        for fault in faults[key]:
+            yield _named(plan, shard, dataclasses.replace(fault, kept=record is not None))
+        if record is not None:
             yield record
-    io.write_json(_part(job, number), {"counts": counts, "problems": problems})
+
+
+def _tar(plan: _Plan, name: str, shard: str) -> pathlib.Path:
+    return plan.root / plan.folders[name] / f"{shard}.tar"
+
+
+def _named(plan: _Plan, shard: str, one: LeftOutRecord) -> LeftOutRecord:
+    """The entry with its place and record as the list names them."""
+    place = pathlib.Path(one.place).relative_to(plan.root).as_posix()
+    record = None if one.record is None else _label(shard, one.record)
+    return dataclasses.replace(one, place=place, record=record)
 
 
 def _label(shard: str, key: str) -> str:
     """Name of a record; names in a tar need not be text."""
     return f"{shard}/{key}".encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _part(job: Job, number: int) -> epath.Path:
-    return report_path(job, f"part-{number:05d}.json")
-
-
-def _finish_report(job: Job, plan: _Plan) -> dict[str, Any] | None:
-    """Join the parts of the report once the split is finished; None before that."""
-    if not shards.manifest_path(job.output, job.split).exists():
-        return None
-    summary_path = report_path(job, "summary.json")
-    parts = [_part(job, number) for number in range(len(plan.shards))]
-    if not summary_path.exists():
-        # A missing part: another process has just joined and removed them.
-        with contextlib.suppress(FileNotFoundError):
-            io.write_json(summary_path, _join(job, plan, parts))
-    # The report is whole: what is left are its parts and the beginnings that killed writers left.
-    for path in (*parts, *summary_path.parent.glob(f"{job.split}.*.tmp")):
-        path.unlink(missing_ok=True)
-    return io.read_json(summary_path)
-
-
-def _join(job: Job, plan: _Plan, parts: list[epath.Path]) -> dict[str, Any]:
-    """Write the list of problems; returns the summary."""
-    path = report_path(job, "problems.jsonl")
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    counts, reasons, modalities = (collections.Counter() for _ in range(3))
-    with temporary.open("w") as file:
-        for part in parts:
-            content = io.read_json(part)
-            counts.update(content["counts"])
-            for problem in content["problems"]:
-                file.write(json.dumps(problem) + "\n")
-                reasons[problem["reason"]] += 1
-                modalities[problem["modality"]] += 1
-    temporary.replace(path)
-    numbers = ("records_found", "records_written", "records_incomplete", "records_dropped")
-    return {
-        "split": job.split,
-        "shards": len(plan.shards),
-        "incomplete": job.incomplete,
-        **{name: counts[name] for name in numbers},
-        "problems": dict(sorted(reasons.items())),
-        "problems_by_modality": dict(sorted(modalities.items())),
-    }
 
 
 @contextlib.contextmanager

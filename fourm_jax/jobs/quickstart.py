@@ -14,7 +14,7 @@ from etils import epath
 
 from fourm_jax.data import datasets as sources
 from fourm_jax.data.crops import policy
-from fourm_jax.jobs import phases, pretokenize
+from fourm_jax.jobs import phases, pretokenize, shard_job
 from fourm_jax.modalities import captions, registry
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import text
@@ -188,7 +188,8 @@ def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
             _check(written)
 
 
-def _check(result: pretokenize.Result) -> None:
+def _check(result: shard_job.Result) -> None:
     """Raw records and tokens are compared row by row: none may be left out."""
-    if result.problems:
-        raise ValueError(f"{len(result.problems)} records left out, e.g. {result.problems[0]}")
+    if result.left_out.num_records:
+        count, first = result.left_out.num_records, result.left_out.examples[0]
+        raise ValueError(f"{count} records left out, e.g. {first}")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from etils import epath
 from jax.sharding import Mesh
 
-from fourm_jax.data import bad_records
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.train import flops, metrics, writers
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import progress
@@ -32,9 +32,9 @@ class Logbook:
         samples_per_step: int,
         flops_per_sample: float | None,
         show_progress: bool,
-        tally: bad_records.Tally | None = None,
+        left_out: LeftOutLog | None = None,
     ):
-        """Start at step `start`; `tally` knows the bad records of the batches of each step."""
+        """Start at step `start`; `left_out` knows the bad records of the batches of each step."""
         self.values: dict[str, float] = {}
         self._labels, self._samples_per_step = labels, samples_per_step
         peak = flops.peak_flops(mesh.devices.flat[0])
@@ -46,7 +46,7 @@ class Logbook:
         )
         self._pending: tuple[int, metrics.Metrics] | None = None
         self._skipped = 0
-        self._tally = tally
+        self._left_out = left_out
         self._writers = writers.make(workdir, start=start)
         self._bar = progress.Bar(num_steps, start=start, enabled=show_progress)
         self._last_step, self._watch = start, progress.Stopwatch()
@@ -74,8 +74,8 @@ class Logbook:
             return
         (step, taken), self._pending = self._pending, None
         values = metrics.compute(taken, self._labels)
-        if self._tally is not None and self._tally.limit:
-            values["bad_records"] = float(self._tally.count(step))
+        if self._left_out is not None and self._left_out.limit:
+            values["bad_records"] = float(self._left_out.count(step))
         num_steps = step - self._last_step
         if num_steps > 0:
             rate = num_steps * self._samples_per_step / self._watch.seconds()

@@ -11,7 +11,7 @@ import ml_collections
 from etils import epath
 from jax.sharding import Mesh
 
-from fourm_jax.data import bad_records
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
@@ -118,21 +118,21 @@ def train(
             start = int(state.step)
             _announce(config, program, mesh, start, example)
             io.write_json(workdir / "config.json", description.config)
-            tally = bad_records.Tally(
+            left_out = LeftOutLog(
                 config.max_bad_records, workdir,
                 process_index=jax.process_index(), process_count=jax.process_count(),
             )  # fmt: skip
-            tally.resume(start)
+            left_out.resume(start)
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
             book = logbook.Logbook(
                 workdir, state, mesh, start=start, num_steps=config.num_steps,
                 labels=run.task.labels, samples_per_step=config.batch_size,
-                flops_per_sample=getattr(run.task, "flops_per_sample", None), tally=tally,
+                flops_per_sample=getattr(run.task, "flops_per_sample", None), left_out=left_out,
                 show_progress=show_progress and jax.process_index() == 0,
             )  # fmt: skip
             session = _Session(config, program, saver, description, book, stop, tuple(evaluators))
             try:
-                batches = prefetch.to_device(run.batches(start, tally), mesh)
+                batches = prefetch.to_device(run.batches(start, left_out), mesh)
                 with jax.set_mesh(mesh), contextlib.closing(batches):
                     state = session.run(state, start, batches)
             finally:

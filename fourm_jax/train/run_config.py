@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import ml_collections
 
-from fourm_jax.data import bad_records, pipeline
 from fourm_jax.data import datasets as sources
+from fourm_jax.data import pipeline
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.masking import mixture
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
@@ -48,7 +49,7 @@ class Run:
       specs: modalities of the trunk, in the order of its indices; empty for a tokenizer.
       settings: of the optimizer.
       mesh: sizes of the mesh axes.
-      batches: first batch number and tally of bad records -> endless iterator of this process's
+      batches: first batch number and log of left-out records -> endless iterator of this process's
         host batches.
     """
 
@@ -164,8 +165,8 @@ def _token_batches(config, task: fourm_task.FourMTask):
     sources.check(datasets, specs)
     records = config.batch_size // task.maskings_per_record
 
-    def batches(start: int, tally: bad_records.Tally | None = None):
-        return pipeline.make_batches(datasets, specs, **_reading(config, records, start, tally))
+    def batches(start: int, left_out: LeftOutLog | None = None):
+        return pipeline.make_batches(datasets, specs, **_reading(config, records, start, left_out))
 
     return batches
 
@@ -183,18 +184,16 @@ def _tokenizer(config) -> tokenizer_task.TokenizerTask:
 def _raw_batches(config, task: tokenizer_task.TokenizerTask):
     datasets = make_datasets(config, "train")
 
-    def batches(start: int, tally: bad_records.Tally | None = None):
-        reading = _reading(config, config.batch_size, start, tally)
+    def batches(start: int, left_out: LeftOutLog | None = None):
+        reading = _reading(config, config.batch_size, start, left_out)
         return pipeline.make_raw_batches(datasets, (task.source_field,), **reading)
 
     return batches
 
 
-def _reading(
-    config, batch_size: int, start: int, tally: bad_records.Tally | None
-) -> dict[str, Any]:
+def _reading(config, batch_size: int, start: int, left_out: LeftOutLog | None) -> dict[str, Any]:
     return {
-        "tally": tally or bad_records.Tally(config.max_bad_records),
+        "left_out": left_out or LeftOutLog(config.max_bad_records),
         "batch_size": batch_size,
         "seed": config.seed,
         "start": start,

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourm_jax.data import bad_records, pipeline
 from fourm_jax.data import datasets as sources
+from fourm_jax.data import pipeline
 from fourm_jax.data.crops import images
+from fourm_jax.data.left_out_log import LeftOutLog, TooManyError
 from fourm_jax.data.sources import fake, token_shards
 from fourm_jax.data.storage import shard_writer
+from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.modalities.spec import ModalitySpec
 
 IDS = ModalitySpec(name="ids", kind="grid", grid=(1, 2), vocab_size=1000)
@@ -91,12 +93,12 @@ def test_worker_processes_change_nothing_and_hand_on_what_was_bad(tmp_path):
     records[7] = {"n": np.array([7, 1000], np.uint16)}
     shard_writer.write_split(tmp_path, "train", {}, 2, lambda shard: records[6 * shard :][:6])
     datasets = [make(token_shards.make_source("train", directory=tmp_path))]
-    here, there = bad_records.Tally(1), bad_records.Tally(1)
+    here, there = LeftOutLog(1), LeftOutLog(1)
 
-    batches = first(datasets, 5, tally=here)
+    batches = first(datasets, 5, left_out=here)
 
-    assert_equal(batches, first(datasets, 5, num_workers=2, tally=there))
-    assert [tally.count(before=5) for tally in (here, there)] == [1, 1]
+    assert_equal(batches, first(datasets, 5, num_workers=2, left_out=there))
+    assert [log.count(before=5) for log in (here, there)] == [1, 1]
 
 
 class Broken(Records):
@@ -121,7 +123,7 @@ def test_a_bad_record_gives_its_place_to_the_next_one_of_its_data_set_in_the_str
     for bad, other in following.items():
         expected[expected == bad] = following.get(other, other)
 
-    seen = rows(first(broken, 10, tally=bad_records.Tally(2)))
+    seen = rows(first(broken, 10, left_out=LeftOutLog(2)))
 
     np.testing.assert_array_equal(seen, expected)
 
@@ -129,52 +131,53 @@ def test_a_bad_record_gives_its_place_to_the_next_one_of_its_data_set_in_the_str
 @pytest.mark.parametrize("count", [2, 4])
 def test_bad_records_leave_batches_a_function_of_their_number(count):
     datasets = [make(Broken(40, {2, 3, 5, 17, 31}))]
-    whole = first(datasets, 6, batch_size=8, tally=bad_records.Tally(5))
+    whole = first(datasets, 6, batch_size=8, left_out=LeftOutLog(5))
     parts = [
         first(datasets, 6, batch_size=8, process_index=i, process_count=count,
-              tally=bad_records.Tally(5))
+              left_out=LeftOutLog(5))
         for i in range(count)
     ]  # fmt: skip
 
     for batch, blocks in zip(whole, zip(*parts, strict=True), strict=True):
         assert_equal(batch, jax.tree.map(lambda *xs: np.concatenate(xs), *blocks))
-    later = first(datasets, 2, batch_size=8, start=4, tally=bad_records.Tally(5))
+    later = first(datasets, 2, batch_size=8, start=4, left_out=LeftOutLog(5))
     assert_equal(whole[4:], later)
 
 
 def test_more_bad_records_than_tolerated_stop_the_run():
     datasets = [make(Broken(12, {2, 3, 5}))]
-    with pytest.raises(
-        bad_records.TooManyError, match=r"3 bad records, allowed: 2 .*, record [235]"
-    ):
-        first(datasets, 6, batch_size=2, tally=bad_records.Tally(2))
+    with pytest.raises(TooManyError, match=r"3 bad records, allowed: 2 .*, record [235]"):
+        first(datasets, 6, batch_size=2, left_out=LeftOutLog(2))
     nothing_left = [make(Broken(4, {0, 1, 2, 3}))]
     with pytest.raises(ValueError, match=r"3 bad records in one batch; the last: .*'numbers', rec"):
-        first(nothing_left, 1, tally=bad_records.Tally(2))
+        first(nothing_left, 1, left_out=LeftOutLog(2))
     with pytest.raises(ValueError, match=r"4 bad records in one batch; the last: .*'numbers', rec"):
-        first(nothing_left, 1, tally=bad_records.Tally(100))
+        first(nothing_left, 1, left_out=LeftOutLog(100))
     with pytest.raises(ValueError, match=r"^data set 'numbers', record [235]: damaged"):
         first(datasets, 3)
 
 
 def test_several_processes_count_their_bad_records_together(tmp_path):
-    tallies = [bad_records.Tally(2, tmp_path, process_index=i, process_count=2) for i in range(2)]
-    for tally in tallies:
-        tally.resume(0)
-    found = [bad_records.BadRecord("a", record, "why") for record in range(3)]
+    logs = [LeftOutLog(2, tmp_path, process_index=i, process_count=2) for i in range(2)]
+    for log in logs:
+        log.resume(0)
+    found = [
+        LeftOutRecord(place="a", record=record, reason="why", message="because")
+        for record in range(3)
+    ]
 
-    tallies[0].add(4, found[:1])
-    tallies[0].add(9, found[:1])  # the same again, in another epoch
-    tallies[1].add(2, found[:2])
+    logs[0].add(4, found[:1])
+    logs[0].add(9, found[:1])  # the same again, in another epoch
+    logs[1].add(2, found[:2])
 
-    assert [tally.count(before=5) for tally in tallies] == [2, 2]
-    assert [tally.count(before=4) for tally in tallies] == [2, 2]  # batch 2 met both
-    with pytest.raises(bad_records.TooManyError, match="3 bad records, allowed: 2"):
-        tallies[0].add(6, found[2:])
-    alone = bad_records.Tally(2, tmp_path)  # one process goes on from batch 5
+    assert [log.count(before=5) for log in logs] == [2, 2]
+    assert [log.count(before=4) for log in logs] == [2, 2]  # batch 2 met both
+    with pytest.raises(TooManyError, match="3 bad records, allowed: 2"):
+        logs[0].add(6, found[2:])
+    alone = LeftOutLog(2, tmp_path)  # one process goes on from batch 5
     alone.resume(5)
     assert alone.count(before=5) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["bad_records-0.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["left_out-0.jsonl"]
 
 
 CROPPED = np.array([[1, 1, 8, 8, 0], [0, 2, 8, 8, 1], [2, 0, 4, 4, 0]], np.int32)

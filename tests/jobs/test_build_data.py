@@ -1,6 +1,5 @@
 """A folder of pictures -> raw shards -> tokens -> a batch; killed, shared, resumed; bad input."""
 
-import json
 import os
 import pathlib
 import shutil
@@ -17,7 +16,7 @@ from configs.pretokenize import pictures as pictures_config
 from fourm_jax.data import datasets, pipeline
 from fourm_jax.data.crops import policy
 from fourm_jax.data.sources import token_shards
-from fourm_jax.data.storage import shards
+from fourm_jax.data.storage import left_out, shards
 from fourm_jax.jobs import build_data, build_preview, pretokenize
 from fourm_jax.labelers import base
 from fourm_jax.modalities import registry
@@ -73,13 +72,21 @@ def read(output, split):
     return {record["file"]: record for record in (reader[i] for i in range(len(reader)))}
 
 
+def counts(results):
+    return {split: result.num_records for split, result in results.items()}
+
+
+def listed(output):
+    return {one.place: one.message for one in left_out.read(output, "train")}
+
+
 def test_every_picture_becomes_one_record_of_one_split(images, tmp_path):
     result = build_data.build(job(images, tmp_path / "raw"))
     train, test = read(tmp_path / "raw", "train"), read(tmp_path / "raw", "test")
 
     assert {*train} | {*test} == {*NAMES} and not {*train} & {*test}
-    assert result.num_records == {"train": len(train), "test": len(test)}
-    assert not result.problems and not (tmp_path / "raw" / "problems").exists()
+    assert counts(result) == {"train": len(train), "test": len(test)}
+    assert not result["train"].left_out.reasons and not result["test"].left_out.reasons
     coffee = {**train, **test}["coffee.png"]
     assert coffee.keys() == {
         "file", "original_size", "rgb", "canny_edge", "color_palette", "metadata", "caption",
@@ -109,13 +116,13 @@ def test_any_number_of_processes_writes_the_same_files(images, tmp_path):
     last = build_data.build(job(images, tmp_path / "two", process_index=0, process_count=2))
 
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assert len(first.num_records) < 2 and len(last.num_records) == 2
+    assert None in counts(first).values() and None not in counts(last).values()
 
 
 KILLED = """
 import os, pathlib, signal, sys
 from fourm_jax.labelers import base
-from fourm_jax.train import build_data
+from fourm_jax.jobs import build_data
 
 def label(records):
     if any(record["file"] == "page.png" for record in records):
@@ -154,42 +161,38 @@ def test_bad_pictures_are_listed_and_the_rest_goes_on(images, tmp_path):
     (images / "camera.txt").write_bytes("café".encode("latin-1"))
     os.close(os.open(os.fsencode(images) + b"/caf\xe9.png", os.O_CREAT))
 
-    result = build_data.build(job(images, tmp_path / "raw", test_fraction=0))
+    build_data.build(job(images, tmp_path / "raw", test_fraction=0))
 
     assert {*read(tmp_path / "raw", "train")} == {*NAMES} - {"camera.png"}
-    assert {problem.file: problem.reason for problem in result.problems} == {
+    assert listed(tmp_path / "raw") == {
         "caf\udce9.png": "the name is not UTF-8",
         "camera.png": "camera.txt is not readable: 'utf-8' codec can't decode byte 0xe9 in position"
         " 3: unexpected end of data",
         "cut.png": "unreadable picture: image file is truncated",
         "empty.jpg": "unreadable picture: cannot identify image file 'empty.jpg'",
     }
-    assert all(str(problem).isascii() for problem in result.problems)
-    listed = "".join(path.read_text() for path in sorted((tmp_path / "raw" / "problems").iterdir()))
-    assert [json.loads(line)["file"] for line in listed.splitlines()] == [
-        problem.file for problem in result.problems
-    ]
+    assert all(str(one).isascii() for one in left_out.read(tmp_path / "raw", "train"))
 
 
 def test_a_labeler_that_refuses_one_picture_labels_the_others_of_its_batch(images, tmp_path):
     labeler, asked = refusing("page.png")
     labelers = [*build_data.make_labelers(["rgb"], {}, 16), labeler]
-    result = build_data.build(
-        job(images, tmp_path / "raw", labelers, records_per_shard=8, test_fraction=0)
-    )
+    build_data.build(job(images, tmp_path / "raw", labelers, records_per_shard=8, test_fraction=0))
 
     assert {*read(tmp_path / "raw", "train")} == {*NAMES} - {"page.png"}
-    assert [(p.file, p.reason) for p in result.problems] == [("page.png", "not today")]
+    (one,) = left_out.read(tmp_path / "raw", "train")
+    assert (one.place, one.reason, one.message) == ("page.png", "refused_by_refusing", "not today")
     assert asked == [7, *[1] * 7]
 
 
 def test_a_record_too_large_to_be_stored_is_listed(images, tmp_path, monkeypatch):
     monkeypatch.setattr(build_data, "MAX_BYTES", 64 * 70 * 3)
     labelers = build_data.make_labelers(["rgb"], {}, 64)
-    result = build_data.build(job(images, tmp_path / "raw", labelers))
+    build_data.build(job(images, tmp_path / "raw", labelers, test_fraction=0))
 
-    assert {p.file for p in result.problems} == {*NAMES} - {"astronaut.png", "camera.png"}
-    assert "record of 18440 bytes, allowed: 13440" in str(result.problems[0])
+    found = listed(tmp_path / "raw")
+    assert {*found} == {*NAMES} - {"astronaut.png", "camera.png"}
+    assert "record of 18440 bytes, allowed: 13440" in found["chelsea.png"]
 
 
 def test_a_shard_without_a_usable_picture_stops_nothing(images, tmp_path):
@@ -197,7 +200,8 @@ def test_a_shard_without_a_usable_picture_stops_nothing(images, tmp_path):
         (images / f"0{number}.jpg").write_bytes(b"no picture")
     result = build_data.build(job(images, tmp_path / "raw", test_fraction=0))
 
-    assert result.num_records == {"train": len(NAMES)} and len(result.problems) == 4
+    assert counts(result) == {"train": len(NAMES)}
+    assert result["train"].left_out.num_records == 4
     assert {*read(tmp_path / "raw", "train")} == {*NAMES}
 
 

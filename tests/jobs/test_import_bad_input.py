@@ -1,7 +1,6 @@
 """Whatever is wrong with an input is listed with file, record and reason; the rest goes on."""
 
 import gzip
-import json
 import os
 import re
 import tarfile
@@ -11,7 +10,7 @@ import pytest
 
 from fourm_jax.data.published import file_decoders
 from fourm_jax.data.sources import token_shards
-from fourm_jax.data.storage import records
+from fourm_jax.data.storage import left_out, records
 from fourm_jax.jobs import import_webdataset
 from fourm_jax.tokenizers import text
 from tests.jobs import published_tars
@@ -32,7 +31,7 @@ def words(tmp_path_factory):
 
 @pytest.fixture
 def run(tmp_path, words):
-    """Import what lies in tmp_path/in; returns (summary, lines of the report, records by key)."""
+    """Import what lies in tmp_path/in; returns (summary, the list, records by key)."""
 
     def run(names=NAMES, **options):
         job = import_webdataset.Job(
@@ -43,15 +42,13 @@ def run(tmp_path, words):
             text_tokenizer=str(words),
             **options,
         )
-        summary = import_webdataset.run(job)
-        path = import_webdataset.report_path(job, "problems.jsonl")
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        assert sum(summary["problems"].values()) == len(lines)
-        assert sum(summary["problems_by_modality"].values()) == len(lines)
-        assert summary["records_found"] == summary["records_written"] + summary["records_dropped"]
+        result = import_webdataset.run(job)
+        lines = list(left_out.read(job.output, "train"))
+        assert sum(result.left_out.reasons.values()) == len(lines)
+        assert sum(result.left_out.modalities.values()) == len(lines)
         source = token_shards.make_source("train", directory=job.output)
-        assert len(source) == summary["records_written"]
-        return summary, lines, {record["key"][6:]: record for record in source}
+        assert len(source) == result.num_records
+        return result.left_out, lines, {record["key"][6:]: record for record in source}
 
     return run
 
@@ -124,10 +121,10 @@ def test_a_bad_value_is_listed_and_its_record_dropped(
     summary, (line,), written = run()
 
     assert list(written) == ["00000/000", "00000/002"]
-    assert summary["problems"] == {reason: 1}
-    assert line["file"] == f"{folder}/shard-00000.tar"
-    assert (line["record"], line["modality"]) == ("shard-00000/001", folder)
-    assert re.search(message, line["message"])
+    assert summary.reasons == {reason: 1}
+    assert line.place == f"{folder}/shard-00000.tar"
+    assert (line.record, line.modality) == ("shard-00000/001", folder)
+    assert re.search(message, line.message)
 
 
 def test_bombs_are_refused_before_they_unpack(tmp_path, run, monkeypatch):
@@ -145,8 +142,8 @@ def test_bombs_are_refused_before_they_unpack(tmp_path, run, monkeypatch):
     summary, lines, written = run()
 
     assert list(written) == ["00000/004"]
-    assert summary["problems"] == {"too_large": 4}
-    assert [line["modality"] for line in lines] == ["rgb", "caption", "tok_rgb@224", "det"]
+    assert summary.reasons == {"too_large": 4}
+    assert [line.modality for line in lines] == ["rgb", "caption", "tok_rgb@224", "det"]
 
 
 def test_a_missing_member_pairs_no_strangers(tmp_path, run):
@@ -155,8 +152,8 @@ def test_a_missing_member_pairs_no_strangers(tmp_path, run):
     summary, lines, written = run()
 
     assert list(written) == ["00000/000"]
-    assert summary["problems_by_modality"] == {"caption": 1, "crop_settings": 1}
-    assert [(line["record"][-3:], line["reason"]) for line in lines] == [
+    assert summary.modalities == {"caption": 1, "crop_settings": 1}
+    assert [(line.record[-3:], line.reason) for line in lines] == [
         ("001", "missing_member"),
         ("002", "missing_member"),
     ]
@@ -175,7 +172,7 @@ def test_incomplete_records_are_kept_on_demand_but_never_without_picture_or_crop
         "caption.length",
     }
     assert written["00000/004"].keys() - written["00000/003"].keys() == {"tok_rgb@224"}
-    assert (summary["records_incomplete"], summary["records_dropped"], len(lines)) == (2, 2, 4)
+    assert (summary.num_incomplete, summary.num_records, len(lines)) == (2, 2, 4)
 
 
 def test_all_that_is_wrong_with_a_record_is_listed(tmp_path, run):
@@ -187,10 +184,10 @@ def test_all_that_is_wrong_with_a_record_is_listed(tmp_path, run):
 
     summary, _, _ = run()
 
-    assert summary["problems"] == {
+    assert summary.reasons == {
         "id_outside_vocabulary": 1, "malformed_json": 1, "missing_member": 1,
     }  # fmt: skip
-    assert summary["records_dropped"] == 1
+    assert summary.num_records == 1
 
 
 def test_a_shard_that_some_modality_lacks_is_named_with_its_records(tmp_path, run):
@@ -200,8 +197,8 @@ def test_a_shard_that_some_modality_lacks_is_named_with_its_records(tmp_path, ru
     summary, lines, written = run()
 
     assert list(written) == ["00001/000"]  # read past an output shard without records
-    assert summary["problems"] == {"missing_member": 2, "missing_shard": 1}
-    assert {line["file"] for line in lines} == {"caption/shard-00000.tar"}
+    assert summary.reasons == {"missing_member": 2, "missing_shard": 1}
+    assert {line.place for line in lines} == {"caption/shard-00000.tar"}
 
 
 @pytest.mark.parametrize(
@@ -221,9 +218,9 @@ def test_a_damaged_tar_is_listed_with_every_record_that_it_costs(tmp_path, run, 
 
     summary, lines, written = run()
 
-    assert summary["problems"] == {"damaged_tar": 1, "missing_member": lost}
+    assert summary.reasons == {"damaged_tar": 1, "missing_member": lost}
     assert list(written) == [f"00000/00{i}" for i in range(3 - lost)] + ["00001/000"]
-    assert lines[0]["record"] == "" and lines[0]["file"] == "caption/shard-00000.tar"
+    assert lines[0].record is None and lines[0].place == "caption/shard-00000.tar"
 
 
 def special(name, kind):
@@ -252,9 +249,9 @@ def test_a_hostile_tar_entry_is_listed_and_never_followed(tmp_path, run, entry, 
     _, lines, written = run()
 
     assert list(written) == ["00000/001"]
-    assert (lines[0]["reason"], lines[0]["record"]) == (reason, key)
+    assert (lines[0].reason, lines[0].record) == (reason, key)
     # A record is listed once; under another name the entry leaves one that has no caption.
-    assert [line["reason"] for line in lines[1:]] == (
+    assert [line.reason for line in lines[1:]] == (
         ["missing_member"] if entry == "../000.json" else []
     )
 
@@ -267,7 +264,7 @@ def test_a_size_that_leads_backwards_ends_the_tar(tmp_path, run):
         info.pax_headers = {"size": "-2048"}
         tar.addfile(info)
 
-    with pytest.raises(ValueError, match=r"none of 2 records.*'damaged_tar': 1"):
+    with pytest.raises(ValueError, match=r"none of 2 records.*1 x damaged_tar"):
         run()
 
 
@@ -281,8 +278,8 @@ def test_a_key_that_is_there_twice_belongs_to_neither(tmp_path, run):
     summary, lines, written = run()
 
     assert list(written) == ["00000/001"]
-    assert summary["problems"] == {"duplicated_key": 2}
-    assert "'000.json', '000.txt'" in lines[0]["message"]
+    assert summary.reasons == {"duplicated_key": 2}
+    assert "'000.json', '000.txt'" in lines[0].message
 
 
 def test_what_is_no_file_in_a_folder_is_never_opened(tmp_path, run):
@@ -294,7 +291,7 @@ def test_what_is_no_file_in_a_folder_is_never_opened(tmp_path, run):
     _, (line,), written = run()
 
     assert list(written) == ["00000/001"]
-    assert (line["reason"], line["file"]) == ("not_a_file", "caption/shard-00000/000.json")
+    assert (line.reason, line.place) == ("not_a_file", "caption/shard-00000/000.json")
 
 
 def test_a_record_too_large_to_store_is_listed(tmp_path, run, monkeypatch):
@@ -306,7 +303,7 @@ def test_a_record_too_large_to_store_is_listed(tmp_path, run, monkeypatch):
     _, (line,), written = run()
 
     assert list(written) == ["00000/001"]
-    assert (line["reason"], line["modality"]) == ("too_large", "rgb")
+    assert (line.reason, line.modality) == ("too_large", "rgb")
 
 
 def test_a_record_that_no_crop_has_anything_of_is_listed(tmp_path, run):
@@ -318,14 +315,14 @@ def test_a_record_that_no_crop_has_anything_of_is_listed(tmp_path, run):
     _, (line,), written = run(("human_poses",))
 
     assert list(written) == ["00000/001"]
-    assert (line["reason"], line["record"]) == ("empty_record", "shard-00000/000")
+    assert (line.reason, line.record) == ("empty_record", "shard-00000/000")
 
 
 def test_an_import_without_a_single_record_is_an_error(tmp_path, run):
     published_tars.write(tmp_path / "in", (1,), {(0, 0, "det"): (".json", b"{")})
 
     with pytest.raises(
-        ValueError, match=r"none of 1 records .*'malformed_json': 1.*problems\.jsonl"
+        ValueError, match=r"none of 1 records .*1 x malformed_json.*train\.left_out\.jsonl"
     ):
         run()
 
@@ -341,4 +338,4 @@ def test_a_name_that_is_no_text_is_still_a_name(tmp_path, run):
     _, (line,), written = run(incomplete="keep")
 
     assert list(written) == ["00000/\\xff"]
-    assert (line["record"], line["reason"]) == ("shard-00000/\\xff", "duplicated_key")
+    assert (line.record, line.reason) == ("shard-00000/\\xff", "duplicated_key")

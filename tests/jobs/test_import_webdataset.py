@@ -56,10 +56,10 @@ def read(job):
 def test_every_crop_of_a_record_is_kept_from_tars_and_from_folders(tmp_path, job, words, write):
     write(tmp_path / "in")
 
-    summary = import_webdataset.run(job())
+    result = import_webdataset.run(job())
 
-    assert summary["records_found"] == summary["records_written"] == 3
-    assert summary["problems"] == {}
+    assert (result.num_records, result.left_out.num_records) == (3, 0)
+    assert result.left_out.reasons == {}
     raw, record = published_tars.record(1), read(job())[1]
     assert record["key"] == "shard-00000/001"
     np.testing.assert_array_equal(record["crop_settings"], published_tars.CROPS)
@@ -197,12 +197,13 @@ def test_two_workers_or_two_machines_write_the_files_that_one_process_writes(tmp
     published_tars.write(tmp_path / "in", (2, 1, 2, 1), drop=drop)
 
     alone = import_webdataset.run(job("one"))
-    assert import_webdataset.run(job("machines", process_index=1, process_count=2)) is None
+    first = import_webdataset.run(job("machines", process_index=1, process_count=2))
+    assert first.num_records is None
     machines = import_webdataset.run(job("machines", process_index=0, process_count=2))
     workers = import_webdataset.run(job("workers", num_workers=2))
 
     assert alone == machines == workers
-    assert alone["problems"] == {"missing_member": 2}
+    assert alone.left_out.reasons == {"missing_member": 2}
     assert contents(tmp_path / "one") == contents(tmp_path / "machines")
     assert contents(tmp_path / "one") == contents(tmp_path / "workers")
 
@@ -211,7 +212,7 @@ def test_kill_9_costs_no_record_no_line_and_leaves_nothing_behind(tmp_path, job)
     published_tars.write(tmp_path / "in", (2, 2, 2), drop={(0, 0, "det"), (1, 0, "det")})
     program = f"""
 import os, signal
-from fourm_jax.data import import_records, import_webdataset
+from fourm_jax.jobs import import_records, import_webdataset
 
 convert = import_records.convert
 
@@ -237,9 +238,9 @@ import_webdataset.run(import_webdataset.{job("killed")!r})
 
 def test_a_finished_import_is_reported_again_and_another_input_is_refused(tmp_path, job):
     published_tars.write(tmp_path / "in", (1,))
-    summary, before = import_webdataset.run(job()), contents(tmp_path / "out")
+    result, before = import_webdataset.run(job()), contents(tmp_path / "out")
 
-    assert import_webdataset.run(job()) == summary
+    assert import_webdataset.run(job()) == result
     assert contents(tmp_path / "out") == before
     with pytest.raises(ValueError, match="incomplete: found 'drop', asked 'keep'"):
         import_webdataset.run(job(incomplete="keep"))
@@ -314,9 +315,9 @@ def test_the_command_reports_and_ends_wrong_input_in_one_line(tmp_path, job):
     bad = command("--modalities=rgb@224,tok_depth@224")
 
     assert good.returncode == 0
-    assert "1 of 2 records of 1 shards" in good.stdout
+    assert "1 of 2 records" in good.stdout
     assert "1 x missing_member" in good.stdout
-    lines = (tmp_path / "out" / "import_report" / "train.problems.jsonl").read_text().splitlines()
+    lines = (tmp_path / "out" / "train.left_out.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["record"] == "shard-00000/001"
     assert bad.returncode == 1
     assert bad.stderr.startswith("error: ") and bad.stderr.count("\n") == 1

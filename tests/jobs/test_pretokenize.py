@@ -14,6 +14,7 @@ from fourm_jax.data import datasets, pipeline
 from fourm_jax.data.crops import fields as transforms
 from fourm_jax.data.crops import policy
 from fourm_jax.data.sources import digits, token_shards
+from fourm_jax.data.storage import left_out
 from fourm_jax.jobs import encoders, pretokenize
 from fourm_jax.modalities import registry
 from fourm_jax.tokenizers import base, text
@@ -131,8 +132,8 @@ def test_training_reads_what_was_written(tokenizers, tmp_path):
 
 KILLED_ON_THE_WAY = """
 import os, signal, sys
-from fourm_jax.data import digits
-from tests.data import test_pretokenize as here
+from fourm_jax.data.sources import digits
+from tests.jobs import test_pretokenize as here
 
 class Killed(here.Faulty):
     def __getitem__(self, index):
@@ -163,10 +164,10 @@ def test_any_number_of_processes_and_a_kill_give_the_same_files(tokenizers, tmp_
         result = pretokenize.tokenize(shared, SPECS, tokenizers, crops=CROPS)
 
     assert killed.returncode == -9
-    assert left == {".array_record", ".json", ""}  # one shard of three with receipt and problems
+    assert left == {".array_record", ".json", ".jsonl"}  # one shard of three with receipt and list
     assert contents(one) == contents(more)
     assert result == alone and result.num_records == 6
-    assert [problem.record for problem in result.problems] == [1, 4, 5, 8]
+    assert [one.record for one in left_out.read(more, "train")] == [1, 4, 5, 8]
     captions = [record["caption"] for record in map(source.__getitem__, (0, 2, 3, 6, 7, 9))]
     words, read = text.TextTokenizer.load(tokenizers / "text"), token_shards.make_source
     written = read("train", directory=more)
@@ -179,16 +180,18 @@ def test_bad_records_are_listed_with_the_reason_and_the_rest_goes_on(tokenizers,
     result = pretokenize.tokenize(broken, SPECS, tokenizers)
 
     assert result.num_records == 6
-    lists = sorted((tmp_path / "problems").iterdir())
-    assert [path.name for path in lists] == [f"train-0000{n}-of-00003.jsonl" for n in range(3)]
-    listed = [json.loads(line) for path in lists for line in path.read_text().splitlines()]
-    assert [(entry["file"], entry["record"]) for entry in listed] == [
-        (f"record {index}", index) for index in (1, 4, 5, 8)
+    lines = (tmp_path / "train.left_out.jsonl").read_text().splitlines()
+    listed = [json.loads(line) for line in lines]
+    assert [(entry["place"], entry["record"], entry["reason"]) for entry in listed] == [
+        ("record 1", 1, "unreadable_record"),
+        ("record 4", 4, "bad_value"),
+        ("record 5", 5, "bad_value"),
+        ("record 8", 8, "bad_value"),
     ]
-    assert listed[0]["reason"] == "cut short"
-    assert "'tok_edge': tokenizer 'edge' makes tokens (4, 8) of (16, 32)" in listed[1]["reason"]
-    assert "unknown metadata field 'brightnes'; did you mean" in listed[2]["reason"]
-    assert "'tok_edge': tokenizer 'edge' expects uint8" in listed[3]["reason"]
+    assert listed[0]["message"] == "cut short"
+    assert "'tok_edge': tokenizer 'edge' makes tokens (4, 8) of (16, 32)" in listed[1]["message"]
+    assert "unknown metadata field 'brightnes'; did you mean" in listed[2]["message"]
+    assert "'tok_edge': tokenizer 'edge' expects uint8" in listed[3]["message"]
 
 
 def test_what_training_would_refuse_is_not_written(tokenizers, tmp_path):
@@ -200,7 +203,7 @@ def test_what_training_would_refuse_is_not_written(tokenizers, tmp_path):
     odd = with_source(job(tmp_path), Odd("train", num_records=4))
     result = pretokenize.tokenize(odd, SPECS[:1], tokenizers)
 
-    assert [problem.reason.partition(",")[0] for problem in result.problems] == [
+    assert [one.message.partition(",")[0] for one in result.left_out.examples] == [
         "it has none of the modalities: nothing could be learned from it",
         "'rgb' has shape (8",
         "'rgb' is a str",
@@ -217,7 +220,7 @@ def test_what_refuses_every_record_is_refused(tokenizers, tmp_path):
             raise ValueError("too dark")
 
     few, many = Blind("train", num_records=5), Blind("train", num_records=1000)
-    with pytest.raises(ValueError, match=r"none of the 5 .*; the first: record 0: too dark"):
+    with pytest.raises(ValueError, match=r"none of 5 .*; the first: record 0: too dark"):
         pretokenize.tokenize(with_source(job(tmp_path / "few"), few), SPECS[:1], tokenizers)
     with pytest.raises(ValueError, match="none of 16 records, tried all over the 1000 of 'train'"):
         pretokenize.tokenize(with_source(job(tmp_path / "many"), many), SPECS[:1], tokenizers)

@@ -41,7 +41,7 @@ def run(config, workdir, **options):
 
 
 def listed(workdir):
-    lines = (workdir / "bad_records-0.jsonl").read_text().splitlines()
+    lines = (workdir / "left_out-0.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 

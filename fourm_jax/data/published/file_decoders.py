@@ -16,20 +16,13 @@ from jaxtyping import UInt8
 from numpy.lib import format as npy_format
 from PIL import Image
 
+from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.utils import errors
 
 MAX_BYTES = 256 * 2**20  # of a file, packed or unpacked
 MAX_JSON_BYTES = 16 * 2**20  # unpacked: what JSON describes can take 30 times as much memory
 MAX_PIXELS = 64 * 2**20  # of a picture
 PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000")
-
-
-class BadValue(ValueError):
-    """A value that cannot be used: `reason` is one word to count by, the message says the rest."""
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
 
 
 def decode(extension: str, data: bytes) -> Any:
@@ -43,19 +36,19 @@ def decode(extension: str, data: bytes) -> Any:
       [h, w, 3], or [h, w] where they are grey or hold palette indices.
 
     Raises:
-      BadValue: an extension without decoder, or a file that is damaged, needs pickle, or is too
+      RecordError: an extension without decoder, or a file that is damaged, needs pickle, or is too
         large when unpacked.
     """
     if extension not in TYPES:
         message = errors.unknown_value("file type", extension, TYPES)
-        raise BadValue("unknown_file_type", message)
+        raise RecordError("unknown_file_type", message)
     what = f"unreadable {extension} file of {len(data)} bytes"
     try:
         return TYPES[extension].decode(data)
-    except BadValue as error:
-        raise BadValue(error.reason, f"{what}: {error}") from error
+    except RecordError as error:
+        raise RecordError(error.reason, f"{what}: {error}") from error
     except Exception as error:  # decoders of damaged files raise whatever their library does
-        raise BadValue(TYPES[extension].reason, f"{what}: {error}") from error
+        raise RecordError(TYPES[extension].reason, f"{what}: {error}") from error
 
 
 def is_picture(extension: str) -> bool:
@@ -67,16 +60,16 @@ def picture_size(data: bytes) -> tuple[int, int]:
     """(height, width) of a picture file, from its header alone.
 
     Raises:
-      BadValue: no picture, or one of more than `MAX_PIXELS` pixels.
+      RecordError: no picture, or one of more than `MAX_PIXELS` pixels.
     """
     try:
         with _open_picture(data) as image:
             return image.height, image.width
-    except BadValue:
+    except RecordError:
         raise
     except Exception as error:
         message = f"no readable picture in {len(data)} bytes: {error}"
-        raise BadValue("unreadable_picture", message) from error
+        raise RecordError("unreadable_picture", message) from error
 
 
 def _array(data: bytes) -> np.ndarray:
@@ -86,7 +79,7 @@ def _array(data: bytes) -> np.ndarray:
         raise ValueError(f".npy version {version}, allowed: {sorted(_NPY_HEADERS)}")
     shape, _, dtype = _NPY_HEADERS[version](file)
     if dtype.hasobject:
-        raise BadValue("needs_pickle", f"dtype {dtype} needs pickle (allow_pickle is never set)")
+        raise RecordError("needs_pickle", f"dtype {dtype} needs pickle (allow_pickle is never set)")
     size = math.prod(shape) * dtype.itemsize
     # Checked before numpy reserves memory for what the header claims.
     if min(shape, default=0) < 0 or size != len(data) - file.tell():
@@ -136,13 +129,13 @@ def _open_picture(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         message = f"picture of {image.size} pixels, allowed: {MAX_PIXELS} in total"
-        raise BadValue("too_large", message)
+        raise RecordError("too_large", message)
     return image
 
 
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
-        raise BadValue("too_large", f"unpacks to more than {limit} bytes")
+        raise RecordError("too_large", f"unpacks to more than {limit} bytes")
 
 
 class _Type(NamedTuple):

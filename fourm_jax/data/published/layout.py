@@ -11,7 +11,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from fourm_jax.data.published import file_decoders as members
+from fourm_jax.data.published import file_decoders
+from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 
 
 class Member(NamedTuple):
@@ -23,20 +24,11 @@ class Member(NamedTuple):
     size: int
 
 
-class Fault(NamedTuple):
-    """What is wrong with a shard: `key` is the record that it concerns, "" for the shard."""
-
-    file: pathlib.Path
-    key: str
-    reason: str
-    message: str
-
-
 class Index(NamedTuple):
-    """Members of one shard of one modality by record key (name without extension)."""
+    """Files of one shard of one modality by record key (name without extension)."""
 
     members: dict[str, Member]
-    faults: tuple[Fault, ...]
+    left_out: tuple[LeftOutRecord, ...]
 
 
 def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
@@ -58,47 +50,47 @@ def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
 def index_shard(folder: pathlib.Path, shard: str) -> Index:
     """Index one shard; a key that is there twice belongs to no member."""
     index: dict[str, Member] = {}
-    faults: list[Fault] = []
+    left_out: list[LeftOutRecord] = []
     repeated = set()
-    for member in _find(folder, shard, faults):
+    for member in _find(folder, shard, left_out):
         key = split_name(member.name)[0]
         if key in index or key in repeated:
             other = index.pop(key, member).name
             repeated.add(key)
             message = f"{shard}/{key} is there twice ({other!r}, {member.name!r})"
-            faults.append(Fault(member.file, key, "duplicated_key", message))
+            left_out.append(_left_out(member.file, key, "duplicated_key", message))
         else:
             index[key] = member
-    return Index(index, tuple(faults))
+    return Index(index, tuple(left_out))
 
 
 def read(member: Member) -> bytes:
     """Bytes of a member.
 
     Raises:
-      BadValue: too large, not readable, or changed since it was indexed.
+      RecordError: too large, not readable, or changed since it was indexed.
     """
-    if member.size > members.MAX_BYTES:
-        message = f"member of {member.size} bytes, allowed: {members.MAX_BYTES}"
-        raise members.BadValue("too_large", message)
+    if member.size > file_decoders.MAX_BYTES:
+        message = f"member of {member.size} bytes, allowed: {file_decoders.MAX_BYTES}"
+        raise RecordError("too_large", message)
     try:
         with member.file.open("rb") as file:
             file.seek(member.offset)
             data = file.read(member.size)
     except OSError as error:
-        raise members.BadValue("unreadable_file", str(error)) from error
+        raise RecordError("unreadable_file", str(error)) from error
     if len(data) < member.size:
-        raise members.BadValue("damaged_tar", f"ends within member {member.name!r}")
+        raise RecordError("damaged_tar", f"ends within member {member.name!r}")
     return data
 
 
 def read_value(member: Member) -> Any:
-    """Value of a member; BadValue naming file and member if it has none."""
+    """Value of a member; RecordError naming file and member if it has none."""
     try:
-        return members.decode(split_name(member.name)[1], read(member))
-    except members.BadValue as error:
+        return file_decoders.decode(split_name(member.name)[1], read(member))
+    except RecordError as error:
         message = f"{member.file}, member {member.name!r}: {error}"
-        raise members.BadValue(error.reason, message) from error
+        raise RecordError(error.reason, message) from error
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -108,24 +100,28 @@ def split_name(name: str) -> tuple[str, str]:
     return (f"{folder}/{stem}" if folder else stem), dot + extension.lower()
 
 
-def _find(folder: pathlib.Path, shard: str, faults: list[Fault]) -> Iterator[Member]:
+def _left_out(file: pathlib.Path, key: str | None, reason: str, message: str) -> LeftOutRecord:
+    return LeftOutRecord(place=str(file), record=key, reason=reason, message=message)
+
+
+def _find(folder: pathlib.Path, shard: str, left_out: list[LeftOutRecord]) -> Iterator[Member]:
     tar = folder / f"{shard}.tar"
     if tar.is_file():
-        yield from _tar_members(tar, faults)
+        yield from _tar_members(tar, left_out)
     if (folder / shard).is_dir():
         for file in sorted((folder / shard).iterdir()):
             if file.is_file():  # a pipe or a device would block whoever opens it
                 yield Member(file, file.name, 0, file.stat().st_size)
             else:
                 message = f"{file.name!r} is not a plain file"
-                faults.append(Fault(file, split_name(file.name)[0], "not_a_file", message))
+                left_out.append(_left_out(file, split_name(file.name)[0], "not_a_file", message))
 
 
-def _tar_members(path: pathlib.Path, faults: list[Fault]) -> Iterator[Member]:
+def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[Member]:
     size = path.stat().st_size
 
     def damaged(message: str) -> None:
-        faults.append(Fault(path, "", "damaged_tar", message))
+        left_out.append(_left_out(path, None, "damaged_tar", message))
 
     try:
         with tarfile.open(path, "r:") as tar:
@@ -137,12 +133,12 @@ def _tar_members(path: pathlib.Path, faults: list[Fault]) -> Iterator[Member]:
                     return
                 if pure.is_absolute() or ".." in pure.parts:
                     message = f"unsafe member name {info.name!r}"
-                    faults.append(Fault(path, key, "unsafe_name", message))
+                    left_out.append(_left_out(path, key, "unsafe_name", message))
                 elif info.isdir():
                     continue
                 elif not info.isreg() or info.issparse():
                     message = f"member {info.name!r} is not a plain file"
-                    faults.append(Fault(path, key, "not_a_file", message))
+                    left_out.append(_left_out(path, key, "not_a_file", message))
                 else:
                     yield Member(path, info.name, info.offset_data, info.size)
             # tarfile takes a damaged header, and the end of the file, for the end of the archive.

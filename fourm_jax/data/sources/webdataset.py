@@ -13,6 +13,7 @@ from typing import Any
 
 from fourm_jax.data.published import layout
 from fourm_jax.data.published.layout import Member
+from fourm_jax.data.storage.left_out import LeftOutRecord
 
 Key = tuple[str, str]  # shard or folder, name without extension
 
@@ -30,7 +31,7 @@ def make_source(
     Args:
       modalities: {record field: folder}, e.g. {"rgb": "rgb", "crop_settings": "crop_settings"}.
       shards: pattern of the shards (without .tar) or folders to read.
-      max_incomplete: how many records may lack members and are left out; `problems` lists them.
+      max_incomplete: how many records may lack members and are left out; `left_out` lists them.
 
     Raises:
       ValueError: a folder that is missing or empty, a damaged tar or one with links or unsafe
@@ -52,18 +53,26 @@ class WebDataset:
     ):
         self._index = {field: _index(root / name, shards) for field, name in modalities.items()}
         every = sorted({key for index in self._index.values() for key in index})
-        self.problems: list[str] = []
+        self.left_out: list[LeftOutRecord] = []
         self._keys: list[Key] = []
         for key in every:
             missing = [name for field, name in modalities.items() if key not in self._index[field]]
             if missing:
-                self.problems.append(f"{root}: {'/'.join(key)} has no {', '.join(missing)}")
+                message = f"{'/'.join(key)} has no {', '.join(missing)}"
+                self.left_out.append(
+                    LeftOutRecord(
+                        place=str(root),
+                        record="/".join(key),
+                        reason="missing_member",
+                        message=message,
+                    )
+                )
             else:
                 self._keys.append(key)
-        if len(self.problems) > max_incomplete:
-            shown = "; ".join(self.problems[:5])
+        if len(self.left_out) > max_incomplete:
+            shown = "; ".join(map(str, self.left_out[:5]))
             raise ValueError(
-                f"{len(self.problems)} of {len(every)} records are incomplete, allowed: "
+                f"{len(self.left_out)} of {len(every)} records are incomplete, allowed: "
                 f"{max_incomplete}. {shown}"
             )
 
@@ -84,9 +93,9 @@ def _index(folder: pathlib.Path, pattern: str) -> dict[Key, Member]:
     index: dict[Key, Member] = {}
     for shard in layout.list_shards(folder, pattern):
         found = layout.index_shard(folder, shard)
-        if found.faults:
-            more = f" ({len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
-            raise ValueError(f"{found.faults[0].file}: {found.faults[0].message}{more}")
+        if found.left_out:
+            more = f" ({len(found.left_out) - 1} more)" if len(found.left_out) > 1 else ""
+            raise ValueError(f"{found.left_out[0]}{more}")
         index.update({(shard, key): member for key, member in found.members.items()})
     if not index:
         raise ValueError(f"{folder}: no shard or folder {pattern!r} with members in it")

@@ -1,12 +1,16 @@
-"""What a step leaves out: listed beside its shards with the reason, and counted; the rest goes on.
+"""Records that a step leaves out: each listed with its reason, all counted; the rest goes on.
 
-Each shard has a list of its own, `<output>/problems/<shard>.jsonl`, written before the shard is
-closed: whoever sees the shard sees its list. Like the shard it depends on the shard's number only.
+A finished split has one list, `<output>/<split>.left_out.jsonl` (docs/formats.md#left-out-records),
+empty where nothing was left out. While a split is written, each shard has a part of it beside it,
+written before the shard is closed: whoever sees the shard sees its part.
 """
 
+import collections
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -14,27 +18,68 @@ from etils import epath
 from fourm_jax.data.storage import shards
 from fourm_jax.utils import io, progress
 
-FOLDER = "problems"
-NUM_SHOWN = 5
+MAX_MESSAGE = 500  # characters: a message may quote what is wrong
+NUM_EXAMPLES = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A record that was left out.
+class RecordError(ValueError):
+    """A record, or one value of it, that cannot be used.
 
     Attributes:
-      file: where it lies.
-      reason: what is wrong with it.
-      record: its index in what was read, where it has one.
+      reason: one word to count by, such as "unreadable_picture"; the message says the rest.
+      row: row of the batch that holds the record, where a batch is checked.
     """
 
-    file: str
+    def __init__(self, reason: str, message: str, row: int | None = None):
+        super().__init__(message)
+        self.reason, self.row = reason, row
+
+    def __reduce__(self):
+        return type(self), (self.reason, str(self), self.row)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeftOutRecord:
+    """A record that was left out, or one modality of a record that was kept without it.
+
+    Attributes:
+      place: file, shard or data set that holds it.
+      record: its index or name there. None: all of `place`, which is a record of its own or, where
+        `modality` is given, a shard of that modality.
+      modality: which one is bad; "" = the record.
+      reason: one word to count by.
+      message: what is wrong.
+      kept: whether the record goes on without the modality.
+    """
+
+    place: str
+    record: int | str | None = None
+    modality: str = ""
     reason: str
-    record: int | None = None
+    message: str
+    kept: bool = False
 
     def __str__(self) -> str:
-        name = self.file.encode("utf-8", "backslashreplace").decode()
-        return f"{name}: {self.reason}"
+        name = self.place.encode("utf-8", "backslashreplace").decode()
+        return f"{name}: {self.message}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What was left out of a split.
+
+    Attributes:
+      num_records: that are not there.
+      num_incomplete: that are there without some modality.
+      reasons, modalities: how many entries of the list have which.
+      examples: the first few entries.
+    """
+
+    num_records: int
+    num_incomplete: int
+    reasons: Mapping[str, int]
+    modalities: Mapping[str, int]
+    examples: tuple[LeftOutRecord, ...]
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Any | ValueError:
@@ -44,44 +89,120 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any | ValueError:
     except ValueError as error:
         return error
     except Exception as error:  # hostile values break builders in every way there is
-        return ValueError(f"{type(error).__name__}: {error}")
+        return RecordError("bad_value", f"{type(error).__name__}: {error}")
 
 
-def write(
-    output: epath.PathLike, split: str, shard: int, num_shards: int, refused: Sequence[Problem]
+def reason_of(error: Exception, otherwise: str) -> str:
+    """The word to count an error by; `otherwise` where the error has none of its own."""
+    return getattr(error, "reason", otherwise)
+
+
+def list_path(output: epath.PathLike, split: str) -> epath.Path:
+    """Path of the list of a finished split."""
+    return epath.Path(output) / f"{split}.left_out.jsonl"
+
+
+def write_part(
+    output: epath.PathLike,
+    split: str,
+    shard: int,
+    num_shards: int,
+    left_out: Iterable[LeftOutRecord],
 ) -> None:
-    """Write the list of one shard; a shard without problems has none."""
-    path = _path(output, split, shard, num_shards)
-    if refused:
-        entries = ({k: v for k, v in vars(one).items() if v is not None} for one in refused)
-        io.write_text(path, "".join(f"{json.dumps(entry)}\n" for entry in entries))
-    else:
-        path.unlink(missing_ok=True)
+    """Write what one shard left out; an empty part says that the shard was looked through."""
+    lines = (dump(one) + "\n" for one in left_out)
+    io.write_text(_part_path(output, split, shard, num_shards), "".join(lines))
 
 
-def read(output: epath.PathLike, split: str) -> list[Problem]:
-    """Problems of the shards of one split so far, by any process, in their order."""
-    lists = sorted((epath.Path(output) / FOLDER).glob(f"{split}-*.jsonl"))
-    return [Problem(**json.loads(line)) for path in lists for line in path.read_text().splitlines()]
+def read(output: epath.PathLike, split: str) -> Iterator[LeftOutRecord]:
+    """Yield what was left out of a split so far, by any process, in the order of the shards.
+
+    Lists of older versions (`problems/`, `import_report/`) are not read.
+    """
+    path = list_path(output, split)
+    parts = sorted(epath.Path(output).glob(f"{split}-*-of-*.left_out.jsonl"))
+    for part in [path] if path.exists() else parts:
+        yield from read_lines(part)
 
 
 def finish(output: epath.PathLike, split: str, num_shards: int) -> None:
-    """Remove what writers that were killed left, once the split is finished."""
-    if shards.manifest_path(output, split).exists():
-        lists = {_path(output, split, shard, num_shards) for shard in range(num_shards)}
-        for path in (epath.Path(output) / FOLDER).glob(f"{split}-*"):
-            if path not in lists:
-                path.unlink(missing_ok=True)
+    """Join the parts once the split is finished, and remove them."""
+    if not shards.manifest_path(output, split).exists():
+        return
+    path = list_path(output, split)
+    parts = [_part_path(output, split, shard, num_shards) for shard in range(num_shards)]
+    if not path.exists():
+        # A missing part: another process has just joined and removed them.
+        with contextlib.suppress(FileNotFoundError):
+            _join(parts, path)
+    if path.exists():  # what is left are parts and the beginnings that killed writers left
+        for leftover in (*parts, *path.parent.glob(f"{path.name}.*.tmp")):
+            leftover.unlink(missing_ok=True)
 
 
-def announce(listed: Sequence[Problem], output: epath.PathLike) -> None:
-    """Say how many records were left out, show some, and tell where all are listed."""
-    for problem in listed[:NUM_SHOWN]:
-        progress.announce(f"left out: {problem}")
-    if listed:
-        progress.announce(f"left out: {len(listed)}, listed in {epath.Path(output) / FOLDER}")
+def summarize(output: epath.PathLike, split: str) -> Summary:
+    """Count what was left out of a split so far."""
+    gone, incomplete, examples = set(), set(), []
+    reasons: collections.Counter[str] = collections.Counter()
+    modalities: collections.Counter[str] = collections.Counter()
+    for one in read(output, split):
+        if one.record is not None or not one.modality:
+            name = one.place if one.record is None else one.record
+            (incomplete if one.kept else gone).add(name)
+        reasons[one.reason] += 1
+        if one.modality:
+            modalities[one.modality] += 1
+        if len(examples) < NUM_EXAMPLES:
+            examples.append(one)
+    return Summary(
+        num_records=len(gone),
+        num_incomplete=len(incomplete),
+        reasons=dict(sorted(reasons.items())),
+        modalities=dict(sorted(modalities.items())),
+        examples=tuple(examples),
+    )
 
 
-def _path(output: epath.PathLike, split: str, shard: int, num_shards: int) -> epath.Path:
-    folder = epath.Path(output) / FOLDER
-    return shards.shard_path(folder, split, shard, num_shards).with_suffix(".jsonl")
+def announce(output: epath.PathLike, split: str) -> None:
+    """Print how many records were left out and why, a few of them, and where all are listed."""
+    summary = summarize(output, split)
+    for one in summary.examples:
+        progress.announce(f"left out: {one}")
+    for reason, count in summary.reasons.items():
+        progress.announce(f"  {count} x {reason}")
+    if summary.examples:
+        path = list_path(output, split)
+        progress.announce(f"{split}: {summary.num_records} left out, listed in {path}")
+
+
+def dump(one: LeftOutRecord) -> str:
+    """One line of a list; what has its default value is not written."""
+    entry = {
+        field.name: getattr(one, field.name)
+        for field in dataclasses.fields(one)
+        if getattr(one, field.name) != field.default
+    }
+    return json.dumps({**entry, "message": one.message[:MAX_MESSAGE]})
+
+
+def read_lines(path: epath.Path) -> Iterator[LeftOutRecord]:
+    """Yield the entries of a list."""
+    with path.open() as file:
+        for line in file:
+            yield LeftOutRecord(**json.loads(line))
+
+
+def _join(parts: Iterable[epath.Path], path: epath.Path) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as file:
+            for part in parts:
+                file.write(part.read_text())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _part_path(output: epath.PathLike, split: str, shard: int, num_shards: int) -> epath.Path:
+    path = shards.shard_path(output, split, shard, num_shards)
+    return path.with_suffix(".left_out.jsonl")

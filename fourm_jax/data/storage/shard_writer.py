@@ -34,7 +34,6 @@ def write_split(
     extra_fields: Mapping[str, Mapping] | None = None,
     process_index: int = 0,
     process_count: int = 1,
-    allow_empty: bool = False,
 ) -> None:
     """Write the shards of one split that are not there yet, then the manifest once all are.
 
@@ -43,9 +42,8 @@ def write_split(
 
     Args:
       recipe: how the records are made (JSON values); decides whether the folder can be continued.
-      make_records: shard index -> its records, in order; at least one.
+      make_records: shard index -> its records, in order; none where all were left out.
       extra_fields: {field: {key: value}} for the schema, beside dtype and shape.
-      allow_empty: let shards without records be, as when all that they could hold was refused.
 
     Raises:
       ValueError: the folder holds a split of this name made by another recipe (nothing is
@@ -66,7 +64,7 @@ def write_split(
     for index in range(process_index, num_shards, process_count):
         if not _receipt(paths[index]).exists():
             stream = make_records(index)
-            _write_shard(paths[index], recipe, stream, extra_fields or {}, allow_empty)
+            _write_shard(paths[index], recipe, stream, extra_fields or {})
     _finish(directory, split, recipe, paths)
 
 
@@ -75,7 +73,6 @@ def _write_shard(
     recipe: Mapping,
     stream: Iterable[records.Record],
     extra_fields: Mapping,
-    allow_empty: bool,
 ) -> None:
     temporary = path.parent / f"{path.name}.{os.getpid()}.tmp"
     stream = iter(stream)
@@ -92,8 +89,6 @@ def _write_shard(
             for name in record.keys() - fields.keys():
                 fields[name] = {**_describe(record[name]), **extra_fields.get(name, {})}
             count += 1
-        if not count and not allow_empty:
-            raise ValueError(f"{path}: no record to write, a shard needs at least one")
     except BaseException:
         writer.close()
         temporary.unlink()

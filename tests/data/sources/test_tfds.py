@@ -61,7 +61,7 @@ def test_reading_any_of_them_loads_no_tensorflow(tmp_path):
     every = {name: arguments(name, str(tmp_path)) for name in tfds_configs.NAMES}
     code = (
         "import sys\n"
-        "from fourm_jax.data import sources\n"
+        "from fourm_jax.data import datasets as sources\n"
         f"for arguments in {every!r}.values():\n"
         "    record = sources.open_source('tfds', 'train', arguments)[0]\n"
         "    assert 'rgb' not in record or record['rgb'].shape == (224, 224, 3)\n"

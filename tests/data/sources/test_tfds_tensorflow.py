@@ -64,7 +64,8 @@ def test_scenes_built_by_tfds_are_read_without_tensorflow_bit_by_bit(tmp_path):
     code = f"""
 import sys
 import numpy as np
-from fourm_jax.data import scenes, sources
+from fourm_jax.data import datasets as sources
+from fourm_jax.scenes import world as scenes
 
 def equal(left, right):
     if isinstance(left, dict):

@@ -106,7 +106,7 @@ def test_a_missing_member_is_listed_and_pairs_no_strangers(tmp_path):
         (0, ["text 0"]),
         (2, ["text 2"]),
     ]
-    assert len(source.problems) == 1
+    assert len(source.left_out) == 1
 
 
 @pytest.mark.parametrize("name", ["../escape.npy", "/etc/passwd", "a/../../b.npy"])

@@ -90,7 +90,7 @@ def test_kill_9_leaves_nothing_behind_once_the_split_is_finished(tmp_path):
     program = f"""
 import os, signal
 import numpy as np
-from fourm_jax.data import shard_writer
+from fourm_jax.data.storage import shard_writer
 
 def killed(shard):
     yield {{"value": np.array([10 * shard], np.int32)}}
@@ -138,11 +138,11 @@ def test_splits_whose_names_share_a_beginning_do_not_mix(tmp_path):
         shard_writer.write_split(tmp_path, "train-large", RECIPE, 1, numbers)
 
 
-def test_a_shard_without_records_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match="at least one"):
-        write(tmp_path, make_records=lambda shard: iter(()))
+def test_a_split_without_records_is_written_and_refused_when_it_is_opened(tmp_path):
+    write(tmp_path, make_records=lambda shard: iter(()))
 
-    assert contents(tmp_path) == {}
+    with pytest.raises(ValueError, match="the split has no records"):
+        shards.Reader(tmp_path, "train")
 
 
 def test_a_record_that_cannot_be_stored_is_named(tmp_path):
