@@ -126,7 +126,7 @@ def forward(case: str, source: str, dtype: str) -> dict:
 
 def vit_b(case: str, direction: str, dtype: str) -> dict:
     """Time the ViT-B tokenizer on batches of 4, beside a float32 product of this process."""
-    family, arguments = tokenizer_config.arguments_of(VIT_B, compat="ml-4m")
+    family, arguments = tokenizer_config.arguments_of(VIT_B)
     for side in ("encoder", "decoder"):
         arguments[side]["dtype"] = dtype
     module, rng = base.build(family, arguments), np.random.default_rng(0)

@@ -41,7 +41,7 @@ def check(path: pathlib.Path) -> Iterator[Quantity]:
 
 def answers(config: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Everything that is recorded, computed anew."""
-    _, arguments = tokenizer_config.arguments_of(config, presets=presets, compat="ml-4m")
+    _, arguments = tokenizer_config.arguments_of(config, presets=presets)
     module, variables, _ = tokenizers.import_tensors("divae", arguments, published(arguments))
     size, (rows, columns) = config["image_size"], module.grid
     image, noised = (

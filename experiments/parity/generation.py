@@ -84,12 +84,11 @@ def schedules(tables: dict[str, Any]) -> Iterator[Quantity]:
     temperatures = {
         "linear_temp_schedule": schedule.linear_temperature,
         "decreasing_temp_schedule": schedule.decreasing_temperature,
-        "onex_temp_schedule": lambda *a: schedule.onex_temperature(*a, compat="ml-4m"),
+        "onex_temp_schedule": lambda *a: schedule.onex_temperature(*a, as_published=True),
     }
 
     def counts(rule: str, num_steps: str, num_tokens: str) -> list[int]:
-        function = schedule.TOKEN_SCHEDULES[rule]
-        return function(int(num_steps), int(num_tokens), compat="ml-4m")
+        return schedule.token_counts(rule, int(num_steps), int(num_tokens), as_published=True)
 
     for name, expected in tables.items():
         rule, *arguments = name.split("/")
@@ -131,7 +130,7 @@ def chained(name: str, case: dict[str, Any]) -> Iterator[Quantity]:
         given["cond_domains"],
         targets,
         grow_conditioning=given["cfg_grow_conditioning"],
-        compat="ml-4m",
+        as_published=True,
     )
     expected = case["schedule"]
     temperatures = [step["temperature"] for step in expected]

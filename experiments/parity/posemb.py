@@ -45,7 +45,7 @@ def table(name: str, rank: int) -> np.ndarray | None:
         case "1d", 2, 0:
             return np.asarray(posemb.sincos_1d(*nominal))
         case ("2d", 3, 0) | ("vit_2d", 3, 0) if rank == 3:
-            return np.asarray(posemb.sincos_2d(*nominal, compat="ml-4m"))
+            return np.asarray(posemb.sincos_2d(*nominal, as_published=True))
         case ("vit_2d", 3, 0) | ("bicubic", 3, 2):
             rows, columns, dim = nominal
             size = tuple(actual) or (rows, columns)

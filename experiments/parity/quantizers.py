@@ -75,7 +75,7 @@ def training_step(made: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity
         normalize_latents=made.get("norm_latents", False),
         dead_code_coefficient=share / threshold if threshold else 0.0,
         dead_code_policy=policy,
-        compat="ml-4m",
+        as_published=True,
     )
     names = {ours: name for ours, name in STATE.items() if f"{name}_before" in inputs}
     book = {ours: inputs[f"{name}_before"] for ours, name in names.items()}

@@ -55,7 +55,7 @@ class Case:
             top_k=min(top_k, 1.0) if isinstance(top_k, float) else top_k,  # a share of all ids
             top_p=self.meta.get("top_p", 0.0),
             draw=sampling.draw_most_likely,
-            compat="ml-4m",
+            as_published=True,
         )
 
     def passes(self) -> list[tuple[int, Step]]:

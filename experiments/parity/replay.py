@@ -276,7 +276,7 @@ def _sample(case: Case, step: Step, guided: np.ndarray) -> tuple[np.ndarray, np.
         top_k=options.top_k,
         top_p=options.top_p,
         draw=options.draw,
-        compat=options.compat,
+        as_published=options.as_published,
     )
     return np.asarray(ids), np.asarray(probs)
 

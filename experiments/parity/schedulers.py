@@ -71,7 +71,7 @@ def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
             found = pndm.plan(alphas, num_steps, runge_kutta="skip0" in spacing).timestep
         else:
             found = samplers.plan(
-                sampler, alphas, int(count[0]), spacing=spacing, compat="ml-4m"
+                sampler, alphas, int(count[0]), spacing=spacing, as_published=True
             ).timestep
         found = np.asarray(found).tolist()
         if isinstance(expected[-1], list):  # long ones: length, first three, last three
@@ -101,7 +101,7 @@ def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
         }
         if step["scheduler"] == "ddim":
             found = process.ddim_step(
-                *image, **read, eta=step.get("eta", 0.0), noise=noise, compat="ml-4m"
+                *image, **read, eta=step.get("eta", 0.0), noise=noise, as_published=True
             )
         else:
             found = process.ddpm_step(*image, noise, **read)

@@ -141,7 +141,7 @@ def _merged_spans(path: pathlib.Path) -> Iterator[Quantity]:
 
 
 def _fields(content: str) -> Mapping[str, Any]:
-    return metadata.Metadata.from_text(content, metadata.PUBLISHED, compat="ml-4m").value.values
+    return metadata.Metadata.from_text(content, metadata.PUBLISHED, as_published=True).value.values
 
 
 CHECKS = {

@@ -42,7 +42,7 @@ def check(directory: pathlib.Path) -> Iterator[Quantity]:
     config, weights = fourm_config.read(directory)
     meta = directory / "meta.json"
     presets = json.loads(meta.read_text()).get("tiny_presets", {}) if meta.exists() else {}
-    family, arguments = tokenizer_config.arguments_of(config, presets=presets, compat="ml-4m")
+    family, arguments = tokenizer_config.arguments_of(config, presets=presets)
     tensors = safetensors_io.Tensors(safetensors_io.SafeFile(weights))
     inputs, outputs = (
         quantities.load(directory / f"{name}.safetensors") for name in ("inputs", "outputs")
@@ -159,7 +159,7 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
         answer = denoise(state.noised, jnp.full(len(noise), row.timestep), mask)
         state = samplers.step(
             sampler, state, row, answer, lambda i=i: fresh[i] if i < len(fresh) else 0.0,
-            prediction=prediction, clip=clip, eta=eta, compat="ml-4m",
+            prediction=prediction, clip=clip, eta=eta, as_published=True,
         )  # fmt: skip
         if i < len(answers):
             yield Quantity(f"{tag}/model_outputs/{i}", _channels_first(answer), answers[i])
@@ -178,7 +178,7 @@ def run_plan(module, run: Mapping[str, Any], sampler: str) -> samplers.Plan:
         end=options.get("beta_end", 0.02),
     )
     if sampler != "pndm":
-        return samplers.plan(sampler, alphas, run["steps"], spacing=run["mode"], compat="ml-4m")
+        return samplers.plan(sampler, alphas, run["steps"], spacing=run["mode"], as_published=True)
     return pndm.plan(
         alphas,
         run["steps"],

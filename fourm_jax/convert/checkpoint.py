@@ -156,7 +156,7 @@ def _published_tokenizer(
     file = safetensors_io.SafeFile(weights)
     try:
         family, arguments = tokenizer_export.own_arguments(config) or tokenizer_config.arguments_of(
-            config, compat="ml-4m"
+            config
         )
         tensors = safetensors_io.Tensors(file)
         module, variables, report = tokenizers.import_tensors(family, arguments, tensors)

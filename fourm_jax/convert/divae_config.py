@@ -4,7 +4,7 @@ Source: docs/published.md#checkpoints.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 PREDICTIONS = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
 UNET_FIELDS = {
@@ -60,16 +60,15 @@ def arguments_of(
     *,
     num_tokens: int,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
-    compat: Literal["", "ml-4m"] = "",
 ) -> dict[str, Any]:
     """Return the arguments of `tokenizers.divae.build` that concern the decoder.
+
+    It samples as the published pipeline does: with its scheduler, clipping to -1..1.
 
     Args:
       config: constructor arguments, as in config.json or the safetensors header.
       num_tokens: positions of the grid.
       presets: further `dec_type` names -> published fields of the decoder's constructor.
-      compat: "ml-4m" samples as the published pipeline does (its scheduler, clipping to -1..1);
-        otherwise DDIM with trailing times, clipped to the range of the signal.
 
     Raises:
       ValueError: a decoder, prediction or preset field is not known; a UNet that attends to its
@@ -89,11 +88,9 @@ def arguments_of(
         raise ValueError(
             f"prediction_type {config['prediction_type']!r}, allowed: {sorted(PREDICTIONS)}"
         )
-    sampling: dict[str, Any] = {"sampler": "ddim"}
-    if compat:
-        sampling = {"sampler": config["scheduler"], "compat": compat}
-        if config["thresholding"] or config["clip_sample"]:
-            sampling["clip"] = (-1.0, 1.0)
+    sampling: dict[str, Any] = {"sampler": config["scheduler"], "as_published": True}
+    if config["thresholding"] or config["clip_sample"]:
+        sampling["clip"] = (-1.0, 1.0)
     dropped = None
     if config["masked_cfg"]:
         most_kept = num_tokens if config["masked_cfg_high"] is None else config["masked_cfg_high"]

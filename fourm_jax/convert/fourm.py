@@ -142,7 +142,7 @@ def export(directory: str | os.PathLike, model: FourM, params: Mapping[str, Any]
         `fourm_config.from_model`).
     """
     directory = folders.new(directory)
-    if model.compat != "ml-4m":
+    if not model.as_published:
         model, params = published_form.of(model, params)
     config = fourm_config.from_model(model)
     with folders.complete_or_absent(directory) as partial:

@@ -130,7 +130,7 @@ def to_model(
         share_modality_embeddings=bool(full["share_modality_embeddings"]),
         separate_targets=bool(full["decoder_sep_mask"]),
         causal_targets=bool(full["decoder_causal_mask"]),
-        compat="ml-4m",
+        as_published=True,
     )
 
 
@@ -172,11 +172,11 @@ def from_model(model: FourM) -> dict[str, Any]:
     """Published config of a model.
 
     Raises:
-      ValueError: the model differs from every published one (not `compat="ml-4m"`, or an MLP
+      ValueError: the model differs from every published one (not `as_published`, or an MLP
         width that no ratio gives).
     """
-    if model.compat != "ml-4m":
-        raise ValueError("only models with compat='ml-4m' have a published config")
+    if not model.as_published:
+        raise ValueError("only models with as_published have a published config")
     ratio = _mlp_ratio(model)
     gated = layers.MLPS[model.mlp][1]
     activation = next(name for name, kinds in ACTIVATIONS.items() if kinds[gated] == model.mlp)

@@ -126,8 +126,8 @@ def _embeddings(model: FourM, side: str) -> Iterator[Entry]:
     vectors, vectors_path = _modality_vectors(model, side)
     tokens = tables.token_layout(specs, used)
     learned = tables.learned_position_layout(specs, used, learned=False)
-    fixed = tables.constant_position_layout(specs, used, learned=False, compat="ml-4m")
-    sincos = tables.position_values(specs, fixed, dim, "ml-4m")
+    fixed = tables.constant_position_layout(specs, used, learned=False, as_published=True)
+    sincos = tables.position_values(specs, fixed, dim, as_published=True)
     shared = model.share_modality_embeddings
     for index, spec in enumerate(specs):
         if spec.name not in used:

@@ -20,16 +20,16 @@ COMPARED = (
 
 
 def of(model: FourM, params: Mapping[str, Any]) -> tuple[FourM, dict[str, Any]]:
-    """Return (model with compat="ml-4m", parameters) that compute what `model` does.
+    """Return (model with as_published=True, parameters) that compute what `model` does.
 
     Raises:
       ValueError: names what the published format does not have: a modality or its size, learned
         positions, a grid that is not square, a text longer than its position table.
     """
     _check(model)
-    scale = np.float32(initial_scales(model.dim, model.compat)["token_scale"])
+    scale = np.float32(initial_scales(model.dim, model.as_published)["token_scale"])
     separate = tuple(spec.replace(table=spec.name) for spec in model.modalities)
-    published = model.clone(modalities=separate, compat="ml-4m", tie_heads=False)
+    published = model.clone(modalities=separate, as_published=True, tie_heads=False)
     params = dict(params)
     for side, used in (("encoder", model.inputs), ("decoder", model.outputs)):
         name = f"{side}_embedding"

@@ -5,7 +5,7 @@ Source: docs/published.md#checkpoints.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from fourm_jax.convert import divae_config
 from fourm_jax.tokenizers.signal import Signal
@@ -37,7 +37,6 @@ def arguments_of(
     *,
     presets: Mapping[str, Mapping[str, int]] | None = None,
     signal: Signal | None = None,
-    compat: Literal["", "ml-4m"] = "",
 ) -> tuple[str, dict[str, Any]]:
     """Return (family, arguments of its `build`) of a published tokenizer config.
 
@@ -48,7 +47,6 @@ def arguments_of(
         the normalisation of its data pipeline (class ids for semseg). With `undo_std` that is
         ImageNet's; then decoded images are in that space too (the published decoder leaves them in
         -1..1).
-      compat: "ml-4m" lets a DiVAE sample as published, see `divae_config.arguments_of`.
 
     Raises:
       ValueError: a required key is missing, a backbone or quantizer is not known, a preset has a
@@ -94,7 +92,7 @@ def arguments_of(
     if diffusion:
         num_tokens = (config["image_size"] // config["patch_size"]) ** 2
         return "divae", common | divae_config.arguments_of(
-            config, num_tokens=num_tokens, presets=presets, compat=compat
+            config, num_tokens=num_tokens, presets=presets
         )
     decoder = _vit_arguments(config, decoder, sizes) | {"out_conv": config["out_conv"]}
     decoder_patch = config["patch_size_dec"] or config["patch_size"]
@@ -161,7 +159,7 @@ def _ema_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "commitment_weight": config["commitment_weight"],
         "dead_code_policy": config["code_replacement_policy"],
         "kmeans_start": config["kmeans_init"],
-        "compat": "ml-4m",
+        "as_published": True,
     }
 
 

@@ -54,7 +54,7 @@ def run(
         `Step.guidance` then holds one weight per group, and every finished target becomes a group
         of its own with the next weight. Empty: classifier-free guidance as `Step.guided` says.
       orders: by target, the order in which ROAR writes the positions [b, l]; default: random, row
-        by row (compat "ml-4m": the same for all rows).
+        by row (`Sampling.as_published`: the same for all rows).
       max_new: by sequence target, most tokens to generate; default: its `max_tokens`.
       end_ids: by sequence target, see `autoregressive.Writing`.
 
@@ -155,7 +155,7 @@ def _passes(model, stage, views, sampling, vocabulary, multi_guided) -> Passes:
         num_slots=min(largest, spec.num_tokens) if roar else spec.num_tokens,
         hidden=views,
         leave_trace=not multi_guided,
-        forget=roar and multi_guided and sampling.compat == "ml-4m",
+        forget=roar and multi_guided and sampling.as_published,
         sampling=sampling,
         vocabulary=vocabulary,
     )
@@ -165,7 +165,7 @@ def _passes(model, stage, views, sampling, vocabulary, multi_guided) -> Passes:
 def _grid_stage(model, params, state, keys, plan, order, passes: Passes) -> State:
     if order is None:
         order_keys = jax.vmap(lambda key: rng.stream(key, "order"))(keys)
-        if passes.sampling.compat == "ml-4m":
+        if passes.sampling.as_published:
             order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
         order = sampling_ops.random_order(order_keys, ~state.known[passes.target])
     return grids.write_grid(

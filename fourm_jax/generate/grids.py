@@ -26,12 +26,10 @@ class Sampling:
     top_k: int | float = 0
     top_p: float = 0.0
     draw: sampling.Draw = sampling.draw_categorical
-    compat: Literal["", "ml-4m"] = ""
+    as_published: bool = False
 
     def __post_init__(self):
         sampling.check_filters(self.top_k, self.top_p)
-        if self.compat not in ("", "ml-4m"):
-            raise ValueError(f"unknown compat {self.compat!r}, allowed: '', 'ml-4m'")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ def write_grid(
             top_k=passes.sampling.top_k,
             top_p=passes.sampling.top_p,
             draw=passes.sampling.draw,
-            compat=passes.sampling.compat,
+            as_published=passes.sampling.as_published,
         )
         written = targets.valid
         if passes.scheme == "maskgit":

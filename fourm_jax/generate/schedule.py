@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from fourm_jax.utils.errors import unknown_value
 
 SCHEMES = ("maskgit", "roar", "autoregressive")
+TOKEN_SCHEDULES = ("cosine", "linear")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,15 @@ class Step:
             raise ValueError(f"step for {self.target!r}: {self.num_tokens} tokens, allowed: >= 0")
 
 
-def cosine_tokens(num_steps: int, num_tokens: int, compat: str = "") -> list[int]:
+def cosine_tokens(num_steps: int, num_tokens: int, as_published: bool = False) -> list[int]:
     """Few, many, few: differences of 0.5 (1 + cos(pi i / n)), e.g. (8, 784) -> 30, 85, 127, ...
 
-    The published rule ("ml-4m") rounds every difference and puts the rest into the last step, which
-    can be negative, and leaves steps that write nothing; otherwise the sums are rounded instead and
-    empty steps are left out.
+    The published rule (`as_published`) rounds every difference and puts the rest into the last
+    step, which can be negative, and leaves steps that write nothing; otherwise the sums are rounded
+    instead and empty steps are left out.
     """
     fractions = 0.5 * (1 - np.cos(np.pi * np.arange(num_steps + 1) / num_steps))
-    if compat == "ml-4m":
+    if as_published:
         counts = np.round(num_tokens * np.diff(fractions)).astype(int)
         counts[-1] += num_tokens - counts.sum()
         return counts.tolist()
@@ -59,17 +60,25 @@ def cosine_tokens(num_steps: int, num_tokens: int, compat: str = "") -> list[int
     return [count for count in counts.tolist() if count]
 
 
-def linear_tokens(num_steps: int, num_tokens: int, compat: str = "") -> list[int]:
+def linear_tokens(num_steps: int, num_tokens: int) -> list[int]:
     """Near-equal counts, larger ones first, none of them 0: (8, 196) -> 25 ×4, 24 ×4."""
-    del compat  # nothing to correct
     base, rest = divmod(num_tokens, num_steps)
     return [base + (i < rest) for i in range(num_steps) if base + (i < rest)]
 
 
-TOKEN_SCHEDULES: Mapping[str, Callable[..., list[int]]] = {
-    "cosine": cosine_tokens,
-    "linear": linear_tokens,
-}
+def token_counts(
+    rule: str, num_steps: int, num_tokens: int, *, as_published: bool = False
+) -> list[int]:
+    """Tokens that every step writes, by "cosine" or "linear".
+
+    Raises:
+      ValueError: unknown rule.
+    """
+    if rule == "cosine":
+        return cosine_tokens(num_steps, num_tokens, as_published)
+    if rule == "linear":
+        return linear_tokens(num_steps, num_tokens)
+    raise ValueError(unknown_value("token schedule", rule, TOKEN_SCHEDULES))
 
 
 def continue_tokens(counts: Sequence[int], num_done: int) -> list[int]:
@@ -105,24 +114,24 @@ def onex_temperature(
     temperature: float,
     min_temperature: float,
     power: float,
-    compat: str = "",
+    as_published: bool = False,
 ) -> list[float]:
     """Fall quickly, like 1/x^power, towards `min_temperature`.
 
-    The curve has one value per token. The published rule ("ml-4m") reads it at the number of the
-    *step*; otherwise it is read at the number of tokens already written.
+    The curve has one value per token. The published rule (`as_published`) reads it at the number of
+    the *step*; otherwise it is read at the number of tokens already written.
     """
     total = sum(counts)
     curve = np.linspace(1, 100, total) ** -power
     curve = (curve - curve.min()) / max(curve.max() - curve.min(), 1e-12)
     after = 1 - np.cumsum(counts) / total
-    at = np.arange(len(counts)) if compat == "ml-4m" else np.cumsum(counts) - counts
+    at = np.arange(len(counts)) if as_published else np.cumsum(counts) - counts
     at, after = at[at < total], after[at < total]
     return (min_temperature + (temperature - min_temperature) * curve[at] * after).tolist()
 
 
 def temperatures(
-    rule: str, counts: Sequence[int], temperature: float, compat: str = ""
+    rule: str, counts: Sequence[int], temperature: float, as_published: bool = False
 ) -> list[float]:
     """Temperature of every step, by "constant", "linear" or "onex:<minimum>:<power>"."""
     name, *arguments = rule.split(":")
@@ -131,7 +140,9 @@ def temperatures(
     if name == "linear" and not arguments:
         return linear_temperature(counts, temperature)
     if name == "onex" and len(arguments) == 2:
-        return onex_temperature(counts, temperature, *map(float, arguments), compat=compat)
+        return onex_temperature(
+            counts, temperature, *map(float, arguments), as_published=as_published
+        )
     raise ValueError(
         f"unknown temperature schedule {rule!r}, allowed: constant, linear, onex:<minimum>:<power>"
     )
@@ -166,7 +177,7 @@ def build_chained_schedule(
     targets: Iterable[Target],
     *,
     grow_conditioning: bool = True,
-    compat: str = "",
+    as_published: bool = False,
 ) -> tuple[Step, ...]:
     """Chain targets, each one a condition of the following ones (docs/published.md#schedules).
 
@@ -174,7 +185,7 @@ def build_chained_schedule(
       conditions: names that guidance takes away from the unconditional pass.
       targets: in the order of decoding.
       grow_conditioning: a finished target joins the guided conditions.
-      compat: "ml-4m": a finished *sequence* does not join them, and counts and temperatures follow
+      as_published: a finished *sequence* does not join them, and counts and temperatures follow
         the published rules.
 
     Raises:
@@ -186,24 +197,22 @@ def build_chained_schedule(
         if target.scheme == "autoregressive":
             steps.append(Step(temperature=target.temperature, guidance=target.guidance, **common))
         else:
-            counts = _counts(target, compat)
-            rule = temperatures(target.temperatures, counts, target.temperature, compat)
+            counts = _counts(target, as_published)
+            rule = temperatures(target.temperatures, counts, target.temperature, as_published)
             steps += [
                 Step(num_tokens=count, temperature=value, guidance=target.guidance, **common)
                 for count, value in zip(counts, rule, strict=False)
             ]
-        if grow_conditioning and not (compat and target.scheme == "autoregressive"):
+        if grow_conditioning and not (as_published and target.scheme == "autoregressive"):
             guided += (target.name,)
     return tuple(steps)
 
 
-def _counts(target: Target, compat: str) -> list[int]:
+def _counts(target: Target, as_published: bool) -> list[int]:
     if target.num_tokens < 1 or target.num_steps < 1:
         raise ValueError(
             f"target {target.name!r}: {target.num_tokens} tokens in {target.num_steps} steps, "
             "both must be at least 1"
         )
     rule = "linear" if target.scheme == "roar" else target.tokens
-    if rule not in TOKEN_SCHEDULES:
-        raise ValueError(unknown_value("token schedule", rule, TOKEN_SCHEDULES))
-    return TOKEN_SCHEDULES[rule](target.num_steps, target.num_tokens, compat)
+    return token_counts(rule, target.num_steps, target.num_tokens, as_published=as_published)

@@ -66,7 +66,8 @@ def write_sequence(
 
     The decoder starts with the first sentinel of the row's input and ends with the one after the
     last, or with [EOS], row by row; a row without sentinels is complete and stays as it is. With
-    compat "ml-4m" rows go on until all of them have met the end sentinel, and [EOS] ends nothing.
+    `Sampling.as_published` rows go on until all of them have met the end sentinel, and [EOS] ends
+    nothing.
     """
     generated, written = _generate(
         state, keys, temperature, weights, writing=writing, specs=specs, decoder=decoder
@@ -80,7 +81,7 @@ def write_sequence(
 
 def _generate(state, keys, temperature, weights, *, writing, specs, decoder):
     """Decoder tokens [b, max_new + 1], starting with a sentinel, and which of them count."""
-    compat = writing.sampling.compat
+    as_published = writing.sampling.as_published
     first, end, nothing = _borders(
         state.ids[writing.target], state.known[writing.target], writing.vocabulary
     )
@@ -117,14 +118,14 @@ def _generate(state, keys, temperature, weights, *, writing, specs, decoder):
             top_k=writing.sampling.top_k,
             top_p=writing.sampling.top_p,
             draw=writing.sampling.draw,
-            compat=compat,
+            as_published=as_published,
         )
         drawn = drawn[:, 0]
-        active = ~nothing if compat == "ml-4m" else ~done
+        active = ~nothing if as_published else ~done
         drawn = jnp.where(active, drawn, writing.vocabulary.pad_id)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, drawn, at + 1, axis=1)
         ends = drawn == end
-        if compat != "ml-4m":
+        if not as_published:
             ends |= drawn == writing.vocabulary.eos_id
         return tokens, lengths + active, memory, done | ends, at + 1
 

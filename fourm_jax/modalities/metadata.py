@@ -6,15 +6,13 @@ Source: docs/published.md#modalities, metadata.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 from fourm_jax.utils import errors
-
-Compat = Literal["", "ml-4m"]
 
 
 class Encoding(Protocol):
@@ -196,15 +194,15 @@ class Metadata:
         return " ".join(self.to_chunks(order))
 
     @classmethod
-    def from_text(cls, text: str, table: FieldTable = FIELDS, compat: Compat = "") -> Parsed:
+    def from_text(cls, text: str, table: FieldTable = FIELDS, as_published: bool = False) -> Parsed:
         """Read generated text.
 
         Args:
           text: any text.
           table: fields that may occur.
-          compat: "ml-4m" decodes with the published arithmetic, takes every bin, and lets the
-            last of several values of a field win; by default impossible bins and repeated fields
-            are dropped.
+          as_published: decode with the published arithmetic, take every bin, and let the last of
+            several values of a field win; by default impossible bins and repeated fields are
+            dropped.
 
         Returns:
           Parsed with a `Metadata` of the valid fields.
@@ -221,20 +219,20 @@ class Metadata:
                 continue
             start += 2
             field = table.numbered(pair[0].bin)
-            decode = field and _decoder(field.encoding, compat)
+            decode = field and _decoder(field.encoding, as_published)
             value = decode(pair[1].bin) if decode else None
             if value is None:
                 reason = "unknown field" if field is None else f"no value of {field.name!r}"
                 dropped.append(Dropped(coordinates.join(pair), reason))
-            elif field.name in values and compat != "ml-4m":
+            elif field.name in values and not as_published:
                 dropped.append(Dropped(coordinates.join(pair), f"repeated field {field.name!r}"))
             else:
                 values[field.name] = value
         return Parsed(cls(values, table), tuple(dropped))
 
 
-def _decoder(encoding: Encoding, compat: Compat):
-    return encoding.decode_published if compat == "ml-4m" else encoding.decode
+def _decoder(encoding: Encoding, as_published: bool):
+    return encoding.decode_published if as_published else encoding.decode
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

@@ -30,11 +30,11 @@ class PositionEmbedding(nn.Module):
     learned: bool
     alias_overflow: bool
     std: float
-    compat: str | None
+    as_published: bool
 
     def setup(self):
         self.fixed_rows = tables.constant_position_layout(
-            self.specs, self.used, learned=self.learned, compat=self.compat
+            self.specs, self.used, learned=self.learned, as_published=self.as_published
         )
         self.learned_rows = tables.learned_position_layout(
             self.specs, self.used, learned=self.learned
@@ -61,7 +61,7 @@ class PositionEmbedding(nn.Module):
     ) -> Float[Array, "b n d"]:
         """Look up float32 vectors; one gather over constant and learned rows together."""
         fixed, learned = self.fixed_rows, self.learned_rows
-        table = jnp.asarray(tables.position_values(self.specs, fixed, self.dim, self.compat))
+        table = jnp.asarray(tables.position_values(self.specs, fixed, self.dim, self.as_published))
         if learned.num_rows:
             table = jnp.concatenate([table, self.table])
         offsets = [
@@ -74,7 +74,7 @@ class PositionEmbedding(nn.Module):
             cell = jnp.where(
                 cell >= _per_modality([s.max_positions for s in self.specs], modality), 0, cell
             )
-        rows = [tables.position_rows(s, self.compat) for s in self.specs]
+        rows = [tables.position_rows(s, self.as_published) for s in self.specs]
         cell = jnp.clip(cell, 0, _per_modality(rows, modality) - 1)
         vectors = _rows(table, _per_modality(offsets, modality) + cell)
         if self.code_rows.num_rows:
@@ -102,7 +102,7 @@ class InputEmbedding(nn.Module):
     std: float
     token_std: float
     token_scale: float
-    compat: str | None
+    as_published: bool
     dtype: jnp.dtype
 
     def setup(self):
@@ -117,7 +117,7 @@ class InputEmbedding(nn.Module):
             learned=self.learned_positions,
             alias_overflow=False,
             std=self.std,
-            compat=self.compat,
+            as_published=self.as_published,
         )
         self.contents = {
             spec.name: nn.Dense(
@@ -186,12 +186,12 @@ class TargetEmbedding(nn.Module):
     std: float
     token_std: float
     token_scale: float
-    compat: str | None
+    as_published: bool
     dtype: jnp.dtype
 
     def setup(self):
         self.layout = tables.token_layout(self.specs, self.used)
-        if self.compat == "ml-4m" and self.tie_heads:
+        if self.as_published and self.tie_heads:
             init = self._init_as_published
         else:
             init = nn.initializers.normal(self.token_std)
@@ -205,9 +205,9 @@ class TargetEmbedding(nn.Module):
             used=self.used,
             dim=self.dim,
             learned=self.learned_positions,
-            alias_overflow=self.compat == "ml-4m",
+            alias_overflow=self.as_published,
             std=self.std,
-            compat=self.compat,
+            as_published=self.as_published,
         )
 
     def _init_as_published(self, key, shape, dtype=jnp.float32):

@@ -77,10 +77,10 @@ class FourM(nn.Module):
         always learn theirs.
       remat, scan_unroll, drop_path: see `transformer.Stack`.
       dtype: of the computation; parameters, norm statistics, softmax and losses are float32.
-      compat: "ml-4m" reproduces what published weights depend on: 512 rows in every 1-D position
+      as_published: reproduce what published weights depend on: 512 rows in every 1-D position
         table, target positions >= max_positions become 0, 2-D positions of non-square grids divide
-        by the number of rows, tokens enter at table scale, and the published initialisation.
-        None: positions are clamped to the last row, and tokens start as loud as positions.
+        by the number of rows, tokens enter at table scale, and the published initialization. By
+        default positions are clamped to the last row, and tokens start as loud as positions.
     """
 
     modalities: tuple[ModalitySpec, ...]
@@ -104,14 +104,14 @@ class FourM(nn.Module):
     remat: Literal["none", "full", "dots"] = "none"
     scan_unroll: int = 1
     dtype: jnp.dtype = jnp.float32
-    compat: Literal["ml-4m"] | None = None
+    as_published: bool = False
 
     def setup(self):
         check(self)
         learned = self.positions == "learned"
         vectors = {"specs": self.modalities, "dim": self.dim, "learned_positions": learned}
-        vectors |= initial_scales(self.dim, self.compat)
-        vectors |= {"compat": self.compat, "dtype": self.dtype}
+        vectors |= initial_scales(self.dim, self.as_published)
+        vectors |= {"as_published": self.as_published, "dtype": self.dtype}
         init = nn.initializers.normal(vectors["std"])
         self.encoder_embedding = embeddings.InputEmbedding(used=self.inputs, **vectors)
         self.decoder_embedding = embeddings.TargetEmbedding(
@@ -284,7 +284,7 @@ class FourM(nn.Module):
         return segment, order
 
 
-def initial_scales(dim: int, compat: str | None) -> dict[str, float]:
+def initial_scales(dim: int, as_published: bool) -> dict[str, float]:
     """Initial standard deviations of vectors and tables, and the factor on looked-up tokens.
 
     From scratch, tokens start as loud as sin-cos positions (rms 0.7): published N(0, 0.02) tokens
@@ -292,7 +292,7 @@ def initial_scales(dim: int, compat: str | None) -> dict[str, float]:
     with logits of about unit variance, and the factor sqrt(D) lifts what is looked up. Modality
     vectors and mask token start small: at 0.5 they slow the first steps down.
     """
-    if compat == "ml-4m":
+    if as_published:
         return {"std": 0.02, "token_std": 0.02, "token_scale": 1.0}
     return {"std": 0.02, "token_std": dim**-0.5, "token_scale": dim**0.5}
 
@@ -316,7 +316,7 @@ def check(model: FourM) -> None:
         "mlp": tuple(layers.MLPS),
         "positions": ("sincos", "learned"),
         "remat": ("none", *transformer.REMAT_POLICIES),
-        "compat": (None, "ml-4m"),
+        "as_published": (False, True),
     }
     for field, values in allowed.items():
         if getattr(model, field) not in values:
@@ -334,5 +334,5 @@ def check(model: FourM) -> None:
         raise ValueError(
             f"dim {model.dim} must be divisible by 4 and by num_heads {model.num_heads}"
         )
-    if model.compat and model.positions == "learned":
-        raise ValueError("compat 'ml-4m' has sin-cos positions; set positions to 'sincos'")
+    if model.as_published and model.positions == "learned":
+        raise ValueError("as_published needs sin-cos positions; set positions to 'sincos'")

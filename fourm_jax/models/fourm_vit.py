@@ -41,20 +41,20 @@ class FourMViT(nn.Module):
     remat: Literal["none", "full", "dots"] = "none"
     scan_unroll: int = 1
     dtype: jnp.dtype = jnp.float32
-    compat: Literal["ml-4m"] | None = None
+    as_published: bool = False
 
     def setup(self):
         if self.modality.kind != "pixels":
             raise ValueError(f"modality {self.modality.name!r} is no pixels modality")
         if self.pool not in ("none", "mean"):
             raise ValueError(f"unknown pool {self.pool!r}, allowed: 'mean', 'none'")
-        scales = initial_scales(self.dim, self.compat)
+        scales = initial_scales(self.dim, self.as_published)
         self.encoder_embedding = embeddings.InputEmbedding(
             specs=(self.modality,),
             used=(self.modality.name,),
             dim=self.dim,
             learned_positions=self.positions == "learned",
-            compat=self.compat,
+            as_published=self.as_published,
             dtype=self.dtype,
             **scales,
         )

@@ -38,8 +38,8 @@ class EMACodebook(nn.Module):
         0 never replaces.
       dead_code_policy: see `ops.quantize.replace_dead`.
       kmeans_start: run k-means on the first training batch.
-      compat: "ml-4m" returns raw running averages of the codes (their norm drifts below 1) and
-        leaves the cluster size of replaced codes alone (docs/published.md#defects).
+      as_published: return raw running averages of the codes (their norm drifts below 1) and leave
+        the cluster size of replaced codes alone (docs/published.md#defects).
     """
 
     num_codes: int
@@ -52,7 +52,7 @@ class EMACodebook(nn.Module):
     dead_code_coefficient: float = 32.0
     dead_code_policy: quantize.DeadCodePolicy = "batch_random"
     kmeans_start: bool = False
-    compat: str = ""
+    as_published: bool = False
 
     def setup(self):
         if self.metric not in quantize.METRICS:
@@ -65,7 +65,7 @@ class EMACodebook(nn.Module):
         self.codes = self.variable("codebook", "codes", self._initial_codes, shape)
         # A corrected Euclidean code is sums / size from the first step on; the published sizes
         # start at 0 beside sums that do not.
-        size = float(self.metric == "euclidean" and not self.compat)
+        size = float(self.metric == "euclidean" and not self.as_published)
         self.cluster_size = self.variable("codebook", "cluster_size", jnp.full, shape[:1], size)
         self.initialized = self.variable(
             "codebook", "initialized", lambda: jnp.asarray(not self.kmeans_start)
@@ -114,7 +114,7 @@ class EMACodebook(nn.Module):
 
     def _values(self) -> Float[Array, "k d"]:
         codes = jnp.asarray(self.codes.value)
-        corrected = self.metric == "cosine" and not self.compat
+        corrected = self.metric == "cosine" and not self.as_published
         return quantize.l2_normalize(codes) if corrected else codes
 
     def _start(self, flat: Float[Array, "n d"]) -> None:
@@ -134,7 +134,7 @@ class EMACodebook(nn.Module):
         codes, sizes = self.codes.value, self.cluster_size.value
         if self.metric == "cosine":
             codes, sizes = quantize.update_cosine(
-                codes, sizes, flat, ids, decay=self.decay, renormalize=not self.compat
+                codes, sizes, flat, ids, decay=self.decay, renormalize=not self.as_published
             )
         else:
             codes, sizes, self.code_sums.value = quantize.update_euclidean(
@@ -148,11 +148,11 @@ class EMACodebook(nn.Module):
                 self.make_rng("quantizer"), codes, sizes, flat,
                 threshold=threshold,
                 policy=self.dead_code_policy,
-                normalize=bool(self.compat) or self.metric == "cosine",
-                reset_size=None if self.compat else share,
-                **({"noise": 1e-10} if self.compat else {}),
+                normalize=self.as_published or self.metric == "cosine",
+                reset_size=None if self.as_published else share,
+                **({"noise": 1e-10} if self.as_published else {}),
             )  # fmt: skip
-            if self.metric == "euclidean" and not self.compat:
+            if self.metric == "euclidean" and not self.as_published:
                 fresh = codes * sizes[:, None]
                 self.code_sums.value = jnp.where(dead[:, None], fresh, self.code_sums.value)
         self.codes.value, self.cluster_size.value = codes, sizes

@@ -81,19 +81,19 @@ def code_layout(specs: Sequence[ModalitySpec], used: Sequence[str]) -> Layout:
     return pack([(s.name, n) if n > 1 else None for s, n in zip(specs, codes, strict=True)])
 
 
-def position_rows(spec: ModalitySpec, compat: str | None) -> int:
+def position_rows(spec: ModalitySpec, as_published: bool) -> int:
     """Usable rows of one modality's position table; later positions are clamped to the last."""
-    if compat == "ml-4m" and spec.kind in ("sequence", "embedding"):
+    if as_published and spec.kind in ("sequence", "embedding"):
         return REFERENCE_SEQUENCE_POSITIONS
     return spec.max_positions
 
 
 def constant_position_layout(
-    specs: Sequence[ModalitySpec], used: Sequence[str], *, learned: bool, compat: str | None
+    specs: Sequence[ModalitySpec], used: Sequence[str], *, learned: bool, as_published: bool
 ) -> Layout:
     """Rows of the sin-cos table: one slice per grid shape and one for everything 1-D."""
     mine = [s if s.name in used and s.kind != "global" and not learned else None for s in specs]
-    lines = [position_rows(s, compat) for s in mine if s and not _is_grid(s)]
+    lines = [position_rows(s, as_published) for s in mine if s and not _is_grid(s)]
     return pack([s and _geometry(s, max(lines, default=0)) for s in mine])
 
 
@@ -112,13 +112,15 @@ def learned_position_layout(
 
 
 def position_values(
-    specs: Sequence[ModalitySpec], layout: Layout, dim: int, compat: str | None = None
+    specs: Sequence[ModalitySpec], layout: Layout, dim: int, as_published: bool = False
 ) -> Float[np.ndarray, "rows d"]:
     """Sin-cos values for all rows of a position layout: 2-D for grids, 1-D for the rest."""
     values = np.zeros((layout.num_rows, dim), np.float32)
     for spec, offset, size in zip(specs, layout.offsets, layout.sizes, strict=True):
         if size and _is_grid(spec):
-            values[offset : offset + size] = posemb.sincos_2d(*spec.grid, dim, compat=compat)
+            values[offset : offset + size] = posemb.sincos_2d(
+                *spec.grid, dim, as_published=as_published
+            )
         elif size:
             values[offset : offset + size] = posemb.sincos_1d(size, dim)
     return values

@@ -3,8 +3,6 @@
 Source: docs/published.md#embeddings.
 """
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float
 
@@ -21,15 +19,15 @@ def sincos_1d(num_positions: int, dim: int) -> Float[np.ndarray, "n d"]:
 
 
 def sincos_2d(
-    rows: int, columns: int, dim: int, *, compat: Literal["ml-4m"] | None = None
+    rows: int, columns: int, dim: int, *, as_published: bool = False
 ) -> Float[np.ndarray, "n d"]:
     """Return [rows * columns, dim] float32 for row-major tokens: row half, then column half.
 
     Args:
       rows, columns: of the token grid; coordinates are integers, not normalised.
       dim: width, a multiple of 4.
-      compat: "ml-4m" divides the flat index by the number of *rows*, as the published
-        `build_2d_sincos_posemb` does; equal to ours on square grids.
+      as_published: divide the flat index by the number of *rows*, as the published
+        `build_2d_sincos_posemb` does; equal to the default on square grids.
 
     Raises:
       ValueError: `dim` is not a multiple of 4.
@@ -37,7 +35,7 @@ def sincos_2d(
     if dim % 4:
         raise ValueError(f"2-D sin-cos positions need a width divisible by 4, got {dim}")
     flat = np.arange(rows * columns)
-    divisor = rows if compat == "ml-4m" else columns
+    divisor = rows if as_published else columns
     return np.concatenate(
         [_sincos(flat // divisor, dim // 2), _sincos(flat % divisor, dim // 2)], axis=-1
     )

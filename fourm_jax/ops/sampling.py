@@ -79,7 +79,7 @@ def sample(
     top_k: int | float = 0,
     top_p: float = 0.0,
     draw: Draw = draw_categorical,
-    compat: str = "",
+    as_published: bool = False,
 ) -> tuple[Int[Array, "b m"], Float[Array, "b m"]]:
     """Sample one token per position and return (ids, confidences).
 
@@ -89,10 +89,10 @@ def sample(
       temperature: may be traced; below 1e-10 the most likely id is taken.
       top_k, top_p: see `filter_top_k`, `filter_top_p`.
       draw: `draw_categorical`, or `draw_most_likely` for reproducible runs.
-      compat: "ml-4m": the nucleus is computed before the temperature is applied, and at
-        temperature 0 all confidences are 1, so that ties decide by position. Otherwise the
-        nucleus belongs to the distribution drawn from, and the confidence at temperature 0 is the
-        probability at temperature 1.
+      as_published: compute the nucleus before the temperature is applied; at temperature 0 all
+        confidences are 1, so that ties decide by position. By default the nucleus belongs to the
+        distribution drawn from, and the confidence at temperature 0 is the probability at
+        temperature 1.
 
     Returns:
       ids int32, and the probability of each id after filtering and temperature.
@@ -101,7 +101,7 @@ def sample(
     frozen = jnp.abs(temperature) < ZERO_TEMPERATURE
     divisor = jnp.where(frozen, 1.0, temperature)
     filtered = filter_top_k(logits, top_k)
-    if compat == "ml-4m":
+    if as_published:
         filtered = filter_top_p(filtered, top_p) / divisor
     else:
         filtered = filter_top_p(filtered / divisor, top_p)
@@ -109,7 +109,7 @@ def sample(
     ids = jnp.where(frozen, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
     log_probs = jax.nn.log_softmax(filtered, axis=-1)
     confidence = jnp.exp(jnp.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0])
-    if compat == "ml-4m":
+    if as_published:
         confidence = jnp.where(frozen, 1.0, confidence)
     return ids, confidence
 

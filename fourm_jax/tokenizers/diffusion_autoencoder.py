@@ -48,7 +48,7 @@ class DiffusionAutoencoder(nn.Module):
       guidance: classifier-free guidance scale of `decode`; 1 is none.
       clip: range of the estimated image in network space while sampling; None = the signal's own
         range, per channel. The published pipeline clips to -1..1 whatever the modality (K-5).
-      compat: "ml-4m" samples as the published pipeline: DDPM times end at 0 and so never start at
+      as_published: sample as the published pipeline: DDPM times end at 0 and so never start at
         pure noise (K-5), strides are truncated, clipping leaves the noise estimate alone, guidance
         is ignored (K-6).
     """
@@ -73,7 +73,7 @@ class DiffusionAutoencoder(nn.Module):
     spacing: schedules.Spacing = "trailing"
     guidance: float = 1.0
     clip: tuple[float, float] | None = None
-    compat: Literal["", "ml-4m"] = ""
+    as_published: bool = False
 
     def setup(self):
         if self.loss not in LOSSES:
@@ -186,7 +186,7 @@ class DiffusionAutoencoder(nn.Module):
         """Return times and alphas of a sampling run; default `num_decode_steps` steps."""
         return sampling.plan(
             self.sampler, self.alphas, num_steps or self.num_decode_steps,
-            spacing=self.spacing, compat=self.compat,
+            spacing=self.spacing, as_published=self.as_published,
         )  # fmt: skip
 
     def sample(
@@ -204,7 +204,7 @@ class DiffusionAutoencoder(nn.Module):
           noise: to start from.
           plan: of `sampling_plan`.
           step_noise: step number -> fresh noise; DDPM needs it.
-          guidance: scale; 1 is none, ignored under compat.
+          guidance: scale; 1 is none, ignored under as_published.
         """
         return self._run(values, noise, plan, step_noise, guidance)[0]
 
@@ -223,7 +223,7 @@ class DiffusionAutoencoder(nn.Module):
             answer = module._guided(state.noised, times, values, guidance)
             state = sampling.step(
                 self.sampler, state, row, answer, lambda: step_noise(index),
-                prediction=self.prediction, clip=clip, compat=self.compat,
+                prediction=self.prediction, clip=clip, as_published=self.as_published,
             )  # fmt: skip
             return state, (answer, state.noised)
 
@@ -262,7 +262,7 @@ class DiffusionAutoencoder(nn.Module):
         return jax.lax.stop_gradient(quantized) if self.freeze_encoder else quantized
 
     def _guided(self, noised, times, values, guidance: float) -> Float[Array, "b h w c"]:
-        if self.compat or guidance == 1:
+        if self.as_published or guidance == 1:
             return self.denoise(noised, times, values)
         # One pass over a doubled batch: with the codes, and without any.
         batch = len(values)

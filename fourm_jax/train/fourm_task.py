@@ -114,7 +114,7 @@ class FourMTask:
 
     def _objective(self, loss, modality, valid, num_modalities) -> Float[Array, ""]:
         """Normalised over the global batch; a published model keeps its published weighting."""
-        published = self.model.compat == "ml-4m"
+        published = self.model.as_published
         if self.objective == "mod":
             divisor = len(self.model.outputs) if published else None
             return losses.mod_loss(loss, modality, valid, num_modalities, divisor=divisor)

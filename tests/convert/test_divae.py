@@ -68,16 +68,12 @@ def test_variants_without_published_weights_go_out_and_come_back(fields):
     jax.tree.map(np.testing.assert_array_equal, back, jax.device_get(variables))
 
 
-def test_sampling_is_corrected_unless_the_published_pipeline_is_asked_for():
+def test_a_published_tokenizer_samples_as_the_published_pipeline():
     config = {**RGB, "scheduler": "ddpm", "thresholding": True}
-    _, corrected = tokenizer_config.arguments_of(config)
-    _, published = tokenizer_config.arguments_of(config, compat="ml-4m")
-    assert (corrected["sampler"], corrected.get("clip"), corrected.get("compat")) == (
-        "ddim", None, None,
-    )  # fmt: skip
-    assert (published["sampler"], published["clip"], published["compat"]) == (
-        "ddpm", (-1.0, 1.0), "ml-4m",
-    )  # fmt: skip
+    _, arguments = tokenizer_config.arguments_of(config)
+    assert arguments["sampler"] == "ddpm"
+    assert arguments["clip"] == (-1.0, 1.0)
+    assert arguments["as_published"] is True
 
 
 def test_bounds_on_kept_codes_become_bounds_on_lost_ones():

@@ -189,8 +189,8 @@ def test_an_export_overwrites_nothing_and_leaves_nothing_partial(tmp_path):
     with pytest.raises(KeyError):
         fourm.export(tmp_path / "new", case.model, incomplete)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    with pytest.raises(ValueError, match="only models with compat='ml-4m'"):
-        fourm_config.from_model(case.model.clone(compat=None))
+    with pytest.raises(ValueError, match="only models with as_published"):
+        fourm_config.from_model(case.model.clone(as_published=False))
 
 
 def test_every_parameter_has_exactly_one_published_place():

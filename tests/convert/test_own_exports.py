@@ -179,7 +179,7 @@ SHORTER = {"human_poses": {"max_tokens": 263}}
 
 
 def own_trunk(**changes) -> FourM:
-    """A small trunk with a shared text table, as `compat=None` builds it."""
+    """A small trunk with a shared text table, as `as_published=False` builds it."""
     specs = tuple(
         spec.replace(table="text") if spec.kind == "sequence" else spec
         for spec in registry.resolve("fourm", NAMES, SHORTER)
@@ -198,7 +198,7 @@ def test_a_trunk_trained_from_scratch_comes_back_with_the_same_losses(tmp_path):
     params = batches.parameters(model, tokens)["params"]
     fourm.export(tmp_path / "out", model, params)
     trunk = fourm_jax.load(tmp_path / "out")
-    assert trunk.model.compat == "ml-4m"
+    assert trunk.model.as_published
     assert [spec.name for spec in trunk.model.modalities] == list(NAMES)
 
     def loss(model, params):

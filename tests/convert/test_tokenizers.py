@@ -181,9 +181,7 @@ def tiny(**changes):
         enc_type="tiny_enc", dec_type="tiny_dec", image_size=16, patch_size=8, codebook_size=6,
         latent_dim=4, **changes,
     )  # fmt: skip
-    return tokenizer_config.arguments_of(
-        config, presets={"tiny_enc": sizes, "tiny_dec": sizes}, compat="ml-4m"
-    )
+    return tokenizer_config.arguments_of(config, presets={"tiny_enc": sizes, "tiny_dec": sizes})
 
 
 def zeros_of(module):

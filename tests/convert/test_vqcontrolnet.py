@@ -66,9 +66,9 @@ def test_ids_and_codes_are_those_of_its_vq_part(published, vq_part):
     np.testing.assert_array_equal(ids, module.apply(variables, raw, method="encode"))
     assert ids.shape == (2, 2, 3)
     codes = np.asarray(variables["codebook"]["quantizer"]["codes"])
-    compat = vqvae.build(**tokenizer_config.arguments_of({**VQ, "dec_type": "vit_micro_dec"})[1])
+    twin = vqvae.build(**tokenizer_config.arguments_of({**VQ, "dec_type": "vit_micro_dec"})[1])
     np.testing.assert_array_equal(loaded.codes(ids), codes[ids])
-    np.testing.assert_array_equal(loaded.codes(ids), compat.apply(variables, ids, method="codes"))
+    np.testing.assert_array_equal(loaded.codes(ids), twin.apply(variables, ids, method="codes"))
 
 
 def test_every_tensor_is_used_derived_or_named_as_not_supported(published, tmp_path):

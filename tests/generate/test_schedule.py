@@ -22,8 +22,9 @@ def test_token_schedules_match_the_published_ones(published):
     for name, expected in published.items():
         rule, *sizes = name.split("/")
         if rule in ("cosine_schedule", "linear_schedule"):
-            function = schedule.TOKEN_SCHEDULES[rule.removesuffix("_schedule")]
-            assert function(*map(int, sizes), compat="ml-4m") == expected, name
+            rule = rule.removesuffix("_schedule")
+            found = schedule.token_counts(rule, *map(int, sizes), as_published=True)
+            assert found == expected, name
 
 
 def test_temperature_schedules_match_the_published_ones(published):
@@ -31,7 +32,7 @@ def test_temperature_schedules_match_the_published_ones(published):
         "linear_temp_schedule": schedule.linear_temperature,
         "decreasing_temp_schedule": schedule.decreasing_temperature,
         "onex_temp_schedule": lambda *arguments: schedule.onex_temperature(
-            *arguments, compat="ml-4m"
+            *arguments, as_published=True
         ),
     }
     for name, expected in published.items():
@@ -82,7 +83,7 @@ def test_chained_schedules_match_the_published_ones(published):
             arguments["cond_domains"],
             targets,
             grow_conditioning=arguments["cfg_grow_conditioning"],
-            compat="ml-4m",
+            as_published=True,
         )
         for step, expected in zip(steps, case["schedule"], strict=True):
             assert step.target == expected["target_domain"]
@@ -96,18 +97,18 @@ def test_chained_schedules_match_the_published_ones(published):
 @pytest.mark.parametrize("rule", schedule.TOKEN_SCHEDULES)
 @pytest.mark.parametrize(("num_steps", "num_tokens"), [(1, 64), (8, 64), (50, 196), (300, 196)])
 def test_every_step_writes_something_and_all_of_them_write_everything(rule, num_steps, num_tokens):
-    counts = schedule.TOKEN_SCHEDULES[rule](num_steps, num_tokens)
+    counts = schedule.token_counts(rule, num_steps, num_tokens)
     assert sum(counts) == num_tokens
     assert min(counts) > 0
 
 
 def test_onex_reads_its_curve_at_the_tokens_written_rather_than_at_the_step():
     ours = schedule.onex_temperature([50, 50], 6.0, 0.5, 0.5)
-    published = schedule.onex_temperature([50, 50], 6.0, 0.5, 0.5, compat="ml-4m")
+    published = schedule.onex_temperature([50, 50], 6.0, 0.5, 0.5, as_published=True)
     assert ours[0] == published[0]
     assert ours[1] == published[1] == 0.5  # nothing is left after the last step
     ours = schedule.onex_temperature([50, 25, 25], 6.0, 0.5, 0.5)
-    published = schedule.onex_temperature([50, 25, 25], 6.0, 0.5, 0.5, compat="ml-4m")
+    published = schedule.onex_temperature([50, 25, 25], 6.0, 0.5, 0.5, as_published=True)
     assert ours[1] < published[1]
 
 
@@ -117,7 +118,7 @@ def test_a_finished_sequence_joins_the_guided_conditions_except_in_the_published
         Target(name="tok_rgb", scheme="roar", num_tokens=4),
     ]
     assert schedule.build_chained_schedule(["rgb"], targets)[-1].guided == ("rgb", "caption")
-    published = schedule.build_chained_schedule(["rgb"], targets, compat="ml-4m")
+    published = schedule.build_chained_schedule(["rgb"], targets, as_published=True)
     assert published[-1].guided == ("rgb",)
 
 

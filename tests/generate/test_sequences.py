@@ -37,7 +37,7 @@ def run(state, keys, rows, writing):
     )
 
 
-def write(prompts, script, *, compat="", max_new=5):
+def write(prompts, script, *, as_published=False, max_new=5):
     """Texts of two rows; a single prompt is doubled, so that few programs compile."""
     single = len(prompts) == 1
     prompts, script = prompts * (1 + single), script * (1 + single)
@@ -50,7 +50,7 @@ def write(prompts, script, *, compat="", max_new=5):
         target="caption",
         max_new=max_new,
         length=8,
-        sampling=Sampling(draw=sampling.draw_most_likely, compat=compat),
+        sampling=Sampling(draw=sampling.draw_most_likely, as_published=as_published),
     )
     done = run(state, chain.row_keys(0, jnp.arange(2)), jnp.asarray(script), writing)
     texts = [
@@ -68,14 +68,14 @@ def test_every_row_stops_at_its_own_end():
 def test_the_published_rule_goes_on_until_all_rows_have_met_the_end():
     script = [[210, S2, S1, 212, 213], [210, 211, S2, 214, 215]]
     # row 0 meets [S_2], then says [S_1] again before row 1 is done
-    assert write([[S1], [S1]], script, compat="ml-4m") == [[210], [210, 211]]
+    assert write([[S1], [S1]], script, as_published=True) == [[210], [210, 211]]
     script = [[210, S2, S1, 212, 213], [210, 211, 212, S2, 215]]
-    assert write([[S1], [S1]], script, compat="ml-4m")[0] == [210, 212]
+    assert write([[S1], [S1]], script, as_published=True)[0] == [210, 212]
     assert write([[S1], [S1]], script)[0] == [210]
 
 
 def test_the_published_rule_does_not_stop_at_eos():
-    assert write([[S1]], [[210, EOS, 211, S2, 0]], compat="ml-4m") == [[210, EOS, 211]]
+    assert write([[S1]], [[210, EOS, 211, S2, 0]], as_published=True) == [[210, EOS, 211]]
     assert write([[S1]], [[210, EOS, 211, S2, 0]]) == [[210, EOS]]
 
 

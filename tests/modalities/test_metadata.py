@@ -33,7 +33,7 @@ def test_fields_are_shuffled_by_the_generator_alone():
 def test_decoding_divides_by_what_encoding_multiplied_with():
     text = "v1=10 v0=49"  # the brightest bin
     assert metadata.parse(text).value.values == {"brightness": 255.0}
-    published = metadata.Metadata.from_text(text, metadata.PUBLISHED, compat="ml-4m")
+    published = metadata.Metadata.from_text(text, metadata.PUBLISHED, as_published=True)
     assert published.value.values == {"brightness": pytest.approx(249.9)}
 
 
@@ -60,7 +60,7 @@ def test_impossible_values_unknown_and_repeated_fields_are_dropped():
 
 def test_published_reading_takes_the_last_value_and_every_bin():
     parsed = metadata.Metadata.from_text(
-        "v1=19 v0=23 v1=10 v0=10 v1=10 v0=20", metadata.PUBLISHED, compat="ml-4m"
+        "v1=19 v0=23 v1=10 v0=10 v1=10 v0=20", metadata.PUBLISHED, as_published=True
     )
     assert parsed.value.values == {"watermark_score": 23, "brightness": pytest.approx(102.0)}
 
@@ -73,9 +73,9 @@ def test_reading_what_was_written_and_writing_it_again_gives_the_same_text(value
     assert parsed.value.to_text() == text
 
 
-@given(cases.generated_text, st.sampled_from(["", "ml-4m"]))
-def test_reading_never_raises(text, compat):
-    parsed = metadata.Metadata.from_text(text, compat=compat)
+@given(cases.generated_text, st.booleans())
+def test_reading_never_raises(text, as_published):
+    parsed = metadata.Metadata.from_text(text, as_published=as_published)
     assert set(parsed.value.values) <= {field.name for field in metadata.FIELDS.fields}
 
 

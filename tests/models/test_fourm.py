@@ -205,7 +205,7 @@ def test_an_absent_modality_gets_no_gradient_and_changes_no_other_loss():
     "changes",
     [
         {"mlp": "gelu", "use_bias": True, "tie_heads": False, "share_modality_embeddings": False},
-        {"compat": "ml-4m", "num_registers": 2},
+        {"as_published": True, "num_registers": 2},
     ],
     ids=str,
 )

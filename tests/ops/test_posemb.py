@@ -22,10 +22,10 @@ def test_the_first_half_is_the_row_and_the_second_the_column_of_row_major_tokens
 
 def test_published_tables_differ_only_where_the_grid_is_not_square():
     np.testing.assert_array_equal(
-        posemb.sincos_2d(3, 3, 8), posemb.sincos_2d(3, 3, 8, compat="ml-4m")
+        posemb.sincos_2d(3, 3, 8), posemb.sincos_2d(3, 3, 8, as_published=True)
     )
     line = posemb.sincos_1d(3, 4)
-    quirk = posemb.sincos_2d(2, 3, 8, compat="ml-4m")
+    quirk = posemb.sincos_2d(2, 3, 8, as_published=True)
     np.testing.assert_array_equal(quirk[5], np.concatenate([line[2], line[1]]))
 
 

@@ -71,7 +71,7 @@ def test_temperature_zero_takes_the_most_likely_token_and_still_ranks_by_probabi
     ids, confidence = sampling.sample(keys(1), LOGITS, 0.0)
     assert ids.tolist() == [[1]]
     np.testing.assert_allclose(confidence, [[0.4]], rtol=1e-5)
-    _, published = sampling.sample(keys(1), LOGITS, 0.0, compat="ml-4m")
+    _, published = sampling.sample(keys(1), LOGITS, 0.0, as_published=True)
     assert published.tolist() == [[1.0]]
 
 
@@ -79,7 +79,7 @@ def test_the_nucleus_belongs_to_the_tempered_distribution_unless_compat_asks_oth
     # tempered by 0.25 the first two ids hold 0.95 of the mass, plain they hold 0.7
     options = {"top_p": 0.72, "draw": sampling.draw_most_likely}
     _, ours = sampling.sample(keys(1), LOGITS, 0.25, **options)
-    _, published = sampling.sample(keys(1), LOGITS, 0.25, compat="ml-4m", **options)
+    _, published = sampling.sample(keys(1), LOGITS, 0.25, as_published=True, **options)
     power = np.array([0.4, 0.3, 0.2]) ** 4
     np.testing.assert_allclose(ours, [[power[0] / power[:1].sum()]], rtol=1e-5)
     np.testing.assert_allclose(published, [[power[0] / power.sum()]], rtol=1e-5)

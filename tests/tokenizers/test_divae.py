@@ -63,7 +63,7 @@ def test_guidance_extrapolates_from_the_answer_without_codes(tiny):
 
 
 def test_the_published_pipeline_ignores_guidance():
-    module, variables, _, ids = make(compat="ml-4m")
+    module, variables, _, ids = make(as_published=True)
     noise = jax.random.normal(jax.random.key(3), (3, 8, 8, 1))
     values = module.apply(variables, ids[..., None], method=lambda m, i: m.quantizer.lookup(i))
 

@@ -67,7 +67,7 @@ def test_spans_merge_and_metadata_reads_as_recorded(name):
 def test_metadata_ids_mean_the_same_in_every_tokenizer_of_the_published_layout(tokenizer):
     for case in read(golden_cases.shipped("text") / "decode_metadata.json"):
         parsed = metadata.Metadata.from_text(
-            tokenizer.decode_content(case["ids"]), metadata.PUBLISHED, compat="ml-4m"
+            tokenizer.decode_content(case["ids"]), metadata.PUBLISHED, as_published=True
         )
         assert parsed.value.values == case["metadata"]
         assert not parsed.dropped

@@ -91,7 +91,7 @@ def ddim_step(
     clip: Range | None = None,
     eta: float = 0.0,
     noise: Float[Array, "b *s"] | None = None,
-    compat: Literal["", "ml-4m"] = "",
+    as_published: bool = False,
 ) -> tuple[Float[Array, "b *s"], Float[Array, "b *s"]]:
     """Go from cumulative alpha `alpha` to `alpha_next` (Song et al. 2020, equation 12).
 
@@ -101,7 +101,7 @@ def ddim_step(
       clip: (low, high) of the image, scalars or one per channel.
       eta: share of the variance that is drawn anew; needs `noise` where it is not 0.
       noise: standard normal.
-      compat: "ml-4m" keeps the noise estimate of the image before clipping, so that the two no
+      as_published: keep the noise estimate of the image before clipping, so that the two no
         longer add up to `noised`.
 
     Returns:
@@ -110,7 +110,7 @@ def ddim_step(
     clean, estimate = clean_and_noise(noised, output, alpha, prediction)
     if clip is not None:
         clean = jnp.clip(clean, *clip)
-        if not compat:
+        if not as_published:
             # where no noise is left to estimate, the network's own estimate stays
             consistent = (noised - jnp.sqrt(alpha) * clean) / jnp.sqrt(1 - alpha)
             estimate = jnp.where(alpha < 1, consistent, estimate)

@@ -40,7 +40,7 @@ def plan(
     num_steps: int,
     *,
     spacing: schedules.Spacing = "trailing",
-    compat: Literal["", "ml-4m"] = "",
+    as_published: bool = False,
 ) -> Plan:
     """Return the rows of a sampling run.
 
@@ -49,7 +49,7 @@ def plan(
       alphas: cumulative alphas of all training times.
       num_steps: times that are visited.
       spacing: see `diffusion_schedules.timesteps`; PNDM always uses "leading".
-      compat: "ml-4m" uses leading times for DDPM, whatever `spacing` says, and truncated strides.
+      as_published: use leading times for DDPM, whatever `spacing` says, and truncated strides.
 
     Raises:
       ValueError: unknown sampler.
@@ -58,9 +58,9 @@ def plan(
         raise ValueError(f"sampler {sampler!r}, allowed: {NAMES}")
     if sampler == "pndm":
         return pndm.plan(alphas, num_steps)
-    if compat and sampler == "ddpm":
+    if as_published and sampler == "ddpm":
         spacing = "leading"
-    shared = {"num_times": len(alphas), "compat": compat}
+    shared = {"num_times": len(alphas), "as_published": as_published}
     times = schedules.timesteps(num_steps, spacing, **shared)
     goals = schedules.next_times(times, num_steps, **shared)
     alpha_next = np.where(goals >= 0, alphas[np.maximum(goals, 0)], np.float32(1))
@@ -82,7 +82,7 @@ def step(
     prediction: process.Prediction,
     clip: process.Range | None = None,
     eta: float = 0.0,
-    compat: Literal["", "ml-4m"] = "",
+    as_published: bool = False,
 ) -> State:
     """Return the state after one row of the plan; `output` answers (state.noised, row.timestep).
 
@@ -95,4 +95,4 @@ def step(
     if sampler == "ddpm":
         return SingleStepState(process.ddpm_step(*image, fresh_noise(), **read)[0])
     drawn = {"eta": eta, "noise": fresh_noise()} if eta else {}
-    return SingleStepState(process.ddim_step(*image, **read, **drawn, compat=compat)[0])
+    return SingleStepState(process.ddim_step(*image, **read, **drawn, as_published=as_published)[0])

@@ -102,7 +102,7 @@ def timesteps(
     spacing: Spacing = "trailing",
     *,
     num_times: int = 1000,
-    compat: Literal["", "ml-4m"] = "",
+    as_published: bool = False,
 ) -> Int[np.ndarray, "n"]:
     """Return the times at which a sampler evaluates the model, [num_steps] int32, decreasing.
 
@@ -114,7 +114,7 @@ def timesteps(
       num_steps: model evaluations, 1..num_times.
       spacing: see above.
       num_times: training times.
-      compat: "ml-4m" strides by the truncated quotient, so that trailing gives more steps than
+      as_published: stride by the truncated quotient, so that trailing gives more steps than
         asked where `num_steps` does not divide `num_times` (30 -> 31; docs/published.md#diffusion).
 
     Raises:
@@ -124,7 +124,7 @@ def timesteps(
         raise ValueError(f"spacing {spacing!r}, allowed: {SPACINGS}")
     if not 1 <= num_steps <= num_times:
         raise ValueError(f"{num_steps} sampling steps, allowed: 1..{num_times}")
-    stride = num_times // num_steps if compat else num_times / num_steps
+    stride = num_times // num_steps if as_published else num_times / num_steps
     if spacing == "linspace":
         gaps = np.linspace(0, num_times - 1, num_steps)
         times = num_times - 1 - np.round(gaps)
@@ -132,7 +132,7 @@ def timesteps(
         times = np.floor(np.arange(num_steps)[::-1] * stride)
     else:
         times = np.round(num_times - np.arange(0, num_times, stride)) - 1
-        times = times if compat else times[:num_steps]  # rounding may let one more in
+        times = times if as_published else times[:num_steps]  # rounding may let one more in
     return times.astype(np.int32)
 
 
@@ -141,15 +141,15 @@ def next_times(
     num_steps: int,
     *,
     num_times: int = 1000,
-    compat: Literal["", "ml-4m"] = "",
+    as_published: bool = False,
 ) -> Int[np.ndarray, "n"]:
     """Return the time that each step leads to; negative = the clean image.
 
     Args:
       times, num_steps, num_times: result and arguments of `timesteps`.
-      compat: "ml-4m" goes down by num_times // num_steps, which is not the next time of the list
+      as_published: go down by num_times // num_steps, which is not the next time of the list
         where the spacing is uneven (linspace, numbers that do not divide).
     """
-    if compat:
+    if as_published:
         return times - np.int32(num_times // num_steps)
     return np.append(times[1:], -1).astype(np.int32)

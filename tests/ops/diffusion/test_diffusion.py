@@ -64,13 +64,13 @@ def test_any_number_of_trailing_steps_is_as_many_as_asked_and_starts_at_the_end(
 
 
 def test_the_published_strides_give_31_trailing_steps_for_30():
-    assert len(schedules.timesteps(30, "trailing", compat="ml-4m")) == 31
+    assert len(schedules.timesteps(30, "trailing", as_published=True)) == 31
 
 
 def test_only_the_published_ddpm_misses_the_step_of_pure_noise():
     alphas = schedules.alphas_cumprod("linear")
     ours = samplers.plan("ddpm", alphas, 50)
-    published = samplers.plan("ddpm", alphas, 50, compat="ml-4m")
+    published = samplers.plan("ddpm", alphas, 50, as_published=True)
     assert (ours.timestep[0], ours.alpha[0], ours.alpha_next[-1]) == (999, 0, 1)
     assert published.timestep[0] == 980
 
@@ -149,7 +149,7 @@ def test_clipping_keeps_image_and_noise_consistent_unless_as_published():
     np.testing.assert_allclose(reached, noised, atol=1e-5)  # going nowhere changes nothing
     assert jnp.abs(clean).max() == 1
     published, _ = process.ddim_step(
-        noised, answer, alpha, jnp.float32(0.5), **step, compat="ml-4m"
+        noised, answer, alpha, jnp.float32(0.5), **step, as_published=True
     )
     assert jnp.abs(published - noised).max() > 0.1
 
