@@ -16,6 +16,7 @@ from fourm_jax.models import quantizers
 from fourm_jax.models.backbones import mlp, vit
 from fourm_jax.tokenizers import autoencoder, base, card, diffusion_autoencoder
 from fourm_jax.tokenizers.divae import DECODERS
+from fourm_jax.utils import upgrades
 
 OWN = "fourm_jax"
 FEATURE_PATCH = 16  # any will do: feature maps have one position per `image_size // patch_size`
@@ -61,7 +62,7 @@ def own_arguments(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | Non
         return None
     try:
         own = json.loads(own) if isinstance(own, str) else own
-        family, arguments = own["family"], dict(own["arguments"])
+        family, arguments = own["family"], upgrades.upgrade_arguments(own["arguments"])
         expected = published_config(family, arguments)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"config: {OWN!r} describes no tokenizer of this version: {error}") from (

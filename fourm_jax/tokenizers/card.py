@@ -59,8 +59,7 @@ class Card:
         if fields != set(value):
             missing, unknown = sorted(fields - set(value)), sorted(set(value) - fields)
             raise ValueError(f"{path}: card fields missing {missing}, unknown {unknown}")
-        trained_by = upgrades.upgrade_config({"tokenizer": {"arguments": value["arguments"]}})
-        arguments = trained_by["tokenizer"]["arguments"]
+        arguments = upgrades.upgrade_arguments(value["arguments"])
         return cls(**{**value, "arguments": arguments, "grid": tuple(value["grid"])})
 
 

@@ -11,10 +11,18 @@ from typing import Any
 
 # Dotted key as it was -> as it is; "*" stands for every item of a list or every key of a group.
 # Applied in this order. None as the new name: the key is gone and nothing reads it.
-RENAMED_CONFIG_KEYS: dict[str, str | None] = {}
+RENAMED_CONFIG_KEYS: dict[str, str | None] = {
+    "model.compat": "model.as_published",
+    "tokenizer.arguments.compat": "tokenizer.arguments.as_published",
+    "tokenizer.arguments.quantizer.compat": "tokenizer.arguments.quantizer.as_published",
+}
 
 # Dotted key as it is -> {value as it was: value as it is}.
-RENAMED_CONFIG_VALUES: dict[str, dict[Any, Any]] = {}
+RENAMED_CONFIG_VALUES: dict[str, dict[Any, Any]] = {
+    "model.as_published": {"ml-4m": True, "": False, None: False},
+    "tokenizer.arguments.as_published": {"ml-4m": True, "": False},
+    "tokenizer.arguments.quantizer.as_published": {"ml-4m": True, "": False},
+}
 
 # Field of a `ModalitySpec` as it was -> as it is; a checkpoint holds the specs of its modalities.
 RENAMED_MODALITY_FIELDS: dict[str, str | None] = {}
@@ -53,9 +61,15 @@ def upgrade_config(
     for name, renamed in (RENAMED_CONFIG_VALUES if values is None else values).items():
         for path in _paths(upgraded, name.split(".")):
             node, key = _node(upgraded, path[:-1]), path[-1]
-            if isinstance(node[key], str | bool | int) and node[key] in renamed:
+            if isinstance(node[key], str | bool | int | None) and node[key] in renamed:
                 node[key] = renamed[node[key]]
     return upgraded
+
+
+def upgrade_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of stored arguments of a tokenizer's `build` with today's keys and values."""
+    trained_by = upgrade_config({"tokenizer": {"arguments": dict(arguments)}})
+    return trained_by["tokenizer"]["arguments"]
 
 
 def _rename(config: dict[str, Any], old: str, new: str | None) -> None:

@@ -162,6 +162,15 @@ def test_an_edited_config_is_refused(change, message):
         tokenizer_export.own_arguments(config)
 
 
+def test_an_export_of_an_earlier_version_that_says_compat_is_read():
+    arguments = {**VIT, "quantizer": {"as_published": True}}
+    config = tokenizer_export.published_config("vqvae", arguments)
+    stored = json.dumps(config["fourm_jax"]).replace('"as_published": true', '"compat": "ml-4m"')
+    assert '"quantizer": {"compat": "ml-4m"}' in stored
+    family, back = tokenizer_export.own_arguments({**config, "fourm_jax": stored})
+    assert (family, back["quantizer"]) == ("vqvae", {"as_published": True})
+
+
 def test_small_numbers_survive_the_header():
     assert tokenizer_export.header({"a": 1e-05, "b": 0.99, "c": None, "d": "vit_b_enc"}) == {
         "a": "1.0e-05", "b": "0.99", "c": "None", "d": "vit_b_enc",

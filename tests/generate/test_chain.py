@@ -100,7 +100,7 @@ def test_roar_writes_in_the_order_given():
     assert np.flatnonzero(state.known["depth"][1]).tolist() == [5, 6, 7]
 
 
-def test_rows_have_their_own_random_order_unless_compat_asks_for_one():
+def test_rows_have_their_own_random_order_unless_generated_as_published():
     steps = steps_for("roar", counts=(4, 0, 0))
     ours = np.asarray(generate(start(), steps).known["depth"])
     published = generate(start(), steps, sampling=Sampling(as_published=True)).known["depth"]

@@ -75,7 +75,7 @@ def test_temperature_zero_takes_the_most_likely_token_and_still_ranks_by_probabi
     assert published.tolist() == [[1.0]]
 
 
-def test_the_nucleus_belongs_to_the_tempered_distribution_unless_compat_asks_otherwise():
+def test_the_nucleus_belongs_to_the_tempered_distribution_unless_drawn_as_published():
     # tempered by 0.25 the first two ids hold 0.95 of the mass, plain they hold 0.7
     options = {"top_p": 0.72, "draw": sampling.draw_most_likely}
     _, ours = sampling.sample(keys(1), LOGITS, 0.25, **options)

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from fourm_jax.tokenizers import base, store
+from fourm_jax.tokenizers.card import Card
 
 ARGUMENTS = base.get("mlp").tiny()["vector_one_code"]
 
@@ -46,6 +47,28 @@ def test_a_card_is_strict_json_with_range_grid_and_vocabulary(saved):
     assert card["grid"] == [1, 1]
     assert card["signal"]["low"] is None
     assert card["arguments"]["loss"] == "smooth_l1"
+
+
+CARD_OF_AN_EARLIER_VERSION = """{
+  "name": "features", "family": "mlp", "training_steps": 0, "reconstruction": {},
+  "arguments": {
+    "signal": {"axes": "c", "num_channels": 6}, "num_codes": 16, "latent_dim": 8,
+    "encoder": {"dim": 8, "depth": 1}, "decoder": {"dim": 8, "depth": 1}, "loss": "mse",
+    "quantizer_type": "ema", "quantizer": {"num_heads": 2, "compat": "ml-4m"}
+  },
+  "signal": {
+    "axes": "c", "num_channels": 6, "kind": "values", "dtype": "float32", "num_classes": 0,
+    "low": null, "high": null, "mean": 0.0, "std": 1.0
+  },
+  "grid": [1, 1], "vocab_size": 16, "codes_per_position": 2, "format": 1
+}"""
+
+
+def test_a_card_that_says_compat_opens_and_computes_as_published(tmp_path):
+    (tmp_path / store.CARD).write_text(CARD_OF_AN_EARLIER_VERSION)
+    card = Card.read(tmp_path / store.CARD)
+    assert card.arguments["quantizer"] == {"num_heads": 2, "as_published": True}
+    assert base.build(card.family, card.arguments).quantizer.as_published is True
 
 
 def test_saving_again_replaces_the_tokenizer(saved, parts):

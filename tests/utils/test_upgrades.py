@@ -57,3 +57,15 @@ def test_fields_of_stored_modalities_are_renamed_in_every_modality():
         "rgb": {"kind": "pixels", "source_field": "a"},
         "depth": {"kind": "grid", "source_field": "b"},
     }
+
+
+def test_a_run_config_that_says_compat_says_as_published():
+    trunk = {"model": {"dim": 8, "compat": "ml-4m"}}
+    assert upgrades.upgrade_config(trunk) == {"model": {"dim": 8, "as_published": True}}
+    for word in ("", None):
+        trunk["model"]["compat"] = word
+        assert upgrades.upgrade_config(trunk) == {"model": {"dim": 8, "as_published": False}}
+    tokenizer = {"tokenizer": {"arguments": {"compat": "", "quantizer": {"compat": "ml-4m"}}}}
+    assert upgrades.upgrade_config(tokenizer) == {
+        "tokenizer": {"arguments": {"as_published": False, "quantizer": {"as_published": True}}}
+    }
