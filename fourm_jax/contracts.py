@@ -1,25 +1,81 @@
-"""The TokenBatch: what the trunk sees, in training and in generation alike."""
+"""What every room shares: the Batch that the host makes, the TokenBatch that the trunk sees.
 
-from typing import Any
+See docs/architecture.md#contracts. Shapes are of the global batch b.
+"""
+
+from typing import TypedDict
 
 import flax
 import jax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt8
 
-Batch = dict[str, Any]  # {modality: {"ids", "present" | "length", ...}, ..., "mixture": [b]}
+AnyArray = Array | np.ndarray  # on the device or on the host
+
+
+class GridEntry(TypedDict):
+    """Modalities of kind "grid" and "global": token ids, row by row.
+
+    Attributes:
+      ids: uint16 or int32; a last axis only where the spec has several codes per position.
+      present: False = the sample lacks the modality; its ids are 0.
+    """
+
+    ids: Integer[AnyArray, "b l"] | Integer[AnyArray, "b l codes"]
+    present: Bool[AnyArray, "b"]
+
+
+class SequenceEntry(TypedDict):
+    """Modalities of kind "sequence": padded texts.
+
+    Attributes:
+      ids: uint16 or int32, 0 beyond the length.
+      length: number of ids; 0 = the sample lacks the modality.
+      chunk: which chunk a token belongs to. The tokens of a chunk are masked together; a token
+        whose chunk is its own index is masked alone.
+    """
+
+    ids: Integer[AnyArray, "b l"]
+    length: Int[AnyArray, "b"]
+    chunk: Integer[AnyArray, "b l"]
+
+
+class PixelsEntry(TypedDict):
+    """Modalities of kind "pixels": pictures; `present` as in `GridEntry`."""
+
+    pixels: UInt8[AnyArray, "b h w c"]
+    present: Bool[AnyArray, "b"]
+
+
+class EmbeddingEntry(TypedDict):
+    """Modalities of kind "embedding": padded lists of vectors, bfloat16; `length` as in
+    `SequenceEntry`."""
+
+    embeddings: Float[AnyArray, "b l e"]
+    length: Int[AnyArray, "b"]
+
+
+Entry = GridEntry | SequenceEntry | PixelsEntry | EmbeddingEntry
+
+# {modality: its entry} for every modality of the run, whether or not a sample has it; and under
+# "mixture", int32 [b], the masking mixture (data set) that each sample follows.
+Batch = dict[str, Entry | Int[AnyArray, "b"]]
+
+# {record field: stacked values}: what tokenizers train on.
+RawBatch = dict[str, np.ndarray]
 
 
 @flax.struct.dataclass
 class InputTokens:
-    """Visible tokens, all [b, n]; `valid` False marks a slot that holds nothing.
+    """Visible tokens, all [b, n].
 
     Attributes:
       modality: index into the model's tuple of modality specs.
-      position: index in the grid; for sequences and embeddings the running count of visible
-        tokens of that modality (dense, 0-based; docs/published.md#embeddings).
+      position: index in the grid; for sequences and embeddings see `dense_positions`.
       id: token id. Pixels: 0, their content is gathered by `position`. Embeddings: 1 + index of
         the vector in `TokenBatch.embeddings`, and 0 for the zero vector of a masked span.
-      valid: True where the slot carries a token.
+      valid: False = the slot holds nothing.
     """
 
     modality: Int[Array, "b n"]
@@ -53,9 +109,12 @@ class TargetTokens:
 class TokenBatch:
     """Inputs, targets and the float content that pixel and embedding inputs point into.
 
+    Built in one module per purpose: random and fixed masks in `masking.sample`, steps of a sampler
+    in `generate.state`; whoever needs a new behaviour builds another TokenBatch.
+
     Attributes:
       inputs, targets: see `InputTokens`, `TargetTokens`.
-      pixels: images by modality name, uint8 in 0..255, or float already normalised.
+      pixels: images by modality name, uint8 in 0..255, or float already normalized.
       embeddings: float vectors by modality name.
     """
 
@@ -68,3 +127,20 @@ class TokenBatch:
 def batch_size(tokens: TokenBatch) -> int:
     """Number of samples of a TokenBatch."""
     return jax.tree.leaves(tokens.inputs)[0].shape[0]
+
+
+def dense_positions(visible: Bool[AnyArray, "b l"]) -> Int[Array, "b l"]:
+    """Position of each token of a sequence or list of vectors: the visible tokens before it.
+
+        visible 0 1 1 0 1 -> 0 0 1 2 2
+
+    Positions say how much is seen, not where it stood (docs/published.md#embeddings). Masks made by
+    `masking` fill slots in this order, so that there the number of the slot is the position.
+    """
+    return jnp.cumsum(visible, axis=1, dtype=jnp.int32) - visible
+
+
+def empty_targets(batch_size: int) -> TargetTokens:
+    """No target at all, [b, 0]: for passes through the encoder alone."""
+    nothing = jnp.zeros((batch_size, 0), jnp.int32)
+    return TargetTokens(nothing, nothing, nothing, nothing, nothing == 1, nothing)

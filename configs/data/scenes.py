@@ -57,5 +57,5 @@ def mixture() -> dict:
         "weights": weights,
         "input_range": input_ranges,
         "target_range": (96, 96),
-        "spill": [not alone for alone in only],
+        "share_leftover": [not alone for alone in only],
     }

@@ -17,7 +17,7 @@ ModDict = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def read_state(mod_dict: ModDict, specs: Specs) -> State:
-    """State that equals a mod dict; pixel tensors are [b, c, h, w], already normalised.
+    """State that equals a mod dict; pixel tensors are [b, c, h, w], already normalized.
 
     Raises:
       ValueError: a modality that is not in `specs`.

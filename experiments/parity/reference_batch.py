@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from fourm_jax import contracts
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 
@@ -95,11 +96,6 @@ def _tensor(mod_dict: ModDict, spec: ModalitySpec, shape: tuple[int, ...]) -> np
     return np.zeros((batch, *shape), np.float32)
 
 
-def _running_count(valid: Bool[np.ndarray, "b l"]) -> Int[np.ndarray, "b l"]:
-    """Number of valid entries before each one."""
-    return np.cumsum(valid, axis=1) - valid
-
-
 def _inputs(index: int, spec: ModalitySpec, entry: Mapping) -> dict[str, np.ndarray]:
     valid = ~entry["input_mask"]
     dense = spec.kind in ("sequence", "embedding")
@@ -109,7 +105,7 @@ def _inputs(index: int, spec: ModalitySpec, entry: Mapping) -> dict[str, np.ndar
         ids = _own_index(valid) + 1 if spec.kind == "embedding" else np.zeros(valid.shape)
     return {
         "modality": np.full(valid.shape, index),
-        "position": _running_count(valid) if dense else _own_index(valid),
+        "position": np.asarray(contracts.dense_positions(valid)) if dense else _own_index(valid),
         "id": ids,
         "valid": valid,
     }
@@ -123,7 +119,7 @@ def _targets(index: int, spec: ModalitySpec, entry: Mapping) -> dict[str, np.nda
     else:  # teacher forcing: each slot takes a token and predicts the next one of the same run
         valid = valid[:, 1:] & valid[:, :-1]
         previous, ids, attention = ids[:, :-1], ids[:, 1:], attention[:, :-1]
-        position = _running_count(valid)
+        position = np.asarray(contracts.dense_positions(valid))
     return {
         "modality": np.full(valid.shape, index),
         "position": position,

@@ -48,7 +48,7 @@ def forward(model: FourM, params: Mapping[str, Any], tokens: TokenBatch) -> dict
 def losses_and_gradients(
     model: FourM, params: Mapping[str, Any], tokens: TokenBatch, num_outputs: int | None = None
 ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-    """Return (losses, gradients) in the published normalisation (docs/published.md#losses).
+    """Return (losses, gradients) in the published normalization (docs/published.md#losses).
 
     Losses: "loss_mod" (sum of the modality means over *all* target modalities), "loss_token"
     (tokens weighted by their vocabulary size) and the mean of each modality, "loss_mod/<name>".

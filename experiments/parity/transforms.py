@@ -183,7 +183,7 @@ def modality_info(recorded: Mapping[str, Any]) -> Iterator[Quantity]:
 
 
 def images(arrays: Recorded, settings: Mapping[str, Any]) -> Iterator[Quantity]:
-    """Crop, resize, flip and normalise, by field, flip and resampling."""
+    """Crop, resize, flip and normalize, by field, flip and resampling."""
     crop, size = settings["crop_coords_top_left_h_w"], tuple(settings["target_size"])
     for name in arrays:
         if name.startswith("out/"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from fourm_jax.convert import divae_config
 from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.utils import imagenet
 
 # Width, depth and heads of the published ViT presets; `vit_{s,b,l}_{enc,dec}`.
 VIT_SIZES = {"s": (512, 8, 8), "b": (768, 12, 12), "l": (1024, 24, 16)}
@@ -29,7 +30,6 @@ DEFAULTS = {
 }  # fmt: skip
 REQUIRED = ("n_channels", "enc_type", "dec_type", "codebook_size", "latent_dim")
 CONTROLNET = ("sd_path", "image_size_sd", "pretrained_cn")  # arguments that only VQControlNet has
-IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # (mean, std) per channel
 
 
 def arguments_of(
@@ -44,7 +44,7 @@ def arguments_of(
       config: constructor arguments, as in config.json or the safetensors header.
       presets: further `enc_type` / `dec_type` names -> dim, depth, num_heads.
       signal: raw signal; default: float arrays as the published model takes them, which is after
-        the normalisation of its data pipeline (class ids for semseg). With `undo_std` that is
+        the normalization of its data pipeline (class ids for semseg). With `undo_std` that is
         ImageNet's; then decoded images are in that space too (the published decoder leaves them in
         -1..1).
 
@@ -129,14 +129,16 @@ def _published_signal(config: Mapping[str, Any]) -> Signal:
         return Signal(axes="hw", dtype="int32", kind="classes", num_classes=config["n_labels"])
     if not config["undo_std"]:
         return Signal(axes="hwc", num_channels=config["n_channels"])
-    if config["n_channels"] != len(IMAGENET):
+    if config["n_channels"] != len(imagenet.MEAN):
         raise ValueError(f"undo_std with n_channels {config['n_channels']}, allowed: 3")
     # raw (x - m) / s is wanted as 2 x - 1
     return Signal(
         axes="hwc",
         num_channels=3,
-        mean=tuple((0.5 - mean) / std for mean, std in IMAGENET),
-        std=tuple(0.5 / std for _, std in IMAGENET),
+        mean=tuple(
+            (0.5 - mean) / std for mean, std in zip(imagenet.MEAN, imagenet.STD, strict=True)
+        ),
+        std=tuple(0.5 / std for std in imagenet.STD),
     )
 
 

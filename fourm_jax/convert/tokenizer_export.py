@@ -1,7 +1,7 @@
 """Our tokenizers -> published constructor arguments; what those cannot say is an error.
 
 Published constructors ignore arguments that they do not know, so config.json also carries ours
-under `OWN`: the raw signal with its normalisation (which upstream belongs to the data pipeline),
+under `OWN`: the raw signal with its normalization (which upstream belongs to the data pipeline),
 the loss, the corrected behaviour. Reading it back gives the very same tokenizer.
 """
 

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt8
 from PIL import Image
 
+from fourm_jax.contracts import Batch
 from fourm_jax.data.crops import stored as crops
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
 
-Batch = dict[str, Any]
 CHUNK_SUFFIX = crops.CHUNK_SUFFIX
 MAX_PIXELS = 64 * 2**20  # of a picture that is still to be cropped
 

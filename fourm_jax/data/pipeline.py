@@ -19,6 +19,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Float
 
+from fourm_jax.contracts import Batch, RawBatch
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import reading
 from fourm_jax.data.datasets import Dataset
@@ -27,7 +28,6 @@ from fourm_jax.data.reading import Reference
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.modalities.spec import ModalitySpec
 
-Batch = dict[str, Any]
 NUM_BATCHES = 2**40  # of an endless training run
 _CROPS = zlib.crc32(b"crops")
 
@@ -89,7 +89,7 @@ def make_raw_batches(
     num_threads: int = 1,
     num_workers: int = 0,
     left_out: LeftOutLog | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[RawBatch]:
     """Yield batches {field: array [b, …]} of raw record fields, to train tokenizers.
 
     Arguments and errors as for `make_batches`; every record must have every field, in one shape.
@@ -189,7 +189,7 @@ class _Read(NamedTuple):
     rows: range  # of the global batch
     max_bad_records: int
 
-    def __call__(self, number: int) -> tuple[Batch, list[LeftOutRecord]]:
+    def __call__(self, number: int) -> tuple[Batch | RawBatch, list[LeftOutRecord]]:
         first = number * self.batch_size + self.rows.start
         return reading.read(
             self.reader,
@@ -219,7 +219,7 @@ def _iterate(
     num_threads: int,
     num_workers: int,
     left_out: LeftOutLog,
-) -> Iterator[Batch]:
+) -> Iterator[Any]:
     # The one switch to iteration comes last: whole batches are what threads and workers hand over,
     # so no record can be lost between them (grain issue 1129).
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)

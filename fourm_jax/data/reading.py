@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fourm_jax.contracts import Batch, RawBatch
 from fourm_jax.data import collate
 from fourm_jax.data import datasets as sources
 from fourm_jax.data.datasets import Dataset
@@ -14,8 +15,6 @@ from fourm_jax.data.storage import left_out
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors
-
-Batch = dict[str, Any]
 
 
 class Reference(NamedTuple):
@@ -32,7 +31,7 @@ class Reader(Protocol):
 
     def combine(
         self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
-    ) -> Batch:
+    ) -> Batch | RawBatch:
         """Batch of these records, of one data set each; RecordError names the row of a bad one."""
 
 
@@ -80,7 +79,7 @@ def read(
     *,
     following: Callable[[int], Iterator[Reference]] | None = None,
     max_bad_records: int = 0,
-) -> tuple[Batch, list[LeftOutRecord]]:
+) -> tuple[Batch | RawBatch, list[LeftOutRecord]]:
     """Return the batch of some references, and the bad records that were left out of it.
 
     Args:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from fourm_jax import contracts
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
@@ -160,12 +161,13 @@ def input_tokens(state: State, specs: Specs) -> InputTokens:
         if spec.name not in state.ids:
             continue
         known = state.known[spec.name]
-        dense = spec.kind in ("sequence", "embedding")  # positions count the visible tokens
-        position = jnp.cumsum(known, axis=1) - 1 if dense else jnp.arange(known.shape[1])
+        position = jnp.arange(known.shape[1], dtype=jnp.int32)
+        if spec.kind in ("sequence", "embedding"):
+            position = contracts.dense_positions(known)
         parts.append(
             InputTokens(
                 modality=jnp.full(known.shape, index, jnp.int32),
-                position=jnp.broadcast_to(jnp.maximum(position, 0), known.shape).astype(jnp.int32),
+                position=jnp.broadcast_to(position, known.shape),
                 id=state.ids[spec.name],
                 valid=known,
             )

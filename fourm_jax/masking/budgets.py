@@ -1,10 +1,11 @@
-"""How many tokens each modality gets: Dirichlet shares of a total, capped and handed on."""
+"""How many tokens each modality gets: Dirichlet shares of a total, capped, the rest shared out."""
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jaxtyping import Array, Bool, Float, Int
 
+NUM_ROUNDS = 3  # of sharing out what full modalities cannot use
 SMALLEST_ALPHA = 1e-9  # what the published code clamps concentrations to
 
 
@@ -16,7 +17,7 @@ def log_gammas(
 ) -> Float[Array, "*m"]:
     """Log of Gamma(alpha, 1) draws; their softmax over *any* subset is that subset's Dirichlet.
 
-    So one draw serves every round of handing on what full modalities cannot use. Marsaglia and
+    So one draw serves every round that shares out what full modalities cannot use. Marsaglia and
     Tsang (2000) for shape alpha + 1, times U^(1/alpha). Each of the t tries is accepted with
     probability > 0.95, and all are computed at once: no loop, where `jax.random.loggamma` needs a
     nest of them per element. If none is accepted (t = 6: probability < 2e-8) the last one stays.
@@ -64,12 +65,11 @@ def split(
     )
 
 
-def hand_on(
+def redistribute(
     budget: Int[Array, "m"],
     capacity: Int[Array, "m"],
     total: Int[Array, ""],
     gammas: Float[Array, "m"],
-    num_rounds: int = 3,
 ) -> Int[Array, "m"]:
     """Cap budgets by capacity and give what is left of `total` to modalities with room.
 
@@ -77,7 +77,7 @@ def hand_on(
     after the other, largest share first, so nothing is left over unless nobody has room.
     """
     budget = jnp.minimum(budget, capacity)
-    for _ in range(num_rounds):
+    for _ in range(NUM_ROUNDS):
         rest = jnp.maximum(total - budget.sum(), 0)
         share = shares(gammas, budget < capacity)
         budget = jnp.minimum(budget + jnp.floor(share * rest).astype(jnp.int32), capacity)

@@ -13,7 +13,8 @@ from fourm_jax.utils import errors
 
 KEEP_SCHEMES = ("random", "all", "binary")
 MIXTURE_KEYS = (
-    "input_alphas", "target_alphas", "keep", "weights", "input_range", "target_range", "spill"
+    "input_alphas", "target_alphas", "keep", "weights", "input_range", "target_range",
+    "share_leftover",
 )  # fmt: skip
 NO_LIMIT = 2**30  # range of a mixture that names none: all slots there are
 
@@ -33,7 +34,7 @@ class Mixture:
       keep: index into KEEP_SCHEMES: how a text's keep probability is drawn.
       weights: of the components; 0 for those that fill up the array.
       input_range, target_range: fewest and most tokens of a sample.
-      spill: whether slots that no modality with a share can use go to grids without one.
+      share_leftover: whether slots that no modality with a share can use go to grids without one.
     """
 
     input_alphas: Float[Array, "d k m"]
@@ -44,7 +45,7 @@ class Mixture:
     weights: Float[Array, "d k"]
     input_range: Int[Array, "d k 2"]
     target_range: Int[Array, "d k 2"]
-    spill: Bool[Array, "d k"]
+    share_leftover: Bool[Array, "d k"]
 
 
 def make_mixture(specs: Sequence[ModalitySpec], mixtures: Sequence[Mapping[str, Any]]) -> Mixture:
@@ -53,9 +54,10 @@ def make_mixture(specs: Sequence[ModalitySpec], mixtures: Sequence[Mapping[str, 
     Each dict has `input_alphas` and `target_alphas` {modality: one value per component, or one
     for all}, and optionally `keep` {modality: scheme or list of schemes} (default "random"),
     `weights` [k] (default equal), `input_range` and `target_range`: (fewest, most) tokens, or one
-    such pair per component (default: as many as there are slots). `spill`, one or one per
-    component (default True): with budget="fill", what no modality with an alpha > 0 can use goes
-    to grids whose alpha is 0; False leaves it empty, for samples that must see nothing else.
+    such pair per component (default: as many as there are slots). `share_leftover`, one or
+    one per component (default True): with budget="fill", what no modality with an alpha > 0 can
+    use goes to grids whose alpha is 0; False leaves it empty, for samples that must see nothing
+    else.
 
     Raises:
       ValueError: unknown key, modality or scheme, lists of different lengths, a negative alpha or
@@ -102,7 +104,9 @@ def _mixture_row(specs, mixture) -> dict[str, np.ndarray]:
         "weights": weights,
         "input_range": _range("input_range", mixture.get("input_range"), k),
         "target_range": _range("target_range", mixture.get("target_range"), k),
-        "spill": np.array(np.broadcast_to(mixture.get("spill", True), (k,)), bool),
+        "share_leftover": np.array(
+            np.broadcast_to(mixture.get("share_leftover", True), (k,)), bool
+        ),
     }
 
 

@@ -79,7 +79,7 @@ def make_plan(
     room = num_cells * layout.is_input[cells]
     if fill:
         room = _keep_back(room, sample.length, layout, num_in, num_tgt)
-    usable = row.spill | (alphas[:, cells] > 0)
+    usable = row.share_leftover | (alphas[:, cells] > 0)
     room *= usable[0]
 
     # Inputs: budgets, then the texts (which may need less), then cells with what is left.
@@ -95,7 +95,7 @@ def make_plan(
     cell_inputs = jnp.minimum(grant[cells], room)
     if fill:
         rest = num_in - span_inputs.sum()
-        cell_inputs = budgets.hand_on(cell_inputs, room, rest, gammas[0][cells])
+        cell_inputs = budgets.redistribute(cell_inputs, room, rest, gammas[0][cells])
 
     # Targets: the same, with room for what the inputs do not show.
     if fill:
@@ -113,7 +113,7 @@ def make_plan(
     cell_targets = jnp.minimum(grant[cells], room)
     if fill:
         rest = num_tgt - jnp.maximum(size - 1, 0).sum()
-        cell_targets = budgets.hand_on(cell_targets, room, rest, gammas[1][cells])
+        cell_targets = budgets.redistribute(cell_targets, room, rest, gammas[1][cells])
     return slots.Plan(found, span_inputs, start, size, cell_inputs, cell_targets)
 
 
@@ -158,7 +158,7 @@ def _grant(gammas, alphas, extras, total, capacity, fill):
         return jnp.minimum(budgets.split(share, total, extras), capacity)
     capacity = jnp.where(alphas > 0, capacity, 0)
     budget = budgets.split(budgets.shares(gammas, capacity > 0), total, extras)
-    return budgets.hand_on(budget, capacity, total, gammas)
+    return budgets.redistribute(budget, capacity, total, gammas)
 
 
 def _keep_prob(noise, scheme):

@@ -1,13 +1,14 @@
 """Masking of a batch inside the compiled step: which tokens are seen and which are predicted."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fourm_jax.contracts import Batch, TokenBatch
+from fourm_jax.contracts import Batch, InputTokens, TargetTokens, TokenBatch
 from fourm_jax.masking import permutation, plans, slots, span_targets
 from fourm_jax.masking.mixture import Mixture
 from fourm_jax.modalities.spec import ModalitySpec
@@ -37,12 +38,12 @@ def sample_tokens(
 
     Args:
       key: one typed key for the batch, or one per sample [b] (`evaluation_keys`).
-      batch: an entry per modality of `inputs` and `outputs` (design "Batch" contract), and
-        `mixture` [b], the data set of each sample (default 0).
+      batch: an entry per modality of `inputs` and `outputs`, and "mixture", the data set of each
+        sample (default 0).
       specs: all modalities of the model; `modality` of a slot is an index into it.
       budget: "fill": what short, absent or fully kept modalities cannot use goes to the others,
-        by their Dirichlet shares, and last to grids that have none (alpha 0; not where the mixture
-        says `spill: False`), so that slots stay empty only when the sample has no more cells.
+        by their Dirichlet shares, and last to grids that have none (alpha 0), unless the mixture
+        says `share_leftover` False. So slots stay empty only when the sample has no more cells.
         Targets are counted in slots. A sample of fewer tokens than slots shows as large a share of
         its grids as inputs have of the slots.
         "reference": as published, what cannot be used is lost, and text targets are counted with
@@ -133,7 +134,9 @@ def _enough(name, given, needed):
     return needed if given is None else given
 
 
-def _token_batch(sides, batch, layout) -> TokenBatch:
+def _token_batch(
+    sides: tuple[InputTokens, TargetTokens], batch: Mapping[str, Any], layout: slots.Layout
+) -> TokenBatch:
     used = [spec for i, spec in enumerate(layout.specs) if layout.is_input[i]]
     return TokenBatch(
         inputs=sides[0],

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax
 import jax.numpy as jnp
@@ -152,7 +153,7 @@ def stack(batch: Batch, layout: Layout) -> Sample:
     )
 
 
-def _entry(batch, spec):
+def _entry(batch: Batch, spec: ModalitySpec) -> Any:
     if spec.name not in batch:
         raise ValueError(
             f"the batch has no entry for modality {spec.name!r}; a sample without it needs "

@@ -10,9 +10,7 @@ from jaxtyping import Array, Float, Int
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers, tables
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from fourm_jax.utils import imagenet
 
 
 class PositionEmbedding(nn.Module):
@@ -161,7 +159,7 @@ class InputEmbedding(nn.Module):
             )
         vectors = source[spec.name]
         if spec.kind == "pixels":
-            vectors, index = patches(spec, normalise(vectors)), tokens.position
+            vectors, index = patches(spec, normalize(vectors)), tokens.position
         else:  # the zero vector of a masked span is projected like any other: its bias counts
             vectors, index = jnp.pad(vectors, ((0, 0), (1, 0), (0, 0))), tokens.id
         vectors = vectors.astype(self.dtype)
@@ -247,17 +245,17 @@ def token_vectors(
     return _rows(table, _per_modality(layout.offsets, modality) + jnp.clip(ids, 0, last))
 
 
-def normalise(pixels: Array) -> Float[Array, "b h w c"]:
+def normalize(pixels: Array) -> Float[Array, "b h w c"]:
     """uint8 pixels to float32, ImageNet mean and std for 3 channels, else to [-1, 1].
 
-    Float pixels pass: they are taken as already normalised.
+    Float pixels pass: they are taken as already normalized.
     """
     if pixels.dtype != jnp.uint8:
         return pixels
     unit = pixels.astype(jnp.float32) / 255
     if pixels.shape[-1] != 3:
         return unit * 2 - 1
-    return (unit - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+    return (unit - jnp.array(imagenet.MEAN)) / jnp.array(imagenet.STD)
 
 
 def patches(spec: ModalitySpec, pixels: Float[Array, "b h w c"]) -> Float[Array, "b l e"]:

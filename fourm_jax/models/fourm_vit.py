@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
+from fourm_jax import contracts
+from fourm_jax.contracts import InputTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import embeddings, layers, tables, transformer
 from fourm_jax.models.fourm import FourM, initial_scales
@@ -78,13 +79,13 @@ class FourMViT(nn.Module):
     def __call__(
         self, pixels: Array, train: bool = False
     ) -> Float[Array, "b l d"] | Float[Array, "b d"]:
-        """Features of images [b, h, w, c]: uint8, or floats that are already normalised."""
+        """Features of images [b, h, w, c]: uint8, or floats that are already normalized."""
         shape = (len(pixels), self.modality.max_tokens)
         zeros = jnp.zeros(shape, jnp.int32)
         position = jnp.broadcast_to(jnp.arange(shape[1]), shape)
         tokens = TokenBatch(
             inputs=InputTokens(zeros, position, zeros, zeros == 0),
-            targets=TargetTokens(*[zeros[:, :0]] * 6),
+            targets=contracts.empty_targets(len(pixels)),
             pixels={self.modality.name: pixels},
             embeddings={},
         )

@@ -1,7 +1,7 @@
 """Normalised sums of token losses: mean over modalities, or over tokens (docs/published.md#losses).
 
 Sums run over the whole (global) batch with its true counts, so that the objective does not depend
-on how the batch is cut over devices. The published normalisations are the optional arguments.
+on how the batch is cut over devices. The published normalizations are the optional arguments.
 """
 
 from collections.abc import Sequence

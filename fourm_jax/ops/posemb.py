@@ -24,7 +24,7 @@ def sincos_2d(
     """Return [rows * columns, dim] float32 for row-major tokens: row half, then column half.
 
     Args:
-      rows, columns: of the token grid; coordinates are integers, not normalised.
+      rows, columns: of the token grid; coordinates are integers, not normalized.
       dim: width, a multiple of 4.
       as_published: divide the flat index by the number of *rows*, as the published
         `build_2d_sincos_posemb` does; equal to the default on square grids.

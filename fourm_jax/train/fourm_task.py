@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from fourm_jax.contracts import Batch, TokenBatch
 from fourm_jax.masking import mixture
@@ -30,7 +30,7 @@ class FourMTask:
       budget: "fill" hands unused budget on, "reference" loses it as the published code does.
       maskings_per_record: samples drawn from each loaded record; the batch has that many times
         fewer records.
-      objective: "mod" (mean over modalities) or "token" (mean over tokens).
+      loss_name: "mod" (mean over modalities) or "token" (mean over tokens).
     """
 
     model: fourm.FourM
@@ -39,11 +39,11 @@ class FourMTask:
     num_targets: int
     budget: Literal["fill", "reference"] = "fill"
     maskings_per_record: int = 1
-    objective: Literal["mod", "token"] = "mod"
+    loss_name: Literal["mod", "token"] = "mod"
 
     def __post_init__(self):
-        if self.objective not in LOSSES:
-            raise ValueError(f"unknown loss {self.objective!r}, allowed: {LOSSES}")
+        if self.loss_name not in LOSSES:
+            raise ValueError(f"unknown loss {self.loss_name!r}, allowed: {LOSSES}")
         if self.budget not in masking.BUDGETS:
             raise ValueError(f"unknown masking.budget {self.budget!r}, allowed: {masking.BUDGETS}")
         for field in ("num_inputs", "num_targets", "maskings_per_record"):
@@ -96,7 +96,7 @@ class FourMTask:
         )
         targets = tokens.targets
         where = (targets.modality, targets.valid, len(self.model.modalities))
-        value = self._objective(predicted.loss, *where)
+        value = self._mean_loss(predicted.loss, *where)
         sums, counts = losses.modality_losses(predicted.loss, *where)
         hits, _ = losses.modality_losses(predicted.correct.astype(jnp.float32), *where)
         samples = jnp.float32(targets.valid.shape[0])
@@ -112,10 +112,16 @@ class FourMTask:
         }
         return value, step.Aux(aux, model_state)
 
-    def _objective(self, loss, modality, valid, num_modalities) -> Float[Array, ""]:
-        """Normalised over the global batch; a published model keeps its published weighting."""
+    def _mean_loss(
+        self,
+        loss: Float[Array, "b m"],
+        modality: Int[Array, "b m"],
+        valid: Bool[Array, "b m"],
+        num_modalities: int,
+    ) -> Float[Array, ""]:
+        """Normalized over the global batch; a published model keeps its published weighting."""
         published = self.model.as_published
-        if self.objective == "mod":
+        if self.loss_name == "mod":
             divisor = len(self.model.outputs) if published else None
             return losses.mod_loss(loss, modality, valid, num_modalities, divisor=divisor)
         sizes = [spec.vocab_size for spec in self.model.modalities] if published else None

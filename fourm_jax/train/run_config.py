@@ -145,11 +145,11 @@ def _datasets(config, needs: tuple[str, ...] = ()) -> list[dict[str, Any]]:
 
 
 def _fourm(config) -> fourm_task.FourMTask:
-    own = ("model", "mixture", "objective")
+    own = ("model", "mixture", "loss_name")
     task = fourm_task.FourMTask(
         model=from_config.make_model(config),
         mixture=make_mixture(config),
-        objective=config.loss,
+        loss_name=config.loss,
         **config_lib.fields_of(config, "masking", fourm_task.FourMTask, except_names=own),
     )
     if config.batch_size % task.maskings_per_record:

@@ -12,6 +12,7 @@ from typing import Any
 # Dotted key as it was -> as it is; "*" stands for every item of a list or every key of a group.
 # Applied in this order. None as the new name: the key is gone and nothing reads it.
 RENAMED_CONFIG_KEYS: dict[str, str | None] = {
+    "data.*.mixture.spill": "data.*.mixture.share_leftover",
     "model.compat": "model.as_published",
     "tokenizer.arguments.compat": "tokenizer.arguments.as_published",
     "tokenizer.arguments.quantizer.compat": "tokenizer.arguments.quantizer.as_published",

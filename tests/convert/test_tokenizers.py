@@ -233,7 +233,7 @@ def test_published_encoders_have_the_published_number_of_parameters(size, millio
     assert total / 1e6 == pytest.approx(millions, abs=0.01)
 
 
-def test_a_raw_signal_can_replace_the_published_normalisation():
+def test_a_raw_signal_can_replace_the_published_normalization():
     signal = Signal(dtype="uint8", num_channels=3, low=0.0, high=255.0, mean=127.5, std=127.5)
     _, arguments = tokenizer_config.arguments_of(published(), signal=signal)
     assert arguments["signal"] is signal

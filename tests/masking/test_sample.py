@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax import contracts
 from fourm_jax.generate import fill_spans
 from fourm_jax.masking import mixture as mixture_lib
 from fourm_jax.masking import sample as masking
@@ -148,8 +149,9 @@ def test_sequence_positions_and_order_count_up_and_grid_order_is_flat(drawn):
     _, _, inputs, targets = drawn
     for row in range(BATCH):
         for name in ("caption", "metadata", "t5"):
-            mine = chosen(inputs, row, name)
-            np.testing.assert_array_equal(inputs.position[row][mine], np.arange(mine.sum()))
+            shown = chosen(inputs, row, name)
+            dense = contracts.dense_positions(shown[None])[0]
+            np.testing.assert_array_equal(inputs.position[row][shown], dense[shown])
             mine = chosen(targets, row, name)
             np.testing.assert_array_equal(targets.position[row][mine], np.arange(mine.sum()))
             np.testing.assert_array_equal(targets.order[row][mine], np.arange(mine.sum()))
@@ -298,19 +300,23 @@ def test_fill_shows_nothing_but_rgb_while_rgb_suffices():
     assert not np.isin(tokens.inputs.modality, [4, 5, 6]).any()  # texts are not the last resort
 
 
-def test_without_spill_modalities_without_a_share_stay_out_even_of_empty_slots():
+def test_without_sharing_the_leftover_modalities_without_a_share_stay_out_even_of_empty_slots():
     """24 slots, 16 patches and no other input with an alpha: 8 stay empty; the same for targets."""
     batch = make_batch()
-    mixture = {"input_alphas": {"rgb": 1.0}, "target_alphas": {"depth": 1.0}, "spill": False}
+    mixture = {
+        "input_alphas": {"rgb": 1.0},
+        "target_alphas": {"depth": 1.0},
+        "share_leftover": False,
+    }
     tokens = sample(jax.random.key(0), batch, three(mixture), budget="fill")
     for side, index, name in ((tokens.inputs, 0, "rgb"), (tokens.targets, 1, "depth")):
         assert set(side.modality[side.valid].tolist()) == {index}
         np.testing.assert_array_equal(side.valid.sum(1), 16 * batch[name]["present"])
 
 
-def test_spill_may_differ_between_components():
+def test_sharing_the_leftover_may_differ_between_components():
     alphas = {"input_alphas": {"rgb": 1.0}, "target_alphas": {"depth": 1.0}}
-    mixture = three({**alphas, "weights": [1.0, 1.0, 1.0], "spill": (True, False, False)})
+    mixture = three({**alphas, "weights": [1.0, 1.0, 1.0], "share_leftover": (True, False, False)})
     tokens = sample(jax.random.key(0), make_batch(), mixture, budget="fill")
     alone = (tokens.inputs.valid == (tokens.inputs.modality == 0) & tokens.inputs.valid).all(1)
     np.testing.assert_array_equal(tokens.inputs.valid.sum(1)[alone], 16)

@@ -63,7 +63,7 @@ def test_filters_that_mean_nothing_are_refused(filters):
 def test_temperature_sharpens_the_confidence():
     ids, confidence = sampling.sample(keys(1), LOGITS, 0.5, draw=sampling.draw_most_likely)
     assert ids.tolist() == [[1]]
-    # p^2 normalised: 0.16 / (0.01 + 0.16 + 0.04 + 0.09)
+    # p^2 normalized: 0.16 / (0.01 + 0.16 + 0.04 + 0.09)
     np.testing.assert_allclose(confidence, [[0.16 / 0.30]], rtol=1e-5)
 
 

@@ -22,7 +22,7 @@ def changed(config, change):
         (tiny.trunk, lambda c: c.model.update(dimm=3), "'model.dimm'; did you mean 'model.dim'"),
         (tiny.trunk, lambda c: c.optimizer.update(rl=3), "key 'optimizer.rl'"),
         (tiny.trunk, lambda c: c.mesh.update(sequence=2), "key 'mesh.sequence'"),
-        (tiny.trunk, lambda c: c.masking.update(objective="mod"), "key 'masking.objective'"),
+        (tiny.trunk, lambda c: c.masking.update(loss_name="mod"), "key 'masking.loss_name'"),
         (tiny.trunk, lambda c: c.data[0].update(wieght=2), "did you mean 'data\\[0\\].weight'"),
         (tiny.trunk, lambda c: c.update(dtype="float16"), "unknown dtype 'float16'"),
         (tiny.trunk, lambda c: c.update(loss="sum"), "unknown loss 'sum', allowed"),

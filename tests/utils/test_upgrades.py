@@ -69,3 +69,10 @@ def test_a_run_config_that_says_compat_says_as_published():
     assert upgrades.upgrade_config(tokenizer) == {
         "tokenizer": {"arguments": {"as_published": False, "quantizer": {"as_published": True}}}
     }
+
+
+def test_a_mixture_that_says_spill_says_share_leftover():
+    old = {"data": [{"name": "a", "mixture": {"spill": [True, False]}}, {"name": "b"}]}
+    assert upgrades.upgrade_config(old) == {
+        "data": [{"name": "a", "mixture": {"share_leftover": [True, False]}}, {"name": "b"}]
+    }

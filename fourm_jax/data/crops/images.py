@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 from PIL import Image
 
+from fourm_jax.utils import imagenet
+
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def crop(
@@ -86,8 +86,8 @@ def crop_resize(
 
 def normalize(
     image: UInt8[np.ndarray, "h w c"],
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] = imagenet.MEAN,
+    std: Sequence[float] = imagenet.STD,
 ) -> Float[np.ndarray, "h w c"]:
     """Float32 of uint8 pixels: (image / 255 - mean) / std; mean = std = 0.5 gives [-1, 1]."""
     scaled = image.astype(np.float32) / np.float32(255)
