@@ -9,7 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from experiments.parity import pndm_variants
 from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.ops.diffusion import pndm, process, samplers
@@ -56,9 +58,22 @@ def schedules(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
             schedule, num_times, zero_terminal_snr=rest == ["zsnr1"]
         )
         if kind == "betas":
-            found = diffusion_schedules.betas_of(found)
+            found = betas_of(found)
         times = list(meta.get("alphas_times", range(len(found))))
         yield Quantity(name, np.asarray(found)[times], tensors[name], TOLERANCE)
+
+
+def betas_of(alphas: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
+    """Betas whose cumulative product gives `alphas`."""
+    alphas = alphas.astype(np.float64)
+    return 1 - alphas / np.concatenate([[1.0], alphas[:-1]])
+
+
+def noise_of_velocity(
+    noised: Float[np.ndarray, "b *s"], velocity: Float[np.ndarray, "b *s"], alpha: np.ndarray
+) -> Float[Array, "b *s"]:
+    """Noise in `noised`, given its velocity."""
+    return process.clean_and_noise(noised, velocity, alpha, "v")[1]
 
 
 def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
@@ -68,7 +83,7 @@ def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
         sampler, spacing, *count = name.split("/")
         if sampler == "pndm":
             num_steps = int(count[0]) if count else PNDM_STEPS
-            found = pndm.plan(alphas, num_steps, runge_kutta="skip0" in spacing).timestep
+            found = pndm_variants.plan(alphas, num_steps, runge_kutta="skip0" in spacing).timestep
         else:
             found = samplers.plan(
                 sampler, alphas, int(count[0]), spacing=spacing, as_published=True
@@ -114,7 +129,7 @@ def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
     functions = {
         "add_noise": process.add_noise,
         "get_velocity": process.velocity,
-        "get_noise": process.noise_of_velocity,
+        "get_noise": noise_of_velocity,
     }
     sample, noise = tensors["in/sample"], tensors["in/noise"]
     for name in tensors:
@@ -138,7 +153,9 @@ def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantit
         match = re.fullmatch(r"pndm/skip([01])_(\w+)/trajectory", key)
         if not match:
             continue
-        plan = pndm.plan(alphas, int(num_steps), runge_kutta=match[1] == "0", offset=offset)
+        plan = pndm_variants.plan(
+            alphas, int(num_steps), runge_kutta=match[1] == "0", offset=offset
+        )
         prediction = PREDICTION[match[2]]
 
         def step(state, row, plan=plan, prediction=prediction):

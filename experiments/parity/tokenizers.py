@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.parity import near_ties
+from experiments.parity import near_ties, pndm_variants
 from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.convert import divae_config, fourm_config, safetensors_io, tokenizer_config
 from fourm_jax.convert import tokenizers as convert
-from fourm_jax.ops.diffusion import pndm, process, samplers, schedules
+from fourm_jax.ops.diffusion import process, samplers, schedules
 
 FILES = (
     "model.safetensors", "config.json", "meta.json", "inputs.safetensors", "outputs.safetensors",
@@ -179,7 +179,7 @@ def run_plan(module, run: Mapping[str, Any], sampler: str) -> samplers.Plan:
     )
     if sampler != "pndm":
         return samplers.plan(sampler, alphas, run["steps"], spacing=run["mode"], as_published=True)
-    return pndm.plan(
+    return pndm_variants.plan(
         alphas,
         run["steps"],
         runge_kutta=not options.get("skip_prk_steps", False),

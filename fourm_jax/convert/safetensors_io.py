@@ -1,7 +1,7 @@
-"""Safetensors files from strangers: everything is checked before any number is read.
+"""Safetensors files: read tensor by tensor by the library, written tensor by tensor by us.
 
-Nothing is ever unpickled. Tensors are read one at a time and written one at a time, so that a
-file larger than memory passes through.
+A file larger than memory passes through; the library can only write what is in memory as a whole.
+Nothing is ever unpickled.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import safetensors
 import yaml
 
 DTYPES = {
@@ -22,48 +23,64 @@ DTYPES = {
     "I16": np.dtype(np.int16), "I8": np.dtype(np.int8), "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }  # fmt: skip
-LARGEST_HEADER = 100_000_000  # bytes, as the format's own reader allows
 LONGEST_METADATA = 10_000  # characters per value that are given to the YAML parser
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies: dtype, shape and its bytes [start, end) of the file."""
+    """Type and shape of one tensor, known before it is read."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
-    start: int
-    end: int
 
 
 class SafeFile:
-    """A validated file: `names`, `metadata` (strings), and `read(name)`.
+    """A file of the format: `names`, `tensors` {name: TensorInfo}, `metadata` and `read(name)`.
+
+    The library checks the header (its length, JSON, shapes, and offsets that overlap, leave holes
+    or exceed the file).
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a pickle or another format, a header that is too long, truncated or no JSON, an
-        unknown dtype, a wrong shape, offsets that overlap, leave holes or exceed the file.
+      ValueError: a pickle, no sound safetensors file, or a dtype without a NumPy type.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        self.tensors, self.metadata = _checked_header(self.path)
+        _refuse_pickles(self.path)
+        with self._open() as file:
+            self.metadata: dict[str, str] = file.metadata() or {}
+            names = file.keys()  # the object itself cannot be iterated
+            self.tensors = {name: self._info(name, file.get_slice(name)) for name in names}
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.tensors)
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, copied from the file: a memory map would keep all that was read resident.
+        """One tensor. The file is opened anew: its memory map would keep what was read resident.
 
         Raises:
           ValueError: no tensor of this name.
         """
         if name not in self.tensors:
             raise ValueError(f"{self.path}: no tensor {name!r}")
-        info = self.tensors[name]
-        data = np.fromfile(self.path, np.uint8, info.end - info.start, offset=info.start)
-        return data.view(info.dtype).reshape(info.shape)
+        with self._open() as file:
+            return file.get_tensor(name)
+
+    def _open(self) -> safetensors.safe_open:
+        try:
+            return safetensors.safe_open(self.path, framework="numpy")
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{self.path}: no sound safetensors file: {error}") from error
+
+    def _info(self, name: str, tensor: Any) -> TensorInfo:
+        dtype = tensor.get_dtype()
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"{self.path}: tensor {name!r}: dtype {dtype!r}, allowed: {sorted(DTYPES)}"
+            )
+        return TensorInfo(DTYPES[dtype], tuple(tensor.get_shape()))
 
 
 class Tensors(Mapping):
@@ -155,65 +172,12 @@ def write(
         partial.unlink(missing_ok=True)
 
 
-def _checked_header(path: pathlib.Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    size = path.stat().st_size
+def _refuse_pickles(path: pathlib.Path) -> None:
     with path.open("rb") as file:
         start, brace = file.read(8), file.read(1)
-        # a header may be 128 bytes long, too: its ninth byte is the brace that opens it
-        if brace != b"{" and (start[:1] == b"\x80" or start[:4] == b"PK\x03\x04"):
-            raise ValueError(
-                f"{path}: this is a pickle (.pth, .pt, .bin), which can run code when it is read; "
-                "only safetensors files are accepted"
-            )
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(LARGEST_HEADER, size - 8):
-            raise ValueError(
-                f"{path}: no safetensors file, or a truncated one: header of {length} bytes in a "
-                f"file of {size}"
-            )
-        text = (brace + file.read(max(length - 1, 0)))[:length]
-    try:
-        header = json.loads(text)
-        metadata = header.pop("__metadata__", {})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: the header is no JSON object: {error}") from error
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError(f"{path}: __metadata__ must map names to strings")
-    tensors = {name: _checked_tensor(path, name, entry) for name, entry in header.items()}
-    position = 0
-    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
-        if info.start != position:
-            raise ValueError(
-                f"{path}: tensor {name!r} starts at byte {info.start} of the data, expected "
-                f"{position} (tensors must neither overlap nor leave holes)"
-            )
-        position = info.end
-    if 8 + length + position != size:
+    # a header may be 128 bytes long, too: its ninth byte is the brace that opens it
+    if brace != b"{" and (start[:1] == b"\x80" or start[:4] == b"PK\x03\x04"):
         raise ValueError(
-            f"{path}: truncated or oversized: the header describes {8 + length + position} bytes, "
-            f"the file has {size}"
+            f"{path}: this is a pickle (.pth, .pt, .bin), which can run code when it is read; "
+            "only safetensors files are accepted"
         )
-    base = 8 + length
-    return {
-        name: dataclasses.replace(info, start=base + info.start, end=base + info.end)
-        for name, info in tensors.items()
-    }, metadata
-
-
-def _checked_tensor(path: pathlib.Path, name: str, entry: Any) -> TensorInfo:
-    """Entry of the header, with offsets relative to the data."""
-    try:
-        dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: tensor {name!r}: broken header entry {entry!r}") from error
-    if dtype not in DTYPES:
-        raise ValueError(f"{path}: tensor {name!r}: dtype {dtype!r}, allowed: {sorted(DTYPES)}")
-    numbers = [*shape, start, end] if isinstance(shape, list) else [None]
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"{path}: tensor {name!r}: broken header entry {entry!r}")
-    expected = math.prod(shape) * DTYPES[dtype].itemsize
-    if end - start != expected:
-        raise ValueError(
-            f"{path}: tensor {name!r}: {end - start} bytes, but {dtype} {shape} needs {expected}"
-        )
-    return TensorInfo(DTYPES[dtype], tuple(shape), start, end)

@@ -10,13 +10,14 @@ Metric = Literal["cosine", "euclidean"]
 DeadCodePolicy = Literal["batch_random", "linde_buzo_gray"]
 METRICS = ("cosine", "euclidean")
 DEAD_CODE_POLICIES = ("batch_random", "linde_buzo_gray")
+SHORTEST = 1e-12  # length below which a vector has no direction
 SCORE_ELEMENTS = 2**25  # largest [tokens, codes] score matrix held at once
 
 
-def l2_normalize(x: Float[Array, "... d"], epsilon: float = 1e-12) -> Float[Array, "... d"]:
+def l2_normalize(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Divide by the Euclidean length over the last axis; safe (zero gradient) at the origin."""
     squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squared, epsilon**2))
+    return x * jax.lax.rsqrt(jnp.maximum(squared, SHORTEST**2))
 
 
 def nearest(

@@ -51,12 +51,10 @@ LOSSES = {
 }
 
 
-def cosine_similarity(
-    a: Float[Array, "*s c"], b: Float[Array, "*s c"], epsilon: float = _EPSILON
-) -> Float[Array, "*s"]:
+def cosine_similarity(a: Float[Array, "*s c"], b: Float[Array, "*s c"]) -> Float[Array, "*s"]:
     """Cosine of the angle between vectors along the last axis."""
     squared = jnp.sum(jnp.square(a), axis=-1) * jnp.sum(jnp.square(b), axis=-1)
-    return jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(jnp.maximum(squared, epsilon**2))
+    return jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(jnp.maximum(squared, _EPSILON**2))
 
 
 def psnr(

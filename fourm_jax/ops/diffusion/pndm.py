@@ -5,7 +5,10 @@ often. Which outputs count how much is known before sampling, so it is data here
 arithmetic serves every step, also inside a scan.
 """
 
+from collections.abc import Callable, Sequence
+
 import flax
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -19,7 +22,6 @@ MULTISTEP = (
     (23 / 12, -16 / 12, 5 / 12, 0.0),
     (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 )
-RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 ORDER = 4
 
 
@@ -60,69 +62,95 @@ class State:
     earlier: Float[Array, "3 b *s"]
 
 
-def plan(
-    alphas: Float[np.ndarray, "t"],
-    num_steps: int,
-    *,
-    runge_kutta: bool = False,
-    offset: int = 1,
-    last_alpha: float | None = None,
-) -> Plan:
+def plan(alphas: Float[np.ndarray, "t"], num_steps: int) -> Plan:
     """Return the rows of a run over `num_steps` evenly spaced ("leading") times.
 
-    Args:
-      alphas: cumulative alphas of all training times.
-      num_steps: times; 1 + num_steps model evaluations, or num_steps + 9 with `runge_kutta`.
-      runge_kutta: warm up with three fourth-order steps; otherwise the first step is evaluated
-        twice.
-      offset: added to the times (1 in the published Stable Diffusion schedule).
-      last_alpha: cumulative alpha that the last step reaches; None = that of time 0.
+    The model is evaluated 1 + `num_steps` times, see `first_step`.
 
     Raises:
       ValueError: fewer than 4 steps, which the extrapolation needs.
     """
-    num_times = len(alphas)
+    times = timesteps(len(alphas), num_steps, offset=1)
+    stride = len(alphas) // num_steps
+
+    def alpha(time: int) -> float:
+        return float(alphas[max(time, 0)])
+
+    rows = first_step(alpha, times[0], stride)
+    return stack(rows + multistep(alpha, times[1:], stride, num_earlier=1))
+
+
+def timesteps(num_times: int, num_steps: int, *, offset: int) -> list[int]:
+    """Return evenly spaced times, decreasing to `offset`.
+
+    Raises:
+      ValueError: fewer than 4 steps, or more than there are times.
+    """
     if not ORDER <= num_steps <= num_times:
         raise ValueError(f"{num_steps} PNDM steps, allowed: {ORDER}..{num_times}")
     stride = num_times // num_steps
-    times = [time * stride + offset for time in reversed(range(num_steps))]
+    return [time * stride + offset for time in reversed(range(num_steps))]
 
-    def alpha(time: int) -> float:
-        return alphas[time] if time >= 0 else (alphas[0] if last_alpha is None else last_alpha)
 
+def row(
+    alpha: Callable[[int], float],
+    timestep: int,
+    source: int,
+    goal: int,
+    *,
+    newest: float = 1.0,
+    gathered: float = 0.0,
+    earlier: Sequence[float] = (0.0, 0.0, 0.0),
+    gather: float = 0.0,
+    first: bool = False,
+    restart: bool = False,
+    remember: bool = True,
+) -> Plan:
+    """Return one row, without the leading axis: evaluate at `timestep`, go from `source` to `goal`.
+
+    Args:
+      alpha: time -> cumulative alpha; a negative time is the end of the run.
+      timestep, source, goal: times.
+      newest, gathered, earlier, gather, first, restart, remember: see `Plan`.
+    """
+    return Plan(
+        timestep=np.int32(timestep),
+        alpha=np.float32(alpha(source)),
+        alpha_next=np.float32(alpha(goal)),
+        newest=np.float32(newest),
+        gathered=np.float32(gathered),
+        earlier=np.array(earlier, np.float32),
+        gather=np.float32(gather),
+        first=np.bool_(first),
+        restart=np.bool_(restart),
+        remember=np.bool_(remember),
+    )
+
+
+def first_step(alpha: Callable[[int], float], time: int, stride: int) -> list[Plan]:
+    """Return the rows of a step without earlier outputs: taken twice, then with the mean output."""
+    goal = time - stride
+    again = {"restart": True, "remember": False}
+    return [
+        row(alpha, time, time, goal, gather=0.5, first=True),
+        row(alpha, goal, time, goal, newest=0.5, gathered=1.0, **again),
+    ]
+
+
+def multistep(
+    alpha: Callable[[int], float], times: Sequence[int], stride: int, *, num_earlier: int
+) -> list[Plan]:
+    """Return the rows that extrapolate, after `num_earlier` outputs are remembered."""
     rows = []
-
-    def add(timestep, source, goal, newest=1.0, gathered=0.0, earlier=(0.0,) * 3, **more):
-        flags = {"gather": 0.0, "first": False, "restart": False, "remember": True, **more}
-        rows.append(
-            {"timestep": timestep, "alpha": alpha(source), "alpha_next": alpha(goal)}
-            | {"newest": newest, "gathered": gathered, "earlier": earlier, **flags}
-        )
-
-    if runge_kutta:
-        for time in times[: ORDER - 1]:
-            half, full = time - stride // 2, time - stride
-            w = RUNGE_KUTTA
-            add(time, time, half, gather=w[0], first=True)
-            add(half, time, half, gather=w[1], restart=True, remember=False)
-            add(half, time, full, gather=w[2], restart=True, remember=False)
-            add(full, time, full, w[3], 1.0, restart=True, remember=False)
-        num_earlier, rest = ORDER - 1, times[ORDER - 1 :]
-    else:
-        time, full = times[0], times[0] - stride
-        add(time, time, full, gather=0.5, first=True)
-        add(full, time, full, 0.5, 1.0, restart=True, remember=False)
-        num_earlier, rest = 1, times[1:]
-    for i, time in enumerate(rest):
-        weights = MULTISTEP[min(num_earlier + i, ORDER - 1)]
-        add(time, time, time - stride, weights[0], earlier=weights[1:])
-    return _stack(rows)
+    for i, time in enumerate(times):
+        newest, *earlier = MULTISTEP[min(num_earlier + i, ORDER - 1)]
+        rows.append(row(alpha, time, time, time - stride, newest=newest, earlier=earlier))
+    return rows
 
 
-def _stack(rows: list[dict]) -> Plan:
-    types = {"timestep": np.int32, "first": bool, "restart": bool, "remember": bool}
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return Plan(**{n: np.array(c, types.get(n, np.float32)) for n, c in columns.items()})
+def stack(rows: Sequence[Plan]) -> Plan:
+    """Return single rows as one plan."""
+    return jax.tree.map(lambda *values: np.stack(values), *rows)
 
 
 def start(noised: Float[Array, "b *s"]) -> State:

@@ -32,14 +32,6 @@ def velocity(
     return signal * noise - rest * clean
 
 
-def noise_of_velocity(
-    noised: Float[Array, "b *s"], velocity: Float[Array, "b *s"], alpha: Float[Array, "b"]
-) -> Float[Array, "b *s"]:
-    """Return the noise ε in `noised`, given its velocity."""
-    signal, rest = _roots(alpha, noised)
-    return signal * velocity + rest * noised
-
-
 def target(
     clean: Float[Array, "b *s"],
     noise: Float[Array, "b *s"],

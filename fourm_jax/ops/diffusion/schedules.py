@@ -71,12 +71,6 @@ def alphas_cumprod(
     return alphas.astype(np.float32)
 
 
-def betas_of(alphas: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
-    """Return the betas whose cumulative product gives `alphas`."""
-    alphas = alphas.astype(np.float64)
-    return 1 - alphas / np.concatenate([[1.0], alphas[:-1]])
-
-
 def _shifted_cosine(name: str, num_times: int) -> Float[np.ndarray, "t"]:
     try:
         shift = float(name.removeprefix(f"{SHIFTED}:"))
