@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-wheel lint format clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -27,6 +27,9 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+test-wheel: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 0 -m wheel tests/test_wheel.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -1,10 +1,20 @@
-"""Package definition: lower bounds only; TensorFlow, accelerators and the Hub live in extras."""
+"""Package definition: lower bounds only; TensorFlow, accelerators and the Hub live in extras.
+
+A wheel carries the commands and configs inside the package, in fourm_jax/_shipped, where the
+command `fourm` finds them; a checkout (also an editable install) uses its own folders.
+"""
 
 import pathlib
+import re
+import shutil
 
 import setuptools
+from setuptools.command import build_py
 
 ROOT = pathlib.Path(__file__).parent
+SHIPPED = pathlib.Path("fourm_jax", "_shipped")
+# Commands that need what only a checkout has: experiments/parity and experiments/benchmarks.
+NOT_SHIPPED = ("benchmark.py", "verify_reference.py")
 
 CORE = [
     "absl-py>=2.1",
@@ -21,10 +31,8 @@ CORE = [
     "optax>=0.2.6",
     "orbax-checkpoint>=0.11.30",
     "Pillow>=11.0",
-    "psutil>=6.0",
     "PyYAML>=6.0",
     "safetensors>=0.5",
-    "scikit-learn>=1.5",
     "tensorflow-datasets>=4.9.8",
     "tokenizers>=0.21",
     "tqdm>=4.66",
@@ -39,6 +47,8 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "ruff>=0.9",
         "scikit-image>=0.24",
+        "scikit-learn>=1.5",  # as [digits]
+        "setuptools>=70.1",  # builds the wheel that is tested
     ],
     "tensorflow": [  # the command `tfds` does not start without apache-beam and mlcroissant
         "apache-beam>=2.65",
@@ -47,6 +57,8 @@ EXTRAS = {
         "tensorboard>=2.19",
         "tensorflow-cpu>=2.19",
     ],
+    "benchmarks": ["psutil>=6.0"],
+    "digits": ["scikit-learn>=1.5"],
     "hub": ["huggingface_hub>=0.30"],
     "labelers": [  # edges; and models that label pictures (torchvision: overlapping masks of SAM)
         "scikit-image>=0.24",
@@ -58,16 +70,41 @@ EXTRAS = {
     "cuda": ["jax[cuda12]>=0.10"],
 }
 
+
+class BuildWithCommands(build_py.build_py):
+    """Also copies experiments/*.py and configs/ into the wheel."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        shipped = pathlib.Path(self.build_lib) / SHIPPED
+        shutil.rmtree(shipped, ignore_errors=True)
+        for path in (*ROOT.glob("experiments/*.py"), *ROOT.glob("configs/**/*.py")):
+            if path.name not in NOT_SHIPPED:
+                copy = shipped / path.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+
+
+def version() -> str:
+    """`fourm_jax.__version__`, read without importing the package."""
+    text = (ROOT / "fourm_jax" / "__init__.py").read_text()
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+
+
 setuptools.setup(
     name="fourm_jax",
-    version="0.1.0",
+    version=version(),
     description="Any-to-any massively multimodal masked modelling in JAX",
-    long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
+    long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["fourm_jax", "fourm_jax.*"]),
     package_data={"fourm_jax": ["**/*.json", "py.typed"]},
+    cmdclass={"build_py": BuildWithCommands},
+    entry_points={"console_scripts": ["fourm = fourm_jax.console:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -24,8 +24,10 @@ from fourm_jax.utils import progress
 
 CLASSICAL = ["rgb", "canny_edge", "color_palette", "metadata", "caption"]
 
-_IMAGES = flags.DEFINE_string("images", None, "Folder of the pictures.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards, outside of the pictures'.")
+_IMAGES = cli.define_path("images", None, "Folder of the pictures.", required=True)
+_OUTPUT = cli.define_path(
+    "output", None, "Folder of the shards, outside of the pictures'.", required=True
+)
 _SIZE = flags.DEFINE_integer("image_size", 256, "Pixels of the shorter side of what is stored.")
 _LABELERS = flags.DEFINE_list("labelers", CLASSICAL, "Labelers without a model; rgb is a must.")
 _MODELS = flags.DEFINE_list("models", [], f"LABELER=MODEL each; labelers: {base.names()}.")
@@ -33,7 +35,6 @@ _TEST = flags.DEFINE_float("test_fraction", 0.05, "Share of the pictures that is
 _PREVIEW = flags.DEFINE_bool("preview", False, "Also draw OUTPUT/preview.png.")
 _INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.")
 _COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.")
-flags.mark_flags_as_required(["images", "output"])
 
 
 def main() -> None:

@@ -1,18 +1,28 @@
-"""Shared by the commands: how one starts and ends, its flags, the compile cache."""
+"""Shared by the commands: how one starts and ends, its flags and config, the compile cache."""
 
 import os
 import pathlib
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
+from etils import epath
 
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
+
+flags.disclaim_key_flags()  # what `define_path` defines belongs to the command that calls it
 
 # What a user, a full disk or too high a learning rate can cause; all else is a defect of ours.
 EXPECTED = (ValueError, OSError, FloatingPointError)
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _CONFIG_FLAG = re.compile(r"--?config(?:\.(?P<key>[\w.\[\]]+))?(?:=(?P<value>.*))?$")
+SOURCE = (
+    "What is read: a run folder, a folder or .safetensors file of a converted or published "
+    "checkpoint, or a Hub id such as EPFL-VILAB/4M-21_B."
+)
 
 
 def set_environment(**defaults: str) -> None:
@@ -20,6 +30,30 @@ def set_environment(**defaults: str) -> None:
     cache = pathlib.Path.home() / ".cache" / "fourm_jax" / "compiled"
     for name, value in {"JAX_COMPILATION_CACHE_DIR": str(cache), **defaults}.items():
         os.environ.setdefault(name, value)
+
+
+def define_path(
+    name: str, default: str | None, help: str, *, required: bool = False
+) -> flags.FlagHolder[Any]:
+    """Define a flag that names a file or folder (or, for --source, a Hub id) as an `epath.Path`."""
+    serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
+    return flags.DEFINE(
+        _PathParser(), name, default, help, serializer=serializer, required=required
+    )
+
+
+class _PathParser(flags.ArgumentParser):
+    """Paths of all commands: "~" is the home folder, an empty path is refused."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str | os.PathLike) -> epath.Path:
+        if not str(argument).strip():
+            raise ValueError("the path is empty")
+        return epath.Path(argument).expanduser()
+
+    def flag_type(self) -> str:
+        return "path"
 
 
 def run(main: Callable[[], None], *, config: str = "") -> None:
@@ -41,21 +75,26 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
         except KeyboardInterrupt:
             sys.exit("interrupted")
 
-    if config and not any(_path(sys.argv, number) for number in range(len(sys.argv))):
+    if config and not any(_config_value(sys.argv, number) for number in range(len(sys.argv))):
         sys.argv.insert(1, f"--config={config}")
     app.run(guarded, flags_parser=parse)
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parse flags; a config key that does not exist names the nearest one."""
-    paths = [path for number in range(len(argv)) if (path := _path(argv, number))]
-    named = [match["key"] for match in map(_CONFIG_FLAG.match, argv) if match and match["key"]]
+    """Parse flags; a config, key or flag that does not exist names the nearest one."""
     try:
-        if paths:
-            config = config_lib.load(paths[-1])
+        argv[:] = [*argv[:1], *locate_configs(argv[1:])]
+        values = [value for number in range(len(argv)) if (value := _config_value(argv, number))]
+        named = [match["key"] for match in map(_CONFIG_FLAG.match, argv) if match and match["key"]]
+        if values:
+            config = config_lib.load(values[-1])
             for key in named:
                 config_lib.check_key(config, key)
         rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname == "workdir" and "source" in flags.FLAGS:
+            sys.exit("error: unknown flag --workdir: a model that is read is named with --source")
+        sys.exit(f"error: {error}")
     except (ValueError, flags.Error) as error:
         sys.exit(f"error: {error}")
     if not flags.FLAGS["verbosity"].present:
@@ -64,8 +103,48 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def _path(argv: list[str], number: int) -> str:
-    """The config file that an argument names, as --config=PATH or --config PATH."""
+def locate_configs(arguments: list[str]) -> list[str]:
+    """Return command line arguments in which every --config names a file that exists.
+
+    Raises:
+      ValueError: a config that is neither a file nor one of those in configs/.
+    """
+    located = list(arguments)
+    for number, argument in enumerate(arguments):
+        value = _config_value(arguments, number)
+        if value and "=" in argument:
+            located[number] = f"--config={find_config(value)}"
+        elif value:
+            located[number + 1] = find_config(value)
+    return located
+
+
+def find_config(named: str) -> str:
+    """The file, and argument, of a config: a file, else a name below configs/, ".py" or not.
+
+    Example: find_config("scenes:size=nano") is "<where the configs are>/scenes.py:size=nano".
+
+    Raises:
+      ValueError: there is none; names the nearest of configs/.
+    """
+    name, colon, argument = named.partition(":")
+    path = pathlib.Path(name).expanduser()
+    if path.suffix == ".py" and path.is_file():
+        return f"{path}{colon}{argument}"
+    short = name.removeprefix("configs/").removesuffix(".py")
+    if short not in config_names():
+        raise ValueError(errors.unknown_value("config", name, config_names()))
+    return f"{CONFIGS / short}.py{colon}{argument}"
+
+
+def config_names() -> list[str]:
+    """Names of the configs that come with the commands, such as "scenes", "tokenizers/scenes"."""
+    files = [path for path in CONFIGS.rglob("*.py") if "def get_config(" in path.read_text()]
+    return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in files)
+
+
+def _config_value(argv: list[str], number: int) -> str:
+    """The config that an argument names, as --config=NAME or --config NAME."""
     match = _CONFIG_FLAG.match(argv[number])
     if not match or match["key"]:
         return ""

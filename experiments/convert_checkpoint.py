@@ -12,35 +12,29 @@ the run folder of a trunk, as training leaves them; what the published format do
 named.
 """
 
-import json
-import pathlib
-
 from absl import flags
 
 from experiments import cli
 
 cli.set_environment(JAX_PLATFORMS="cpu")
 
-from experiments.parity import reference_batch  # noqa: E402
-from fourm_jax.convert import checkpoint, fourm  # noqa: E402
+from fourm_jax.convert import checkpoint, fourm, fourm_config  # noqa: E402
 from fourm_jax.models import from_config, trained  # noqa: E402
 from fourm_jax.utils import config as config_lib  # noqa: E402
+from fourm_jax.utils import io  # noqa: E402
 
-CHECKPOINTS = "checkpoints"  # folder of a training run
-
-_SOURCE = flags.DEFINE_string("source", None, "Folder, .safetensors file or Hub id.")
-_OUTPUT = flags.DEFINE_string("output", None, "New folder.")
+_SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
+_OUTPUT = cli.define_path("output", None, "New folder.", required=True)
 _EXPORT = flags.DEFINE_bool("export", False, "Write the published names and layout.")
-_OVERRIDES = flags.DEFINE_string(
-    "overrides", "", "JSON file {modality: {field: value}}: vocabularies other than published."
+_OVERRIDES = cli.define_path(
+    "overrides", None, "JSON file {modality: {field: value}}: vocabularies other than published."
 )
-flags.mark_flags_as_required(["source", "output"])
 
 
 def main() -> None:
     """Convert, or export."""
     print(checkpoint.LICENCE)
-    if _EXPORT.value and (pathlib.Path(_SOURCE.value) / CHECKPOINTS).is_dir():
+    if _EXPORT.value and (_SOURCE.value / trained.FOLDER).is_dir():
         export_run(_SOURCE.value, _OUTPUT.value)
     elif _EXPORT.value:
         checkpoint.export(_SOURCE.value, _OUTPUT.value)
@@ -70,8 +64,8 @@ def read_overrides() -> dict | None:
     """The overrides file, with published or our own field names."""
     if not _OVERRIDES.value:
         return None
-    content = json.loads(pathlib.Path(_OVERRIDES.value).read_text())
-    return reference_batch.spec_overrides(content.get("overrides", content))
+    content = io.read_json(_OVERRIDES.value)
+    return fourm_config.spec_overrides(content.get("overrides", content))
 
 
 if __name__ == "__main__":

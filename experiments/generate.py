@@ -1,9 +1,10 @@
 """Generate anything from anything with a finished run, as one picture.
 
-python -m experiments.generate --workdir=runs/quickstart --conditions=rgb --targets=all \
+python -m experiments.generate --source=runs/quickstart --conditions=rgb --targets=all \
     --output=scene.png
 
-A condition is a modality name, taken from held-out record --record of the run, or name=value with a
+The source is a run folder, a converted or published checkpoint, or a Hub id. A condition is a
+modality name, taken from held-out record --record of the run, or name=value with a
 text or with an image or .npy file: --conditions='caption=a red cone left of a blue cube'.
 """
 
@@ -19,27 +20,27 @@ from experiments import cli
 cli.set_environment()
 
 from fourm_jax import loading  # noqa: E402
+from fourm_jax.data import datasets  # noqa: E402
 from fourm_jax.evals import panels, pictures  # noqa: E402
-from fourm_jax.jobs import quickstart  # noqa: E402
 from fourm_jax.modalities.spec import ModalitySpec  # noqa: E402
 from fourm_jax.utils import io  # noqa: E402
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.", required=True)
+_SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
 _CONDITIONS = flags.DEFINE_multi_string("conditions", ["rgb"], "Name or name=value; repeatable.")
 _TARGETS = flags.DEFINE_list("targets", ["all"], "Names, or all.")
 _RECORD = flags.DEFINE_integer("record", 0, "Which held-out record.")
 _STEPS = flags.DEFINE_integer("num_steps", 16, "Passes over each grid.")
 _GUIDANCE = flags.DEFINE_float("guidance", 2.0, "Weight of the conditions; 1 = plain.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.")
-_OUTPUT = flags.DEFINE_string("output", "generated.png", "PNG picture to write.")
+_OUTPUT = cli.define_path("output", "generated.png", "PNG picture to write.")
 
 
 def main() -> None:
     """Generate and draw."""
-    output = pathlib.Path(_OUTPUT.value)
+    output = _OUTPUT.value
     if output.suffix.lower() != ".png" or not output.parent.is_dir():
         raise ValueError(f"--output={output}: expected NAME.png in a folder that exists")
-    generator = loading.load_generator(_WORKDIR.value)
+    generator = loading.load_generator(_SOURCE.value)
     given = {}
     for text in _CONDITIONS.value:
         name = text.partition("=")[0]
@@ -62,10 +63,7 @@ def read(text: str, spec: ModalitySpec) -> Any:
     """
     _, given, value = text.partition("=")
     if not given:
-        held_out = quickstart.open_raw(_WORKDIR.value, "test")
-        if not 0 <= _RECORD.value < len(held_out):
-            raise ValueError(f"--record={_RECORD.value}, allowed: 0..{len(held_out) - 1}")
-        return held_out[_RECORD.value][spec.source]
+        return held_out_record()[spec.source]
     if not pathlib.Path(value).is_file():
         if spec.kind != "sequence":
             raise ValueError(f"--conditions={text}: no such file {value!r}")
@@ -73,6 +71,24 @@ def read(text: str, spec: ModalitySpec) -> Any:
     if value.endswith(".npy"):
         return np.load(value, allow_pickle=False)
     return np.asarray(Image.open(value).convert("RGB"))
+
+
+def held_out_record() -> dict[str, Any]:
+    """Raw record --record of the run's held-out ones.
+
+    Raises:
+      ValueError: the source is no run that has some, or has fewer.
+    """
+    raw = _SOURCE.value / "raw"
+    if not raw.is_dir():
+        raise ValueError(
+            f"{_SOURCE.value} has no held-out records ({raw}): give each condition a value, as in "
+            "--conditions=rgb=picture.png"
+        )
+    records = datasets.open_source("token_shards", "test", {"directory": raw})
+    if not 0 <= _RECORD.value < len(records):
+        raise ValueError(f"--record={_RECORD.value}, allowed: 0..{len(records) - 1}")
+    return records[_RECORD.value]
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from fourm_jax.data.storage import left_out
 from fourm_jax.jobs import import_records, import_webdataset
 from fourm_jax.utils import progress
 
-_INPUT = flags.DEFINE_string("input", None, "Folder that holds one folder per modality.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards and of the report.")
+_INPUT = cli.define_path("input", None, "Folder that holds one folder per modality.", required=True)
+_OUTPUT = cli.define_path("output", None, "Folder of the shards and of the report.", required=True)
 _SPLIT = flags.DEFINE_string("split", "train", "Name of the split that is written.")
 _FAMILY = flags.DEFINE_string("family", "fourm", "Family of the modalities.")
 _MODALITIES = flags.DEFINE_list(
@@ -34,8 +34,8 @@ _CROPS = flags.DEFINE_string(
     stored.SETTINGS,
     "Folder of the crop settings; empty if there are none: one centred square crop.",
 )
-_TOKENIZER = flags.DEFINE_string(
-    "text_tokenizer", "", "File or folder of the tokenizer that turns texts into ids."
+_TOKENIZER = cli.define_path(
+    "text_tokenizer", None, "File or folder of the tokenizer that turns texts into ids."
 )
 _INCOMPLETE = flags.DEFINE_enum(
     "incomplete",
@@ -49,7 +49,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of what texts draw, such as the or
 _WORKERS = flags.DEFINE_integer("num_workers", 1, "Processes of this machine.")
 _INDEX = flags.DEFINE_integer("process_index", 0, "Which of the machines this is.")
 _COUNT = flags.DEFINE_integer("process_count", 1, "How many machines share the work.")
-flags.mark_flags_as_required(["input", "output", "modalities"])
+flags.mark_flags_as_required(["modalities"])
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
         family=_FAMILY.value,
         pictures=_PICTURES.value,
         crop_settings=_CROPS.value,
-        text_tokenizer=_TOKENIZER.value,
+        text_tokenizer=str(_TOKENIZER.value or ""),
         incomplete=_INCOMPLETE.value,
         shards=_SHARDS.value,
         seed=_SEED.value,

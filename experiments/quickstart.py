@@ -7,7 +7,6 @@ under 6 GB on 2 CPU cores; `--config=configs/quickstart.py:runlocal` is a toy ru
 two that checks the machinery.
 """
 
-from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
@@ -20,7 +19,7 @@ from fourm_jax.utils import progress  # noqa: E402
 
 DEFAULT = "configs/quickstart.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, f"What to run, default {DEFAULT}.")
-WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Folder of this run's results.")
+WORKDIR = cli.define_path("workdir", "runs/quickstart", "Folder of this run's results.")
 
 
 def main() -> None:

@@ -22,11 +22,12 @@ from fourm_jax.utils import errors, progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/pretokenize.")
 _SPLIT = flags.DEFINE_string("split", "train", "Split to write, a key of config.num_records.")
-_TOKENIZERS = flags.DEFINE_string("tokenizers", None, "Folder with one folder per tokenizer.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards.")
+_TOKENIZERS = cli.define_path(
+    "tokenizers", None, "Folder with one folder per tokenizer.", required=True
+)
+_OUTPUT = cli.define_path("output", None, "Folder of the shards.", required=True)
 _INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.")
 _COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.")
-flags.mark_flags_as_required(["config", "tokenizers", "output"])
 
 
 def main() -> None:
@@ -67,4 +68,5 @@ def tokenize(config: dict) -> shard_job.Result:
 
 
 if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
     cli.run(main)

@@ -23,7 +23,7 @@ from fourm_jax.utils import progress  # noqa: E402
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and its argument, e.g. configs/scenes.py:size=nano,runlocal"
 )
-WORKDIR = flags.DEFINE_string(
+WORKDIR = cli.define_path(
     "workdir", None, "Folder of checkpoints and metrics; one run each.", required=True
 )
 CLUSTER = flags.DEFINE_bool(

@@ -1,8 +1,8 @@
 """Learn the text tokenizer's word pieces from the captions of a data source.
 
-python -m experiments.train_text_tokenizer --source=scenes --num_records=4096 --output=DIR
+python -m experiments.train_text_tokenizer --records=scenes --num_records=4096 --output=DIR
 
-Captions of your own pictures: --source=token_shards --directory=runs/pictures/raw.
+Captions of your own pictures: --records=token_shards --directory=runs/pictures/raw.
 """
 
 from typing import Any
@@ -15,18 +15,21 @@ from fourm_jax.modalities import captions
 from fourm_jax.tokenizers import text
 from fourm_jax.utils import progress
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("source", "scenes", "Module of fourm_jax/data/sources that is read.")
-flags.DEFINE_string("directory", "", "Folder that the source reads, where it reads one.")
-flags.DEFINE_integer("num_records", 4096, "The first so many training records are read.")
-flags.DEFINE_integer("vocab_size", 4608, "Rows of the embedding table; pieces may be fewer.")
-flags.DEFINE_string("output", None, "Folder for tokenizer.json and card.json.", required=True)
+_RECORDS = flags.DEFINE_string(
+    "records", "scenes", "What has captions: a file of fourm_jax/data/sources."
+)
+_DIRECTORY = cli.define_path("directory", None, "Folder that is read, where one is.")
+_COUNT = flags.DEFINE_integer("num_records", 4096, "The first so many training records are read.")
+_VOCAB_SIZE = flags.DEFINE_integer(
+    "vocab_size", 4608, "Rows of the embedding table; pieces may be fewer."
+)
+_OUTPUT = cli.define_path("output", None, "Folder for tokenizer.json and card.json.", required=True)
 
 
 def main() -> None:
     """Learn and save."""
     source = open_source()
-    count = min(FLAGS.num_records, len(source))
+    count = min(_COUNT.value, len(source))
     texts, class_names = [], set()
     bar = progress.Bar(count, label="records", enabled=True)
     for index in range(count):
@@ -36,23 +39,23 @@ def main() -> None:
         bar.update(index + 1)
     bar.close()
     if not texts:
-        raise ValueError(f"none of the first {count} records of {FLAGS.source!r} has a caption")
+        raise ValueError(f"none of the first {count} records of {_RECORDS.value!r} has a caption")
     tokenizer = text.TextTokenizer.train(
-        texts, vocab_size=FLAGS.vocab_size, class_names=sorted(class_names)
+        texts, vocab_size=_VOCAB_SIZE.value, class_names=sorted(class_names)
     )
-    tokenizer.save(FLAGS.output)
+    tokenizer.save(_OUTPUT.value)
     progress.announce(
         f"{tokenizer.backend.get_vocab_size()} of {tokenizer.vocab_size} tokens from "
-        f"{len(texts)} captions and {len(class_names)} class names -> {FLAGS.output}"
+        f"{len(texts)} captions and {len(class_names)} class names -> {_OUTPUT.value}"
     )
 
 
 def open_source() -> datasets.Source:
     """The training split of the source that the flags name."""
-    arguments: dict[str, Any] = {"directory": FLAGS.directory} if FLAGS.directory else {}
-    if "num_records" in datasets.argument_names(FLAGS.source):
-        arguments["num_records"] = FLAGS.num_records
-    return datasets.open_source(FLAGS.source, "train", arguments)
+    arguments: dict[str, Any] = {"directory": _DIRECTORY.value} if _DIRECTORY.value else {}
+    if "num_records" in datasets.argument_names(_RECORDS.value):
+        arguments["num_records"] = _COUNT.value
+    return datasets.open_source(_RECORDS.value, "train", arguments)
 
 
 def all_captions(value: Any) -> list[str]:

@@ -12,18 +12,15 @@ could not be computed. Runs on the CPU, where the tolerances (float32 against fl
 import pathlib
 import sys
 
-from absl import flags
-
 from experiments import cli
 
 cli.set_environment(JAX_PLATFORMS="cpu")
 
 from experiments.parity import walk  # noqa: E402
 
-_CASES = flags.DEFINE_string(
-    "cases", None, "Directory with the golden folders, one of them, or one case's folder."
+_CASES = cli.define_path(
+    "cases", None, "Folder of the golden folders, one of them, or one case's.", required=True
 )
-flags.mark_flags_as_required(["cases"])
 
 
 def main() -> None:

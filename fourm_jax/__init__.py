@@ -1,5 +1,7 @@
 """Any-to-any massively multimodal masked modelling in JAX (4M and 4M-21)."""
 
+__version__ = "0.1.0"
+
 
 def load(source, **options):
     """Load a trunk or a tokenizer by path or Hub id; see `fourm_jax.convert.checkpoint.load`.

@@ -112,7 +112,7 @@ def test_a_finished_run_generates_from_the_command_line(quickstart, tmp_path):
     workdir, _, _ = quickstart
     picture = tmp_path / "generated.png"
     done = run([
-        sys.executable, "-m", "experiments.generate", f"--workdir={workdir}", "--conditions=rgb",
+        sys.executable, "-m", "experiments.generate", f"--source={workdir}", "--conditions=rgb",
         "--targets=tok_depth,caption", f"--output={picture}",
     ])  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -123,7 +123,7 @@ def test_a_finished_run_generates_from_the_command_line(quickstart, tmp_path):
 def test_an_unknown_condition_is_one_line_that_names_the_allowed_ones(quickstart):
     workdir, _, _ = quickstart
     done = run([
-        sys.executable, "-m", "experiments.generate", f"--workdir={workdir}", "--conditions=rbg",
+        sys.executable, "-m", "experiments.generate", f"--source={workdir}", "--conditions=rbg",
     ])  # fmt: skip
     assert done.returncode != 0
     assert "'rbg'; did you mean 'rgb'?" in done.stderr

@@ -29,6 +29,7 @@ ALLOWED = {
     "train": {"masking", "models", "tokenizers", "data", "parallel", "ops"},
     "convert": {"tokenizers", "models", "ops"},
     "evals": {"generate", "data", "tokenizers", "models", "ops", "scenes"},
+    "console": set(),  # the command `fourm`, which finds the others by their file names
     "loading": {"generate", "convert", "tokenizers", "models"},  # what infers never trains
     "jobs": {
         "loading", "evals", "labelers", "scenes", "train", "generate", "convert", "tokenizers",

@@ -13,13 +13,13 @@ import time
 
 import ml_dtypes
 import numpy as np
-import psutil
 from PIL import Image
 
 from fourm_jax.data import datasets, pipeline
 from fourm_jax.data.sources import fake, token_shards
 from fourm_jax.data.storage import shard_writer
 from fourm_jax.modalities import registry
+from fourm_jax.utils import extras
 
 FAMILY = "fourm"
 NUM_STORED = {"mod21_tokens": 2048, "mod21_pixels": 1024}  # records on disk
@@ -74,7 +74,9 @@ def _read(dataset, specs, count: int) -> dict:
     batches = pipeline.make_batches([dataset], specs, batch_size=BATCH_SIZE, seed=0)
     for _ in range(max(NUM_WARM // BATCH_SIZE, 1)):  # open the files, fill the buffers
         next(batches)
-    process, num_batches = psutil.Process(), count // BATCH_SIZE
+    num_batches = count // BATCH_SIZE
+    psutil = extras.require("psutil", extra="benchmarks", who="the benchmark of the pipeline")
+    process = psutil.Process()
     memory, start, cpu = [], time.perf_counter(), time.process_time()
     for _ in range(num_batches):
         next(batches)

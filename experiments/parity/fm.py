@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from experiments.parity import quantity as quantities
 from experiments.parity import reference_batch, reference_outputs
 from experiments.parity.quantity import GRADIENT, LOSS, Quantity, Recorded
-from fourm_jax.convert import fourm, safetensors_io
+from fourm_jax.convert import fourm, fourm_config, safetensors_io
 from fourm_jax.ops import attention
 
 FILES = (
@@ -55,7 +55,7 @@ def read_overrides(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
     file = directory / "modality_overrides.json"
     if not file.exists():
         return {}
-    return reference_batch.spec_overrides(json.loads(file.read_text())["overrides"])
+    return fourm_config.spec_overrides(json.loads(file.read_text())["overrides"])
 
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:

@@ -6,7 +6,6 @@ here the same choice is made on the host.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -16,7 +15,6 @@ from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 
 ModDict = Mapping[str, Mapping[str, np.ndarray]]
-FIELD_NAMES = {"orig_emb_dim": "embedding_dim", "max_length": "max_positions"}
 
 
 def from_mod_dict(
@@ -70,18 +68,6 @@ def group(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]
         name, field = key.rsplit("/", 1)
         grouped.setdefault(name, {})[field] = array
     return grouped
-
-
-def spec_overrides(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Field names of the published modality table to those of `ModalitySpec`.
-
-    >>> spec_overrides({"tok_rgb@224": {"vocab_size": 64}, "caption": {"max_length": 32}})
-    {'tok_rgb@224': {'vocab_size': 64}, 'caption': {'max_positions': 32}}
-    """
-    return {
-        name: {FIELD_NAMES.get(field, field): value for field, value in fields.items()}
-        for name, fields in overrides.items()
-    }
 
 
 def _image_shape(spec: ModalitySpec) -> tuple[int, int, int]:

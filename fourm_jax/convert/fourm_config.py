@@ -32,6 +32,8 @@ DEFAULTS: Mapping[str, Any] = {
     "image_size": 224,
     **dict.fromkeys(BIASES, True),
 }
+# Fields of the published modality table that have another name in `ModalitySpec`.
+FIELD_NAMES = {"orig_emb_dim": "embedding_dim", "max_length": "max_positions"}
 GLOBAL_PATCH = 56  # pixels behind one code of a "global" modality, in the published table
 # Arguments that do not change what trained weights compute. All published modalities bring a
 # patch size of their own.
@@ -132,6 +134,18 @@ def to_model(
         causal_targets=bool(full["decoder_causal_mask"]),
         as_published=True,
     )
+
+
+def spec_overrides(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Field names of the published modality table to those of `ModalitySpec`.
+
+    >>> spec_overrides({"tok_rgb@224": {"vocab_size": 64}, "caption": {"max_length": 32}})
+    {'tok_rgb@224': {'vocab_size': 64}, 'caption': {'max_positions': 32}}
+    """
+    return {
+        name: {FIELD_NAMES.get(field, field): value for field, value in fields.items()}
+        for name, fields in overrides.items()
+    }
 
 
 def _sizes_of_globals(names: tuple[str, ...], image_size: int) -> dict[str, dict[str, int]]:

@@ -4,6 +4,8 @@ import os
 import pathlib
 import re
 
+from fourm_jax.utils import extras
+
 HUB_ID = re.compile(r"[\w-]+/[\w.-]+")
 FILES = ("config.json", "*.safetensors")  # never a pickle
 
@@ -20,13 +22,8 @@ def locate(source: str | os.PathLike) -> pathlib.Path:
         return path
     if not HUB_ID.fullmatch(str(source)) or path.suffix == ".safetensors":
         raise ValueError(f"{source}: no such file or folder, and no Hub id (owner/name)")
-    try:
-        import huggingface_hub  # an extra: nothing else needs it
-    except ImportError:
-        raise ValueError(
-            f"{source}: no such folder; reading it from the Hub needs huggingface_hub: "
-            "pip install 'fourm_jax[hub]'"
-        ) from None
+    who = f"{source}: no such folder; reading it from the Hub"
+    huggingface_hub = extras.require("huggingface_hub", extra="hub", who=who)
     try:
         folder = huggingface_hub.snapshot_download(str(source), allow_patterns=list(FILES))
     except Exception as error:  # every version of the client has its own kinds of errors

@@ -1,6 +1,5 @@
 """One call or one command reads, converts and exports trunks and tokenizers, or leaves nothing."""
 
-import builtins
 import json
 import pathlib
 import pickle
@@ -202,14 +201,7 @@ def test_the_hub_without_its_extra_or_without_a_network_is_one_line(monkeypatch)
     monkeypatch.setattr(hub, "snapshot_download", offline)
     with pytest.raises(ValueError, match=r"offline.*network is unreachable$"):
         fourm_jax.load("owner/name")
-    real = builtins.__import__
-
-    def without_hub(name, *arguments, **options):
-        if name == "huggingface_hub":
-            raise ImportError(name)
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without_hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
     with pytest.raises(ValueError, match=r"pip install 'fourm_jax\[hub\]'"):
         fourm_jax.load("owner/name")
 

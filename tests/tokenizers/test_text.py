@@ -306,7 +306,7 @@ def test_a_record_of_scenes_becomes_ids_and_comes_back(tokenizer):
 
 
 def test_the_command_trains_on_the_captions_of_a_source(tmp_path):
-    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--source=digits"]
+    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--records=digits"]
     subprocess.run([*command, "--num_records=40", f"--output={tmp_path}"], check=True)
     loaded = text.TextTokenizer.load(tmp_path)
     assert loaded.vocab_size == 4608
@@ -316,7 +316,7 @@ def test_the_command_trains_on_the_captions_of_a_source(tmp_path):
 def test_the_command_reads_every_caption_of_shards_and_skips_records_without(tmp_path):
     rows = [{"caption": ["a red owl", "an owl"]}, {"file": "b"}, {"caption": "a blue fox"}]
     shard_writer.write_split(tmp_path / "raw", "train", {}, 1, lambda _: iter(rows))
-    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--source=token_shards"]
+    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--records=token_shards"]
     done = subprocess.run(
         [*command, f"--directory={tmp_path / 'raw'}", f"--output={tmp_path / 'text'}"],
         check=True, capture_output=True, text=True,
@@ -327,7 +327,7 @@ def test_the_command_reads_every_caption_of_shards_and_skips_records_without(tmp
 
 
 def test_the_command_names_a_source_that_there_is_not(tmp_path):
-    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--source=digit"]
+    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--records=digit"]
     done = subprocess.run(
         [*command, f"--output={tmp_path / 'text'}"], capture_output=True, text=True
     )

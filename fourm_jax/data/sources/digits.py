@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, extras
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NUM_TEST = 297  # of 1,797; the other 1,500 are for training
@@ -21,7 +21,7 @@ def make_source(split: str, *, image_size: int = 32, num_records: int = 0) -> "D
       num_records: the first so many; 0 = all.
 
     Raises:
-      ValueError: another split or image size, or more records than there are.
+      ValueError: another split or image size, more records than there are, or no scikit-learn.
     """
     return DigitSource(split, image_size, num_records)
 
@@ -89,7 +89,7 @@ def _entropy(grey: UInt8[np.ndarray, "h w"]) -> float:
 
 @functools.cache
 def _load() -> tuple[Float[np.ndarray, "n 8 8"], Int[np.ndarray, "n"]]:
-    from sklearn import datasets  # heavy, and only this data set needs it
-
-    digits = datasets.load_digits()
+    digits = extras.require(
+        "sklearn.datasets", extra="digits", who="the data set of digits"
+    ).load_digits()
     return digits.images, digits.target

@@ -1,0 +1,58 @@
+"""What all commands share: paths and configs on the command line."""
+
+import pathlib
+
+import pytest
+from absl import flags
+
+from experiments import cli
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def test_a_short_name_is_a_config_that_comes_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scenes = f"{CONFIGS / 'scenes.py'}"
+    assert cli.find_config("scenes") == scenes
+    assert cli.find_config("scenes:size=nano,runlocal") == f"{scenes}:size=nano,runlocal"
+    assert cli.find_config("configs/scenes.py:size=nano") == f"{scenes}:size=nano"
+
+
+def test_a_file_of_the_current_folder_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "scenes.py").write_text("")
+    assert cli.find_config("configs/scenes.py:runlocal") == "configs/scenes.py:runlocal"
+
+
+def test_both_spellings_of_the_flag_are_located(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = f"{CONFIGS / 'scenes.py'}:runlocal"
+    located = cli.locate_configs(["--config=scenes:runlocal", "--config.seed=1"])
+    assert located == [f"--config={expected}", "--config.seed=1"]
+    assert cli.locate_configs(["--config", "scenes:runlocal"]) == ["--config", expected]
+
+
+def test_an_unknown_config_names_the_nearest():
+    with pytest.raises(ValueError, match="unknown config 'tokenizers/scene'; did you mean"):
+        cli.find_config("tokenizers/scene")
+
+
+@pytest.fixture
+def path_flag():
+    holder = cli.define_path("path_of_this_test", None, "A path.")
+    yield holder
+    delattr(flags.FLAGS, "path_of_this_test")
+
+
+def test_a_path_flag_expands_the_home_folder(path_flag, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    flags.FLAGS(["test", "--path_of_this_test=~/runs/one"])
+    assert str(path_flag.value) == "/home/somebody/runs/one"
+
+
+def test_an_empty_path_is_refused_with_the_flags_name(path_flag):
+    with pytest.raises(
+        flags.IllegalFlagValueError, match="--path_of_this_test=: the path is empty"
+    ):
+        flags.FLAGS(["test", "--path_of_this_test="])

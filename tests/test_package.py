@@ -1,0 +1,69 @@
+"""The package from outside: its face, its version, the command `fourm`, wrong flags."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import fourm_jax
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(*arguments: str, folder: pathlib.Path = ROOT) -> subprocess.CompletedProcess:
+    """A Python of its own."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+
+
+def fourm(*arguments: str, folder: pathlib.Path) -> subprocess.CompletedProcess:
+    """The command `fourm`, from any folder."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from fourm_jax import console; "
+    return run("-c", code + "console.main()", *arguments, folder=folder)
+
+
+def test_setup_reads_the_version_of_the_package():
+    code = "import setuptools; setuptools.setup = lambda **kept: print(kept['version'])"
+    shown = run("-c", f"{code}; import runpy; runpy.run_path('setup.py')")
+    assert shown.stdout == f"{fourm_jax.__version__}\n", shown.stderr
+
+
+def test_help_lists_every_command_with_a_line(tmp_path):
+    shown = fourm("--help", folder=tmp_path).stdout
+    names = {path.stem for path in (ROOT / "experiments").glob("*.py")} - {"cli", "__init__"}
+    listed = dict(line.split(maxsplit=1) for line in shown.splitlines() if line.startswith("  "))
+    assert set(listed) == names
+    assert listed["train"].startswith("Train a trunk or a tokenizer from a config")
+
+
+def test_an_unknown_command_names_the_nearest(tmp_path):
+    done = fourm("trian", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: unknown command 'trian'; did you mean 'train'?")
+
+
+def test_a_command_runs_by_name_from_any_folder(tmp_path):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    done = fourm(
+        "train", "--config=scenes:runlocal", workdir, "--config.optimzer.lr=1", folder=tmp_path
+    )
+    assert done.stderr.startswith("error: unknown config key 'optimzer.lr'; did you mean")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config=scene", "--workdir=x"], "unknown config 'scene'; did you mean"),
+        (["train", "--config=scenes", "--workdir="], "flag --workdir=: the path is empty"),
+        (["generate", "--workdir=x"], "unknown flag --workdir: a model that is read is named with"),
+        (["generate", "--sorce=x"], "Unknown command line flag 'sorce'. Did you mean: source ?"),
+    ],
+)
+def test_wrong_flags_are_one_line(arguments, message, tmp_path):
+    done = fourm(*arguments, folder=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not list(tmp_path.iterdir())
