@@ -33,6 +33,13 @@ if "XLA_FLAGS" not in os.environ:  # the workers of pytest inherit it
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+
+from tests import typechecking  # noqa: E402
+
+HOOKED: tuple[str, ...] = ()
+# Before the package is imported, by this process and by each worker of pytest.
+jaxtyping.install_import_hook(HOOKED, f"{typechecking.__name__}.check")
 
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))

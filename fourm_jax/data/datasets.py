@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors, modules
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to records; may also offer `fields` (schema) and `where(i)` (for messages)."""
 

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -44,7 +44,7 @@ def make_batches(
     num_threads: int = 1,
     num_workers: int = 0,
     left_out: LeftOutLog | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield the token batches start, start + 1, … of a run, for ever (see `collate.collate`).
 
     Batch n is a function of (seed, n): equal for any number of threads, workers and restarts.
@@ -89,7 +89,7 @@ def make_raw_batches(
     num_threads: int = 1,
     num_workers: int = 0,
     left_out: LeftOutLog | None = None,
-) -> Iterator[RawBatch]:
+) -> Generator[RawBatch, None, None]:
     """Yield batches {field: array [b, …]} of raw record fields, to train tokenizers.
 
     Arguments and errors as for `make_batches`; every record must have every field, in one shape.
@@ -219,7 +219,7 @@ def _iterate(
     num_threads: int,
     num_workers: int,
     left_out: LeftOutLog,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     # The one switch to iteration comes last: whole batches are what threads and workers hand over,
     # so no record can be lost between them (grain issue 1129).
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)

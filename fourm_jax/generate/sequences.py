@@ -1,7 +1,7 @@
 """Writing sequences token by token: encode once, cached decoder steps, a stop per row."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.ops import sampling
 
 
+@runtime_checkable
 class SequenceDecoder(Protocol):
     """A trunk that predicts one token after the other."""
 

@@ -6,7 +6,7 @@ Source: docs/published.md#modalities, metadata.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fourm_jax.modalities.parsed import Dropped, Parsed
 from fourm_jax.utils import errors
 
 
+@runtime_checkable
 class Encoding(Protocol):
     """How the values of a field become bins, and back."""
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ MODULES: Mapping[str, str] = {
 }
 
 
+@runtime_checkable
 class Serializer(Protocol):
     """What such a module offers."""
 

@@ -1,6 +1,6 @@
 """Drawing tokens from logits: filters, temperature, guidance and confidences, as pure functions."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 ZERO_TEMPERATURE = 1e-10  # below it the most likely token is taken
 
 
+@runtime_checkable
 class Draw(Protocol):
     """Picks one id per row of log-probabilities [..., V]."""
 

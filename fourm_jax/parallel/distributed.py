@@ -35,7 +35,7 @@ def start(*, cluster: bool = False, timeout_seconds: int | None = None) -> None:
     if not given and not cluster:
         return
     timeout = timeout_seconds or _number(TIMEOUT, "1800")
-    arguments = {"initialization_timeout": timeout}
+    arguments: dict[str, Any] = {"initialization_timeout": timeout}
     if given:
         arguments["coordinator_address"] = given[COORDINATOR]
         arguments["num_processes"] = _number(NUM_PROCESSES)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
@@ -31,9 +31,9 @@ RULES: tuple[tuple[str, P], ...] = (
 LARGEST_UNNAMED = 2**20
 
 
-def fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+def fit(spec: P, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     """Align `spec` to the last axes of `shape`; axes that do not divide are replicated."""
-    entries = [None] * len(shape)
+    entries: list[Any] = [None] * len(shape)
     for offset in range(1, min(len(spec), len(shape)) + 1):
         names = spec[len(spec) - offset]
         names = (names,) if isinstance(names, str) else tuple(names or ())

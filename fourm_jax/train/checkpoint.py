@@ -23,7 +23,7 @@ from fourm_jax.utils import progress, tree
 class Checkpointer:
     """Saves and restores the states of one workdir."""
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
+    def __init__(self, workdir: epath.PathLike, *, keep: int = 1) -> None:
         """Open the folder; `keep` newest checkpoints stay (0 = all)."""
         self._folder = epath.Path(workdir).expanduser().absolute() / trained.FOLDER
         options = ocp.CheckpointManagerOptions(

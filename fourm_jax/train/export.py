@@ -35,7 +35,7 @@ def save_tokenizer(
     if config.task != "tokenizer":
         raise ValueError(f"config of task {config.task!r}, allowed: 'tokenizer'")
     held_out = read_held_out(config) if held_out is None else held_out
-    task = run_config.make_task(config)
+    task = run_config.make_tokenizer_task(config)
     variables = jax.device_get(task.variables(state.eval_params, state.model_state))
     output = jax.jit(lambda raw: task.module.apply(variables, raw))(held_out)
     card = base.make_card(

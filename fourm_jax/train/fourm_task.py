@@ -15,6 +15,7 @@ from fourm_jax.models import fourm
 from fourm_jax.ops import losses
 from fourm_jax.parallel import sharding
 from fourm_jax.train import flops, metrics, step
+from fourm_jax.utils import errors
 
 LOSSES = ("mod", "token")
 
@@ -41,11 +42,11 @@ class FourMTask:
     maskings_per_record: int = 1
     loss_name: Literal["mod", "token"] = "mod"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.loss_name not in LOSSES:
-            raise ValueError(f"unknown loss {self.loss_name!r}, allowed: {LOSSES}")
+            raise ValueError(errors.unknown_value("loss", self.loss_name, LOSSES))
         if self.budget not in masking.BUDGETS:
-            raise ValueError(f"unknown masking.budget {self.budget!r}, allowed: {masking.BUDGETS}")
+            raise ValueError(errors.unknown_value("masking.budget", self.budget, masking.BUDGETS))
         for field in ("num_inputs", "num_targets", "maskings_per_record"):
             if getattr(self, field) < 1:
                 raise ValueError(f"masking.{field} {getattr(self, field)}, must be at least 1")
@@ -91,14 +92,14 @@ class FourMTask:
         """Loss of the global batch; metrics by modality and how full the slots are."""
         mask_key, drop_key = jax.random.split(key)
         tokens = self.sample(mask_key, batch)
-        predicted = self.model.apply(
+        predicted: Any = self.model.apply(  # no mutable collections: the method's result alone
             {"params": params}, tokens, train, rngs={"drop_path": drop_key}, method="token_losses"
         )
         targets = tokens.targets
-        where = (targets.modality, targets.valid, len(self.model.modalities))
-        value = self._mean_loss(predicted.loss, *where)
-        sums, counts = losses.modality_losses(predicted.loss, *where)
-        hits, _ = losses.modality_losses(predicted.correct.astype(jnp.float32), *where)
+        slots = (targets.modality, targets.valid, len(self.model.modalities))
+        value = self._mean_loss(predicted.loss, *slots)
+        sums, counts = losses.modality_losses(predicted.loss, *slots)
+        hits, _ = losses.modality_losses(predicted.correct.astype(jnp.float32), *slots)
         samples = jnp.float32(targets.valid.shape[0])
         aux = {
             "loss": (value, jnp.float32(1)),

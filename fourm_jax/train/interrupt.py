@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any
 
 
 class Interrupted(SystemExit):
@@ -15,10 +16,10 @@ class StopRequest:
     at `requested` wherever it can stop. Outside the main thread signals stay as they are.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
         self.name = ""
-        self._before = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():

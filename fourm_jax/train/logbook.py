@@ -33,7 +33,7 @@ class Logbook:
         flops_per_sample: float | None,
         show_progress: bool,
         left_out: LeftOutLog | None = None,
-    ):
+    ) -> None:
         """Start at step `start`; `left_out` knows the bad records of the batches of each step."""
         self.values: dict[str, float] = {}
         self._labels, self._samples_per_step = labels, samples_per_step

@@ -34,9 +34,15 @@ Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 # Config keys that a continued run may change, as they change neither data nor mathematics;
 # `num_steps` may too, while the schedule has not yet begun to depend on it.
 MAY_CHANGE = (
-    "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "mesh.", "model.remat",
-    "model.scan_unroll", "max_bad_records",
-)  # fmt: skip
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "eval_every",
+    "mesh.",
+    "model.remat",
+    "model.scan_unroll",
+    "max_bad_records",
+)
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the device; bounds the memory of waiting batches
 
 
@@ -119,22 +125,30 @@ def train(
             _announce(config, program, mesh, start, example)
             io.write_json(workdir / "config.json", description.config)
             left_out = LeftOutLog(
-                config.max_bad_records, workdir,
-                process_index=jax.process_index(), process_count=jax.process_count(),
-            )  # fmt: skip
+                config.max_bad_records,
+                workdir,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
             left_out.resume(start)
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
             book = logbook.Logbook(
-                workdir, state, mesh, start=start, num_steps=config.num_steps,
-                labels=run.task.labels, samples_per_step=config.batch_size,
-                flops_per_sample=getattr(run.task, "flops_per_sample", None), left_out=left_out,
+                workdir,
+                state,
+                mesh,
+                start=start,
+                num_steps=config.num_steps,
+                labels=run.task.labels,
+                samples_per_step=config.batch_size,
+                flops_per_sample=run.task.flops_per_sample,
+                left_out=left_out,
                 show_progress=show_progress and jax.process_index() == 0,
-            )  # fmt: skip
-            session = _Session(config, program, saver, description, book, stop, tuple(evaluators))
+            )
+            training = _Training(config, program, saver, description, book, stop, tuple(evaluators))
             try:
                 batches = prefetch.to_device(run.batches(start, left_out), mesh)
                 with jax.set_mesh(mesh), contextlib.closing(batches):
-                    state = session.run(state, start, batches)
+                    state = training.run(state, start, batches)
             finally:
                 book.close()
         finally:
@@ -172,7 +186,7 @@ def make_program(
 
 
 @dataclasses.dataclass
-class _Session:
+class _Training:
     """What the steps need at hand."""
 
     config: ml_collections.ConfigDict
@@ -261,7 +275,7 @@ def _check_workdir(
     if found is None:
         return
     step_found, before = found
-    may_change = MAY_CHANGE
+    may_change: tuple[str, ...] = MAY_CHANGE
     if schedules.extendable(
         before.config["optimizer"]["schedule"],
         num_steps=before.config["num_steps"],

@@ -9,7 +9,7 @@ import optax
 import optax.contrib
 
 from fourm_jax.train import schedules
-from fourm_jax.utils import tree
+from fourm_jax.utils import errors, tree
 
 # Norms, biases, registers, the mask token and the tables of tokens, positions and modalities. The
 # published code decays all but norms and biases (docs/published.md#defects): PUBLISHED_NO_DECAY.
@@ -56,9 +56,9 @@ class Settings:
     ema_decay: float = 0.0
     no_decay: tuple[str, ...] = NO_DECAY
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in NAMES:
-            raise ValueError(f"unknown optimizer {self.name!r}, allowed: {NAMES}")
+            raise ValueError(errors.unknown_value("optimizer", self.name, NAMES))
         for field in ("lr", "weight_decay", "clip_norm", "min_lr"):
             if getattr(self, field) < 0:
                 raise ValueError(f"optimizer.{field} {getattr(self, field)} is negative")
@@ -95,7 +95,7 @@ def make(settings: Settings) -> optax.GradientTransformation:
     The rate stays outside so that it follows the step of the run and can be logged as used.
     """
 
-    def decays(updates):
+    def decays(updates: Any) -> Any:
         return tree.map_named(
             lambda name, _: not any(re.search(p, name) for p in settings.no_decay), updates
         )
@@ -141,6 +141,8 @@ def _matrix_axes(name: str, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbe
     """Input and output axes of a hidden matrix; None leaves a parameter to Adam."""
     if leaf.ndim < 2 or re.search(_NOT_ORTHOGONAL, name):
         return None
-    for pattern, inputs, outputs in _MATRIX_AXES:
-        if re.search(pattern, name):
-            return optax.contrib.MuonDimensionNumbers(reduction_axis=inputs, output_axis=outputs)
+    axes = (
+        (inputs, outputs) for pattern, inputs, outputs in _MATRIX_AXES if re.search(pattern, name)
+    )
+    inputs, outputs = next(axes)  # the last pattern matches every name
+    return optax.contrib.MuonDimensionNumbers(reduction_axis=inputs, output_axis=outputs)

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from jax.sharding import Mesh
@@ -12,7 +12,7 @@ from fourm_jax.parallel import distributed
 _POLL_SECONDS = 0.1
 
 
-def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Iterator[Any]:
+def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Generator[Any, None, None]:
     """Yield global device arrays; `depth` batches are ready ahead of the one in use.
 
     An error of `batches` is raised where the batch would have come. Closing the generator ends

@@ -6,7 +6,7 @@ key, a field and an argument have the same name; a key that none of them has is 
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -21,23 +21,27 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import from_config
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import base
-from fourm_jax.train import fourm_task, optimizer, step, tokenizer_task
+from fourm_jax.train import fourm_task, optimizer, tokenizer_task
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
 
-COMMON_KEYS = (
-    "task", "seed", "batch_size", "num_steps", "log_every", "checkpoint_every",
-    "keep_checkpoints", "eval_every", "mesh", "optimizer", "data", "max_bad_records",
-)  # fmt: skip
+# Numbers of the top level and their smallest value.
+SMALLEST = {
+    "batch_size": 1,
+    "num_steps": 0,
+    "log_every": 1,
+    "checkpoint_every": 0,
+    "keep_checkpoints": 0,
+    "eval_every": 0,
+    "max_bad_records": 0,
+}
+COMMON_KEYS = ("task", "seed", "mesh", "optimizer", "data", *SMALLEST)
 TASK_KEYS = {
     "fourm": ("dtype", "modalities", "model", "masking", "loss"),
     "tokenizer": ("tokenizer",),
 }
 DATASET_KEYS = ("name", "source", "arguments", "fields", "weight", "mixture")
-SMALLEST = {
-    "batch_size": 1, "num_steps": 0, "log_every": 1, "checkpoint_every": 0, "keep_checkpoints": 0,
-    "eval_every": 0, "max_bad_records": 0,
-}  # fmt: skip
+Batches = Callable[..., Generator[Any, None, None]]  # as `Run.batches` says
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,15 +53,15 @@ class Run:
       specs: modalities of the trunk, in the order of its indices; empty for a tokenizer.
       settings: of the optimizer.
       mesh: sizes of the mesh axes.
-      batches: first batch number and log of left-out records -> endless iterator of this process's
-        host batches.
+      batches: first batch number and log of left-out records (None: a log of its own) -> endless
+        iterator of this process's host batches.
     """
 
-    task: step.Task
+    task: fourm_task.FourMTask | tokenizer_task.TokenizerTask
     specs: tuple[ModalitySpec, ...]
     settings: optimizer.Settings
     mesh: dict[str, int]
-    batches: Callable[..., Iterator[Any]]
+    batches: Batches
 
 
 def build(config: ml_collections.ConfigDict) -> Run:
@@ -67,17 +71,23 @@ def build(config: ml_collections.ConfigDict) -> Run:
       ValueError: an unknown or missing key, or a value that its owner refuses.
     """
     task = make_task(config)
-    feed = {"fourm": _token_batches, "tokenizer": _raw_batches}[config.task]
+    specs: tuple[ModalitySpec, ...] = ()
+    if isinstance(task, fourm_task.FourMTask):
+        specs, batches = task.model.modalities, _token_batches(config, task)
+    else:
+        batches = _raw_batches(config, task)
     return Run(
         task=task,
-        specs=task.model.modalities if config.task == "fourm" else (),
+        specs=specs,
         settings=_settings(config),
-        mesh=_arguments(config, "mesh", mesh.make_mesh, but=("devices",)),
-        batches=feed(config, task),
+        mesh=_arguments(config, "mesh", mesh.make_mesh, except_names=("devices",)),
+        batches=batches,
     )
 
 
-def make_task(config: ml_collections.ConfigDict) -> step.Task:
+def make_task(
+    config: ml_collections.ConfigDict,
+) -> fourm_task.FourMTask | tokenizer_task.TokenizerTask:
     """What is trained; checks all of `config` that can be checked before its data exist.
 
     Raises:
@@ -85,7 +95,22 @@ def make_task(config: ml_collections.ConfigDict) -> step.Task:
     """
     check(config)
     optimizer.make_schedule(_settings(config), config.num_steps)
-    return {"fourm": _fourm, "tokenizer": _tokenizer}[config.task](config)
+    return make_tokenizer_task(config) if config.task == "tokenizer" else _fourm(config)
+
+
+def make_tokenizer_task(config: ml_collections.ConfigDict) -> tokenizer_task.TokenizerTask:
+    """The tokenizer of a config of task "tokenizer".
+
+    Raises:
+      ValueError: an unknown key or family, or arguments that the family refuses.
+    """
+    group = config_lib.check_group(
+        config.tokenizer, "tokenizer", ("family", "name", "source_field", "arguments")
+    )
+    return tokenizer_task.TokenizerTask(
+        module=base.build(group["family"], config_lib.plain(config.tokenizer.arguments)),
+        source_field=group["source_field"],
+    )
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -117,7 +142,7 @@ def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:
     known = {spec.name for spec in registry.FAMILIES[config.modalities.family]}
     unused = known - {spec.name for spec in specs}
 
-    def used(value):
+    def used(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         return {name: part for name, part in value.items() if name not in unused}
@@ -133,7 +158,9 @@ def make_datasets(config: ml_collections.ConfigDict, split: str) -> tuple[source
     return sources.make_datasets(_datasets(config), split)
 
 
-def _datasets(config, needs: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def _datasets(
+    config: ml_collections.ConfigDict, needs: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     """Checked configs of the data sets, as plain dicts."""
     groups = [config_lib.plain(dataset) for dataset in config.data]
     for index, group in enumerate(groups):
@@ -144,7 +171,7 @@ def _datasets(config, needs: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     return [{"arguments": {}, "fields": {}, "weight": 1.0, **group} for group in groups]
 
 
-def _fourm(config) -> fourm_task.FourMTask:
+def _fourm(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:
     own = ("model", "mixture", "loss_name")
     task = fourm_task.FourMTask(
         model=from_config.make_model(config),
@@ -160,38 +187,30 @@ def _fourm(config) -> fourm_task.FourMTask:
     return task
 
 
-def _token_batches(config, task: fourm_task.FourMTask):
+def _token_batches(config: ml_collections.ConfigDict, task: fourm_task.FourMTask) -> Batches:
     specs, datasets = task.model.modalities, make_datasets(config, "train")
     sources.check(datasets, specs)
     records = config.batch_size // task.maskings_per_record
 
-    def batches(start: int, left_out: LeftOutLog | None = None):
+    def batches(start: int, left_out: LeftOutLog | None = None) -> Generator[Any, None, None]:
         return pipeline.make_batches(datasets, specs, **_reading(config, records, start, left_out))
 
     return batches
 
 
-def _tokenizer(config) -> tokenizer_task.TokenizerTask:
-    group = config_lib.check_group(
-        config.tokenizer, "tokenizer", ("family", "name", "source_field", "arguments")
-    )
-    return tokenizer_task.TokenizerTask(
-        module=base.build(group["family"], config_lib.plain(config.tokenizer.arguments)),
-        source_field=group["source_field"],
-    )
-
-
-def _raw_batches(config, task: tokenizer_task.TokenizerTask):
+def _raw_batches(config: ml_collections.ConfigDict, task: tokenizer_task.TokenizerTask) -> Batches:
     datasets = make_datasets(config, "train")
 
-    def batches(start: int, left_out: LeftOutLog | None = None):
+    def batches(start: int, left_out: LeftOutLog | None = None) -> Generator[Any, None, None]:
         reading = _reading(config, config.batch_size, start, left_out)
         return pipeline.make_raw_batches(datasets, (task.source_field,), **reading)
 
     return batches
 
 
-def _reading(config, batch_size: int, start: int, left_out: LeftOutLog | None) -> dict[str, Any]:
+def _reading(
+    config: ml_collections.ConfigDict, batch_size: int, start: int, left_out: LeftOutLog | None
+) -> dict[str, Any]:
     return {
         "left_out": left_out or LeftOutLog(config.max_bad_records),
         "batch_size": batch_size,
@@ -202,10 +221,15 @@ def _reading(config, batch_size: int, start: int, left_out: LeftOutLog | None) -
     }
 
 
-def _settings(config) -> optimizer.Settings:
+def _settings(config: ml_collections.ConfigDict) -> optimizer.Settings:
     return optimizer.Settings(**config_lib.fields_of(config, "optimizer", optimizer.Settings))
 
 
-def _arguments(config, group: str, owner: Callable, but: tuple[str, ...]) -> dict[str, Any]:
-    names = [name for name in inspect.signature(owner).parameters if name not in but]
+def _arguments(
+    config: ml_collections.ConfigDict,
+    group: str,
+    owner: Callable[..., Any],
+    except_names: tuple[str, ...],
+) -> dict[str, Any]:
+    names = [name for name in inspect.signature(owner).parameters if name not in except_names]
     return config_lib.check_group(config[group], group, names)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fourm_jax.utils import errors
+
 Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 NAMES = ("constant", "cosine", "inverse_sqrt", "wsd")
 
@@ -34,7 +36,7 @@ def make(
       ValueError: unknown name, or warm-up and cool-down that do not fit into num_steps.
     """
     if name not in NAMES:
-        raise ValueError(f"unknown schedule {name!r}, allowed: {NAMES}")
+        raise ValueError(errors.unknown_value("schedule", name, NAMES))
     if name == "cosine" and cooldown_steps:
         raise ValueError(f"schedule 'cosine' has no cool-down: cooldown_steps {cooldown_steps}")
     main_steps = num_steps - warmup_steps - cooldown_steps

@@ -11,8 +11,7 @@ from jaxtyping import Array, Int
 from fourm_jax.train import metrics as metrics_lib
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """State after `step` steps.
 
     Attributes:

@@ -1,7 +1,7 @@
 """One training step for every task: gradient, guarded update, metrics, all on the device."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,17 @@ class Aux(NamedTuple):
     model_state: Any
 
 
+@runtime_checkable
 class Task(Protocol):
-    """What is trained: parameters and a loss over a global batch of device arrays.
+    """What is trained: parameters and a loss over a global batch of device arrays."""
 
-    Attributes:
-      labels: names of the entries of vector metrics (those with "*" in their name).
-    """
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the entries of vector metrics (those with "*" in their name)."""
 
-    labels: tuple[str, ...]
+    @property
+    def flops_per_sample(self) -> float | None:
+        """Floating-point operations of a step per sample, None when they are not counted."""
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Return (params, model_state)."""

@@ -23,6 +23,7 @@ class TokenizerTask:
     source_field: str
 
     labels: tuple[str, ...] = ()
+    flops_per_sample: None = None  # not counted for tokenizers
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Initialise parameters and codebook."""

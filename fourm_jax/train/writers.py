@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 from etils import epath
@@ -13,6 +13,7 @@ from fourm_jax.train import metrics
 from fourm_jax.utils import io
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Takes the values of one log point."""
 
@@ -24,7 +25,7 @@ class Writer(Protocol):
 class JsonlWriter:
     """Appends one JSON object per log point to <workdir>/metrics.jsonl."""
 
-    def __init__(self, workdir: epath.PathLike, *, start: int):
+    def __init__(self, workdir: epath.PathLike, *, start: int) -> None:
         """Continue after step `start`: later points, written by a killed run, are cut off."""
         path = epath.Path(workdir) / metrics.HISTORY
         kept = [point for point in metrics.read_history(workdir) if point["step"] <= start]
@@ -42,7 +43,7 @@ class JsonlWriter:
 class CluWriter:
     """TensorBoard event files in <workdir>/tensorboard, written in the background by clu."""
 
-    def __init__(self, workdir: epath.PathLike):
+    def __init__(self, workdir: epath.PathLike) -> None:
         from clu import metric_writers  # imports TensorFlow
 
         tensorflow = importlib.import_module("tensorflow")
@@ -61,7 +62,7 @@ class CluWriter:
 class Writers:
     """Several writers as one."""
 
-    def __init__(self, parts: tuple[Writer, ...]):
+    def __init__(self, parts: tuple[Writer, ...]) -> None:
         self._parts = parts
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -45,6 +45,8 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
     if not epath.Path(file).is_file():
         raise ValueError(f"config file {file!r} does not exist")
     module_spec = importlib.util.spec_from_file_location(epath.Path(file).stem, file)
+    if module_spec is None or module_spec.loader is None:
+        raise ValueError(f"config file {file!r} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -96,7 +98,7 @@ def _as_typed(name: str) -> str:
     return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", name)
 
 
-def check_group(config: Mapping[str, Any], group: str, allowed: Iterator[str]) -> dict[str, Any]:
+def check_group(config: Mapping[str, Any], group: str, allowed: Iterable[str]) -> dict[str, Any]:
     """Return one level of a config as keyword arguments, with tuples for lists.
 
     Raises:

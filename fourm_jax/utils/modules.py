@@ -1,6 +1,7 @@
 """Modules found by name: a package's files that offer a function are what one may name there."""
 
 import importlib
+import importlib.util
 import pkgutil
 from types import ModuleType
 

@@ -15,7 +15,9 @@ def announce(message: str) -> None:
 class Bar:
     """Progress bar over steps, redrawn at log points; silent when `enabled` is False."""
 
-    def __init__(self, num_steps: int, *, start: int = 0, label: str = "train", enabled: bool):
+    def __init__(
+        self, num_steps: int, *, start: int = 0, label: str = "train", enabled: bool
+    ) -> None:
         self._bar = tqdm.tqdm(
             total=num_steps,
             initial=start,
@@ -40,7 +42,7 @@ class Bar:
 class Stopwatch:
     """Seconds since it was made."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._start = time.perf_counter()
 
     def seconds(self) -> float:

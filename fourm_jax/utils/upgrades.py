@@ -95,6 +95,7 @@ def _paths(node: Any, parts: list[str]) -> list[list[Any]]:
     if not parts:
         return [[]]
     first, *rest = parts
+    found: list[Any]
     if isinstance(node, list):
         found = list(range(len(node))) if first == "*" else []
     elif isinstance(node, dict):

@@ -30,7 +30,7 @@ def shards(tmp_path_factory):
 def config(shards, max_bad_records, **changes):
     data = (
         {"name": "pictures", "source": "token_shards", "arguments": {"directory": str(shards)}},
-    )  # fmt: skip
+    )
     return tiny.tokenizer(
         data=data, batch_size=4, checkpoint_every=1, max_bad_records=max_bad_records, **changes
     )

@@ -12,8 +12,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 def command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "experiments.train", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.mark.parametrize(

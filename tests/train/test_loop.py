@@ -117,8 +117,9 @@ def test_a_checkpoint_of_one_mesh_continues_on_another(before, after, finished, 
         return {"mesh__data": -1, "mesh__fsdp": min(2, len(devices))}
 
     with pytest.raises(interrupt.Interrupted):
-        run(tiny.tokenizer(eval_every=3, **sizes(before)), tmp_path, before,
-            evaluators=[stop_at(3)])  # fmt: skip
+        run(
+            tiny.tokenizer(eval_every=3, **sizes(before)), tmp_path, before, evaluators=[stop_at(3)]
+        )
     run(tiny.tokenizer(**sizes(after)), tmp_path, after)
     np.testing.assert_allclose(
         losses(tmp_path), losses(finished[0])[: len(losses(tmp_path))], rtol=1e-4
@@ -144,9 +145,16 @@ def test_a_step_compiles_once(finished):
     program = loop.make_program(config, described, mesh, batch)
     state = program.init(batch)
     book = logbook.Logbook(
-        finished[0] / "book", state, mesh, start=0, num_steps=3, labels=(), samples_per_step=8,
-        flops_per_sample=None, show_progress=False,
-    )  # fmt: skip
+        finished[0] / "book",
+        state,
+        mesh,
+        start=0,
+        num_steps=3,
+        labels=(),
+        samples_per_step=8,
+        flops_per_sample=None,
+        show_progress=False,
+    )
     for done in range(3):
         state, _ = program.train_step(state, batch)
         state = book.take(state, done)

@@ -95,7 +95,7 @@ def test_muon_treats_every_scanned_layer_and_projection_on_its_own():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "adam"}, "unknown optimizer 'adam', allowed"),
+        ({"name": "adam"}, "unknown optimizer 'adam'; did you mean 'adamw'"),
         ({"clip_norm": -1.0}, "optimizer.clip_norm -1.0 is negative"),
         ({"ema_decay": 1.0}, "optimizer.ema_decay 1.0"),
     ],

@@ -39,7 +39,7 @@ def test_steps_beyond_the_end_keep_the_last_rate():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "cosin"}, "unknown schedule 'cosin', allowed"),
+        ({"name": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
         ({"name": "wsd", "warmup_steps": 8, "cooldown_steps": 3}, "do not fit into num_steps 10"),
         ({"name": "cosine", "cooldown_steps": 3}, "no cool-down"),
     ],

@@ -12,6 +12,7 @@ class Line:
     """Predict y = w x; loss 0.5 (w x - y)^2, mean over the batch."""
 
     labels = ("even", "odd")
+    flops_per_sample = None
 
     def init(self, key, batch):
         return {"w": jnp.zeros(())}, {"seen": jnp.zeros(())}

@@ -67,9 +67,16 @@ def test_a_run_without_finite_gradients_gives_up(tmp_path):
         return state.TrainState(nothing, {}, {}, {}, None, jax.device_put(sums))
 
     book = logbook.Logbook(
-        tmp_path, skipped(0), mesh_lib.make_mesh(), start=0, num_steps=100, labels=(),
-        samples_per_step=1, flops_per_sample=None, show_progress=False,
-    )  # fmt: skip
+        tmp_path,
+        skipped(0),
+        mesh_lib.make_mesh(),
+        start=0,
+        num_steps=100,
+        labels=(),
+        samples_per_step=1,
+        flops_per_sample=None,
+        show_progress=False,
+    )
     book.take(skipped(10), 10)
     book.flush()
     book.take(skipped(10), 20)

@@ -15,15 +15,24 @@ def tokenizer(**overrides) -> ml_collections.ConfigDict:
         "source_field": "rgb",
         "arguments": {
             "signal": {"dtype": "uint8", "num_channels": 3, "low": 0, "high": 255, "std": 255.0},
-            "image_size": 32, "patch_size": 8, "num_codes": 16, "latent_dim": 4,
-            "backbone": "patch_mlp", "encoder": {"dim": 16, "depth": 1},
+            "image_size": 32,
+            "patch_size": 8,
+            "num_codes": 16,
+            "latent_dim": 4,
+            "backbone": "patch_mlp",
+            "encoder": {"dim": 16, "depth": 1},
             "decoder": {"dim": 16, "depth": 1},
         },
-    }  # fmt: skip
+    }
     config.data = (
-        {"name": "fake", "source": "fake", "arguments": {"names": ("rgb",)},
-         "fields": {"rgb": "rgb"}, "weight": 1.0},
-    )  # fmt: skip
+        {
+            "name": "fake",
+            "source": "fake",
+            "arguments": {"names": ("rgb",)},
+            "fields": {"rgb": "rgb"},
+            "weight": 1.0,
+        },
+    )
     return _override(config, overrides)
 
 
@@ -35,18 +44,30 @@ def trunk(**overrides) -> ml_collections.ConfigDict:
     config.loss = "token"
     names = ("rgb", "tok_depth", "caption")
     config.modalities = {
-        "family": "scenes", "inputs": names, "outputs": names[1:], "overrides": {},
-    }  # fmt: skip
+        "family": "scenes",
+        "inputs": names,
+        "outputs": names[1:],
+        "overrides": {},
+    }
     config.model = {
-        "dim": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "mlp_dim": 32,
-    }  # fmt: skip
+        "dim": 16,
+        "encoder_depth": 1,
+        "decoder_depth": 1,
+        "num_heads": 2,
+        "mlp_dim": 32,
+    }
     config.masking = {"num_inputs": 16, "num_targets": 12, "maskings_per_record": 1}
     ones = dict.fromkeys(names, 1.0)
     config.data = (
-        {"name": "fake", "source": "fake", "arguments": {"names": names},
-         "fields": {name: name for name in names}, "weight": 1.0,
-         "mixture": {"input_alphas": ones, "target_alphas": dict.fromkeys(names[1:], 1.0)}},
-    )  # fmt: skip
+        {
+            "name": "fake",
+            "source": "fake",
+            "arguments": {"names": names},
+            "fields": {name: name for name in names},
+            "weight": 1.0,
+            "mixture": {"input_alphas": ones, "target_alphas": dict.fromkeys(names[1:], 1.0)},
+        },
+    )
     return _override(config, overrides)
 
 
@@ -62,9 +83,14 @@ def _common() -> ml_collections.ConfigDict:
     config.max_bad_records = 0
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.optimizer = {
-        "name": "adamw", "lr": 1e-2, "schedule": "constant", "warmup_steps": 0,
-        "cooldown_steps": 0, "clip_norm": 1.0, "ema_decay": 0.9,
-    }  # fmt: skip
+        "name": "adamw",
+        "lr": 1e-2,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "cooldown_steps": 0,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+    }
     return config
 
 

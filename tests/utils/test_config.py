@@ -14,9 +14,13 @@ def get_config(arg=None):
 
 def example():
     return ml_collections.ConfigDict(
-        {"seed": 0, "names": ("a", "b"), "optimizer": {"lr": 0.1, "eps": 1e-8},
-         "data": ({"name": "scenes", "weight": 1.0},)}
-    ).lock()  # fmt: skip
+        {
+            "seed": 0,
+            "names": ("a", "b"),
+            "optimizer": {"lr": 0.1, "eps": 1e-8},
+            "data": ({"name": "scenes", "weight": 1.0},),
+        }
+    ).lock()
 
 
 def test_arguments_take_the_type_of_their_default():

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -41,6 +41,7 @@ class View:
     index: int
 
 
+@runtime_checkable
 class Transform(Protocol):
     """What a view makes of one field; ABSENT if it cannot have it."""
 
