@@ -43,11 +43,21 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "num_records": 256,
         "num_shown": 6,
         "conditions": (("rgb",), ("caption",), PAIR) if on_scenes else (("rgb",), ("caption",)),
-        "pictures_from": (("caption",), PAIR) if on_scenes else (),
+        "generated": tuple(picture_from(names) for names in (("caption",), PAIR) if on_scenes),
     }
     if args.runlocal:
         runlocal(config)
     return config.lock()
+
+
+def picture_from(conditions: tuple[str, ...]) -> dict:
+    """A task of the report: pictures from `conditions` show the colours that the caption names."""
+    return {
+        "conditions": conditions,
+        "target": "tok_rgb",
+        "measure": "scenes.image_scores:COLOUR_F1",
+        "truth": "caption",
+    }
 
 
 def runlocal(config: ml_collections.ConfigDict) -> None:

@@ -21,7 +21,7 @@ cli.set_environment()
 
 from fourm_jax import loading  # noqa: E402
 from fourm_jax.data import datasets  # noqa: E402
-from fourm_jax.evals import panels, pictures  # noqa: E402
+from fourm_jax.evals import any_to_any, drawing, panels, pictures  # noqa: E402
 from fourm_jax.modalities.spec import ModalitySpec  # noqa: E402
 from fourm_jax.utils import io  # noqa: E402
 
@@ -50,8 +50,16 @@ def main() -> None:
         "all" if _TARGETS.value == ["all"] else _TARGETS.value,
         num_steps=_STEPS.value, guidance=_GUIDANCE.value, seed=_SEED.value,
     )  # fmt: skip
-    shown = given | {name: value.raw[0] for name, value in done.decoded.items()}
-    io.write_bytes(output, pictures.png(panels.sheet(shown)))
+    values = given | {
+        name: any_to_any.record_values(generator.spec(name), value)[0]
+        for name, value in done.decoded.items()
+    }
+    cells = {}
+    for name, value in values.items():
+        spec = generator.spec(name)
+        draw = drawing.of(spec, signal=any_to_any.signal_of(generator, spec))
+        cells[name] = value if isinstance(value, str) else draw(value, None)
+    io.write_bytes(output, pictures.png(panels.sheet(cells)))
     print(f"{', '.join(given)} -> {', '.join(done.decoded)}: {output}")
 
 

@@ -28,7 +28,7 @@ ALLOWED = {
     "generate": {"tokenizers", "models", "ops", "parallel"},
     "train": {"masking", "models", "tokenizers", "data", "parallel", "ops"},
     "convert": {"tokenizers", "models", "ops"},
-    "evals": {"generate", "data", "tokenizers", "models", "ops", "scenes"},
+    "evals": {"generate", "data", "tokenizers", "models", "ops"},
     "console": set(),  # the command `fourm`, which finds the others by their file names
     "loading": {"generate", "convert", "tokenizers", "models"},  # what infers never trains
     "jobs": {

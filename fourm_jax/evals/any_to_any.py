@@ -5,19 +5,19 @@ The *tokenizer bound* decodes the true tokens: no trunk can do better with these
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fourm_jax.evals import measures
-from fourm_jax.evals.measures import Measure
+from fourm_jax.evals import measure
+from fourm_jax.evals.measure import Measure
 from fourm_jax.generate import results
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.grids import Sampling
+from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.ops import sampling
-from fourm_jax.scenes import caption_scores, image_scores
 from fourm_jax.tokenizers.signal import Signal
 
 Fields = Mapping[str, Any]  # {record field: [n, ...] array or list of n values}
@@ -44,59 +44,63 @@ class HeldOut:
         return len(next(iter(self.truth.values())))
 
 
-def from_rgb(
-    generator: Generator, data: HeldOut, family: str, condition: str = "rgb"
-) -> dict[str, dict]:
+def from_one(
+    generator: Generator, data: HeldOut, condition: str = "rgb"
+) -> dict[str, dict[str, Any]]:
     """Every other modality from `condition` alone; tasks "<condition>-><target>".
 
-    Grids and vectors are predicted in one pass, sequences greedily token by token. A field that no
-    measure names is judged by the kind of its signal; a sequence that none names is left out.
-
-    Args:
-      family: of the modalities; says how captions are judged (`measures.of_family`).
+    Grids and vectors are predicted in one pass, sequences greedily token by token. How each is
+    judged follows from its spec (`measure.of`); a modality without a measure is left out.
     """
-    tasks, how = {}, measures.of_family(family)
+    tasks = {}
     for name in sorted(generator.model.outputs, key=lambda n: generator.spec(n).decoding_order):
         spec = generator.spec(name)
-        chosen = how.get(spec.source)
-        if chosen is None and spec.kind != "sequence":
-            chosen = measures.of_signal(signal_of(generator, spec))
-        if chosen is None or spec.source == generator.spec(condition).source:
+        how = measure.of(spec, signal_of(generator, spec))
+        if not how or spec.source == generator.spec(condition).source:
             continue
-        predicted = predict(generator, data, condition, name)
-        tasks[f"{condition}->{name}"] = judge(
-            chosen, predicted, bound(generator, data, spec),
-            data.truth[spec.source], data.train[spec.source],
-        )  # fmt: skip
+        tasks[f"{condition}->{name}"] = measure.judge(
+            how,
+            predict(generator, data, condition, name),
+            bound(generator, data, spec),
+            data.truth[spec.source],
+            train=data.train[spec.source],
+        )
     return tasks
 
 
-def to_picture(
-    generator: Generator, data: HeldOut, conditions: Sequence[str], target: str = "tok_rgb",
-    *, num_steps: int = 16, guidance: float = 3.0, seed: int = 0,
-) -> dict[str, dict]:  # fmt: skip
-    """Pictures generated from `conditions`, judged by the colours that the caption names.
+def generated(
+    generator: Generator,
+    data: HeldOut,
+    conditions: Sequence[str],
+    target: str,
+    how: Measure,
+    *,
+    truth: str,
+    num_steps: int = 16,
+    guidance: float = 3.0,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """One target generated from `conditions`, judged against another record field.
 
-    `colour_f1` compares the colours that a picture shows with those of its scene's caption: blank
-    and average pictures show none and score 0.
+    Args:
+      how: compares generated values with those of the field `truth`.
     """
     spec = generator.spec(target)
-    generated = generator.generate(
+    made = generator.generate(
         {name: data.tokens[name] for name in conditions},
         [target],
         num_steps=num_steps,
         guidance=guidance,
         seed=seed,
     )
-    wanted = [caption_scores.named_colours(text) for text in data.truth["caption"]]
-    measure = Measure(
-        metric="colour_f1", higher_is_better=True, score=image_scores.colour_f1,
-        constant=lambda pictures: np.rint(pictures.mean(0)).astype(np.uint8),
-    )  # fmt: skip
-    task = judge(
-        (measure,), generated.decoded[target].raw, bound(generator, data, spec), wanted,
-        data.train[spec.source], like=data.truth[spec.source],
-    )  # fmt: skip
+    task = measure.judge(
+        (how,),
+        made.decoded[target].raw,
+        bound(generator, data, spec),
+        data.truth[truth],
+        train=data.train[spec.source],
+        like=data.truth[spec.source],
+    )
     return {f"{'+'.join(conditions)}->{target}": task}
 
 
@@ -105,16 +109,18 @@ def predict(generator: Generator, data: HeldOut, condition: str, target: str) ->
     spec, given = generator.spec(target), {condition: data.tokens[condition]}
     if spec.kind == "sequence":
         result = generator.generate(given, [target], sampling=GREEDY, batch_size=128)
-        return texts_or_values(spec, result.decoded[target])
+        return record_values(spec, result.decoded[target])
     tokenizer = generator.tokenizers[spec.tokenizer]
     probabilities = results.as_grid(spec, generator.predict(given, target))
-    if signal_of(generator, spec).kind == "continuous":  # averages of its codes mean something
+    if tokenizer.module.signal.kind == "continuous":  # averages of its codes mean something
         return tokenizer.decode_probabilities(probabilities)
     return tokenizer.decode(probabilities.argmax(-1))
 
 
-def signal_of(generator: Generator, spec: ModalitySpec) -> Signal:
-    """What the tokenizer of a grid or global modality reads."""
+def signal_of(generator: Generator, spec: ModalitySpec) -> Signal | None:
+    """What the tokenizer of a grid or global modality reads; None for other kinds."""
+    if spec.kind not in ("grid", "global"):
+        return None
     return generator.tokenizers[spec.tokenizer].module.signal
 
 
@@ -126,47 +132,14 @@ def bound(generator: Generator, data: HeldOut, spec: ModalitySpec) -> Any:
     if "length" in entry:
         known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
     decoded = results.decode(spec, ids, known, tokenizers=generator.tokenizers, text=generator.text)
-    return texts_or_values(spec, decoded)
+    return record_values(spec, decoded)
 
 
-# How the typed value of a text becomes what the raw field holds.
-_PLAIN: Mapping[str, Callable[[Any], Any]] = {
-    "det": lambda value: {"boxes": value.boxes, "classes": list(value.classes)},
-    "color_palette": lambda value: value.colors,
-    "metadata": lambda value: dict(value.values),
-}
-
-
-def texts_or_values(spec: ModalitySpec, decoded: results.Decoded) -> Any:
+def record_values(spec: ModalitySpec, decoded: results.Decoded) -> Any:
     """Decoded sequences in the form of the raw record field; other kinds as they are."""
     if spec.kind != "sequence":
         return decoded.raw
-    plain = _PLAIN.get(spec.source)
-    return list(decoded.texts) if plain is None else [plain(value) for value in decoded.raw]
-
-
-def judge(
-    how: Sequence[Measure], predicted: Any, best: Any, truth: Any, train: Any,
-    *, like: Any = None,
-) -> dict[str, Any]:  # fmt: skip
-    """One entry of metrics.json: the first measure at the top, the others under "also".
-
-    Args:
-      like: what a prediction looks like where that is not `truth`'s form.
-    """
-    entries = []
-    for measure in how:
-        constant = measures.constant_predictions(measure, train, truth if like is None else like)
-        entries.append(
-            {
-                "metric": measure.metric,
-                "unit": measure.unit,
-                "higher_is_better": measure.higher_is_better,
-                "model": measure.score(predicted, truth),
-                "tokenizer_bound": measure.score(best, truth),
-                "constant": measure.score(constant, truth),
-                "n": len(truth),
-            }
-        )
-    first, *others = entries
-    return {**first, "also": others} if others else first
+    if spec.text_form == serializers.PLAIN:
+        return list(decoded.texts)  # what is no word counts as it stands
+    form = serializers.get(spec.text_form)
+    return [form.to_record(value) for value in decoded.raw]

@@ -1,60 +1,34 @@
 """Any-to-any grids of held-out records: what was given, predicted, possible and true."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fourm_jax.evals import any_to_any, panels, pictures
+from fourm_jax.evals import any_to_any, drawing
 from fourm_jax.evals.any_to_any import HeldOut
+from fourm_jax.evals.drawing import Cell
+from fourm_jax.evals.pictures import Picture
 from fourm_jax.evals.report import Gallery
 from fourm_jax.generate.generator import Generator
-from fourm_jax.scenes import world
-
-Cell = np.ndarray | str
 
 
 class Painter:
-    """Turns values of record fields into pictures or texts, with one scale for a whole report."""
+    """Draws values of the modalities of a model, with one scale for a whole report."""
 
-    def __init__(self, reference: Mapping[str, Any]):
-        """Take the scale of depth and the components of the features from `reference` records."""
-        if "depth" in reference:
-            depth = np.asarray(reference["depth"])
-            self._near, self._far = float(np.quantile(depth, 0.01)), float(depth.max())
-        if "feature" in reference:
-            self._components = pictures.principal_components(np.asarray(reference["feature"]))
-
-    def paint(self, field: str, value: Any, rgb: np.ndarray | None = None) -> Cell:
-        """Picture or text of one value of a record field; boxes are drawn over `rgb`."""
-        if field == "det" and rgb is not None:
-            return pictures.boxes(rgb, np.asarray(value["boxes"]), list(value["classes"]))
-        painters: Mapping[str, Callable[[Any], Cell]] = {
-            "rgb": lambda v: np.asarray(v, np.uint8),
-            "depth": lambda v: pictures.depth(v, self._near, self._far),
-            "normal": pictures.normals,
-            "semseg": lambda v: pictures.classes(v, len(world.CLASSES)),
-            "edge": pictures.grey,
-            "feature": lambda v: pictures.features(v, *self._components),
-            "feature_global": _vector,
-            "color_palette": pictures.swatches,
-            "metadata": _numbers,
-            "det": lambda v: ", ".join(v["classes"]) or "(none)",
-            "caption": lambda v: v or "(empty)",
+    def __init__(self, generator: Generator, reference: Mapping[str, Any]):
+        """Take ranges and components from the fields of `reference` records."""
+        self._draw = {
+            spec.name: drawing.of(
+                spec, signal=any_to_any.signal_of(generator, spec), reference=reference
+            )
+            for spec in generator.model.modalities
         }
-        return painters.get(field, panels.panel)(value)
 
-
-def _vector(values: np.ndarray, columns: int = 6) -> np.ndarray:
-    """A vector as a square of shades, row by row, ±2 deviations; spare cells are black."""
-    shades = np.uint8(np.clip(127.5 + 63.75 * np.asarray(values), 0, 255))
-    return pictures.grey(np.pad(shades, (0, -len(shades) % columns)).reshape(-1, columns))
-
-
-def _numbers(values: Mapping[str, float]) -> str:
-    shown = ("num_objects", "brightness", "contrast", "colorfulness", "camera_pitch")
-    return ", ".join(f"{name} {values[name]:.0f}" for name in shown if name in values)
+    def paint(self, name: str, value: Any, picture: Picture | None = None) -> Cell:
+        """Picture or text of one value of a modality, of a record that looks like `picture`."""
+        return self._draw[name](value, picture)
 
 
 def any_to_any_gallery(
@@ -84,30 +58,23 @@ def any_to_any_gallery(
         given, targets, num_steps=num_steps, guidance=guidance, seed=seed
     )
     predicted = {
-        name: any_to_any.texts_or_values(generator.spec(name), generated.decoded[name])
+        name: any_to_any.record_values(generator.spec(name), generated.decoded[name])
         for name in targets
     }
     best = {name: any_to_any.bound(generator, data, generator.spec(name)) for name in targets}
+    truth = {name: data.truth[generator.spec(name).source] for name in (*conditions, *targets)}
     rows = []
     for number in range(num_records):
-        rgb = np.asarray(data.truth["rgb"][number])
-        inputs = [
-            painter.paint(generator.spec(name).source, _of(data, generator, name, number), rgb)
-            for name in conditions
-        ]
-
-        def row(label, values, inputs, number=number, rgb=rgb):
-            painted = [
-                painter.paint(generator.spec(name).source, values(name)[number], rgb)
-                for name in targets
-            ]
-            return (label, [*inputs, *painted])
-
-        rows.append(row(f"{number}: prediction", predicted.get, inputs))
-        rows.append(row("tokenizer bound", best.get, [""] * len(inputs)))
-        rows.append(
-            row("truth", lambda n: data.truth[generator.spec(n).source], [""] * len(inputs))
-        )
+        picture = _picture(generator, data, number)
+        inputs = [painter.paint(name, truth[name][number], picture) for name in conditions]
+        blank = [""] * len(inputs)
+        for label, values, before in (
+            (f"{number}: prediction", predicted, inputs),
+            ("tokenizer bound", best, blank),
+            ("truth", truth, blank),
+        ):
+            cells = [painter.paint(name, values[name][number], picture) for name in targets]
+            rows.append((label, [*before, *cells]))
     return Gallery(
         title=f"From {' and '.join(conditions)} to everything else",
         note="Per record: what the model generates from the inputs on the left, each modality "
@@ -119,11 +86,15 @@ def any_to_any_gallery(
     )
 
 
-def _of(data: HeldOut, generator: Generator, name: str, number: int) -> Any:
-    return data.truth[generator.spec(name).source][number]
+def _picture(generator: Generator, data: HeldOut, number: int) -> Picture | None:
+    """The pixels of a record, over which boxes are drawn; None for a model without pixels."""
+    for spec in generator.model.modalities:
+        if spec.kind == "pixels":
+            return np.asarray(data.truth[spec.source][number])
+    return None
 
 
-def sheet(gallery: Gallery, *, num_rows: int = 9, size: int = 96) -> pictures.Picture:
+def sheet(gallery: Gallery, *, num_rows: int = 9, size: int = 96) -> Picture:
     """The pictures of the first rows of a gallery as one image, under the names of their columns.
 
     Args:

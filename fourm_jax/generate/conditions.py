@@ -107,7 +107,7 @@ def _sequence_row(spec: ModalitySpec, value: Any, text: TextTokenizer | None) ->
     if text is None:
         raise ValueError(f"modality {spec.name!r}: a text condition needs the text tokenizer")
     if not isinstance(value, str):
-        value = serializers.get(spec.source).serialize(value)
+        value = serializers.get(spec.text_form).serialize(value)
     if isinstance(value, str):
         ids = text.encode(value)
         first = text.vocabulary.first_sentinel_id

@@ -20,7 +20,7 @@ class Decoded:
 
     Attributes:
       raw: array [b, ...] of the tokenizer; for sequences a list of typed values (`Caption`,
-        `Boxes`, ...), or texts where no parser exists.
+        `Boxes`, ...).
       texts: of sequences, what was generated; empty for other kinds.
       dropped: per row what of the text carried nothing valid.
     """
@@ -58,9 +58,7 @@ def as_grid(spec: ModalitySpec, ids: np.ndarray) -> np.ndarray:
 
 def _sequence(spec: ModalitySpec, ids, known, text: TextTokenizer) -> Decoded:
     texts = [text.decode_content(row[mask]) for row, mask in zip(ids, known, strict=True)]
-    if spec.source not in serializers.MODULES:
-        return Decoded(texts, tuple(texts))
-    parsed: list[Parsed] = [serializers.get(spec.source).parse(value) for value in texts]
+    parsed: list[Parsed] = [serializers.get(spec.text_form).parse(value) for value in texts]
     return Decoded(
         [row.value for row in parsed], tuple(texts), tuple(row.dropped for row in parsed)
     )

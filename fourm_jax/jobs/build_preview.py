@@ -1,18 +1,17 @@
 """Contact sheet of a built data set: what its records hold, drawn as training will see it."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from fourm_jax.data.crops import fields
 from fourm_jax.data.storage import shards
-from fourm_jax.evals import panels, pictures
-from fourm_jax.modalities import boxes
-from fourm_jax.modalities.captions import Caption
-from fourm_jax.modalities.metadata import Metadata
-from fourm_jax.modalities.palette import Palette
+from fourm_jax.evals import drawing, panels, pictures
+from fourm_jax.evals.drawing import Cell
+from fourm_jax.evals.pictures import Picture
+from fourm_jax.modalities import registry, serializers
 from fourm_jax.utils import io
 
 NUM_ROWS = 8
@@ -33,25 +32,20 @@ def draw(directory: pathlib.Path, split: str, path: pathlib.Path) -> None:
     io.write_bytes(path, pictures.png(np.concatenate(rows)))
 
 
-def row(record: dict[str, Any], names: list[str]) -> UInt8[np.ndarray, "y x 3"]:
+def row(record: dict[str, Any], names: list[str]) -> Picture:
     """One record: its centre crop in every field, an empty cell where it lacks one."""
     size = record["rgb"].shape[:2]
     settings = fields.sample_crops(np.random.default_rng(0), size, 1)
     (view,) = fields.crop_record(record, settings, (SIDE, SIDE), names=names)
-    return panels.sheet({name: _shown(name, view[name]) if name in view else "" for name in names})
+    return panels.sheet({name: _cell(name, view) if name in view else "" for name in names})
 
 
-def _shown(name: str, value: Any) -> Any:
-    """The typed form that `panels.panel` draws."""
-    if name in _TYPED:
-        return _TYPED[name](value)
-    return value
-
-
-_TYPED = {
-    "caption": lambda texts: Caption(texts[0]),
-    "color_palette": lambda value: Palette(np.array(list(value[0].values())[-1])),
-    "metadata": Metadata,
-    "det": boxes.from_record,
-    "semseg": lambda ids: pictures.classes(ids, int(ids.max()) + 1),
-}
+def _cell(name: str, record: Mapping[str, Any]) -> Cell:
+    """One field as it is drawn; a text as it is read back."""
+    spec, value = registry.of_source(name), record[name]
+    if spec.kind == "sequence":
+        form = serializers.get(spec.text_form)
+        text = form.serialize(value, np.random.default_rng(0))
+        parsed = form.parse(text if isinstance(text, str) else " ".join(text))
+        value = form.to_record(parsed.value)
+    return drawing.of(spec)(value, record["rgb"])

@@ -115,7 +115,7 @@ def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
 
 
 def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int | None) -> Encoder:
-    serializer = serializers.get(spec.source)
+    serializer = serializers.get(spec.text_form)
     dtype = collate.id_dtype(spec.vocab_size)
     stream = zlib.crc32(spec.name.encode())
 

@@ -278,7 +278,7 @@ def _write(
             index=index,
         )
         value = fields.FIELDS[spec.source](value, view)
-    return None if value is None else serializers.get(spec.source).serialize(value, rng)
+    return None if value is None else serializers.get(spec.text_form).serialize(value, rng)
 
 
 def _import_embeddings(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:

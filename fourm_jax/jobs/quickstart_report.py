@@ -13,7 +13,7 @@ from etils import epath
 from fourm_jax import loading
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
-from fourm_jax.evals import any_to_any, galleries, pictures, report
+from fourm_jax.evals import any_to_any, galleries, measure, pictures, report
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import phases, quickstart
 from fourm_jax.train import metrics
@@ -34,9 +34,12 @@ def run(
     generator = loading.load_generator(workdir)
     data = held_out(config, workdir, generator)
     with record.run("evaluate", f"{len(data)} held-out records, one modality from another"):
-        tasks = any_to_any.from_rgb(generator, data, config.trunk.modalities.family)
-        for conditions in config.evaluation.pictures_from:
-            tasks |= any_to_any.to_picture(generator, data, conditions)
+        tasks = any_to_any.from_one(generator, data)
+        for task in config.evaluation.generated:
+            how = measure.load(task.measure)
+            tasks |= any_to_any.generated(
+                generator, data, task.conditions, task.target, how, truth=task.truth
+            )
     page = workdir / "report.html"
     with record.run("report", "drawing galleries and curves"):
         parts = make_parts(config, workdir, generator, data, tasks)
@@ -85,7 +88,7 @@ def make_parts(
     tasks: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
     """HTML of metrics, galleries, curves and codebooks."""
-    painter = galleries.Painter(data.train)
+    painter = galleries.Painter(generator, data.train)
     parts = [report.tasks_html(tasks)]
     for conditions in config.evaluation.conditions:
         shown = galleries.any_to_any_gallery(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fourm_jax import labelers
-from fourm_jax.modalities import serializers
+from fourm_jax.modalities import registry, serializers
 from fourm_jax.utils import errors, modules
 
 Record = Mapping[str, Any]
@@ -125,8 +125,9 @@ def check(labeler: Labeler, record: Record, labels: Mapping[str, Any]) -> None:
             raise ValueError(errors.unknown_value(what, field, labeler.outputs))
         output, what = labeler.outputs[field], f"labeler {labeler.name!r}, field {field!r}"
         if not output.axes:
-            if field in serializers.MODULES:  # must have a text: tokenizers write it
-                serializers.get(field).serialize(value, np.random.default_rng(0))
+            spec = registry.sources().get(field)
+            if spec and spec.kind == "sequence":  # must have a text: tokenizers write it
+                serializers.get(spec.text_form).serialize(value, np.random.default_rng(0))
             continue
         if not isinstance(value, np.ndarray) or value.dtype != output.dtype:
             found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
+# Of modalities in this form, see `serializers.Serializer`.
+CROP, MEASURE, PICTURE = "boxes", ("box_f1",), "boxes"
 MIN_SCORE = 0.6  # of the published pseudo labels
 ORDERS = ("distance", "area", "score", "random")
 
@@ -210,3 +212,8 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
 def parse(text: str) -> Parsed:
     """Read generated text into `Boxes`."""
     return Boxes.from_text(text)
+
+
+def to_record(value: Boxes) -> dict[str, Any]:
+    """{"boxes": float [k, 4], "classes": k names}."""
+    return {"boxes": value.boxes, "classes": list(value.classes)}

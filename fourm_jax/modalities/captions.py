@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
+# Of modalities in this form, see `serializers.Serializer`.
+CROP, MEASURE, PICTURE = "text", ("exact_match",), "text"
 _CONTROL = re.compile(r"\[(?:UNK|SOS|S_[0-9]+)\]")
 
 
@@ -91,3 +93,8 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> str:
 def parse(text: str) -> Parsed:
     """Read generated text into a `Caption`."""
     return Caption.from_text(text)
+
+
+def to_record(value: Caption) -> str:
+    """The text."""
+    return value.text

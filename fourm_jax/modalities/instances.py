@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
+# Of modalities in this form, see `serializers.Serializer`.
+CROP, MEASURE, PICTURE = "per_crop", (), "text"
 NONE = "none"
 POINT = "point"
 POLYGON = "polygon"
@@ -203,3 +205,8 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
 def parse(text: str) -> Parsed:
     """Read generated text into `Answers`."""
     return from_text(text)
+
+
+def to_record(value: Answers) -> Answers:
+    """The answers: they belong to query points, not to all masks that a record holds."""
+    return value

@@ -14,6 +14,9 @@ from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 from fourm_jax.utils import errors
 
+# Of modalities in this form, see `serializers.Serializer`.
+CROP, MEASURE, PICTURE = "unchanged", ("metadata_error",), "numbers"
+
 
 @runtime_checkable
 class Encoding(Protocol):
@@ -256,3 +259,8 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
 def parse(text: str) -> Parsed:
     """Read generated text into `Metadata`."""
     return Metadata.from_text(text)
+
+
+def to_record(value: Metadata) -> dict[str, float]:
+    """{field: number}."""
+    return dict(value.values)

@@ -13,6 +13,8 @@ from jaxtyping import UInt8
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
+# Of modalities in this form, see `serializers.Serializer`.
+CROP, MEASURE, PICTURE = "unchanged", ("palette_distance",), "swatches"
 MAX_COLORS = 7
 
 
@@ -104,3 +106,8 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
 def parse(text: str) -> Parsed:
     """Read generated text into a `Palette`."""
     return Palette.from_text(text)
+
+
+def to_record(value: Palette) -> UInt8[np.ndarray, "n 3"]:
+    """The colours."""
+    return value.colors

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
+# Of modalities in this form, see `serializers.Serializer`.
+CROP, MEASURE, PICTURE = "poses", (), "text"
 NONE = "none"  # text of a picture without humans
 HUMAN = "human"
 NUM_CODES = 8  # of the pose tokenizer
@@ -250,3 +252,8 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
 def parse(text: str) -> Parsed:
     """Read generated text into `Poses`."""
     return Poses.from_text(text)
+
+
+def to_record(value: Poses) -> Poses:
+    """The poses: a record may hold them as they are."""
+    return value

@@ -1,28 +1,28 @@
-"""Which module writes and reads the text of which record field: nobody else writes such text."""
+"""Serializers: the modules here that write raw record fields as text and read text back."""
 
-import importlib
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from fourm_jax import modalities
 from fourm_jax.modalities.parsed import Parsed
-from fourm_jax.utils import errors
+from fourm_jax.utils import modules
 
-# Record field -> module of this package.
-MODULES: Mapping[str, str] = {
-    "caption": "captions",
-    "det": "boxes",
-    "color_palette": "palette",
-    "metadata": "metadata",
-    "human_poses": "poses",
-    "sam_instance": "instances",
-}
+PLAIN = "captions"  # what a text is where its modality says nothing
 
 
 @runtime_checkable
 class Serializer(Protocol):
-    """What such a module offers."""
+    """What such a module offers; its name is the name of the text form.
+
+    Attributes:
+      CROP, MEASURE, PICTURE: what `ModalitySpec.crop`, `.measure` and `.picture` are for modalities
+        of this form, unless they say otherwise.
+    """
+
+    CROP: str
+    MEASURE: tuple[str, ...]
+    PICTURE: str
 
     def serialize(self, value: Any, rng: np.random.Generator | None = None) -> str | list[str]:
         """Text of a raw record field; a list holds its chunks, which read the same when joined
@@ -33,13 +33,20 @@ class Serializer(Protocol):
         """Typed value of generated text; never raises on text."""
         ...
 
+    def to_record(self, value: Any) -> Any:
+        """What a raw record field holds for a typed value that `parse` returns."""
+        ...
 
-def get(source: str) -> Serializer:
-    """Serializer of a record field (`ModalitySpec.source`).
+
+def get(name: str) -> Serializer:
+    """Serializer of a text form (`ModalitySpec.text_form`).
 
     Raises:
-      ValueError: a field without text form (names the nearest and all allowed).
+      ValueError: there is none (names the nearest and all there are).
     """
-    if source not in MODULES:
-        raise ValueError(errors.unknown_value("text-like record field", source, MODULES))
-    return importlib.import_module(f"fourm_jax.modalities.{MODULES[source]}")
+    return cast(Serializer, modules.get(modalities, "serialize", name, "text form"))
+
+
+def names() -> list[str]:
+    """Names of all text forms."""
+    return sorted(modules.offering(modalities, "serialize"))

@@ -2,11 +2,17 @@
 
 import dataclasses
 import hashlib
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from fourm_jax.modalities import serializers
 
 Kind = Literal["pixels", "grid", "global", "sequence", "embedding"]
 KINDS: tuple[str, ...] = get_args(Kind)
 TOKEN_KINDS = ("grid", "global", "sequence")  # kinds that have a vocabulary and can be predicted
+ALIGNED_KINDS = ("pixels", "grid")  # kinds whose raw field is a picture or a map of one
+# Fields that say how a raw field is read, judged and drawn. They decide neither tokens nor
+# parameters, so that a trained model does not depend on them.
+OUTSIDE_FIELDS = ("text_form", "crop", "measure", "picture", "classes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,14 @@ class ModalitySpec:
       decoding_order: rank in chained generation, small first.
       table: name of the embedding table; modalities that share a name (and a vocabulary) share
         its rows. Default: a table of its own, as in the published models.
+      text_form: of a sequence: the module of `fourm_jax.modalities` that writes the raw field as
+        text and reads generated text. Default: "captions", plain text.
+      crop: what cropping a picture does to the raw field, a name of `data.crops.fields.RULES`.
+        Default: that of the text form; "picture" for pixels and grids, else "unchanged".
+      measure: how predictions are judged, see `evals.measure.load`; the first is the headline.
+        Default: by the text form, or by the signal that the tokenizer reads.
+      picture: how values are drawn, a file of `evals.drawings`. Default: as for `measure`.
+      classes: names of the ids of a label map, in their order.
     """
 
     name: str
@@ -49,6 +63,11 @@ class ModalitySpec:
     source: str = ""
     decoding_order: int = 0
     table: str = ""
+    text_form: str = ""
+    crop: str = ""
+    measure: tuple[str, ...] = ()
+    picture: str = ""
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -68,6 +87,21 @@ class ModalitySpec:
             object.__setattr__(self, "max_positions", self.max_tokens)
         if not self.table:
             object.__setattr__(self, "table", self.name)
+        if self.kind == "sequence":
+            self._set_defaults_of_text()
+        elif self.text_form:
+            raise ValueError(f"modality {self.name!r}: kind {self.kind!r} has no text_form")
+        if not self.crop:
+            crop = "picture" if self.kind in ALIGNED_KINDS else "unchanged"
+            object.__setattr__(self, "crop", crop)
+
+    def _set_defaults_of_text(self) -> None:
+        form = self.text_form or serializers.PLAIN
+        module = serializers.get(form)
+        defaults = {"crop": module.CROP, "measure": module.MEASURE, "picture": module.PICTURE}
+        for field, value in {"text_form": form, **defaults}.items():
+            if not getattr(self, field):
+                object.__setattr__(self, field, value)
 
     @property
     def num_tokens(self) -> int:
@@ -84,7 +118,12 @@ class ModalitySpec:
         """15-bit id of the published system: sha256 of the name modulo 2^15."""
         return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 2**15
 
-    def replace(self, **changes) -> "ModalitySpec":
+    def describe(self) -> dict[str, Any]:
+        """Return the fields that decide tokens and parameters, as a checkpoint stores them."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in OUTSIDE_FIELDS}
+
+    def replace(self, **changes: Any) -> "ModalitySpec":
         """Copy with changes; `max_tokens` and `max_positions` follow a changed `grid`."""
         if "grid" in changes:
             changes = {"max_tokens": 0, "max_positions": 0, **changes}

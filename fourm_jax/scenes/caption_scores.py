@@ -1,8 +1,11 @@
 """Whether a caption names the colours and shapes of a scene."""
 
 import collections
+import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from fourm_jax.scenes import layout
 
@@ -46,3 +49,25 @@ def most_frequent_pair(captions: Iterable[str]) -> str:
         raise ValueError("no caption with a colour and a shape, e.g. 'a red sphere'")
     best = max(counts.items(), key=lambda item: (item[1], item[0]))[0]
     return " ".join(best)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairAccuracy:
+    """Share of captions that are right about their pairs (an `evals.measure.Measure`)."""
+
+    metric: str
+    right: Callable[[str, str], bool]
+    unit: str = ""
+    higher_is_better: bool = True
+
+    def score(self, predicted: Sequence[str], truth: Sequence[str]) -> float:
+        """Share over the set, 0..1."""
+        return float(np.mean([self.right(p, t) for p, t in zip(predicted, truth, strict=True)]))
+
+    def constant(self, values: Iterable[str]) -> str:
+        """The most frequent pair."""
+        return most_frequent_pair(values)
+
+
+ANY_PAIR = PairAccuracy(metric="colour_shape_accuracy", right=names_a_correct_pair)
+ALL_PAIRS = PairAccuracy(metric="all_pairs_accuracy", right=all_pairs_right)

@@ -1,37 +1,20 @@
-"""Picture metrics: squared error, PSNR, and whether a picture shows the colours that were asked."""
+"""Whether a picture shows the colours that its caption names."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from fourm_jax.scenes import layout
+from fourm_jax.scenes import caption_scores, layout
 
 # A pixel has a named colour if it is saturated, not black, and within these degrees of its hue.
 MIN_SATURATION, MIN_VALUE, MAX_HUE_DISTANCE = 0.4, 0.12, 16.0
 MIN_SHARE = 0.01  # of the pixels, from which on a colour counts as shown
 
 
-def mse(predicted: UInt8[np.ndarray, "..."], truth: UInt8[np.ndarray, "..."]) -> float:
-    """Mean squared error of pictures on the scale 0..255."""
-    difference = np.asarray(predicted, np.float64) - np.asarray(truth, np.float64)
-    return float(np.mean(difference**2))
-
-
-def psnr(predicted: UInt8[np.ndarray, "n h w 3"], truth: UInt8[np.ndarray, "n h w 3"]) -> float:
-    """Peak signal-to-noise ratio in dB, 10 log10(255² / mse) of each picture, then the mean.
-
-    An exact picture counts as an error of one step in one of its values.
-    """
-    difference = np.asarray(predicted, np.float64) - np.asarray(truth, np.float64)
-    difference = np.broadcast_to(difference, np.asarray(truth).shape)
-    errors = np.mean(difference**2, axis=(1, 2, 3))
-    smallest = 1 / np.prod(difference.shape[1:])
-    return float(np.mean(10 * np.log10(255.0**2 / np.maximum(errors, smallest))))
-
-
 def colour_shares(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n colours"]:
-    """Share of the pixels of each picture that has the hue of each of `scene_layout.COLOURS`.
+    """Share of the pixels of each picture that has the hue of each of `layout.COLOURS`.
 
     Ground and sky of the scenes are too pale to have one, and so is an average of scenes.
     """
@@ -51,10 +34,10 @@ def colour_f1(pictures: UInt8[np.ndarray, "n h w 3"], colours: Sequence[Iterable
 
     Args:
       pictures: one per entry of `colours`.
-      colours: names that each picture should show, and no others (evals.caption.named_colours).
+      colours: names that each picture should show, and no others (`caption_scores.named_colours`).
 
     Raises:
-      ValueError: a colour that is not in `scene_layout.COLOURS`, or another number of pictures.
+      ValueError: a colour that is not in `layout.COLOURS`, or another number of pictures.
     """
     names = tuple(layout.COLOURS)
     if len(pictures) != len(colours):
@@ -68,6 +51,29 @@ def colour_f1(pictures: UInt8[np.ndarray, "n h w 3"], colours: Sequence[Iterable
     shown = colour_shares(pictures) >= MIN_SHARE
     total = wanted.sum() + shown.sum()
     return float(2 * np.sum(wanted & shown) / total) if total else 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColourF1:
+    """`colour_f1` of pictures against the captions of their scenes (an `evals.measure.Measure`).
+
+    Blank and average pictures show no colour and score 0.
+    """
+
+    metric: str = "colour_f1"
+    unit: str = ""
+    higher_is_better: bool = True
+
+    def score(self, predicted: UInt8[np.ndarray, "n h w 3"], truth: Sequence[str]) -> float:
+        """F1 over the set; `truth` are captions."""
+        return colour_f1(predicted, [caption_scores.named_colours(text) for text in truth])
+
+    def constant(self, values: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The mean picture."""
+        return np.rint(values.mean(0)).astype(np.uint8)
+
+
+COLOUR_F1 = ColourF1()
 
 
 def _hue(

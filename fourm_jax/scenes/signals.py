@@ -3,11 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from fourm_jax.modalities import classes
 from fourm_jax.scenes import edges, features, render
 from fourm_jax.scenes import layout as scene_layout
 
 BACKGROUND, GROUND = 0, 1
-CLASSES = ("background", "ground", *scene_layout.SHAPES)
+CLASSES = classes.SCENES
 MIN_VISIBLE = 15 / 1024  # share of the pixels from which on an object is named
 LUMA = (0.299, 0.587, 0.114)
 POSE_FIELDS = ("x", "y", "z", "sin_yaw", "cos_yaw", "width", "height")

@@ -106,7 +106,7 @@ def train(
         mesh = mesh_lib.make_mesh(**run.mesh, devices=devices)
         description = checkpoint.Description(
             config=config_lib.to_json(config),
-            modalities=config_lib.to_json({s.name: dataclasses.asdict(s) for s in run.specs}),
+            modalities=config_lib.to_json({s.name: s.describe() for s in run.specs}),
         )
         saver = checkpoint.Checkpointer(workdir, keep=config.keep_checkpoints)
         try:

@@ -44,13 +44,6 @@ def test_the_page_is_written_whole_and_embeds_its_pictures(tmp_path):
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text()
 
 
-def test_a_field_without_a_painter_of_its_own_is_drawn_by_its_shape():
-    painter = galleries.Painter({})
-    edges = np.array([[255, 0]], np.uint8)
-    np.testing.assert_array_equal(painter.paint("instance_edge", edges)[0, :, 0], [255, 0])
-    assert painter.paint("title", "a tree") == "a tree"
-
-
 def test_a_sheet_shows_the_columns_that_hold_pictures():
     gallery = Gallery(
         title="g", note="n", columns=["", "a", "b", "c"],

@@ -55,14 +55,23 @@ def test_what_is_no_caption_is_refused():
         captions.select_embedding(np.zeros((1, 2, 3)), np.ones((1, 2)), 1)
 
 
-def test_every_text_like_modality_has_a_serialiser():
-    for spec in registry.SCENES:
-        if spec.kind == "sequence":
-            module = serializers.get(spec.source)
-            assert callable(module.serialize)
-            assert callable(module.parse)
+def test_plain_text_is_the_form_of_a_sequence_that_names_none():
+    forms = {spec.name: spec.text_form for spec in registry.SCENES if spec.kind == "sequence"}
+    assert forms == {
+        "caption": "captions",
+        "det": "boxes",
+        "color_palette": "palette",
+        "metadata": "metadata",
+    }
 
 
-def test_an_unknown_field_names_the_nearest():
-    with pytest.raises(ValueError, match="'captoin'; did you mean 'caption'"):
-        serializers.get("captoin")
+@pytest.mark.parametrize("form", serializers.names())
+def test_a_text_form_says_how_its_fields_are_cropped_judged_and_drawn(form):
+    module = serializers.get(form)
+    assert module.CROP and module.PICTURE and isinstance(module.MEASURE, tuple)
+    assert callable(module.serialize) and callable(module.parse) and callable(module.to_record)
+
+
+def test_an_unknown_form_names_the_nearest():
+    with pytest.raises(ValueError, match="'boxs'; did you mean 'boxes'"):
+        serializers.get("boxs")

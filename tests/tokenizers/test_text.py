@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from experiments.parity import text as verify
 from fourm_jax.data.storage import shard_writer
-from fourm_jax.modalities import metadata, serializers
+from fourm_jax.modalities import metadata, registry, serializers
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.tokenizers import text, text_training
@@ -234,8 +234,8 @@ def test_any_ids_decode(tokenizer, ids):
 @settings(max_examples=50)
 @given(ids=st.lists(st.integers(0, 4299) | st.integers(1204, 1240), max_size=60))
 def test_parsers_read_what_any_ids_say(tokenizer, ids):
-    for source in serializers.MODULES:
-        assert isinstance(serializers.get(source).parse(tokenizer.decode_content(ids)), Parsed)
+    for form in serializers.names():
+        assert isinstance(serializers.get(form).parse(tokenizer.decode_content(ids)), Parsed)
 
 
 @pytest.mark.parametrize("ids", [[-1], [4300], [5, 99_999]])
@@ -296,7 +296,7 @@ def test_a_record_of_scenes_becomes_ids_and_comes_back(tokenizer):
         "metadata": {"num_objects": 2, "brightness": 100.0, "camera_pitch": 20.0},
     }
     for source, value in record.items():
-        serializer = serializers.get(source)
+        serializer = serializers.get(registry.of_source(source).text_form)
         written = serializer.serialize(value, np.random.default_rng(0))
         ids, _ = tokenizer.encode_sequence(written, max_tokens=40, chunked=True)
         assert PUBLISHED.unk_id not in ids

@@ -1,9 +1,44 @@
 """Mean intersection over union of class maps, accumulated over a whole set."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
+
+from fourm_jax.tokenizers.signal import Signal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeanIoU:
+    """Mean IoU of the classes from `first_class` on, read against each pixel's usual class."""
+
+    num_classes: int
+    first_class: int = 0
+    metric: str = "miou"
+    unit: str = ""
+    higher_is_better: bool = True
+
+    def score(self, predicted: Int[np.ndarray, "*n h w"], truth: Int[np.ndarray, "n h w"]) -> float:
+        """Mean over the classes that occur; `predicted` may be one map for all."""
+        predicted = np.broadcast_to(predicted, truth.shape)
+        counts = confusion(predicted, truth, self.num_classes)
+        return mean_iou(counts, range(self.first_class, self.num_classes))
+
+    def constant(self, values: Int[np.ndarray, "n h w"]) -> Int[np.ndarray, "h w"]:
+        """The most frequent class of each pixel."""
+        return per_pixel_majority(values, self.num_classes)
+
+
+def make(signal: Signal | None, metric: str = "miou", first_class: int = 0) -> MeanIoU:
+    """Return the measure of the classes of `signal` from `first_class` on.
+
+    Raises:
+      ValueError: not a signal of classes.
+    """
+    if signal is None or signal.kind != "classes":
+        raise ValueError("measure 'miou' needs a tokenizer of class maps")
+    return MeanIoU(num_classes=signal.num_classes, first_class=first_class, metric=metric)
 
 
 def confusion(

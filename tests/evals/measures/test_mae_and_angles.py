@@ -3,29 +3,31 @@
 import numpy as np
 import pytest
 
-from fourm_jax.evals import depth, normal
+from fourm_jax.evals.measures import angular_error, mae
+
+DEPTH, ANGLE = mae.make(None, unit="m"), angular_error.make(None)
 
 
 def test_depth_error_is_the_mean_absolute_difference():
     truth = np.array([[[1.0, 2.0]], [[3.0, 4.0]]], np.float32)
-    assert depth.mean_absolute_error(truth + np.array([0.5, -1.0]), truth) == pytest.approx(0.75)
+    assert DEPTH.score(truth + np.array([0.5, -1.0]), truth) == pytest.approx(0.75)
 
 
 def test_the_constant_depth_predictor_is_the_mean_of_every_pixel():
     truth = np.array([[[1.0, 2.0]], [[3.0, 4.0]]], np.float32)
-    assert depth.per_pixel_mean(truth).tolist() == [[2.0, 3.0]]
+    assert DEPTH.constant(truth).tolist() == [[2.0, 3.0]]
 
 
 def test_angles_are_in_degrees_and_ignore_length():
     truth = np.array([[0.0, 0, 1], [0, 0, 1], [0, 0, 1]])
     predicted = np.array([[0.0, 0, 5], [0, 2, 0], [0, 1, 1]])
-    assert normal.mean_angular_error_deg(predicted, truth) == pytest.approx((0 + 90 + 45) / 3)
+    assert ANGLE.score(predicted, truth) == pytest.approx((0 + 90 + 45) / 3)
 
 
 def test_a_vector_without_direction_counts_ninety_degrees():
-    assert normal.mean_angular_error_deg(np.zeros((1, 3)), np.array([[0.0, 0, 1]])) == 90
+    assert ANGLE.score(np.zeros((1, 3)), np.array([[0.0, 0, 1]])) == 90
 
 
 def test_the_constant_normal_predictor_has_unit_length():
     truth = np.array([[[[1.0, 0, 0]]], [[[0, 1.0, 0]]]])
-    np.testing.assert_allclose(normal.per_pixel_mean(truth), [[[0.5**0.5, 0.5**0.5, 0]]])
+    np.testing.assert_allclose(ANGLE.constant(truth), [[[0.5**0.5, 0.5**0.5, 0]]])

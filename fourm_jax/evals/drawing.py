@@ -1,0 +1,76 @@
+"""How the values of a modality are drawn: by one of the files in `evals.drawings`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fourm_jax.evals import drawings
+from fourm_jax.evals.pictures import Picture
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.utils import modules
+
+Cell = Picture | str
+# A value as a raw record field holds it, and the picture of the same record if there is one.
+Draw = Callable[[Any, Picture | None], Cell]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What all drawings of one modality in a report share.
+
+    Attributes:
+      reference: [n, ...] values of other records, for ranges and components; None: each value's
+        own.
+      num_classes: of label maps; 0: as many as a value needs.
+    """
+
+    reference: np.ndarray | None = None
+    num_classes: int = 0
+
+
+def of(
+    spec: ModalitySpec,
+    *,
+    signal: Signal | None = None,
+    reference: Mapping[str, Any] | None = None,
+) -> Draw:
+    """Return how values of a modality are drawn.
+
+    Args:
+      signal: what its tokenizer reads, where one is at hand; else the drawing follows the value.
+      reference: fields of other records, for one scale over a whole report.
+
+    Raises:
+      ValueError: `spec.picture` is no drawing.
+    """
+    field = (reference or {}).get(spec.source)
+    num_classes = signal.num_classes if signal else 0
+    scale = Scale(
+        reference=field if isinstance(field, np.ndarray) else None,
+        num_classes=num_classes or len(spec.classes),
+    )
+
+    def draw(value: Any, picture: Picture | None = None) -> Cell:
+        return _make(spec.picture or _default(spec, signal, value), scale)(value, picture)
+
+    return _make(spec.picture, scale) if spec.picture else draw
+
+
+def _make(name: str, scale: Scale) -> Draw:
+    return modules.get(drawings, "make", name, "drawing").make(scale)
+
+
+def _default(spec: ModalitySpec, signal: Signal | None, value: Any) -> str:
+    """The drawing of an array by its type and shape; text of everything else."""
+    if not isinstance(value, np.ndarray) or not value.ndim:
+        return "text"
+    if (signal and signal.kind == "classes") or spec.classes:
+        return "classes"
+    if value.ndim == 1:
+        return "vector"
+    if value.dtype == np.uint8:
+        return "grey" if value.ndim == 2 else "image"
+    return "depth" if value.ndim == 2 else "features"

@@ -1,0 +1,1 @@
+"""One file per drawing, found by its name (`ModalitySpec.picture`): `make(scale) -> draw`."""

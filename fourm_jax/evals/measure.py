@@ -1,0 +1,118 @@
+"""What a measure is, and which ones judge a modality: how wrong a prediction is, and what knowing
+nothing would score."""
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fourm_jax.evals import measures
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import modules
+
+
+class Measure(Protocol):
+    """How predictions of one raw record field are judged.
+
+    Attributes:
+      metric: name of the number.
+      unit: of the number, "" where it has none or its name says it.
+      higher_is_better: its direction.
+    """
+
+    @property
+    def metric(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+    def score(self, predicted: Any, truth: Any) -> float:
+        """The number for the predictions of a whole set: arrays [n, ...] or lists of n values."""
+        ...
+
+    def constant(self, values: Any) -> Any:
+        """The one prediction that ignores the input, from the values of a training set."""
+        ...
+
+
+def load(name: str, signal: Signal | None = None) -> Measure:
+    """Return a measure by name.
+
+    Args:
+      name: a file of `evals.measures`, then options of its `make`, as "miou:first_class=2"; or
+        "room.module:NAME", a measure that a module of another room holds.
+      signal: what the values are, for arrays.
+
+    Raises:
+      ValueError: no such measure or option.
+    """
+    head, _, options = name.partition(":")
+    if "." in head:
+        return getattr(importlib.import_module(f"fourm_jax.{head}"), options)
+    make = modules.get(measures, "make", head, "measure").make
+    parameters = list(inspect.signature(make).parameters.values())[1:]
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    return make(signal, **config_lib.parse_arg(options, **defaults).to_dict())
+
+
+def of(spec: ModalitySpec, signal: Signal | None = None) -> tuple[Measure, ...]:
+    """Measures of a modality, the headline first; none for a text form that has none.
+
+    Args:
+      signal: what its tokenizer reads; None for sequences.
+    """
+    names = spec.measure or ((_default(signal),) if signal else ())
+    return tuple(load(name, signal) for name in names)
+
+
+def _default(signal: Signal) -> str:
+    if signal.kind == "classes":
+        return "miou"
+    if signal.kind == "binary":
+        return "f1"
+    return "psnr" if signal.dtype == "uint8" else "mse"
+
+
+def constant_predictions(measure: Measure, train: Any, like: Any) -> Any:
+    """The constant prediction for every record of a set, in the shape of `like`."""
+    constant = measure.constant(train)
+    if isinstance(like, np.ndarray):
+        return np.broadcast_to(constant, like.shape)
+    return [constant] * len(like)
+
+
+def judge(
+    how: Sequence[Measure], predicted: Any, best: Any, truth: Any, *, train: Any, like: Any = None
+) -> dict[str, Any]:
+    """One entry of metrics.json: the first measure at the top, the others under "also".
+
+    Args:
+      how: at least one measure.
+      predicted, best: predictions of the model, and the true tokens decoded.
+      truth: what both are compared with.
+      train: values of a training set, for the constants.
+      like: what a prediction looks like where that is not `truth`'s form.
+    """
+    entries = []
+    for measure in how:
+        constant = constant_predictions(measure, train, truth if like is None else like)
+        entries.append(
+            {
+                "metric": measure.metric,
+                "unit": measure.unit,
+                "higher_is_better": measure.higher_is_better,
+                "model": measure.score(predicted, truth),
+                "tokenizer_bound": measure.score(best, truth),
+                "constant": measure.score(constant, truth),
+                "n": len(truth),
+            }
+        )
+    first, *others = entries
+    return {**first, "also": others} if others else first

@@ -1,0 +1,1 @@
+"""One file per measure, found by its name (`ModalitySpec.measure`): `make(signal, **options)`."""

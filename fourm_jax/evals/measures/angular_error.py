@@ -1,0 +1,43 @@
+"""Angle between predicted and true surface normals."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from fourm_jax.tokenizers.signal import Signal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AngularError:
+    """Mean angle in degrees over all pixels, of vectors of any length.
+
+    A predicted vector without direction counts 90 degrees.
+    """
+
+    metric: str = "mean_angular_error_deg"
+    unit: str = ""
+    higher_is_better: bool = False
+
+    def score(
+        self, predicted: Float[np.ndarray, "... 3"], truth: Float[np.ndarray, "... 3"]
+    ) -> float:
+        """Mean over the set; `predicted` broadcasts."""
+        predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+        cosine = np.sum(_unit(predicted) * _unit(truth), axis=-1)
+        return float(np.mean(np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0)))))
+
+    def constant(self, values: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "h w 3"]:
+        """The mean normal of each pixel, of unit length."""
+        return _unit(np.mean(values, axis=0, dtype=np.float64))
+
+
+def make(signal: Signal | None) -> AngularError:
+    """Return the measure."""
+    del signal
+    return AngularError()
+
+
+def _unit(vectors: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length < 1e-12, 1.0, length)
