@@ -9,23 +9,26 @@ token shards are there: python -m experiments.train --config=configs/digits.py -
 
 import ml_collections
 
-from configs import scenes
+from configs import datasets, scenes
 from configs.data import digits as digits_data
 from fourm_jax.utils import config as config_lib
 
 INPUTS = digits_data.NAMES
 OUTPUTS = digits_data.TARGETS
+SETTINGS = {**scenes.SIZES["nano"], "num_steps": 1_000, "num_targets": 48, "warmup_steps": 100}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; arguments: data (folder of token shards), runlocal."""
     args = config_lib.parse_arg(arg, data="runs/digits/data", runlocal=False)
-    config = scenes.get_config("size=nano").unlock()
-    config.num_steps = 1_000
-    config.optimizer.warmup_steps = 100
-    config.modalities.update({"family": "digits", "inputs": INPUTS, "outputs": OUTPUTS})
-    config.masking.num_targets = 48
-    config.data = (digits_data.get_config(args.data),)
+    data = digits_data.tokens(args.data)
     if args.runlocal:
-        scenes.runlocal(config)
-    return config.lock()
+        mixture = digits_data.mixture()
+        data = datasets.fake_tokens("digits", INPUTS, mixture, family="digits", num_records=64)
+    return make(data, args.runlocal)
+
+
+def make(data: ml_collections.ConfigDict, runlocal: bool = False) -> ml_collections.ConfigDict:
+    """Return the trunk on `data`."""
+    settings = {**SETTINGS, **(scenes.LOCAL if runlocal else {})}
+    return scenes.trunk(family="digits", inputs=INPUTS, outputs=OUTPUTS, data=data, **settings)

@@ -1,4 +1,4 @@
-"""The published masking mixtures, as plain dicts for `ops.mixture.make_mixture`.
+"""The published masking mixtures, as plain dicts for `masking.mixture.make_mixture`.
 
 Source: docs/published.md#mixtures.
 
@@ -6,38 +6,41 @@ One value per component of the mixture; how many tokens a sample shows and is as
 each recipe. `k` equal components have equal weight unless `weights` says otherwise.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 from fourm_jax.modalities import registry
 
 ALL2ALL = (0.01, 0.1, 1.0, 10.0)  # from "one modality at a time" to "a bit of everything"
 
 
-def mod7_rgb2all() -> dict:
+def mod7_rgb2all() -> dict[str, Any]:
     """4M-7: half of the samples all → all, half RGB pixels → all (alpha 0.5)."""
     return {
-        "input_alphas": _but(registry.MOD7_IN, [0.0, 0.5], {"rgb@224": [1000.0, 0.5]}),
-        "target_alphas": _but(registry.MOD7_OUT, [0.5, 0.5]),
+        "input_alphas": _same_but(registry.MOD7_IN, [0.0, 0.5], {"rgb@224": [1000.0, 0.5]}),
+        "target_alphas": _same_but(registry.MOD7_OUT, [0.5, 0.5]),
         "input_range": (128, 128),
         "target_range": (128, 128),
     }
 
 
-def mod7_rgb2dense() -> dict:
+def mod7_rgb2dense() -> dict[str, Any]:
     """4M-7 as `mod7_rgb2all`, but from RGB pixels to dense modalities only."""
+    never = {"caption": [0.0, 0.5], "det": [0.0, 0.5]}
     mixture = mod7_rgb2all()
-    mixture["target_alphas"].update({"caption": [0.0, 0.5], "det": [0.0, 0.5]})
-    return mixture
+    return {**mixture, "target_alphas": {**mixture["target_alphas"], **never}}
 
 
-def mod7_capbias() -> dict:
+def mod7_capbias() -> dict[str, Any]:
     """4M-7: four all → all components, RGB pixels → all, and one that sees much of the caption."""
     inputs = [*ALL2ALL, 0.0, 0.05]
     return {
-        "input_alphas": _but(
+        "input_alphas": _same_but(
             registry.MOD7_IN,
             inputs,
             {"rgb@224": [*ALL2ALL, 1000.0, 0.05], "caption": [*ALL2ALL, 0.0, 5.0]},
         ),
-        "target_alphas": _but(registry.MOD7_OUT, [*ALL2ALL, 0.5, 0.5]),
+        "target_alphas": _same_but(registry.MOD7_OUT, [*ALL2ALL, 0.5, 0.5]),
         "keep": {"caption": ["random"] * 5 + ["all"]},
         "weights": [1.0] * 6,
         "input_range": (128, 128),
@@ -45,27 +48,27 @@ def mod7_capbias() -> dict:
     }
 
 
-def mod7_text2image() -> dict:
+def mod7_text2image() -> dict[str, Any]:
     """4M-7-T2I: from captions that are mostly shown in full."""
     return {
-        "input_alphas": _but(registry.MOD7_IN, [0.05, 0.2, 1.0], {"caption": [5.0, 0.2, 1.0]}),
-        "target_alphas": _but(registry.MOD7_OUT, [1.0, 1.0, 1.0]),
+        "input_alphas": _same_but(registry.MOD7_IN, [0.05, 0.2, 1.0], {"caption": [5.0, 0.2, 1.0]}),
+        "target_alphas": _same_but(registry.MOD7_OUT, [1.0, 1.0, 1.0]),
         "keep": {"caption": ["all", "random", "random"]},
         "input_range": (64, 256),
         "target_range": (256, 256),
     }
 
 
-def mod7_superres() -> dict:
+def mod7_superres() -> dict[str, Any]:
     """4M-7-SR: tokens of 448-pixel images from everything at 224 and parts of themselves."""
     rgb = [5.0, 0.05, 0.2, 1.0]
     return {
-        "input_alphas": _but(
+        "input_alphas": _same_but(
             registry.SR_IN,
             [0.05, 0.05, 0.2, 1.0],
             {"tok_rgb@224": rgb, "tok_rgb@448": rgb, "caption": [0.05, 5.0, 0.2, 1.0]},
         ),
-        "target_alphas": _but(
+        "target_alphas": _same_but(
             registry.SR_OUT, [0.05, 1.0, 1.0, 1.0], {"tok_rgb@448": [5.0, 1.0, 1.0, 1.0]}
         ),
         "keep": {"caption": ["random", "all", "random", "random"]},
@@ -74,7 +77,7 @@ def mod7_superres() -> dict:
     }
 
 
-def mod21() -> dict:
+def mod21() -> dict[str, Any]:
     """4M-21: as `mod7_capbias`, plus one component biased to each kind of caption.
 
     The T5 embedding keeps its published target shares although it can never be a target: with
@@ -82,7 +85,7 @@ def mod21() -> dict:
     """
     targets = [*ALL2ALL, 0.5, 0.5, 0.5]
     return {
-        "input_alphas": _but(
+        "input_alphas": _same_but(
             registry.MOD21_IN,
             [*ALL2ALL, 0.0, 0.05, 0.05],
             {
@@ -91,7 +94,7 @@ def mod21() -> dict:
                 "t5_caption": [*ALL2ALL, 0.0, 0.0, 5.0],
             },
         ),
-        "target_alphas": _but(
+        "target_alphas": _same_but(
             registry.MOD21_OUT,
             targets,
             {"caption": [*ALL2ALL, 0.5, 0.0, 0.5], "t5_caption": [*ALL2ALL, 0.5, 0.5, 0.0]},
@@ -107,11 +110,16 @@ def mod21() -> dict:
     }
 
 
-def c4() -> dict:
+def c4() -> dict[str, Any]:
     """Text alone, for the C4 share of 4M-21."""
     return {"input_alphas": {"caption": 1.0}, "target_alphas": {"caption": 1.0}}
 
 
-def _but(names, values, others=()) -> dict:
+def _same_but(
+    names: Iterable[str],
+    values: Sequence[float],
+    others: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, list[float]]:
     """The same values for all names, but for `others`."""
-    return {name: list(values) for name in names} | dict(others)
+    every = {**dict.fromkeys(names, values), **(others or {})}
+    return {name: list(own) for name, own in every.items()}

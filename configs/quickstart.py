@@ -7,65 +7,97 @@ README.md. `:runlocal` does the same with toy sizes in two minutes, `:data=digit
 digits in two.
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs import digits, scenes
-from configs.pretokenize import digits as pretokenize_digits
-from configs.pretokenize import scenes as pretokenize_scenes
-from configs.tokenizers import digits as tokenizers_digits
-from configs.tokenizers import scenes as tokenizers_scenes
+from configs.data import digits as digits_data
+from configs.data import scenes as scenes_data
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
 
-DATA = {
-    "scenes": (pretokenize_scenes, tokenizers_scenes),
-    "digits": (pretokenize_digits, tokenizers_digits),
-}
 PAIR = ("tok_depth", "color_palette")  # an arbitrary pair of conditions
+LOCAL = {"num_records": {"train": 64, "test": 64}, "records_per_shard": 64}
+# The quickstart reads what it writes: jobs.quickstart puts its folders in place of these.
+RAW = {"name": "raw_scenes", "source": "token_shards", "arguments": {"directory": ""}}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; arguments: data (scenes, digits), size (of that trunk), runlocal."""
     args = config_lib.parse_arg(arg, data="scenes", size="nano", runlocal=False)
-    if args.data not in DATA:
-        raise ValueError(errors.unknown_value("data set", args.data, DATA))
-    pretokenize, tokenizers = DATA[args.data]
-    on_scenes = args.data == "scenes"
+    jobs = {"scenes": on_scenes, "digits": on_digits}
+    if args.data not in jobs:
+        raise ValueError(errors.unknown_value("data set", args.data, jobs))
+    return jobs[args.data](args.size, args.runlocal)
+
+
+def on_scenes(size: str, runlocal: bool) -> ml_collections.ConfigDict:
+    """Return the job on scenes; its trunk is `size` of configs/scenes.py."""
+    settings: dict[str, Any] = LOCAL if runlocal else {}
+    if size == "small" and not runlocal:
+        # An hour of steps would see 16,384 scenes ten times.
+        settings = {"num_records": {**scenes_data.NUM_RECORDS, "train": 65_536}}
+    names = scenes_data.TOKENIZERS
+    return job(
+        raw_fields=scenes_data.SOURCE_FIELDS,
+        tokenize=scenes_data.tokenize(**settings),
+        tokenizers={name: scenes_data.tokenizer(name, RAW, runlocal) for name in names},
+        trunk=scenes.of_size(size, scenes_data.tokens(""), runlocal),
+        conditions=(("rgb",), ("caption",), PAIR),
+        generated=(picture_from(("caption",)), picture_from(PAIR)),
+        runlocal=runlocal,
+    )
+
+
+def on_digits(size: str, runlocal: bool) -> ml_collections.ConfigDict:
+    """Return the job on digits, whose trunk has one size."""
+    del size
+    names = digits_data.TOKENIZERS
+    return job(
+        raw_fields=digits_data.SOURCE_FIELDS,
+        tokenize=digits_data.tokenize(**(LOCAL if runlocal else {})),
+        tokenizers={name: digits_data.tokenizer(name, RAW, runlocal) for name in names},
+        trunk=digits.make(digits_data.tokens(""), runlocal),
+        conditions=(("rgb",), ("caption",)),
+        generated=(),
+        runlocal=runlocal,
+    )
+
+
+def job(
+    *,
+    raw_fields: tuple[str, ...],
+    tokenize: ml_collections.ConfigDict,
+    tokenizers: dict[str, ml_collections.ConfigDict],
+    trunk: ml_collections.ConfigDict,
+    conditions: tuple[tuple[str, ...], ...],
+    generated: tuple[ml_collections.ConfigDict, ...],
+    runlocal: bool,
+) -> ml_collections.ConfigDict:
+    """Return all phases; `runlocal` evaluates on a few records."""
     config = ml_collections.ConfigDict()
     config.text_vocab_size = 4_608
-    config.raw_fields = tokenizers.SOURCE_FIELDS
-    config.pretokenize = pretokenize.get_config()
-    config.tokenizers = {name: tokenizers.get_config(name) for name in tokenizers.NAMES}
-    config.trunk = scenes.get_config(f"size={args.size}") if on_scenes else digits.get_config()
-    if on_scenes and args.size == "small":  # an hour of steps would see 16,384 scenes ten times
-        config.pretokenize.num_records.train = 65_536
+    config.raw_fields = raw_fields
+    config.pretokenize = tokenize
+    config.tokenizers = tokenizers
+    config.trunk = trunk
     config.evaluation = {
-        "num_records": 256,
-        "num_shown": 6,
-        "conditions": (("rgb",), ("caption",), PAIR) if on_scenes else (("rgb",), ("caption",)),
-        "generated": tuple(picture_from(names) for names in (("caption",), PAIR) if on_scenes),
+        "num_records": 8 if runlocal else 256,
+        "num_shown": 2 if runlocal else 6,
+        "conditions": conditions,
+        "generated": generated,
     }
-    if args.runlocal:
-        runlocal(config)
     return config.lock()
 
 
-def picture_from(conditions: tuple[str, ...]) -> dict:
+def picture_from(conditions: tuple[str, ...]) -> ml_collections.ConfigDict:
     """A task of the report: pictures from `conditions` show the colours that the caption names."""
-    return {
-        "conditions": conditions,
-        "target": "tok_rgb",
-        "measure": "scenes.image_scores:COLOUR_F1",
-        "truth": "caption",
-    }
-
-
-def runlocal(config: ml_collections.ConfigDict) -> None:
-    """Shrink `config` in place: every phase on a few records; learns next to nothing."""
-    scenes.shrink(config.trunk)
-    config.pretokenize.num_records = {"train": 64, "test": 64}
-    config.pretokenize.records_per_shard = 64
-    for tokenizer in config.tokenizers.values():
-        tokenizers_scenes.shrink(tokenizer)
-    config.evaluation.num_records = 8
-    config.evaluation.num_shown = 2
+    return ml_collections.ConfigDict(
+        {
+            "conditions": conditions,
+            "target": "tok_rgb",
+            "measure": "scenes.image_scores:COLOUR_F1",
+            "truth": "caption",
+        }
+    )

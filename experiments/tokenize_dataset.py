@@ -1,6 +1,6 @@
 """Run every tokenizer over a raw data set and write token shards; continues where it was killed.
 
-python -m experiments.tokenize_dataset --config=configs/pretokenize/scenes.py --split=train \
+python -m experiments.tokenize_dataset --config=configs/data/scenes.py:tokenize --split=train \
     --tokenizers=DIR --output=DIR
 
 Several processes share the work with --process_index=0..P-1 --process_count=P; each uses all of its
@@ -20,7 +20,7 @@ from fourm_jax.jobs import pretokenize, shard_job
 from fourm_jax.modalities import registry
 from fourm_jax.utils import errors, progress
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/pretokenize.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/data/NAME.py:tokenize")
 _SPLIT = flags.DEFINE_string("split", "train", "Split to write, a key of config.num_records.")
 _TOKENIZERS = cli.define_path(
     "tokenizers", None, "Folder with one folder per tokenizer.", required=True
@@ -46,6 +46,8 @@ def main() -> None:
 
 def tokenize(config: dict) -> shard_job.Result:
     """Do what the config and the flags say."""
+    if "num_records" not in config:
+        raise ValueError("--config is no config of tokens to make: configs/data/NAME.py:tokenize")
     if _SPLIT.value not in config["num_records"]:
         raise ValueError(errors.unknown_value("split", _SPLIT.value, config["num_records"]))
     modalities = config["modalities"]

@@ -7,7 +7,8 @@ import jax
 import ml_collections
 import pytest
 
-from configs.data import tfds
+from configs import fourm
+from fourm_jax.data import datasets
 from fourm_jax.data.sources import tfds_fields
 from fourm_jax.modalities import registry
 from fourm_jax.train import loop, run_config
@@ -23,16 +24,24 @@ TRAINABLE = (
     "digits.py:runlocal",
     "fourm.py:mix=mod21,runlocal",
     "pictures.py:runlocal",
-    "tokenizers/digits.py:rgb,runlocal",
-    "tokenizers/pictures.py:edge,runlocal",
-    "tokenizers/scenes.py:rgb,runlocal",
-    "tokenizers/scenes.py:depth,runlocal",
-    "tokenizers/scenes.py:normal,runlocal",
-    "tokenizers/scenes.py:semseg,runlocal",
-    "tokenizers/scenes.py:edge,runlocal",
-    "tokenizers/scenes.py:feature,runlocal",
-    "tokenizers/scenes.py:feature_global,runlocal",
+    "data/digits.py:tokenizer=rgb,runlocal",
+    "data/pictures.py:tokenizer=edge,runlocal",
+    "data/scenes.py:tokenizer=rgb,runlocal",
+    "data/scenes.py:tokenizer=depth,runlocal",
+    "data/scenes.py:tokenizer=normal,runlocal",
+    "data/scenes.py:tokenizer=semseg,runlocal",
+    "data/scenes.py:tokenizer=edge,runlocal",
+    "data/scenes.py:tokenizer=feature,runlocal",
+    "data/scenes.py:tokenizer=feature_global,runlocal",
 )
+TWO_STEPS = {"num_steps": 2, "log_every": 1, "checkpoint_every": 0}
+DATA_SETS = sorted(path.stem for path in (CONFIGS / "data").glob("[!_]*.py"))
+IMPORTED = ("cc12m",)  # comes with tokens, as `experiments.import_webdataset` writes them
+FROM_TFDS = [
+    name
+    for name in DATA_SETS
+    if "datasets.from_tfds(" in (CONFIGS / "data" / f"{name}.py").read_text()
+]
 
 
 def load(path: str) -> ml_collections.ConfigDict:
@@ -41,10 +50,9 @@ def load(path: str) -> ml_collections.ConfigDict:
 
 @pytest.mark.parametrize("path", TRAINABLE)
 def test_a_config_trains_two_steps_with_runlocal(path, tmp_path):
-    config = load(path).unlock()
-    config.num_steps, config.log_every, config.checkpoint_every = 2, 1, 0
+    config = config_lib.override(load(path), TWO_STEPS)
     one = jax.devices()[:1]  # half the compilation; tests/train compare one with eight
-    result = loop.train(config.lock(), tmp_path, show_progress=False, devices=one)
+    result = loop.train(config, tmp_path, show_progress=False, devices=one)
     assert int(result.state.step) == 2
     assert 0 < result.metrics["loss"] < 100
 
@@ -57,7 +65,7 @@ def test_a_config_trains_two_steps_with_runlocal(path, tmp_path):
         "digits.py",
         "fourm.py:mix=mod7",
         "fourm.py:size=large",
-        "tokenizers/scenes.py:depth",
+        "data/scenes.py:tokenizer=depth",
     ],
 )
 def test_a_config_states_only_keys_that_its_task_has(path):
@@ -68,33 +76,50 @@ def test_a_config_states_only_keys_that_its_task_has(path):
 
 def test_no_trainable_config_is_left_out():
     covered = {path.split(":")[0] for path in TRAINABLE}
-    for file in [*CONFIGS.glob("*.py"), *CONFIGS.glob("tokenizers/*.py")]:
-        name = file.relative_to(CONFIGS).as_posix()
-        if file.name == "__init__.py":
-            continue
-        module = importlib.import_module("configs." + name.removesuffix(".py").replace("/", "."))
+    for file in CONFIGS.glob("*.py"):
+        module = importlib.import_module(f"configs.{file.stem}")
         if hasattr(module, "get_config") and "task" in module.get_config():
-            assert name in covered, f"add {name} to TRAINABLE"
+            assert file.name in covered, f"add {file.name} to TRAINABLE"
+    for name in DATA_SETS:
+        if hasattr(importlib.import_module(f"configs.data.{name}"), "TOKENIZERS"):
+            assert f"data/{name}.py" in covered, f"add a tokenizer of {name} to TRAINABLE"
 
 
-def test_the_tfds_data_sets_mix_and_train_two_steps_with_runlocal(tmp_path):
-    config = load("fourm.py:mix=mod7,runlocal").unlock()
-    config.data = tuple(load(f"data/{name}.py:runlocal") for name in tfds.NAMES)
-    names = tuple(sorted({name for dataset in config.data for name in dataset.fields}))
-    outputs = tuple(name for name in names if name != "rgb@224")
-    config.modalities = {
-        "family": "fourm", "inputs": names, "outputs": outputs, "overrides": {},
-    }  # fmt: skip
-    config.masking.update({"num_inputs": 128, "num_targets": 128, "maskings_per_record": 1})
-    config.num_steps, config.log_every, config.checkpoint_every = 2, 1, 0
-    result = loop.train(config.lock(), tmp_path, show_progress=False, devices=jax.devices()[:1])
+def test_data_sets_of_one_family_mix_and_train_two_steps_with_runlocal(tmp_path):
+    mixed = tuple(load(f"data/{name}.py:runlocal,weight=0.5") for name in FROM_TFDS)
+    names = tuple(sorted({name for dataset in mixed for name in dataset.fields}))
+    settings = {**fourm.local(names, mixed), "num_steps": 2, "remat": "none"}
+    config = fourm.trunk(
+        inputs=names,
+        outputs=tuple(name for name in names if name != "rgb@224"),
+        maskings_per_record=1,
+        lr=1e-3,
+        clip_norm=1.0,
+        **settings,
+    )
+    result = loop.train(config, tmp_path, show_progress=False, devices=jax.devices()[:1])
     assert int(result.state.step) == 2
     assert 0 < result.metrics["loss"] < 100
 
 
-@pytest.mark.parametrize("name", tfds.NAMES)
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_is_one_config_of_its_tokens_and_of_how_they_are_made(name):
+    tokens = load(f"data/{name}.py:data=DIR,weight=0.5")
+    assert tokens.arguments.directory == "DIR"
+    assert tokens.weight == 0.5
+    masked = {*tokens.mixture.input_alphas, *tokens.mixture.target_alphas}
+    assert masked <= set(tokens.fields)
+    if name in IMPORTED:
+        return
+    made = load(f"data/{name}.py:tokenize")
+    assert set(made.modalities.names) == set(tokens.fields)
+    assert {"train", "test"} == set(made.num_records)
+    datasets.get_source(made.source)
+
+
+@pytest.mark.parametrize("name", FROM_TFDS)
 def test_every_modality_of_a_tfds_data_set_is_made_of_a_field_that_is_read(name):
-    config = load(f"pretokenize/tfds.py:{name}")
+    config = load(f"data/{name}.py:tokenize")
     modalities = config.modalities
     specs = registry.resolve(modalities.family, modalities.names, modalities.overrides.to_dict())
     fields = config.arguments.fields
@@ -104,11 +129,34 @@ def test_every_modality_of_a_tfds_data_set_is_made_of_a_field_that_is_read(name)
     assert ("crops" in config) == ("rgb" in fields)
 
 
+def test_a_data_set_of_pictures_captions_and_boxes_is_one_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text((CONFIGS / "data" / "coco_captions.py").read_text().replace("coco", "mine"))
+    made = config_lib.load(f"{path}:tokenize,num_crops=2")
+    assert made.arguments.dataset == "mine_captions/2014"
+    assert made.crops.num_crops == 2
+    tokens = config_lib.load(f"{path}:runlocal")
+    assert (tokens.name, tokens.source) == ("mine_captions", "fake")
+    assert set(tokens.fields) == {"rgb@224", "tok_rgb@224", "caption", "det"}
+
+
+def test_configs_are_made_of_functions_and_never_overwrite_each_other():
+    for path in CONFIGS.rglob("*.py"):
+        assert ".unlock()" not in path.read_text(), path
+        assert ".update(" not in path.read_text(), path
+
+
+def test_a_published_run_sees_500_billion_tokens_after_a_warm_up_of_10():
+    mod7, mod21 = load("fourm.py:mix=mod7"), load("fourm.py:mix=mod21")
+    assert (mod7.num_steps, mod7.optimizer.warmup_steps) == (239_120, 4_769)
+    assert (mod21.num_steps, mod21.optimizer.warmup_steps) == (239_218, 4_769)
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
 def test_a_config_says_what_it_is_for(path):
     assert path.name == "__init__.py" or path.read_text().lstrip().startswith('"""')
 
 
 def test_an_unknown_size_is_an_error_that_names_the_allowed_ones():
-    with pytest.raises(ValueError, match=r"size 'nanno', allowed: \['nano', 'small'\]"):
+    with pytest.raises(ValueError, match="size 'nanno'; did you mean 'nano'"):
         load("scenes.py:size=nanno")

@@ -12,6 +12,8 @@ import pytest
 
 import configs.data.scenes
 import configs.scenes
+from configs import fourm
+from configs.data import coco_captions
 from fourm_jax import tokenizers
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
@@ -40,9 +42,9 @@ def test_the_recipe_of_a_modality_trains_with_it(monkeypatch, tmp_path):
     try:
         importlib.reload(configs.data.scenes)
         importlib.reload(configs.scenes)
-        config = configs.scenes.get_config("runlocal").unlock()
-        config.num_steps, config.checkpoint_every = 2, 0
-        result = loop.train(config.lock(), tmp_path, show_progress=False, devices=ONE)
+        config = configs.scenes.get_config("runlocal")
+        config = config_lib.override(config, {"num_steps": 2, "checkpoint_every": 0})
+        result = loop.train(config, tmp_path, show_progress=False, devices=ONE)
     finally:
         monkeypatch.undo()
         importlib.reload(configs.data.scenes)
@@ -66,12 +68,13 @@ def test_the_recipe_of_a_tokenizer_is_found_by_name_and_keeps_the_contract(monke
 def test_the_recipe_of_a_dataset_trains_in_a_mixture(tmp_path):
     recipe_module = types.ModuleType("recipe")
     exec(recipe("A dataset"), recipe_module.__dict__)
-    config = configs.scenes.get_config("runlocal").unlock()
-    extra = recipe_module.get_config("unused")
-    extra.source, extra.arguments = "fake", config.data[0].arguments
-    config.data = (*config.data, extra)
-    config.num_steps, config.checkpoint_every = 2, 0
-    result = loop.train(config.lock(), tmp_path, show_progress=False, devices=ONE)
+    both = (recipe_module.get_config("runlocal"), coco_captions.get_config("runlocal,weight=0.3"))
+    names = tuple(both[0].fields)
+    settings = fourm.local(names, both)
+    outputs = tuple(name for name in names if name != "rgb@224")
+    rest = {"remat": "none", "maskings_per_record": 1, "lr": 1e-3, "clip_norm": 1.0}
+    config = fourm.trunk(inputs=names, outputs=outputs, **{**settings, **rest, "num_steps": 2})
+    result = loop.train(config, tmp_path, show_progress=False, devices=ONE)
     assert int(result.state.step) == 2
 
 

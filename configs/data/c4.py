@@ -7,17 +7,17 @@
 
 import ml_collections
 
-from configs import mixtures
-from configs.data import tfds
-
-RAW = {
-    "dataset": "c4/en",
-    "splits": {"train": "train", "test": "validation"},
-    "fields": {"caption": ("text", "text")},
-}
-MODALITIES = ("caption",)
+from configs import datasets, mixtures
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the tokens as a data set; arguments: data (folder of shards), runlocal."""
-    return tfds.tokens("c4", MODALITIES, mixtures.c4(), arg)
+    """Return the data set; arguments as `datasets.from_tfds` says."""
+    return datasets.from_tfds(
+        arg,
+        "c4",
+        dataset="c4/en",
+        splits={"train": "train", "test": "validation"},
+        fields={"caption": ("text", "text")},
+        modalities=("caption",),
+        mixture=mixtures.c4(),
+    )

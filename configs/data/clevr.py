@@ -9,18 +9,17 @@ boxes: the annotation has centres only.
 
 import ml_collections
 
-from configs import mixtures
-from configs.data import tfds
-
-RAW = {
-    "dataset": "clevr",
-    "splits": {"train": "train", "test": "validation"},
-    "fields": {"rgb": ("picture", "image"), "caption": ("clevr_caption", "objects")},
-}
-MODALITIES = ("rgb@224", "tok_rgb@224", "caption")
+from configs import datasets, mixtures
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the tokens as a data set; arguments: data (folder of shards), runlocal."""
-    mixture = tfds.only(mixtures.mod7_capbias(), MODALITIES)
-    return tfds.tokens("clevr", MODALITIES, mixture, arg)
+    """Return the data set; arguments as `datasets.from_tfds` says."""
+    return datasets.from_tfds(
+        arg,
+        "clevr",
+        dataset="clevr",
+        splits={"train": "train", "test": "validation"},
+        fields={"rgb": ("picture", "image"), "caption": ("clevr_caption", "objects")},
+        modalities=("rgb@224", "tok_rgb@224", "caption"),
+        mixture=mixtures.mod7_capbias(),
+    )

@@ -8,22 +8,21 @@ published tokenizer; det: the 80 things, without crowds.
 
 import ml_collections
 
-from configs import mixtures
-from configs.data import tfds
-
-RAW = {
-    "dataset": "coco/2017_panoptic",
-    "splits": {"train": "train", "test": "validation"},
-    "fields": {
-        "rgb": ("picture", "image"),
-        "semseg": ("panoptic_classes", "panoptic_image", "panoptic_objects"),
-        "det": ("thing_boxes", "panoptic_objects"),
-    },
-}
-MODALITIES = ("rgb@224", "tok_rgb@224", "tok_semseg@224", "det")
+from configs import datasets, mixtures
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the tokens as a data set; arguments: data (folder of shards), runlocal."""
-    mixture = tfds.only(mixtures.mod7_rgb2all(), MODALITIES)
-    return tfds.tokens("coco_2017_panoptic", MODALITIES, mixture, arg)
+    """Return the data set; arguments as `datasets.from_tfds` says."""
+    return datasets.from_tfds(
+        arg,
+        "coco_2017_panoptic",
+        dataset="coco/2017_panoptic",
+        splits={"train": "train", "test": "validation"},
+        fields={
+            "rgb": ("picture", "image"),
+            "semseg": ("panoptic_classes", "panoptic_image", "panoptic_objects"),
+            "det": ("thing_boxes", "panoptic_objects"),
+        },
+        modalities=("rgb@224", "tok_rgb@224", "tok_semseg@224", "det"),
+        mixture=mixtures.mod7_rgb2all(),
+    )

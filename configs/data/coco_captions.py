@@ -8,22 +8,21 @@ they are tokenized. Boxes are those of all 80 classes, without crowds.
 
 import ml_collections
 
-from configs import mixtures
-from configs.data import tfds
-
-RAW = {
-    "dataset": "coco_captions/2014",
-    "splits": {"train": "train+restval", "test": "test"},
-    "fields": {
-        "rgb": ("picture", "image"),
-        "caption": ("texts", "captions"),
-        "det": ("boxes", "objects"),
-    },
-}
-MODALITIES = ("rgb@224", "tok_rgb@224", "caption", "det")
+from configs import datasets, mixtures
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the tokens as a data set; arguments: data (folder of shards), runlocal."""
-    mixture = tfds.only(mixtures.mod7_capbias(), MODALITIES)
-    return tfds.tokens("coco_captions", MODALITIES, mixture, arg)
+    """Return the data set; arguments as `datasets.from_tfds` says."""
+    return datasets.from_tfds(
+        arg,
+        "coco_captions",
+        dataset="coco_captions/2014",
+        splits={"train": "train+restval", "test": "test"},
+        fields={
+            "rgb": ("picture", "image"),
+            "caption": ("texts", "captions"),
+            "det": ("boxes", "objects"),
+        },
+        modalities=("rgb@224", "tok_rgb@224", "caption", "det"),
+        mixture=mixtures.mod7_capbias(),
+    )

@@ -8,18 +8,17 @@ pictures for training, 50,000 held out.
 
 import ml_collections
 
-from configs import mixtures
-from configs.data import tfds
-
-RAW = {
-    "dataset": "imagenet2012",
-    "splits": {"train": "train", "test": "validation"},
-    "fields": {"rgb": ("picture", "image"), "caption": ("imagenet_name", "label")},
-}
-MODALITIES = ("rgb@224", "tok_rgb@224", "caption")
+from configs import datasets, mixtures
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the tokens as a data set; arguments: data (folder of shards), runlocal."""
-    mixture = tfds.only(mixtures.mod7_capbias(), MODALITIES)
-    return tfds.tokens("imagenet2012", MODALITIES, mixture, arg)
+    """Return the data set; arguments as `datasets.from_tfds` says."""
+    return datasets.from_tfds(
+        arg,
+        "imagenet2012",
+        dataset="imagenet2012",
+        splits={"train": "train", "test": "validation"},
+        fields={"rgb": ("picture", "image"), "caption": ("imagenet_name", "label")},
+        modalities=("rgb@224", "tok_rgb@224", "caption"),
+        mixture=mixtures.mod7_capbias(),
+    )

@@ -7,18 +7,17 @@
 
 import ml_collections
 
-from configs import mixtures
-from configs.data import tfds
-
-RAW = {
-    "dataset": "nyu_depth_v2",
-    "splits": {"train": "train", "test": "validation"},
-    "fields": {"rgb": ("picture", "image"), "depth": ("depth", "depth")},
-}
-MODALITIES = ("rgb@224", "tok_rgb@224", "tok_depth@224")
+from configs import datasets, mixtures
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the tokens as a data set; arguments: data (folder of shards), runlocal."""
-    mixture = tfds.only(mixtures.mod7_rgb2all(), MODALITIES)
-    return tfds.tokens("nyu_depth_v2", MODALITIES, mixture, arg)
+    """Return the data set; arguments as `datasets.from_tfds` says."""
+    return datasets.from_tfds(
+        arg,
+        "nyu_depth_v2",
+        dataset="nyu_depth_v2",
+        splits={"train": "train", "test": "validation"},
+        fields={"rgb": ("picture", "image"), "depth": ("depth", "depth")},
+        modalities=("rgb@224", "tok_rgb@224", "tok_depth@224"),
+        mixture=mixtures.mod7_rgb2all(),
+    )

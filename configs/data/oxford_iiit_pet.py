@@ -8,22 +8,21 @@ semseg: COCO's cat or dog on the pet, void elsewhere, so that it can be mixed wi
 
 import ml_collections
 
-from configs import mixtures
-from configs.data import tfds
-
-RAW = {
-    "dataset": "oxford_iiit_pet",
-    "splits": {"train": "train", "test": "test"},
-    "fields": {
-        "rgb": ("picture", "image"),
-        "semseg": ("pet_classes", "segmentation_mask", "species"),
-        "caption": ("class_names", "label", "species"),
-    },
-}
-MODALITIES = ("rgb@224", "tok_rgb@224", "tok_semseg@224", "caption")
+from configs import datasets, mixtures
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the tokens as a data set; arguments: data (folder of shards), runlocal."""
-    mixture = tfds.only(mixtures.mod7_capbias(), MODALITIES)
-    return tfds.tokens("oxford_iiit_pet", MODALITIES, mixture, arg)
+    """Return the data set; arguments as `datasets.from_tfds` says."""
+    return datasets.from_tfds(
+        arg,
+        "oxford_iiit_pet",
+        dataset="oxford_iiit_pet",
+        splits={"train": "train", "test": "test"},
+        fields={
+            "rgb": ("picture", "image"),
+            "semseg": ("pet_classes", "segmentation_mask", "species"),
+            "caption": ("class_names", "label", "species"),
+        },
+        modalities=("rgb@224", "tok_rgb@224", "tok_semseg@224", "caption"),
+        mixture=mixtures.mod7_capbias(),
+    )

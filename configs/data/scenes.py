@@ -1,31 +1,141 @@
-"""The rendered scenes as token shards: what each modality reads and how its samples are masked.
+"""The rendered 3-D scenes: how they are made, tokenized and masked.
 
-Written by `python -m experiments.tokenize_dataset --config=configs/pretokenize/scenes.py`.
+    python -m experiments.train --config=configs/data/scenes.py:tokenizer=depth --workdir=runs/depth
+    python -m experiments.tokenize_dataset --config=configs/data/scenes.py:tokenize --split=train \
+        --tokenizers=runs/quickstart/tokenizers --output=runs/quickstart/data
+
+Tokenizers (configs/tokenizers/small.py) read the raw scenes that `make quickstart` writes to
+runs/quickstart/raw, or with `raw=render` render on the way; 8-11 seconds of one CPU core each.
+Errors on 256 held-out scenes after training on 4,096:
+
+| name           | error                      | relative to a constant |
+|----------------|----------------------------|------------------------|
+| rgb            | 23.7 dB PSNR               |                        |
+| depth          | 0.13 m                     | 0.12 x per-pixel mean  |
+| normal         | 4.9 degrees                | 0.19 x per-pixel mean  |
+| semseg         | 0.95 mIoU                  |                        |
+| edge           | 0.92 F1                    |                        |
+| feature        | 88 % of variance explained |                        |
+| feature_global | 78 % of variance explained | 4 codes of 64          |
+
+`tokenize,tfds` reads the TFDS data set `fourm_scenes` instead of rendering:
+tfds build fourm_jax/scenes/tfds_builders/fourm_scenes --file_format=array_record
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
+from configs import datasets
+from configs.tokenizers import signals, small
 from fourm_jax.modalities import registry
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
 
 PIXELS = "rgb"
 TEXT = ("caption", "det", "color_palette", "metadata")
 NAMES = tuple(spec.name for spec in registry.FAMILIES["scenes"])
 TARGETS = tuple(spec.name for spec in registry.FAMILIES["scenes"] if spec.is_token)
+# Fields of a raw scene that tokenizers and text modalities read.
+SOURCE_FIELDS = tuple(dict.fromkeys(spec.source for spec in registry.FAMILIES["scenes"]))
+RECORDS = {"source": "scenes", "arguments": {"image_size": 32, "seed": 0}}
+NUM_RECORDS = {"train": 16_384, "test": 512}
+TFDS_FIELDS = {
+    "rgb": ("picture", "image"),
+    **{name: ("labels", name) for name in ("semseg", "instance", "edge", "instance_edge")},
+    **{name: ("array", name) for name in ("depth", "normal", "feature", "feature_global")},
+    **{name: ("array", name) for name in ("poses", "num_objects", "color_palette")},
+    "caption": ("text", "caption"),
+    "det": ("boxes", "objects"),
+    "metadata": ("json_value", "metadata"),
+}
+# Signal and loss by tokenizer and field; means and deviations are of the training scenes.
+TOKENIZERS = {
+    "rgb": (signals.RGB, "mse"),
+    "depth": ({"axes": "hw", "low": 0.5, "high": 10.0, "mean": 5.85, "std": 3.0}, "l1"),
+    "normal": ({"num_channels": 3, "low": -1.0, "high": 1.0, "std": 0.5, "unit": True}, "mse"),
+    "semseg": (
+        {"axes": "hw", "dtype": "uint8", "kind": "classes", "num_classes": 6},
+        "cross_entropy",
+    ),
+    "edge": (signals.EDGE, "binary_cross_entropy"),
+    "feature": ({"num_channels": 12}, "smooth_l1"),
+    "feature_global": ({"axes": "c", "num_channels": 32}, "mse"),
+}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the data set; `arg` is the folder of its shards."""
-    config = ml_collections.ConfigDict()
-    config.name = "scenes"
-    config.source = "token_shards"
-    config.arguments = {"directory": arg or "runs/quickstart/data"}
-    config.fields = {name: name for name in NAMES}
-    config.weight = 1.0
-    config.mixture = mixture()
-    return config
+    """Return the tokens as a data set; arguments: data (folder of shards), weight.
+
+    tokenize: how they are made; with tfds from TFDS, kept in data_dir. tokenizer (a name of
+    TOKENIZERS): training of one, with raw (folder of raw scenes, or "render") and runlocal.
+    """
+    args = config_lib.parse_arg(
+        arg,
+        data="runs/quickstart/data",
+        raw="runs/quickstart/raw",
+        weight=1.0,
+        tokenize=False,
+        tfds=False,
+        data_dir="",
+        tokenizer="",
+        runlocal=False,
+    )
+    if args.tokenize and args.tfds:
+        arguments = {"dataset": "fourm_scenes", "fields": TFDS_FIELDS, "data_dir": args.data_dir}
+        return tokenize({"source": "tfds", "arguments": arguments})
+    if args.tokenize:
+        return tokenize()
+    if args.tokenizer:
+        return tokenizer(args.tokenizer, _raw(args.raw, args.runlocal), args.runlocal)
+    return tokens(args.data, weight=args.weight)
 
 
-def mixture() -> dict:
+def _raw(directory: str, runlocal: bool) -> dict[str, Any]:
+    """Raw scenes from a folder, or rendered on the way."""
+    if runlocal:
+        return {"name": "raw_scenes", "source": "scenes", "arguments": {"num_records": 64}}
+    if directory == "render":
+        return {"name": "raw_scenes", "source": "scenes", "arguments": {}}
+    arguments = {"directory": directory}
+    return {"name": "raw_scenes", "source": "token_shards", "arguments": arguments}
+
+
+def tokens(data: str, weight: float = 1.0) -> ml_collections.ConfigDict:
+    """Return the tokens in `data` as a data set."""
+    return datasets.tokens("scenes", NAMES, mixture(), data=data, weight=weight)
+
+
+def tokenize(
+    records: Mapping[str, Any] = RECORDS,
+    num_records: Mapping[str, int] = NUM_RECORDS,
+    records_per_shard: int = 4_096,
+) -> ml_collections.ConfigDict:
+    """Return how they are made of `records`, a source and its arguments."""
+    return datasets.tokenize(
+        **records,
+        modalities=NAMES,
+        family="scenes",
+        num_records=num_records,
+        records_per_shard=records_per_shard,
+        # Texts in one fixed order: a small model that writes fields in random order repeats some
+        # and forgets others.
+        seed=None,
+        crops=datasets.crops(0, 32),
+    )
+
+
+def tokenizer(name: str, data: Mapping[str, Any], runlocal: bool) -> ml_collections.ConfigDict:
+    """Return the training of one tokenizer on `data`."""
+    if name not in TOKENIZERS:
+        raise ValueError(errors.unknown_value("scenes tokenizer", name, TOKENIZERS))
+    signal, loss = TOKENIZERS[name]
+    patch_size = 1 if name == "feature" else 4
+    return small.make(name, signal, loss, data, patch_size=patch_size, runlocal=runlocal)
+
+
+def mixture() -> dict[str, Any]:
     """Five kinds of samples: what is seen, how often, and how much of it.
 
     Dirichlet concentrations per modality and kind (docs/published.md#mixtures); `keep` says how

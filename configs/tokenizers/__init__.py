@@ -1,0 +1,1 @@
+"""Recipes of tokenizers, which the configs of data sets fill in."""

@@ -6,7 +6,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from configs import scenes
+from configs import datasets, scenes
+from configs.data import scenes as scenes_data
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import loop, run_config
@@ -21,11 +22,10 @@ def run() -> list[dict]:
 
 def measure(size: str) -> dict:
     """Compile the step of one size, then time it; model operations as `train.flops` counts them."""
-    config = scenes.get_config(f"size={size}").unlock()
-    names = config.modalities.inputs
-    config.data[0].source = "fake"
-    config.data[0].arguments = {"family": "scenes", "names": names, "num_records": 64}
-    run = run_config.build(config.lock())
+    mixture = scenes_data.mixture()
+    fake = datasets.fake_tokens("scenes", scenes.INPUTS, mixture, family="scenes", num_records=64)
+    config = scenes.of_size(size, fake)
+    run = run_config.build(config)
     mesh = mesh_lib.make_mesh(**run.mesh)
     batch = distributed.put_batch(next(run.batches(0)), mesh)
     program = loop.make_program(config, run, mesh, batch)

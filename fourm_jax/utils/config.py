@@ -16,22 +16,25 @@ from fourm_jax.utils import errors
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
-    """Parse the argument of `get_config`, e.g. "size=nano,runlocal".
+    """Parse the argument of `get_config`: "key=value,key=value,flag", e.g. "size=nano,runlocal".
 
-    A bare name means True; values take the type of their default.
+    A flag is a name whose default is False; values take the type of their default.
 
     Example: parse_arg("size=nano,runlocal", size="small", runlocal=False) has size "nano" and
     runlocal True.
 
     Raises:
-      ValueError: a name that is not among `defaults`, or a value of another type.
+      ValueError: a name that is not among `defaults`, a name without a value that is no flag, or
+        a value of another type.
     """
     parsed = ml_collections.ConfigDict(defaults)
     for part in filter(None, (arg or "").split(",")):
-        name, _, value = part.strip().partition("=")
+        name, given, value = part.strip().partition("=")
         if name not in defaults:
             raise ValueError(errors.unknown_value("config argument", name, defaults))
-        parsed[name] = _convert(name, value or "true", defaults[name])
+        if not given and not isinstance(defaults[name], bool):
+            raise ValueError(f"config argument {name!r} needs a value: {name}=…")
+        parsed[name] = _convert(name, value if given else "true", defaults[name])
     return parsed.lock()
 
 

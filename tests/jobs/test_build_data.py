@@ -12,7 +12,7 @@ import pytest
 import skimage
 from PIL import Image
 
-from configs.pretokenize import pictures as pictures_config
+from configs.data import pictures as pictures_config
 from fourm_jax.data import datasets, pipeline
 from fourm_jax.data.crops import policy
 from fourm_jax.data.sources import token_shards
@@ -235,7 +235,7 @@ def test_wrong_folders_are_refused_before_anything_is_written(images, tmp_path, 
 
 def test_raw_records_become_tokens_of_several_crops_and_a_batch(images, tmp_path):
     build_data.build(job(images, tmp_path / "raw", test_fraction=0))
-    config = pictures_config.get_config(f"raw={tmp_path / 'raw'}").to_dict()
+    config = pictures_config.get_config(f"tokenize,raw={tmp_path / 'raw'}").to_dict()
     names = [name for name in config["modalities"]["names"] if not name.startswith("tok_")]
     specs = registry.resolve("fourm", names)
     words = text.TextTokenizer.train(["astronaut", "a cup of coffee"], vocab_size=4608)

@@ -82,7 +82,7 @@ def test_every_crop_of_a_record_is_kept_from_tars_and_from_folders(tmp_path, job
 def test_training_reads_the_shards_through_the_shipped_config(tmp_path, job):
     published_tars.write(tmp_path / "in", (3, 1))
     import_webdataset.run(job())
-    config = cc12m.get_config(f"mod21={job().output}").to_dict()
+    config = cc12m.get_config(f"mix=mod21,data={job().output}").to_dict()
     datasets = sources.make_datasets([config], "train")
     specs = registry.resolve("fourm", NAMES)
 
@@ -111,13 +111,13 @@ def test_training_reads_the_shards_through_the_shipped_config(tmp_path, job):
 
 def test_the_config_names_every_field_of_the_published_models():
     for model, count in (("mod7", 8), ("mod21", 19)):
-        config = cc12m.get_config(f"{model}=somewhere")
+        config = cc12m.get_config(f"mix={model},data=somewhere")
         assert config.arguments.directory == "somewhere"
         assert len(config.fields) == count
         masked = {*config.mixture["input_alphas"], *config.mixture["target_alphas"]}
         assert masked <= {*config.fields}
     with pytest.raises(ValueError, match="'mod8'; did you mean 'mod7'"):
-        cc12m.get_config("mod8")
+        cc12m.get_config("mix=mod8")
 
 
 def test_pictures_without_crop_settings_are_one_centred_square(tmp_path, job):

@@ -36,6 +36,8 @@ def test_arguments_take_the_type_of_their_default():
     [
         ("runlocl", "unknown config argument 'runlocl'; did you mean 'runlocal'"),
         ("steps=three", "steps='three' is not of type int"),
+        ("steps", "'steps' needs a value: steps="),
+        ("3", "unknown config argument '3'"),
         ("runlocal=maybe", "runlocal='maybe', allowed: true, false"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.pretokenize import folder as config
+from configs.data import folder as config
 from fourm_jax.data import datasets, pipeline
 
 EVERYTHING = {"test_share": 0.0}
@@ -100,6 +100,6 @@ def test_an_unreadable_picture_or_sidecar_is_named(tmp_path):
 
 def test_the_config_reads_a_folder(tmp_path):
     write(tmp_path / "a.png")
-    arguments = config.get_config(f"images={tmp_path}").arguments.to_dict()
+    arguments = config.get_config(f"tokenize,images={tmp_path}").arguments.to_dict()
     record = datasets.open_source("folder", "train", {**arguments, **EVERYTHING})[0]
     assert record["rgb"].shape == (224, 224, 3)

@@ -1,5 +1,6 @@
 """TFDS data sets are read from their prepared folders, without the code that made them."""
 
+import importlib
 import json
 import pickle
 import struct
@@ -10,8 +11,6 @@ import zlib
 import numpy as np
 import pytest
 
-from configs.data import tfds as tfds_configs
-from configs.pretokenize import tfds as pretokenize
 from fourm_jax.data import datasets
 from fourm_jax.data.crops import policy
 from fourm_jax.data.published import file_decoders
@@ -25,7 +24,8 @@ FIELDS = {"rgb": ("picture", "image")}
 
 def arguments(name, root, **changes):
     """Those of the shipped config."""
-    config = pretokenize.get_config(f"{name},data_dir={root},num_crops=0")
+    module = importlib.import_module(f"configs.data.{name}")
+    config = module.get_config(f"tokenize,data_dir={root},num_crops=0")
     return {**config.arguments.to_dict(), **changes}
 
 
@@ -47,7 +47,7 @@ def open_toy(root, split="train", **changes):
     return tfds.make_source(split, **usual | changes)
 
 
-@pytest.mark.parametrize("name", tfds_configs.NAMES)
+@pytest.mark.parametrize("name", tfds_cases.CASES)
 def test_a_config_maps_the_features_of_its_data_set_to_record_fields(name, tmp_path):
     tfds_cases.prepare_case(tmp_path, name)
     source = datasets.open_source("tfds", "train", arguments(name, tmp_path, image_size=0))
@@ -56,9 +56,9 @@ def test_a_config_maps_the_features_of_its_data_set_to_record_fields(name, tmp_p
 
 
 def test_reading_any_of_them_loads_no_tensorflow(tmp_path):
-    for name in tfds_configs.NAMES:
+    for name in tfds_cases.CASES:
         tfds_cases.prepare_case(tmp_path, name)
-    every = {name: arguments(name, str(tmp_path)) for name in tfds_configs.NAMES}
+    every = {name: arguments(name, str(tmp_path)) for name in tfds_cases.CASES}
     code = (
         "import sys\n"
         "from fourm_jax.data import datasets as sources\n"

@@ -1,5 +1,6 @@
 """What needs TensorFlow: the features that TFDS declares, its random examples, and our builder."""
 
+import importlib
 import importlib.util
 import pathlib
 import subprocess
@@ -8,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from configs.data import tfds as tfds_configs
-from configs.pretokenize import fourm_scenes
+from configs.data import scenes as scenes_config
 from fourm_jax.data.sources import tfds
 from tests.data.sources import tfds_cases
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", tfds_configs.NAMES)
+@pytest.mark.parametrize("name", tfds_cases.CASES)
 def test_a_data_set_as_tfds_declares_and_mocks_it_can_be_read(name, tmp_path):
     import tensorflow_datasets
     from tensorflow_datasets.testing import mocking
@@ -36,11 +36,12 @@ def test_a_data_set_as_tfds_declares_and_mocks_it_can_be_read(name, tmp_path):
     mocked = mocking.RandomFakeGenerator(declared, 2, max_value=4, constant_dynamic_shape=True)
     examples = [declared.serialize_example(_ordered(example)) for example in mocked]
     config = importlib.import_module(f"configs.data.{name}")
-    splits = config.RAW["splits"]["train"].split("+")
+    raw = config.get_config(f"tokenize,data_dir={tmp_path}").arguments.to_dict()
+    splits = raw["splits"]["train"].split("+")
     tfds_cases.prepare(tmp_path, tfds_name, version, dict(declared), examples, splits)
-    source = tfds.make_source("train", **config.RAW, data_dir=str(tmp_path))
+    source = tfds.make_source("train", **raw)
     assert len(source) == 2 * len(splits)
-    assert set(source[1]) == set(config.RAW["fields"])
+    assert set(source[1]) == set(raw["fields"])
 
 
 def _ordered(example):
@@ -60,7 +61,7 @@ def test_scenes_built_by_tfds_are_read_without_tensorflow_bit_by_bit(tmp_path):
     done = subprocess.run([*build, *options], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
-    arguments = fourm_scenes.get_config(f"data_dir={tmp_path}").arguments.to_dict()
+    arguments = scenes_config.get_config(f"tokenize,tfds,data_dir={tmp_path}").arguments.to_dict()
     code = f"""
 import sys
 import numpy as np

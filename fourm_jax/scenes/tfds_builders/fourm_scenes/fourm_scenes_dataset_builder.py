@@ -4,7 +4,7 @@
     tfds build fourm_jax/scenes/tfds_builders/fourm_scenes --file_format=array_record
 
 16,384 scenes for training and 512 held out, 32 × 32 pixels; `--max_examples_per_split=64` tries it.
-Writing needs TensorFlow, reading does not: configs/pretokenize/fourm_scenes.py, source "tfds".
+Writing needs TensorFlow, reading does not: configs/data/scenes.py:tokenize,tfds.
 """
 
 import json

@@ -1,0 +1,79 @@
+"""Tokenizers of 224-pixel pictures: ViTs with patches of 16 pixels, as many codes as published.
+
+Global batch 64, 8 + 8 blocks of width 512, 54 M parameters, bfloat16: meant for a GPU or TPU.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+SIDE = {"dim": 512, "depth": 8, "num_heads": 8, "dtype": "bfloat16"}
+SMALL_SIDE = {"dim": 32, "depth": 1, "num_heads": 2, "dtype": "float32"}
+
+
+def make(
+    name: str,
+    signal: Mapping[str, Any],
+    loss: str,
+    data: Mapping[str, Any],
+    *,
+    source_field: str,
+    num_codes: int,
+    runlocal: bool = False,
+) -> ml_collections.ConfigDict:
+    """Return the config of one tokenizer.
+
+    Args:
+      signal: fields of `tokenizers.signal.Signal`.
+      loss: name in `ops.reconstruction.LOSSES`.
+      data: name, source and arguments of the raw records.
+      source_field: of the records.
+      num_codes: of the codebook.
+      runlocal: four steps of a small model of 32-pixel pictures.
+    """
+    side = SMALL_SIDE if runlocal else SIDE
+    config = ml_collections.ConfigDict()
+    config.task = "tokenizer"
+    config.seed = 0
+    config.batch_size = 8 if runlocal else 64
+    config.num_steps = 4 if runlocal else 100_000
+    config.log_every = 2 if runlocal else 100
+    config.checkpoint_every = 2_000
+    config.keep_checkpoints = 2
+    config.eval_every = 0
+    config.max_bad_records = 0
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
+    config.tokenizer = {
+        "family": "vqvae",
+        "name": name,
+        "source_field": source_field,
+        "arguments": {
+            "signal": dict(signal),
+            "loss": loss,
+            "image_size": 32 if runlocal else 224,
+            "patch_size": 16,
+            "num_codes": 16 if runlocal else num_codes,
+            "latent_dim": 8 if runlocal else 32,
+            "backbone": "vit",
+            "encoder": dict(side),
+            "decoder": dict(side),
+            "quantizer": {"decay": 0.99, "normalize_latents": True, "kmeans_start": True},
+        },
+    }
+    config.optimizer = {
+        "name": "adamw",
+        "lr": 1e-4,
+        "weight_decay": 0.05,
+        "b1": 0.9,
+        "b2": 0.95,
+        "eps": 1e-8,
+        "clip_norm": 1.0,
+        "schedule": "cosine",
+        "warmup_steps": 2 if runlocal else 2_000,
+        "cooldown_steps": 0,
+        "min_lr": 0.0,
+        "ema_decay": 0.999,
+    }
+    config.data = (ml_collections.ConfigDict(data),)
+    return config.lock()
