@@ -25,7 +25,7 @@ def draw(directory: pathlib.Path, split: str, path: pathlib.Path) -> None:
     names = [
         name
         for name, field in reader.fields.items()
-        if name in fields.FIELDS and field.get("axes") != "c"
+        if name in registry.sources() and field.get("axes") != "c"
     ]
     order = sorted(names, key=lambda name: (name != "rgb", name))
     rows = [row(reader[int(index)], order) for index in indices]

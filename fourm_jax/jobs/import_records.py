@@ -59,7 +59,7 @@ class Rules:
     def __post_init__(self):
         for spec in self.specs:
             if not self.has_pictures and (
-                spec.kind == "pixels" or isinstance(fields.FIELDS.get(spec.source), _NEED_SIZE)
+                spec.kind == "pixels" or isinstance(fields.RULES[spec.crop], _NEED_SIZE)
             ):
                 raise ValueError(f"modality {spec.name!r} needs the folder of the pictures")
             if spec.kind == "sequence" and self.tokenizer is None:
@@ -277,7 +277,7 @@ def _write(
             target=frame.size,
             index=index,
         )
-        value = fields.FIELDS[spec.source](value, view)
+        value = fields.RULES[spec.crop](value, view)
     return None if value is None else serializers.get(spec.text_form).serialize(value, rng)
 
 

@@ -15,9 +15,6 @@ from PIL import Image
 from fourm_jax.modalities.instances import SIZE
 
 MASK_SIZE = 64
-SMALLEST_SHARE = 0.0005  # of the crop's area: smaller boxes are left out
-CONFIDENT_RANGE = 0.9  # a decoded mask that spans less than this is none
-SAME_MASK, SAME_BOX = 0.8, 0.9  # overlap from which two masks (boxes) are one
 Polygon = Float[np.ndarray, "n 2"]
 
 
@@ -61,23 +58,6 @@ def _clip_half_plane(polygon: Polygon, axis: int, sign: int, bound: float) -> Po
         if after >= 0:
             corners.append(end)
     return np.array(corners).reshape(-1, 2)
-
-
-def bounding_boxes(polygons: Sequence[Polygon]) -> Int[np.ndarray, "k 4"]:
-    """Return the smallest whole-pixel boxes, xmin, ymin, xmax, ymax; zeros for empty outlines."""
-    boxes = np.zeros((len(polygons), 4), np.int64)
-    for box, polygon in zip(boxes, polygons, strict=True):
-        if len(polygon):
-            box[:2], box[2:] = np.floor(polygon.min(axis=0)), np.ceil(polygon.max(axis=0))
-    return boxes
-
-
-def is_large(
-    boxes: Int[np.ndarray, "k 4"], size: int = SIZE, share: float = SMALLEST_SHARE
-) -> Bool[np.ndarray, "k"]:
-    """Return which boxes cover at least `share` of the crop; the others are not tokenized."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return (sides > 0).all(axis=1) & (sides.prod(axis=1) >= share * size**2)
 
 
 def rasterize(
@@ -133,45 +113,3 @@ def paste(
         resized = picture.resize((xmax - xmin, ymax - ymin), Image.Resampling.BICUBIC)
         whole[ymin:ymax, xmin:xmax] = np.asarray(resized) > threshold
     return pasted
-
-
-def merge_duplicates(
-    masks: Float[np.ndarray, "k s s"], boxes: Int[np.ndarray, "k 4"]
-) -> tuple[Float[np.ndarray, "j s s"], Int[np.ndarray, "j 4"]]:
-    """Drop undecided masks and average those that show the same instance.
-
-    Source: docs/published.md#decoding.
-
-    Several query points find the same instance. A mask joins the first group whose first mask it
-    overlaps by more than 0.8 (twice the shared mass over both) and whose box by more than 0.9
-    (intersection over union).
-
-    Args:
-      masks: probabilities; those that span less than 0.9 are dropped.
-      boxes: xmin, ymin, xmax, ymax.
-    """
-    masks = np.asarray(masks, np.float64)
-    decided = np.ptp(masks, axis=(1, 2)) >= CONFIDENT_RANGE if len(masks) else np.zeros(0, bool)
-    groups: list[list[int]] = []
-    for i in np.flatnonzero(decided):
-        same = (g for g in groups if _same(masks[g[0]], masks[i], boxes[g[0]], boxes[i]))
-        group = next(same, None)
-        if group is None:
-            groups.append([i])
-        else:
-            group.append(i)
-    averages = [masks[group].mean(axis=0) for group in groups]
-    merged = [np.rint(boxes[group].mean(axis=0)) for group in groups]
-    return (
-        np.array(averages).reshape(-1, *masks.shape[1:]),
-        np.array(merged, np.int64).reshape(-1, 4),
-    )
-
-
-def _same(first, second, first_box, second_box) -> bool:
-    overlap = 2 * (first * second).sum() / (first.sum() + second.sum())
-    corners = np.array([first_box, second_box])
-    sides = np.clip(corners[:, 2:].min(axis=0) - corners[:, :2].max(axis=0), 0, None)
-    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-    union = areas.sum() - sides.prod()
-    return bool(overlap > SAME_MASK and sides.prod() > SAME_BOX * union)

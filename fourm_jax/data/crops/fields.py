@@ -1,8 +1,7 @@
 """Aligned crops, flips and resizes over all fields of a record (docs/published.md#modalities).
 
 A crop is one row (top, left, height, width, flip) in pixels of the record's pictures. What it does
-to a field is said by the table FIELDS, one entry per field; a data set with other fields passes a
-table of its own.
+to a field is said by the modality that reads it (`ModalitySpec.crop`).
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from jaxtyping import Int, Shaped
 from PIL import Image
 
 from fourm_jax.data.crops import images
-from fourm_jax.modalities import boxes, poses
+from fourm_jax.modalities import boxes, poses, registry
 from fourm_jax.utils import errors
 
 ABSENT = None  # a field that a view cannot have
@@ -162,27 +161,30 @@ class CoarseMap:
         return cut[:, ::-1] if view.flip else cut
 
 
-FIELDS: Mapping[str, Transform] = {
-    "rgb": Picture(resample="bicubic"),
-    "depth": Picture(resample="bicubic"),
-    "normal": Normals(),
-    "semseg": Picture(resample="nearest"),
-    "instance": Picture(resample="nearest"),
-    "edge": Picture(resample="bicubic"),
-    "instance_edge": Picture(resample="bicubic"),
-    "canny_edge": Picture(resample="bicubic"),
-    "sam_edge": Picture(resample="bicubic"),
-    "mask_valid": Picture(resample="nearest"),
-    "det": DetectedBoxes(),
-    "human_poses": HumanPoses(),
-    "sam_instance": PerCrop(),
-    "caption": MirroredText(),
-    "t5_caption": Unchanged(),
-    "color_palette": Unchanged(),
-    "metadata": Unchanged(),
-    **dict.fromkeys(("clip", "dinov2", "imagebind"), CoarseMap()),
-    **dict.fromkeys(("dinov2_global", "imagebind_global"), Unchanged()),
+# What a crop does to a record field, by `ModalitySpec.crop` of the modalities that read it.
+RULES: Mapping[str, Transform] = {
+    "picture": Picture(resample="bicubic"),
+    "labels": Picture(resample="nearest"),
+    "normals": Normals(),
+    "feature_map": CoarseMap(),
+    "boxes": DetectedBoxes(),
+    "poses": HumanPoses(),
+    "text": MirroredText(),
+    "per_crop": PerCrop(),
+    "unchanged": Unchanged(),
 }
+# Rules of pictures that records may hold and no modality reads.
+UNREAD: Mapping[str, str] = {
+    "instance": "labels",
+    "instance_edge": "picture",
+    "mask_valid": "labels",
+}
+
+
+def field_rules() -> dict[str, Transform]:
+    """Return {record field: what a crop does to it} of all fields that can be cropped."""
+    read = {source: spec.crop for source, spec in registry.sources().items()}
+    return {field: RULES[rule] for field, rule in {**UNREAD, **read}.items()}
 
 
 def sample_crops(
@@ -241,7 +243,6 @@ def crop_record(
     record: Mapping[str, Any],
     settings: Int[np.ndarray, "n 5"],
     target: tuple[int, int],
-    fields: Mapping[str, Transform] = FIELDS,
     names: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     """All views of one record, aligned over its fields.
@@ -250,7 +251,6 @@ def crop_record(
       record: {field: value}; pictures of one record have one size.
       settings: rows of `sample_crops`, or stored ones.
       target: (height, width) of the pictures in the result.
-      fields: what a crop does to each field.
       names: fields of the result (those that the record has); None = all. The others only tell
         the size of the pictures, where they are pictures.
 
@@ -258,42 +258,42 @@ def crop_record(
       One record per row, without the fields that are ABSENT in it.
 
     Raises:
-      ValueError: a field that the table lacks, no picture, pictures of different sizes, settings
+      ValueError: a field that no modality reads, no picture, pictures of different sizes, settings
         of another shape or empty rectangles.
     """
+    rules = field_rules()
     wanted = [field for field in record if names is None or field in names]
     for field in wanted:
-        if field not in fields:
-            raise ValueError(errors.unknown_value("record field", field, fields))
+        if field not in rules:
+            raise ValueError(errors.unknown_value("record field", field, rules))
     settings = np.asarray(settings)
     if settings.ndim != 2 or settings.shape[1] != 5 or (settings[:, 2:4] < 1).any():
         raise ValueError(
             f"crop settings {settings.tolist()}, allowed: rows of top, left, height >= 1, "
             f"width >= 1, flip"
         )
-    size = picture_size(record, fields)
+    size = picture_size(record)
     views = []
     for index, (*rectangle, flip) in enumerate(settings.tolist()):
         view = View(
             rectangle=tuple(rectangle), flip=bool(flip), size=size, target=target, index=index
         )
-        values = {field: fields[field](record[field], view) for field in wanted}
+        values = {field: rules[field](record[field], view) for field in wanted}
         views.append({field: value for field, value in values.items() if value is not ABSENT})
     return views
 
 
-def picture_size(
-    record: Mapping[str, Any], fields: Mapping[str, Transform] = FIELDS
-) -> tuple[int, int]:
+def picture_size(record: Mapping[str, Any]) -> tuple[int, int]:
     """(height, width) that all pictures of the record share.
 
     Raises:
       ValueError: no picture, or pictures of different sizes.
     """
+    rules = field_rules()
     sizes = {
         field: value.shape[:2]
         for field, value in record.items()
-        if isinstance(fields.get(field), Picture | Normals)
+        if isinstance(rules.get(field), Picture | Normals)
     }
     if len({*sizes.values()}) != 1:
         raise ValueError(f"pictures of sizes {sizes}; a record needs pictures, all of one size")

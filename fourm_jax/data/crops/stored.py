@@ -122,7 +122,7 @@ def _row(value: np.ndarray, name: str, crop: Crop) -> np.ndarray:
 def cut(
     picture: UInt8[np.ndarray, "h w c"], crop: Crop, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width c"]:
-    """Crop, resize to (height, width) and flip a whole picture, as `transforms.FIELDS` does RGB.
+    """Crop, resize to (height, width) and flip a whole picture, as `fields.RULES` does pictures.
 
     Raises:
       ValueError: a crop that is not inside the picture.

@@ -35,7 +35,7 @@ def make_source(
         raise ValueError(f"image_size {image_size} and num_crops {num_crops}, allowed: 1 and more")
     reader = shards.Reader(directory, split)
     for field in fields:
-        allowed = sorted(reader.fields.keys() & transforms.FIELDS.keys())
+        allowed = sorted(reader.fields.keys() & transforms.field_rules().keys())
         if field not in allowed:
             raise ValueError(errors.unknown_value(f"field of {directory}", field, allowed))
     size = (image_size, image_size)

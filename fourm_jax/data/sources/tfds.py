@@ -216,10 +216,11 @@ def _centre(height: int, width: int) -> np.ndarray:
 
 def _centre_square(record: dict[str, Any], size: int) -> dict[str, Any]:
     """The centre crop of all fields; a record without pictures as it is."""
+    rules = transforms.field_rules()
     pictures = [
         value.shape[:2]
         for field, value in record.items()
-        if isinstance(transforms.FIELDS.get(field), transforms.Picture | transforms.Normals)
+        if isinstance(rules.get(field), transforms.Picture | transforms.Normals)
     ]
     if not pictures:
         return record

@@ -21,7 +21,7 @@ def golden() -> tuple[dict[str, np.ndarray], list[int], list[int]]:
 
 
 def view(arrays: dict[str, np.ndarray], field: str, flip: int) -> np.ndarray:
-    """One field through the table FIELDS, with the recorded crop."""
+    """One field by its rule, with the recorded crop."""
     raw = {
         "rgb": arrays["in/rgb"],
         "normal": arrays["in/rgb"],
