@@ -164,6 +164,7 @@ def trunk(
     warmup_steps: int,
     checkpoint_every: int = 2_000,
     log_every: int = 100,
+    eval_every: int = 0,
     dtype: str = "bfloat16",
     mesh: Mapping[str, int] = SHARDED,
 ) -> ml_collections.ConfigDict:
@@ -176,7 +177,7 @@ def trunk(
     config.log_every = log_every
     config.checkpoint_every = checkpoint_every
     config.keep_checkpoints = 3
-    config.eval_every = 0
+    config.eval_every = eval_every
     config.max_bad_records = 0
     config.dtype = dtype
     config.loss = "mod"

@@ -11,6 +11,7 @@ It reads the token shards that `make quickstart` writes to runs/quickstart/data 
 | small | 6.0 M      | 16           | 64 + 128        | 10,000| 2 CPU cores | 60 min |
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -85,6 +86,7 @@ def trunk(
     num_targets: int,
     lr: float,
     warmup_steps: int,
+    overrides: Mapping[str, Any] | None = None,
     batch_size: int = 16,
     log_every: int = 50,
     checkpoint_every: int = 1_000,
@@ -103,7 +105,12 @@ def trunk(
     config.dtype = "float32"
     config.loss = "token"
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
-    config.modalities = {"family": family, "inputs": inputs, "outputs": outputs, "overrides": {}}
+    config.modalities = {
+        "family": family,
+        "inputs": inputs,
+        "outputs": outputs,
+        "overrides": dict(overrides or {}),
+    }
     config.model = {
         "mlp": "swiglu",
         "mlp_dim": 0,

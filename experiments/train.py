@@ -17,7 +17,7 @@ from experiments import cli
 cli.set_environment()
 
 from fourm_jax.parallel import distributed  # noqa: E402
-from fourm_jax.train import export, loop  # noqa: E402
+from fourm_jax.train import export, held_out, loop  # noqa: E402
 from fourm_jax.utils import progress  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -34,7 +34,9 @@ CLUSTER = flags.DEFINE_bool(
 def main() -> None:
     """Train; a tokenizer is then saved for use."""
     distributed.start(cluster=CLUSTER.value)
-    result = loop.train(CONFIG.value, WORKDIR.value)
+    config = CONFIG.value
+    evaluators = (held_out.make_evaluator(config),) if config.eval_every else ()
+    result = loop.train(config, WORKDIR.value, evaluators=evaluators)
     if CONFIG.value.task == "tokenizer":
         folder = pathlib.Path(WORKDIR.value) / "tokenizer"
         export.save_tokenizer(CONFIG.value, result.state, folder)

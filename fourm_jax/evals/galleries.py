@@ -17,7 +17,7 @@ from fourm_jax.generate.generator import Generator
 class Painter:
     """Draws values of the modalities of a model, with one scale for a whole report."""
 
-    def __init__(self, generator: Generator, reference: Mapping[str, Any]):
+    def __init__(self, generator: Generator, reference: Mapping[str, Any]) -> None:
         """Take ranges and components from the fields of `reference` records."""
         self._draw = {
             spec.name: drawing.of(

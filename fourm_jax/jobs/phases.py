@@ -3,6 +3,7 @@
 import contextlib
 import resource
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
@@ -46,10 +47,10 @@ class Phases:
         place = f"[{self._names.index(name) + 1}/{len(self._names)}] {name}"
         progress.announce(f"{place}: reusing {found}")
 
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, Any]:
         """{"seconds": {phase: s, ..., "total": s}, "peak_rss_gb": x}."""
-        seconds = {name: round(self._seconds[name], 2) for name in self._names
-                   if name in self._seconds}  # fmt: skip
+        known = [name for name in self._names if name in self._seconds]
+        seconds = {name: round(self._seconds[name], 2) for name in known}
         seconds["total"] = round(sum(seconds.values()), 2)
         return {"seconds": seconds, "peak_rss_gb": round(self._peak, 3)}
 

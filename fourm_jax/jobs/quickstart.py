@@ -22,8 +22,9 @@ from fourm_jax.train import export, loop, run_config
 from fourm_jax.utils import io
 
 PHASES = (
-    "render", "text_tokenizer", "tokenizers", "tokenize", "trunk", "evaluate", "report",
-)  # fmt: skip
+    *("render", "text_tokenizer", "tokenizers", "tokenize"),
+    *("trunk", "evaluate", "report"),
+)
 SPLITS = ("train", "test")
 
 
@@ -37,7 +38,9 @@ def tokenizers_dir(workdir: epath.PathLike) -> epath.Path:
     return epath.Path(workdir) / "tokenizers"
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: epath.PathLike, record: phases.Phases):
+def prepare(
+    config: ml_collections.ConfigDict, workdir: epath.PathLike, record: phases.Phases
+) -> loop.TrainResult:
     """Run the phases up to the trained trunk; return its final state.
 
     Args:
@@ -90,7 +93,9 @@ def locate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> ml_col
     return config.lock()
 
 
-def _from(datasets: Sequence[ml_collections.ConfigDict], directory: epath.Path):
+def _from(
+    datasets: Sequence[ml_collections.ConfigDict], directory: epath.Path
+) -> tuple[ml_collections.ConfigDict, ...]:
     """The data sets, read from the shards in `directory`."""
     arguments = {"directory": str(directory)}
     return tuple(
@@ -112,12 +117,12 @@ def raw_fields(
     return {name: _stack(values) for name, values in fields.items()}
 
 
-def _stack(values: list) -> np.ndarray | list:
+def _stack(values: list[Any]) -> np.ndarray | list[Any]:
     shapes = {getattr(value, "shape", None) for value in values}
     return np.stack(values) if len(shapes) == 1 and None not in shapes else values
 
 
-def _render(config, workdir: epath.Path, record: phases.Phases) -> None:
+def _render(config: ml_collections.ConfigDict, workdir: epath.Path, record: phases.Phases) -> None:
     settings = config.pretokenize
     finished = all((raw_dir(workdir) / f"{split}.json").exists() for split in SPLITS)
     counts = settings.num_records.to_dict()
@@ -136,7 +141,9 @@ def _render(config, workdir: epath.Path, record: phases.Phases) -> None:
             _check(pretokenize.export(job, config.raw_fields))
 
 
-def _train_text(config, workdir: epath.Path, record: phases.Phases) -> None:
+def _train_text(
+    config: ml_collections.ConfigDict, workdir: epath.Path, record: phases.Phases
+) -> None:
     output = tokenizers_dir(workdir) / "text"
     if output.exists():
         record.reuse("text_tokenizer", str(output))
@@ -153,7 +160,9 @@ def _train_text(config, workdir: epath.Path, record: phases.Phases) -> None:
         tokenizer.save(output)
 
 
-def _train_tokenizers(config, workdir: epath.Path, record: phases.Phases) -> None:
+def _train_tokenizers(
+    config: ml_collections.ConfigDict, workdir: epath.Path, record: phases.Phases
+) -> None:
     missing = [name for name in config.tokenizers if not (tokenizers_dir(workdir) / name).exists()]
     if not missing:
         record.reuse("tokenizers", ", ".join(config.tokenizers))
@@ -165,7 +174,9 @@ def _train_tokenizers(config, workdir: epath.Path, record: phases.Phases) -> Non
             export.save_tokenizer(own, result.state, tokenizers_dir(workdir) / name)
 
 
-def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
+def _tokenize(
+    config: ml_collections.ConfigDict, workdir: epath.Path, record: phases.Phases
+) -> None:
     settings = config.pretokenize.to_dict()
     finished = all((workdir / "data" / f"{split}.json").exists() for split in SPLITS)
     modalities = settings["modalities"]
@@ -182,9 +193,12 @@ def _tokenize(config, workdir: epath.Path, record: phases.Phases) -> None:
                 show_progress=not finished,
             )
             written = pretokenize.tokenize(
-                job, specs, tokenizers_dir(workdir), seed=settings["seed"],
+                job,
+                specs,
+                tokenizers_dir(workdir),
+                seed=settings["seed"],
                 crops=policy.make(settings.get("crops", {})),
-            )  # fmt: skip
+            )
             _check(written)
 
 

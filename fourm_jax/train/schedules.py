@@ -21,11 +21,10 @@ def make(
     cooldown_steps: int = 0,
     min_lr: float = 0.0,
     timescale: float = 10_000.0,
-    start_lr: float = 0.0,
 ) -> Schedule:
     """Build step (0-based) -> learning rate, float32; equals the published per-step tables.
 
-    Source: docs/published.md#training. Warm-up rises linearly from `start_lr` to `lr`, both ends
+    Source: docs/published.md#training. Warm-up rises linearly from 0 to `lr`, both ends
     included, then:
       constant: lr. cosine: half a period from lr towards min_lr.
       inverse_sqrt: lr / sqrt((i + timescale) / timescale), at least min_lr. wsd: lr.
@@ -57,7 +56,7 @@ def make(
     def schedule(step):
         step = jnp.minimum(jnp.asarray(step, jnp.float32), max(num_steps - 1, 0))
         i = step - warmup_steps
-        rise = start_lr + (lr - start_lr) * step / max(warmup_steps - 1, 1)
+        rise = lr * step / max(warmup_steps - 1, 1)
         peak = main(jnp.float32(max(main_steps - 1, 0)))
         fall = peak + (min_lr - peak) * (i - main_steps) / max(cooldown_steps - 1, 1)
         in_cooldown = i >= main_steps if cooldown_steps else False

@@ -1,0 +1,63 @@
+"""Loss of a trunk on held-out records while it trains: the same records and masks every time."""
+
+import itertools
+from collections.abc import Iterable
+
+import jax
+import ml_collections
+from jaxtyping import Array, Int
+
+from fourm_jax.contracts import Batch
+from fourm_jax.data import pipeline
+from fourm_jax.parallel import distributed
+from fourm_jax.train import loop, metrics, run_config
+from fourm_jax.train.state import TrainState
+from fourm_jax.utils import rng
+
+NUM_BATCHES = 8
+
+
+def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
+    """Return what `config.eval_every` asks for; it yields "loss", "loss/<modality>" and the like.
+
+    It reads up to eight batches of the split "test", the same number of records of each data set,
+    and the averaged parameters where an average is kept.
+
+    Raises:
+      ValueError: a config of something else than a trunk, or fewer held-out records than a batch.
+    """
+    if config.task != "fourm":
+        raise ValueError(f"eval_every {config.eval_every} in a config of task {config.task!r}")
+    task, specs = run_config.make_task(config), run_config.resolve_specs(config)
+    datasets = run_config.make_datasets(config, "test")
+    size = config.batch_size // config.masking.maskings_per_record
+    share = -(-NUM_BATCHES * size // len(datasets))
+    num_batches = sum(min(share, len(one.source)) for one in datasets) // size
+    if not num_batches:
+        raise ValueError(f"eval_every: fewer held-out records than the {size} of a batch")
+    root = rng.stream(jax.random.key(config.seed), "held_out")
+
+    @jax.jit
+    def sums(state: TrainState, batch: Batch, number: Int[Array, ""]) -> metrics.Metrics:
+        key = jax.random.fold_in(root, number)
+        _, aux = task.loss(state.eval_params, state.model_state, batch, key, False)
+        return aux.metrics
+
+    def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
+        del step
+        mesh = jax.tree.leaves(state.params)[0].sharding.mesh
+        batches = pipeline.one_pass(
+            datasets,
+            specs,
+            batch_size=size,
+            num_records=share,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        total: metrics.Metrics | None = None
+        for number, (batch, _) in enumerate(itertools.islice(batches, num_batches)):
+            new = sums(state, distributed.put_batch(batch, mesh), number)
+            total = new if total is None else metrics.add(total, new)
+        yield from metrics.compute(total or {}, task.labels).items()
+
+    return evaluate

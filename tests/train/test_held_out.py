@@ -1,0 +1,55 @@
+"""The loss on held-out records is logged on the way and changes nothing about the run."""
+
+import jax
+import numpy as np
+import pytest
+
+from fourm_jax.train import held_out, loop, metrics
+from tests.train import tiny
+
+ONE = jax.devices()[:1]
+
+
+def train(config, workdir, evaluators=()):
+    return loop.train(config, workdir, show_progress=False, devices=ONE, evaluators=evaluators)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(result with evaluation every three steps, its workdir, result without)."""
+    workdir = tmp_path_factory.mktemp("evaluated")
+    config = tiny.trunk(eval_every=3)
+    evaluated = train(config, workdir, [held_out.make_evaluator(config)])
+    return evaluated, workdir, train(tiny.trunk(), tmp_path_factory.mktemp("plain"))
+
+
+def test_the_loss_on_held_out_records_is_in_the_history(runs):
+    _, workdir, _ = runs
+    losses = {
+        point["step"]: point["eval/loss"]
+        for point in metrics.read_history(workdir)
+        if "eval/loss" in point
+    }
+    assert list(losses) == [3, 6]
+    assert losses[6] < losses[3]  # random tokens have a distribution to learn, too
+
+
+def test_evaluation_changes_no_parameter(runs):
+    evaluated, _, plain = runs
+    jax.tree.map(np.testing.assert_array_equal, evaluated.state.params, plain.state.params)
+
+
+def test_the_same_records_and_masks_are_used_every_time(runs):
+    evaluated, _, _ = runs
+    evaluate = held_out.make_evaluator(tiny.trunk(eval_every=3))
+    first, second = (dict(evaluate(evaluated.state, 6)) for _ in range(2))
+    assert first == second
+    assert {"loss", "loss/tok_depth", "accuracy"} <= set(first)
+
+
+def test_what_cannot_be_evaluated_is_refused():
+    with pytest.raises(ValueError, match="eval_every 3 in a config of task 'tokenizer'"):
+        held_out.make_evaluator(tiny.tokenizer(eval_every=3))
+    few = tiny.trunk(eval_every=3, batch_size=4096)
+    with pytest.raises(ValueError, match="fewer held-out records than the 4096 of a batch"):
+        held_out.make_evaluator(few)
