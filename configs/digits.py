@@ -9,13 +9,13 @@ token shards are there: python -m experiments.train --config=configs/digits.py -
 
 import ml_collections
 
-from configs import datasets, scenes
+from configs import datasets, scenes, trunk
 from configs.data import digits as digits_data
 from fourm_jax.utils import config as config_lib
 
 INPUTS = digits_data.NAMES
 OUTPUTS = digits_data.TARGETS
-SETTINGS = {**scenes.SIZES["nano"], "num_steps": 1_000, "num_targets": 48, "warmup_steps": 100}
+CHANGES = {"num_steps": 1_000, "num_targets": 48, "warmup_steps": 100}  # of size nano
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -30,5 +30,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 def make(data: ml_collections.ConfigDict, runlocal: bool = False) -> ml_collections.ConfigDict:
     """Return the trunk on `data`."""
-    settings = {**SETTINGS, **(scenes.LOCAL if runlocal else {})}
-    return scenes.trunk(family="digits", inputs=INPUTS, outputs=OUTPUTS, data=data, **settings)
+    settings = scenes.settings("nano", data, runlocal, **CHANGES)
+    return trunk.make(family="digits", inputs=INPUTS, outputs=OUTPUTS, **settings)

@@ -18,12 +18,12 @@ coyo700m and c4, which has captions alone (shares 0.6, 0.2, 0.2). The values are
 The published 4M-21 models start from the 4M-7 model of their size. No run of these is recorded yet.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from configs import datasets, mixtures
+from configs import datasets, mixtures, trunk
 from configs.data import cc12m
 from fourm_jax.modalities import registry
 from fourm_jax.models import sizes
@@ -60,14 +60,11 @@ NUM_WARMUP_TOKENS = 10e9
 SHARDED = {"data": 1, "fsdp": -1, "tensor": 1}
 # What `runlocal` changes: small enough to run in a minute on any laptop.
 LOCAL: dict[str, Any] = {
-    "model": {"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2},
+    "size": {"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2},
     "num_steps": 4,
     "batch_size": 8,
     "num_tokens": 32,
     "warmup_steps": 2,
-    "dtype": "float32",
-    "log_every": 2,
-    "checkpoint_every": 2,
 }
 
 
@@ -84,22 +81,64 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if args.size not in mix["lr"]:
         raise ValueError(errors.unknown_value("size", args.size, mix["lr"]))
     per_sample = {"tokens_per_sample": 2 * mix["num_tokens"], "batch_size": mix["batch_size"]}
-    settings: dict[str, Any] = {
-        "model": sizes.get(args.size),
+    warmup_steps = schedules.warmup_for_tokens(NUM_WARMUP_TOKENS, **per_sample)
+    values: dict[str, Any] = {
+        "size": sizes.get(args.size),
         "remat": "full" if args.size in mix["remat"] else "none",
+        "lr": mix["lr"][args.size],
+        "clip_norm": 3.0 if args.size == "xlarge" else 0.0,
+        "warmup_steps": warmup_steps,
         "num_steps": schedules.steps_for_tokens(NUM_TOKENS, **per_sample),
         "batch_size": mix["batch_size"],
         "num_tokens": mix["num_tokens"],
         "maskings_per_record": mix["maskings_per_record"],
-        "lr": mix["lr"][args.size],
-        "clip_norm": 3.0 if args.size == "xlarge" else 0.0,
-        "warmup_steps": schedules.warmup_for_tokens(NUM_WARMUP_TOKENS, **per_sample),
         "overrides": mix.get("overrides", {}),
-        "data": data_sets(args.mix, args.data),
+        "mesh": SHARDED,
     }
-    if args.runlocal:
-        settings |= local(mix["inputs"], settings["data"])
-    return trunk(inputs=mix["inputs"], outputs=mix["outputs"], **settings)
+    data = data_sets(args.mix, args.data)
+    return make(mix["inputs"], mix["outputs"], data, values, runlocal=args.runlocal)
+
+
+def make(
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    data: Sequence[ml_collections.ConfigDict],
+    values: Mapping[str, Any],
+    *,
+    runlocal: bool = False,
+) -> ml_collections.ConfigDict:
+    """Return a trunk like the published ones.
+
+    Args:
+      values: size, lr, warmup_steps, num_steps, batch_size, num_tokens, and what else differs.
+      runlocal: small, on random tokens in place of `data`.
+    """
+    values = {**values, **(local(inputs, data) if runlocal else {"data": data})}
+    return trunk.make(
+        family="fourm",
+        inputs=inputs,
+        outputs=outputs,
+        data=values["data"],
+        model=trunk.architecture(
+            values["size"], positions="sincos", remat=values.get("remat", "none")
+        ),
+        optimizer=trunk.adamw(
+            values["lr"], warmup_steps=values["warmup_steps"], clip_norm=values["clip_norm"]
+        ),
+        batch_size=values["batch_size"],
+        num_steps=values["num_steps"],
+        num_inputs=values["num_tokens"],
+        num_targets=values["num_tokens"],
+        loss="mod",
+        dtype="float32" if runlocal else "bfloat16",
+        log_every=2 if runlocal else 100,
+        checkpoint_every=2 if runlocal else 2_000,
+        keep_checkpoints=3,
+        eval_every=values.get("eval_every", 0),
+        maskings_per_record=values["maskings_per_record"],
+        overrides=values.get("overrides"),
+        mesh=values.get("mesh", trunk.REPLICATED),
+    )
 
 
 def data_sets(mix: str, directory: str) -> tuple[ml_collections.ConfigDict, ...]:
@@ -117,7 +156,7 @@ def data_sets(mix: str, directory: str) -> tuple[ml_collections.ConfigDict, ...]
 
 
 def local(inputs: Iterable[str], data: Iterable[ml_collections.ConfigDict]) -> dict[str, Any]:
-    """Settings of `trunk` for any laptop: `LOCAL`, small grids, random tokens for `data`."""
+    """Values of `make` for any laptop: `LOCAL`, small grids, random tokens in place of `data`."""
     overrides: dict[str, Any] = {}
     for spec in registry.resolve("fourm", inputs):
         if spec.kind == "grid":
@@ -145,81 +184,3 @@ def local(inputs: Iterable[str], data: Iterable[ml_collections.ConfigDict]) -> d
 def _without_ranges(mixture: Mapping[str, Any]) -> dict[str, Any]:
     """The mixture with as many tokens as there are slots."""
     return {k: v for k, v in mixture.items() if k not in ("input_range", "target_range")}
-
-
-def trunk(
-    *,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    overrides: Mapping[str, Any],
-    data: tuple[ml_collections.ConfigDict, ...],
-    model: Mapping[str, int],
-    remat: str,
-    num_steps: int,
-    batch_size: int,
-    num_tokens: int,
-    maskings_per_record: int,
-    lr: float,
-    clip_norm: float,
-    warmup_steps: int,
-    checkpoint_every: int = 2_000,
-    log_every: int = 100,
-    eval_every: int = 0,
-    dtype: str = "bfloat16",
-    mesh: Mapping[str, int] = SHARDED,
-) -> ml_collections.ConfigDict:
-    """Return the config of a trunk like the published ones: every value that a run depends on."""
-    config = ml_collections.ConfigDict()
-    config.task = "fourm"
-    config.seed = 0
-    config.batch_size = batch_size
-    config.num_steps = num_steps
-    config.log_every = log_every
-    config.checkpoint_every = checkpoint_every
-    config.keep_checkpoints = 3
-    config.eval_every = eval_every
-    config.max_bad_records = 0
-    config.dtype = dtype
-    config.loss = "mod"
-    config.mesh = dict(mesh)
-    config.modalities = {
-        "family": "fourm",
-        "inputs": inputs,
-        "outputs": outputs,
-        "overrides": dict(overrides),
-    }
-    config.model = {
-        **model,
-        "mlp": "swiglu",
-        "mlp_dim": 0,
-        "use_bias": False,
-        "qk_norm": False,
-        "num_registers": 0,
-        "tie_heads": True,
-        "positions": "sincos",
-        "drop_path": 0.0,
-        "remat": remat,
-        "scan_unroll": 1,
-    }
-    config.masking = {
-        "num_inputs": num_tokens,
-        "num_targets": num_tokens,
-        "budget": "fill",
-        "maskings_per_record": maskings_per_record,
-    }
-    config.optimizer = {
-        "name": "adamw",
-        "lr": lr,
-        "weight_decay": 0.05,
-        "b1": 0.9,
-        "b2": 0.95,
-        "eps": 1e-8,
-        "clip_norm": clip_norm,
-        "schedule": "cosine",
-        "warmup_steps": warmup_steps,
-        "cooldown_steps": 0,
-        "min_lr": 0.0,
-        "ema_decay": 0.0,
-    }
-    config.data = data
-    return config.lock()

@@ -24,21 +24,16 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; arguments: size (`models.sizes`), data (folder of shards), runlocal."""
     args = config_lib.parse_arg(arg, size="tiny", data="runs/pictures/data", runlocal=False)
     mixture = datasets.only(mixtures.mod21(), pictures.MODALITIES)
-    settings: dict[str, Any] = {
-        "model": sizes.get(args.size),
-        "remat": "none",
+    values: dict[str, Any] = {
+        "size": sizes.get(args.size),
+        "lr": 5e-4,
+        "clip_norm": 3.0,
+        "warmup_steps": 5_000,
         "num_steps": 100_000,
         "batch_size": 256,
         "num_tokens": 128,
         "maskings_per_record": 4,
         "eval_every": 2_000,  # loss on the pictures that `build_data` holds out
-        "lr": 5e-4,
-        "clip_norm": 3.0,
-        "warmup_steps": 5_000,
-        "overrides": {},
-        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-        "data": (datasets.tokens("pictures", pictures.MODALITIES, mixture, data=args.data),),
     }
-    if args.runlocal:
-        settings |= fourm.local(pictures.MODALITIES, settings["data"])
-    return fourm.trunk(inputs=pictures.MODALITIES, outputs=OUTPUTS, **settings)
+    data = (datasets.tokens("pictures", pictures.MODALITIES, mixture, data=args.data),)
+    return fourm.make(pictures.MODALITIES, OUTPUTS, data, values, runlocal=args.runlocal)

@@ -11,12 +11,11 @@ It reads the token shards that `make quickstart` writes to runs/quickstart/data 
 | small | 6.0 M      | 16           | 64 + 128        | 10,000| 2 CPU cores | 60 min |
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from configs import datasets
+from configs import datasets, trunk
 from configs.data import scenes as scenes_data
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
@@ -26,14 +25,14 @@ OUTPUTS = scenes_data.TARGETS
 
 SIZES: dict[str, dict[str, Any]] = {
     "nano": {
-        "model": {"dim": 96, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 2},
+        "size": {"dim": 96, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 2},
         "num_steps": 4_400,
         "num_targets": 96,
         "lr": 2e-3,
         "warmup_steps": 200,
     },
     "small": {
-        "model": {"dim": 192, "encoder_depth": 4, "decoder_depth": 3, "num_heads": 3},
+        "size": {"dim": 192, "encoder_depth": 4, "decoder_depth": 3, "num_heads": 3},
         "num_steps": 10_000,
         "num_targets": 128,
         "lr": 1e-3,
@@ -42,12 +41,9 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 # What `runlocal` changes: small enough for any laptop to run it in a minute.
 LOCAL: dict[str, Any] = {
-    "model": {"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "scan_unroll": 1},
+    "size": {"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2},
     "num_steps": 4,
-    "batch_size": 8,
     "warmup_steps": 2,
-    "log_every": 2,
-    "checkpoint_every": 2,
 }
 
 
@@ -71,78 +67,31 @@ def of_size(
     """Return the trunk of a size on `data`."""
     if size not in SIZES:
         raise ValueError(errors.unknown_value("size", size, SIZES))
-    settings = {**SIZES[size], **(LOCAL if runlocal else {})}
-    return trunk(family="scenes", inputs=INPUTS, outputs=OUTPUTS, data=data, **settings)
+    own = settings(size, data, runlocal)
+    return trunk.make(family="scenes", inputs=INPUTS, outputs=OUTPUTS, **own)
 
 
-def trunk(
-    *,
-    family: str,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    data: ml_collections.ConfigDict,
-    model: dict[str, int],
-    num_steps: int,
-    num_targets: int,
-    lr: float,
-    warmup_steps: int,
-    overrides: Mapping[str, Any] | None = None,
-    batch_size: int = 16,
-    log_every: int = 50,
-    checkpoint_every: int = 1_000,
-) -> ml_collections.ConfigDict:
-    """Return the config of a small trunk: every value that a run depends on."""
-    config = ml_collections.ConfigDict()
-    config.task = "fourm"
-    config.seed = 0
-    config.batch_size = batch_size
-    config.num_steps = num_steps
-    config.log_every = log_every
-    config.checkpoint_every = checkpoint_every
-    config.keep_checkpoints = 2
-    config.eval_every = 0
-    config.max_bad_records = 0
-    config.dtype = "float32"
-    config.loss = "token"
-    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
-    config.modalities = {
-        "family": family,
-        "inputs": inputs,
-        "outputs": outputs,
-        "overrides": dict(overrides or {}),
-    }
-    config.model = {
-        "mlp": "swiglu",
-        "mlp_dim": 0,
-        "use_bias": False,
-        "qk_norm": False,
-        "num_registers": 0,
-        "tie_heads": True,
-        "positions": "learned",
-        "drop_path": 0.0,
-        "remat": "none",
-        "scan_unroll": 4,
-        **model,
-    }
-    config.masking = {
+def settings(
+    size: str, data: ml_collections.ConfigDict, runlocal: bool, **changes: Any
+) -> dict[str, Any]:
+    """Return the arguments of `trunk.make` for a small trunk on `data`.
+
+    Args:
+      changes: other values of the size.
+    """
+    values = {**SIZES[size], **changes, **(LOCAL if runlocal else {})}
+    unroll = 1 if runlocal else 4
+    return {
+        "data": (data,),
+        "model": trunk.architecture(values["size"], positions="learned", scan_unroll=unroll),
+        "optimizer": trunk.adamw(values["lr"], warmup_steps=values["warmup_steps"]),
+        "batch_size": 8 if runlocal else 16,
+        "num_steps": values["num_steps"],
         "num_inputs": 64,
-        "num_targets": num_targets,
-        "budget": "fill",
-        "maskings_per_record": 1,
+        "num_targets": values["num_targets"],
+        "loss": "token",
+        "dtype": "float32",
+        "log_every": 2 if runlocal else 50,
+        "checkpoint_every": 2 if runlocal else 1_000,
+        "keep_checkpoints": 2,
     }
-    config.optimizer = {
-        "name": "adamw",
-        "lr": lr,
-        "weight_decay": 0.05,
-        "b1": 0.9,
-        "b2": 0.95,
-        "eps": 1e-8,
-        "clip_norm": 1.0,
-        "schedule": "cosine",
-        "warmup_steps": warmup_steps,
-        "cooldown_steps": 0,
-        "min_lr": 0.0,
-        "ema_decay": 0.0,
-    }
-    config.data = (data,)
-    return config.lock()

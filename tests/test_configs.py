@@ -34,6 +34,7 @@ TRAINABLE = (
     "data/scenes.py:tokenizer=feature,runlocal",
     "data/scenes.py:tokenizer=feature_global,runlocal",
 )
+VALUES = {"lr": 1e-3, "clip_norm": 1.0, "maskings_per_record": 1}
 TWO_STEPS = {"num_steps": 2, "log_every": 1, "checkpoint_every": 0}
 DATA_SETS = sorted(path.stem for path in (CONFIGS / "data").glob("[!_]*.py"))
 IMPORTED = ("cc12m",)  # comes with tokens, as `experiments.import_webdataset` writes them
@@ -88,15 +89,9 @@ def test_no_trainable_config_is_left_out():
 def test_data_sets_of_one_family_mix_and_train_two_steps_with_runlocal(tmp_path):
     mixed = tuple(load(f"data/{name}.py:runlocal,weight=0.5") for name in FROM_TFDS)
     names = tuple(sorted({name for dataset in mixed for name in dataset.fields}))
-    settings = {**fourm.local(names, mixed), "num_steps": 2, "remat": "none"}
-    config = fourm.trunk(
-        inputs=names,
-        outputs=tuple(name for name in names if name != "rgb@224"),
-        maskings_per_record=1,
-        lr=1e-3,
-        clip_norm=1.0,
-        **settings,
-    )
+    outputs = tuple(name for name in names if name != "rgb@224")
+    config = fourm.make(names, outputs, mixed, VALUES, runlocal=True)
+    config = config_lib.override(config, TWO_STEPS)
     result = loop.train(config, tmp_path, show_progress=False, devices=jax.devices()[:1])
     assert int(result.state.step) == 2
     assert 0 < result.metrics["loss"] < 100

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import datasets, scenes
+from configs import datasets, scenes, trunk
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
 from fourm_jax.data.crops import policy
@@ -98,14 +98,13 @@ def tokenize(tmp_path, specs) -> None:
 
 def make_config(tmp_path):
     mixture = {"input_alphas": dict.fromkeys(NAMES, 1.0), "target_alphas": {"tok_heat": 1.0}}
-    settings = {**scenes.SIZES["nano"], **scenes.LOCAL, "num_steps": 2, "num_targets": 4}
-    return scenes.trunk(
+    data = datasets.tokens("heat", NAMES, mixture, data=str(tmp_path / "data"))
+    return trunk.make(
         family="scenes",
         inputs=NAMES,
         outputs=("tok_heat",),
-        data=datasets.tokens("heat", NAMES, mixture, data=str(tmp_path / "data")),
         overrides={"rgb": {"grid": (2, 2)}},
-        **settings,
+        **scenes.settings("nano", data, runlocal=True, num_targets=4),
     )
 
 

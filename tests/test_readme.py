@@ -70,10 +70,10 @@ def test_the_recipe_of_a_dataset_trains_in_a_mixture(tmp_path):
     exec(recipe("A dataset"), recipe_module.__dict__)
     both = (recipe_module.get_config("runlocal"), coco_captions.get_config("runlocal,weight=0.3"))
     names = tuple(both[0].fields)
-    settings = fourm.local(names, both)
     outputs = tuple(name for name in names if name != "rgb@224")
-    rest = {"remat": "none", "maskings_per_record": 1, "lr": 1e-3, "clip_norm": 1.0}
-    config = fourm.trunk(inputs=names, outputs=outputs, **{**settings, **rest, "num_steps": 2})
+    values = {"lr": 1e-3, "clip_norm": 1.0, "maskings_per_record": 1}
+    config = fourm.make(names, outputs, both, values, runlocal=True)
+    config = config_lib.override(config, {"num_steps": 2, "checkpoint_every": 0})
     result = loop.train(config, tmp_path, show_progress=False, devices=ONE)
     assert int(result.state.step) == 2
 

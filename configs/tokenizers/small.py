@@ -8,6 +8,8 @@ from typing import Any
 
 import ml_collections
 
+from configs import trunk
+
 
 def make(
     name: str,
@@ -49,20 +51,8 @@ def make(
         "source_field": name,
         "arguments": arguments,
     }
-    config.optimizer = {
-        "name": "adamw",
-        "lr": 3e-3,
-        "weight_decay": 0.0,
-        "b1": 0.9,
-        "b2": 0.99,
-        "eps": 1e-8,
-        "clip_norm": 1.0,
-        "schedule": "cosine",
-        "warmup_steps": 2 if runlocal else 20,
-        "cooldown_steps": 0,
-        "min_lr": 0.0,
-        "ema_decay": 0.0,
-    }
+    warmup_steps = 2 if runlocal else 20
+    config.optimizer = trunk.adamw(3e-3, warmup_steps=warmup_steps, weight_decay=0.0, b2=0.99)
     config.data = (ml_collections.ConfigDict(data),)
     return config.lock()
 

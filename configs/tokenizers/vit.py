@@ -8,6 +8,8 @@ from typing import Any
 
 import ml_collections
 
+from configs import trunk
+
 SIDE = {"dim": 512, "depth": 8, "num_heads": 8, "dtype": "bfloat16"}
 SMALL_SIDE = {"dim": 32, "depth": 1, "num_heads": 2, "dtype": "float32"}
 
@@ -61,19 +63,7 @@ def make(
             "quantizer": {"decay": 0.99, "normalize_latents": True, "kmeans_start": True},
         },
     }
-    config.optimizer = {
-        "name": "adamw",
-        "lr": 1e-4,
-        "weight_decay": 0.05,
-        "b1": 0.9,
-        "b2": 0.95,
-        "eps": 1e-8,
-        "clip_norm": 1.0,
-        "schedule": "cosine",
-        "warmup_steps": 2 if runlocal else 2_000,
-        "cooldown_steps": 0,
-        "min_lr": 0.0,
-        "ema_decay": 0.999,
-    }
+    warmup_steps = 2 if runlocal else 2_000
+    config.optimizer = trunk.adamw(1e-4, warmup_steps=warmup_steps, ema_decay=0.999)
     config.data = (ml_collections.ConfigDict(data),)
     return config.lock()
