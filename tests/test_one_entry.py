@@ -18,6 +18,7 @@ from fourm_jax.jobs import build_data, pretokenize
 from fourm_jax.labelers import base as labelers
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import from_config
 from fourm_jax.tokenizers import base as tokenizers
 from fourm_jax.train import loop, run_config
 
@@ -132,7 +133,7 @@ def test_a_new_field_is_built_cropped_tokenized_trained_generated_measured_and_d
 ):
     monkeypatch.setitem(registry.FAMILIES, "scenes", (*registry.SCENES, ENTRY))
     config = make_config(tmp_path)
-    specs = run_config.resolve_specs(config)
+    specs = from_config.resolve_specs(config)
     build(tmp_path)
     save_tokenizer(tmp_path)
     tokenize(tmp_path, specs)
@@ -140,7 +141,7 @@ def test_a_new_field_is_built_cropped_tokenized_trained_generated_measured_and_d
     result = loop.train(config, tmp_path / "run", show_progress=False, devices=jax.devices()[:1])
     assert result.metrics["loss/tok_heat"] > 0
 
-    model, heat = run_config.make_model(config), tokenizers.load(tmp_path / "heat")
+    model, heat = from_config.make_model(config), tokenizers.load(tmp_path / "heat")
     generator = Generator(model, result.state.eval_params, {"heat": heat})
     data = held_out(tmp_path, config, specs)
     tasks = any_to_any.from_one(generator, data)

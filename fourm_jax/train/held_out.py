@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from fourm_jax.contracts import Batch
 from fourm_jax.data import pipeline
+from fourm_jax.models import from_config
 from fourm_jax.parallel import distributed
 from fourm_jax.train import loop, metrics, run_config
 from fourm_jax.train.state import TrainState
@@ -28,7 +29,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     """
     if config.task != "fourm":
         raise ValueError(f"eval_every {config.eval_every} in a config of task {config.task!r}")
-    task, specs = run_config.make_task(config), run_config.resolve_specs(config)
+    task, specs = run_config.make_task(config), from_config.resolve_specs(config)
     datasets = run_config.make_datasets(config, "test")
     size = config.batch_size // config.masking.maskings_per_record
     share = -(-NUM_BATCHES * size // len(datasets))
