@@ -12,6 +12,7 @@ import ml_collections
 
 from fourm_jax.utils import config as config_lib
 
+SPLITS = {"train": "train", "test": "test"}
 ALL = {"train": 0, "test": 0}  # num_records 0: all there are
 
 
@@ -109,10 +110,10 @@ def from_tfds(
     name: str,
     *,
     dataset: str,
-    splits: Mapping[str, str],
     fields: Mapping[str, tuple[str, ...]],
     modalities: Sequence[str],
     mixture: Mapping[str, Any],
+    splits: Mapping[str, str] = SPLITS,
     family: str = "fourm",
 ) -> ml_collections.ConfigDict:
     """Return the config of a prepared TFDS data set, whatever `arg` asks for.
@@ -123,10 +124,10 @@ def from_tfds(
 
     Args:
       dataset: its name in TFDS.
-      splits: {"train", "test"} -> split of TFDS.
       fields: {record field: (reader, features...)}, see `data.sources.tfds_fields`.
       modalities: what becomes of the fields.
       mixture: how samples are masked; what it says about other modalities is left out.
+      splits: {"train", "test"} -> split of TFDS.
     """
     args = config_lib.parse_arg(
         arg,
@@ -138,7 +139,7 @@ def from_tfds(
         num_crops=4,
     )
     if args.tokenize:
-        arguments = {"dataset": dataset, "splits": splits, "fields": fields}
+        arguments = {"dataset": dataset, "splits": dict(splits), "fields": fields}
         arguments["data_dir"] = args.data_dir
         has_crops = args.num_crops > 0 and "rgb" in fields
         return tokenize(

@@ -138,7 +138,7 @@ def find_config(named: str) -> str:
 
 
 def config_names() -> list[str]:
-    """Names of the configs that come with the commands, such as "scenes", "tokenizers/scenes"."""
+    """Names of the configs that come with the commands, such as "scenes", "data/scenes"."""
     files = [path for path in CONFIGS.rglob("*.py") if "def get_config(" in path.read_text()]
     return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in files)
 

@@ -94,7 +94,7 @@ def tokenize(tmp_path, specs) -> None:
             split=split,
             recipe={},
         )
-        assert not pretokenize.tokenize(job, specs, tmp_path, crops=CROPS).problems
+        assert not pretokenize.tokenize(job, specs, tmp_path, crops=CROPS).left_out.num_records
 
 
 def make_config(tmp_path):

@@ -17,7 +17,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg,
         "oxford_iiit_pet",
         dataset="oxford_iiit_pet",
-        splits={"train": "train", "test": "test"},
         fields={
             "rgb": ("picture", "image"),
             "semseg": ("pet_classes", "segmentation_mask", "species"),

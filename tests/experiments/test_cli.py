@@ -34,8 +34,8 @@ def test_both_spellings_of_the_flag_are_located(tmp_path, monkeypatch):
 
 
 def test_an_unknown_config_names_the_nearest():
-    with pytest.raises(ValueError, match="unknown config 'tokenizers/scene'; did you mean"):
-        cli.find_config("tokenizers/scene")
+    with pytest.raises(ValueError, match="unknown config 'data/scene'; did you mean"):
+        cli.find_config("data/scene")
 
 
 @pytest.fixture
