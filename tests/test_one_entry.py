@@ -51,12 +51,12 @@ def build(tmp_path) -> None:
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     for number in range(12):
-        pixels = rng.integers(0, 255, (12, 16, 3), np.uint8)
+        pixels = rng.integers(0, 255, (16, 20, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
     job = build_data.Job(
         images=tmp_path / "images",
         output=tmp_path / "raw",
-        labelers=[*build_data.make_labelers(["rgb"], {}, 12), heat_labeler()],
+        labelers=[*build_data.make_labelers(["rgb"], {}, 16), heat_labeler()],
         test_fraction=0.4,
     )
     build_data.build(job)

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 import pytest
 
+from configs.data import coco_2017_panoptic
 from fourm_jax.data import datasets
 from fourm_jax.data.crops import policy
 from fourm_jax.data.published import file_decoders
@@ -91,7 +92,7 @@ def test_the_texts_of_a_record_are_those_that_tokenization_writes(tmp_path):
 
 def test_the_crops_of_a_config_are_cut_from_whole_pictures(tmp_path):
     tfds_cases.prepare_case(tmp_path, "coco_2017_panoptic")
-    config = pretokenize.get_config(f"coco_2017_panoptic,data_dir={tmp_path},num_crops=2")
+    config = coco_2017_panoptic.get_config(f"tokenize,data_dir={tmp_path},num_crops=2")
     record = tfds.make_source("train", **config.arguments.to_dict())[0]
     assert record["rgb"].shape == (4, 6, 3)
     crops = policy.make(config.crops.to_dict()).views(record, 0, ("rgb", "semseg", "det"))
