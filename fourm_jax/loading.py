@@ -5,12 +5,10 @@ from etils import epath
 from fourm_jax.generate.generator import Generator
 from fourm_jax.models import from_config, trained
 from fourm_jax.tokenizers import base
-from fourm_jax.tokenizers.text import TextTokenizer
 from fourm_jax.utils import config as config_lib
 
 TRUNK = "trunk"
 TOKENIZERS = "tokenizers"
-TEXT = "text"
 
 
 def load_generator(run: epath.PathLike) -> Generator:
@@ -30,6 +28,5 @@ def load_generator(run: epath.PathLike) -> Generator:
     for name, folder in folders.items():
         if not folder.is_dir():
             raise ValueError(f"no tokenizer at {folder} for modality {names[name].name!r}")
-    text = TextTokenizer.load(folders.pop(TEXT)) if TEXT in folders else None
     tokenizers = {name: base.load(folder) for name, folder in folders.items()}
-    return Generator(model, found.params, tokenizers, text)
+    return Generator(model, found.params, tokenizers)

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ FILES = (
     "top_k_top_p.safetensors", "trunk",
 )  # fmt: skip
 TOLERANCE = (1e-8, 1e-6)
+TINY_VOCABULARY = TextVocabulary(num_sentinels=recorded.NUM_SENTINELS)
 
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
@@ -142,7 +143,9 @@ def chained(name: str, case: dict[str, Any]) -> Iterator[Quantity]:
     yield Quantity(f"{name}/steps", found, recorded_steps)
 
 
-def merge(ids: list[int], generated: list[int]) -> list[int]:
+def merge(
+    ids: Sequence[int], generated: Sequence[int], vocabulary: TextVocabulary = TINY_VOCABULARY
+) -> list[int]:
     """A masked text with the generated spans put in."""
     merged, valid = fill_spans.merge_spans(
         jnp.asarray([ids], jnp.int32),
@@ -150,6 +153,6 @@ def merge(ids: list[int], generated: list[int]) -> list[int]:
         jnp.asarray([generated], jnp.int32),
         jnp.ones((1, len(generated)), bool),
         length=len(ids) + len(generated),
-        vocabulary=TextVocabulary(num_sentinels=recorded.NUM_SENTINELS),
+        vocabulary=vocabulary,
     )
     return np.asarray(merged)[0, np.asarray(valid)[0]].tolist()

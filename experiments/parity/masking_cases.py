@@ -20,6 +20,7 @@ PARTS = (
 
 
 Text = str | list[str] | Mapping[str, list[int]]
+UNCUT = 1 << 20  # longer than any text
 LoadText = Callable[[], TextTokenizer]
 
 
@@ -44,10 +45,11 @@ def encode(value: Text, max_tokens: int, text: LoadText) -> tuple[list[int], lis
     if isinstance(value, Mapping):
         return value["ids"], value.get("chunk", list(range(len(value["ids"]))))
     chunked = isinstance(value, list)
-    ids, chunk = text().encode_sequence(
-        value, max_tokens=max_tokens, chunked=chunked, keep_eos=False
-    )
-    return ids.tolist(), chunk.tolist()
+    ids, chunk = text().encode_sequence(value, max_tokens=UNCUT, chunked=chunked)
+    # Cut as published, where an over-long text loses its [EOS].
+    num_fitting = np.searchsorted(np.cumsum(np.bincount(chunk)), max_tokens, side="right")
+    fits = chunk < num_fitting
+    return ids[fits].tolist(), chunk[fits].tolist()
 
 
 def image_case(case: Mapping[str, Any]) -> dict[str, Any]:

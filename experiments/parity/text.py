@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.parity import generation
 from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity
 from fourm_jax.modalities import coordinates, metadata
@@ -87,7 +88,9 @@ def _postprocess(path: pathlib.Path) -> Iterator[Quantity]:
         return np.array(case["tensor"])[np.array(case[f"{name}_mask"]) == 0]
 
     def merged(case):
-        return text.merge_spans(side(case, "input"), side(case, "target"), tokens.vocabulary)
+        return generation.merge(
+            side(case, "input").tolist(), side(case, "target").tolist(), tokens.vocabulary
+        )
 
     given = {n: lambda c, n=n: c[n] for n in ("modality", "tensor", "input_mask", "target_mask")}
     yield from _columns(
@@ -133,9 +136,9 @@ def _merged_spans(path: pathlib.Path) -> Iterator[Quantity]:
         {
             "input_ids": lambda case: case["input_ids"],
             "decoder_ids": lambda case: case["decoder_ids"],
-            "merged": lambda case: text.merge_spans(
-                np.array(case["input_ids"]), np.array(case["decoder_ids"]), PUBLISHED
-            ).tolist(),
+            "merged": lambda case: generation.merge(
+                case["input_ids"], case["decoder_ids"], PUBLISHED
+            ),
         },
     )
 

@@ -31,6 +31,7 @@ from fourm_jax.convert import (
 from fourm_jax.models.backbones import vit
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.utils import io
 
 LICENCE = (
@@ -55,7 +56,7 @@ def load(
     overrides: Mapping[str, Mapping] | None = None,
     shardings: PyTree | None = None,
     dtype: str | None = None,
-) -> Trunk | base.Loaded:
+) -> Trunk | TrainedTokenizer:
     """Load a trunk or a tokenizer, published or converted.
 
     Args:
@@ -75,7 +76,7 @@ def load(
         vit.compute_dtype(dtype)
     path = hub.locate(source)
     if (path / "card.json").exists():
-        return _in_dtype(base.load(path), dtype)
+        return _in_dtype(base.load_trained(path), dtype)
     if (path / TRUNK).exists():
         return _in_dtype(_read_trunk(path, shardings), dtype)
     config, weights = fourm_config.read(path)
@@ -147,7 +148,7 @@ def export(source: str | os.PathLike, output: str | os.PathLike) -> None:
 
 def _published_tokenizer(
     config: Mapping[str, Any], weights: pathlib.Path
-) -> tuple[base.Loaded, tokenizers.Report]:
+) -> tuple[TrainedTokenizer, tokenizers.Report]:
     if "codebook_size" not in config:
         raise ValueError(
             f"{weights}: config with {sorted(config)[:8]} is neither a trunk's (domains_in) nor a "
@@ -163,10 +164,10 @@ def _published_tokenizer(
     except ValueError as error:
         raise ValueError(f"{weights}: {error}") from error
     name = weights.parent.name if weights.name == "model.safetensors" else weights.stem
-    return base.Loaded(module, variables, base.make_card(name, family, arguments)), report
+    return TrainedTokenizer(module, variables, base.make_card(name, family, arguments)), report
 
 
-def _published_config(path: pathlib.Path, loaded: base.Loaded) -> dict[str, Any]:
+def _published_config(path: pathlib.Path, loaded: TrainedTokenizer) -> dict[str, Any]:
     """Config of a published tokenizer, that it was converted from, or made for one of ours."""
     if (path / PUBLISHED).exists():
         return io.read_json(path / PUBLISHED)
@@ -178,7 +179,7 @@ def _published_config(path: pathlib.Path, loaded: base.Loaded) -> dict[str, Any]
     return fourm_config.read(path)[0]
 
 
-def _in_dtype(loaded: Trunk | base.Loaded, dtype: str | None) -> Trunk | base.Loaded:
+def _in_dtype(loaded: Trunk | TrainedTokenizer, dtype: str | None) -> Trunk | TrainedTokenizer:
     """The same weights, computing in another type."""
     if dtype is None:
         return loaded
@@ -190,7 +191,7 @@ def _in_dtype(loaded: Trunk | base.Loaded, dtype: str | None) -> Trunk | base.Lo
             return loaded
         raise ValueError(f"tokenizer {card.name!r} of family {card.family!r} has float32 only")
     card = dataclasses.replace(card, arguments={**card.arguments, "dtype": dtype})
-    return base.Loaded(base.build(card.family, card.arguments), loaded.variables, card)
+    return TrainedTokenizer(base.build(card.family, card.arguments), loaded.variables, card)
 
 
 def _read_trunk(path: pathlib.Path, shardings: PyTree | None) -> Trunk:

@@ -110,18 +110,16 @@ def predict(generator: Generator, data: HeldOut, condition: str, target: str) ->
     if spec.kind == "sequence":
         result = generator.generate(given, [target], sampling=GREEDY, batch_size=128)
         return record_values(spec, result.decoded[target])
-    tokenizer = generator.tokenizers[spec.tokenizer]
+    tokenizer = generator.tokenizer(target)
     probabilities = results.as_grid(spec, generator.predict(given, target))
-    if tokenizer.module.signal.kind == "continuous":  # averages of its codes mean something
+    if tokenizer.signal.kind == "continuous":  # averages of its codes mean something
         return tokenizer.decode_probabilities(probabilities)
     return tokenizer.decode(probabilities.argmax(-1))
 
 
 def signal_of(generator: Generator, spec: ModalitySpec) -> Signal | None:
     """What the tokenizer of a grid or global modality reads; None for other kinds."""
-    if spec.kind not in ("grid", "global"):
-        return None
-    return generator.tokenizers[spec.tokenizer].module.signal
+    return generator.tokenizer(spec.name).signal if spec.kind in ("grid", "global") else None
 
 
 def bound(generator: Generator, data: HeldOut, spec: ModalitySpec) -> Any:
@@ -131,8 +129,7 @@ def bound(generator: Generator, data: HeldOut, spec: ModalitySpec) -> Any:
     known = np.ones(ids.shape[:2], bool)
     if "length" in entry:
         known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
-    decoded = results.decode(spec, ids, known, tokenizers=generator.tokenizers, text=generator.text)
-    return record_values(spec, decoded)
+    return record_values(spec, results.decode(spec, ids, known, generator.tokenizers))
 
 
 def record_values(spec: ModalitySpec, decoded: results.Decoded) -> Any:

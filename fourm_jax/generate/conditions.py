@@ -7,19 +7,12 @@ import numpy as np
 
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.tokenizers.base import Loaded
-from fourm_jax.tokenizers.text import TextTokenizer
+from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 
 Entry = Mapping[str, np.ndarray]
 
 
-def encode(
-    spec: ModalitySpec,
-    value: Any,
-    *,
-    tokenizers: Mapping[str, Loaded],
-    text: TextTokenizer | None = None,
-) -> Entry:
+def encode(spec: ModalitySpec, value: Any, tokenizers: Tokenizers) -> Entry:
     """Encode the condition of one modality.
 
     Args:
@@ -32,7 +25,6 @@ def encode(
           row. A text without sentinel is complete and gets an [EOS]; "a red [S_1]" asks for more
           where the sentinel stands.
       tokenizers: by the name that `spec.tokenizer` holds.
-      text: the text tokenizer.
 
     Raises:
       ValueError: a tokenizer is missing, the shape is wrong, or an id outside the vocabulary.
@@ -45,7 +37,7 @@ def encode(
         vectors = np.asarray(value)
         entry = {"embeddings": vectors, "length": np.full(len(vectors), vectors.shape[1])}
     elif spec.kind == "sequence":
-        entry = _sequence(spec, value, text)
+        entry = _sequence(spec, value, tokenizers)
     else:
         entry = {"ids": _grid(spec, np.asarray(value), tokenizers)}
     if "ids" in entry:
@@ -71,16 +63,17 @@ def _check_pixels(spec: ModalitySpec, pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _grid(spec: ModalitySpec, value: np.ndarray, tokenizers: Mapping[str, Loaded]) -> np.ndarray:
+def _grid(spec: ModalitySpec, value: np.ndarray, tokenizers: Tokenizers) -> np.ndarray:
     if value.dtype.kind in "iu" and value.shape[1:] == (spec.num_tokens,):
         return value
-    if spec.tokenizer not in tokenizers:
+    tokenizer = tokenizers.get(spec.tokenizer)
+    if not isinstance(tokenizer, Tokenizer):
         raise ValueError(
             f"modality {spec.name!r}: values {value.dtype} {value.shape[1:]} are no ids "
             f"(integers ({spec.num_tokens},)) and tokenizer {spec.tokenizer!r} is not among "
             f"{sorted(tokenizers)}"
         )
-    ids = tokenizers[spec.tokenizer].encode(value).reshape(len(value), -1)
+    ids = tokenizer.encode(value).reshape(len(value), -1)
     if ids.shape[1] != spec.num_tokens:
         raise ValueError(
             f"modality {spec.name!r}: tokenizer {spec.tokenizer!r} makes {ids.shape[1]} tokens of "
@@ -89,10 +82,10 @@ def _grid(spec: ModalitySpec, value: np.ndarray, tokenizers: Mapping[str, Loaded
     return ids
 
 
-def _sequence(spec: ModalitySpec, values: Sequence[Any], text: TextTokenizer | None) -> Entry:
+def _sequence(spec: ModalitySpec, values: Sequence[Any], tokenizers: Tokenizers) -> Entry:
     if isinstance(values, str):
         raise ValueError(f"modality {spec.name!r}: one text, allowed: a list with one per row")
-    rows = [_sequence_row(spec, value, text) for value in values]
+    rows = [_sequence_row(spec, value, tokenizers) for value in values]
     # Widths in steps of 8: prompts of similar length share one compiled program.
     width = max(8 * -(-max(map(len, rows), default=1) // 8), 1)
     ids = np.zeros((len(rows), width), np.int32)
@@ -101,11 +94,15 @@ def _sequence(spec: ModalitySpec, values: Sequence[Any], text: TextTokenizer | N
     return {"ids": ids, "length": np.array([len(row) for row in rows], np.int32)}
 
 
-def _sequence_row(spec: ModalitySpec, value: Any, text: TextTokenizer | None) -> np.ndarray:
+def _sequence_row(spec: ModalitySpec, value: Any, tokenizers: Tokenizers) -> np.ndarray:
     if not isinstance(value, str) and np.asarray(value).dtype.kind in "iu" and np.ndim(value) == 1:
         return np.asarray(value)
-    if text is None:
-        raise ValueError(f"modality {spec.name!r}: a text condition needs the text tokenizer")
+    text = tokenizers.get(spec.tokenizer)
+    if not isinstance(text, SequenceTokenizer):
+        raise ValueError(
+            f"modality {spec.name!r}: a text condition needs tokenizer {spec.tokenizer!r}, which "
+            f"is not among {sorted(tokenizers)}"
+        )
     if not isinstance(value, str):
         value = serializers.get(spec.text_form).serialize(value)
     if isinstance(value, str):

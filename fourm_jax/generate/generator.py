@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from fourm_jax.generate import chain, results, schedule
-from fourm_jax.generate import conditions as encode
+from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.results import Decoded
@@ -16,8 +16,7 @@ from fourm_jax.generate.schedule import Step, Target
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
-from fourm_jax.tokenizers.base import Loaded
-from fourm_jax.tokenizers.text import TextTokenizer
+from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.utils.errors import unknown_value
 
 
@@ -39,44 +38,56 @@ class Generated:
 class Generator:
     """A trunk with its tokenizers."""
 
-    def __init__(
-        self,
-        model: FourM,
-        params: Any,
-        tokenizers: Mapping[str, Loaded] | None = None,
-        text: TextTokenizer | None = None,
-    ):
+    def __init__(self, model: FourM, params: Any, tokenizers: Tokenizers | None = None):
         """Put them together.
 
         Args:
           model, params: the trunk.
-          tokenizers: by `ModalitySpec.tokenizer`; what is missing is not decoded.
-          text: the tokenizer of all sequences.
+          tokenizers: by `ModalitySpec.tokenizer`, that of the texts among them; a modality whose
+            tokenizer is missing is not decoded. All sequences share one vocabulary.
 
         Raises:
-          ValueError: a tokenizer whose vocabulary or grid is not the modality's.
+          ValueError: a tokenizer of another kind than the modality, or whose vocabulary or grid is
+            not the modality's.
         """
-        self.model, self.params, self.text = model, params, text
-        self.tokenizers = dict(tokenizers or {})
-        self.vocabulary = text.vocabulary if text else PUBLISHED
+        self.model, self.params = model, params
+        self.tokenizers: Tokenizers = dict(tokenizers or {})
+        self.vocabulary = PUBLISHED
         for spec in model.modalities:
             if spec.tokenizer in self.tokenizers and spec.is_token:
-                _check_tokenizer(spec, self.tokenizers[spec.tokenizer])
+                tokenizer = self.tokenizers[spec.tokenizer]
+                _check_tokenizer(spec, tokenizer)
+                if isinstance(tokenizer, SequenceTokenizer):
+                    self.vocabulary = tokenizer.vocabulary
 
     def spec(self, name: str) -> ModalitySpec:
         """Spec of a modality of this model."""
         return self.model.modalities[states.index_of(self.model.modalities, name)]
 
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Tokenizer of a grid or global modality.
+
+        Raises:
+          ValueError: it is not at hand, or the modality is of another kind.
+        """
+        tokenizer = self.tokenizers.get(self.spec(name).tokenizer)
+        if not isinstance(tokenizer, Tokenizer):
+            raise ValueError(
+                f"modality {name!r}: no tokenizer {self.spec(name).tokenizer!r} for raw signals "
+                f"among {sorted(self.tokenizers)}"
+            )
+        return tokenizer
+
     def start(self, conditions: Mapping[str, Any], targets: Iterable[str]) -> states.State:
-        """Encode conditions (see `encode.encode`) and lay out the targets.
+        """Encode conditions (see `conditions.encode`) and lay out the targets.
 
         Raises:
           ValueError: a condition that the model does not read, a target that it does not predict,
-            or anything that `encode` refuses.
+            or anything that `conditions.encode` refuses.
         """
         self._check_names(conditions, targets)
         entries = {
-            name: encode.encode(self.spec(name), value, tokenizers=self.tokenizers, text=self.text)
+            name: condition_entries.encode(self.spec(name), value, self.tokenizers)
             for name, value in conditions.items()
         }
         return states.create(
@@ -98,7 +109,7 @@ class Generator:
         """Generate every target from the conditions, one after the other.
 
         Args:
-          conditions: by modality, see `encode.encode`; a target among them is completed.
+          conditions: by modality, see `conditions.encode`; a target among them is completed.
           targets: names, or "all" that the model predicts and that are not given.
           plan: how; default: `default_plan` with `num_steps` and `guidance`.
           sampling: default: nucleus of 0.8, as in the published demo.
@@ -171,9 +182,7 @@ class Generator:
 
     def _results(self, tokens: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Generated:
         decoded = {
-            name: results.decode(
-                self.spec(name), ids, known, tokenizers=self.tokenizers, text=self.text
-            )
+            name: results.decode(self.spec(name), ids, known, self.tokenizers)
             for name, (ids, known) in tokens.items()
         }
         return Generated(
@@ -192,8 +201,15 @@ def _blocks(state: states.State, batch_size: int):
         yield rows, jax.tree.map(lambda leaf, taken=taken: leaf[taken], state)
 
 
-def _check_tokenizer(spec: ModalitySpec, tokenizer: Loaded) -> None:
+def _check_tokenizer(spec: ModalitySpec, tokenizer: Tokenizer | SequenceTokenizer) -> None:
     """The codes of a global vector are tokens of their own, those of a grid share positions."""
+    if (spec.kind == "sequence") != isinstance(tokenizer, SequenceTokenizer):
+        raise ValueError(
+            f"tokenizer {spec.tokenizer!r} is a {type(tokenizer).__name__}: not for "
+            f"{spec.kind} {spec.name!r}"
+        )
+    if isinstance(tokenizer, SequenceTokenizer):
+        return
     card = tokenizer.card
     num_tokens = card.grid[0] * card.grid[1] * card.codes_per_position
     if card.vocab_size > spec.vocab_size or num_tokens != spec.num_tokens:

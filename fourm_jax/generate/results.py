@@ -1,7 +1,6 @@
 """Generated ids -> raw signals: images, maps, vectors, and typed values of texts."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ from jaxtyping import Bool, Int
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.parsed import Dropped, Parsed
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.tokenizers.base import Loaded
-from fourm_jax.tokenizers.text import TextTokenizer
+from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +32,18 @@ def decode(
     spec: ModalitySpec,
     ids: Int[np.ndarray, "b l"],
     known: Bool[np.ndarray, "b l"],
-    *,
-    tokenizers: Mapping[str, Loaded],
-    text: TextTokenizer | None = None,
+    tokenizers: Tokenizers,
 ) -> Decoded | None:
     """Decode one modality; None where its tokenizer is not at hand.
 
     Text that makes no sense is reported in `dropped`, never raised.
     """
-    if spec.kind == "sequence":
-        return None if text is None else _sequence(spec, ids, known, text)
-    if spec.tokenizer not in tokenizers:
-        return None
-    return Decoded(tokenizers[spec.tokenizer].decode(as_grid(spec, ids)))
+    tokenizer = tokenizers.get(spec.tokenizer)
+    if spec.kind == "sequence" and isinstance(tokenizer, SequenceTokenizer):
+        return _sequence(spec, ids, known, tokenizer)
+    if spec.kind != "sequence" and isinstance(tokenizer, Tokenizer):
+        return Decoded(tokenizer.decode(as_grid(spec, ids)))
+    return None
 
 
 def as_grid(spec: ModalitySpec, ids: np.ndarray) -> np.ndarray:
@@ -56,7 +53,12 @@ def as_grid(spec: ModalitySpec, ids: np.ndarray) -> np.ndarray:
     return np.asarray(ids).reshape(len(ids), *shape, *codes, *np.shape(ids)[2:])
 
 
-def _sequence(spec: ModalitySpec, ids, known, text: TextTokenizer) -> Decoded:
+def _sequence(
+    spec: ModalitySpec,
+    ids: Int[np.ndarray, "b l"],
+    known: Bool[np.ndarray, "b l"],
+    text: SequenceTokenizer,
+) -> Decoded:
     texts = [text.decode_content(row[mask]) for row, mask in zip(ids, known, strict=True)]
     parsed: list[Parsed] = [serializers.get(spec.text_form).parse(value) for value in texts]
     return Decoded(

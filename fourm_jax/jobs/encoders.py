@@ -17,7 +17,9 @@ from fourm_jax.data.storage import left_out, records
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.tokenizers import base, text
+from fourm_jax.tokenizers import base, trained
+from fourm_jax.tokenizers.base import SequenceTokenizer
+from fourm_jax.tokenizers.trained import TrainedTokenizer
 
 # Records (or views of them) and their numbers -> the fields that one modality adds to each, or why
 # the record cannot have it. Numbers seed the draws of serialisers: of a record its index in the
@@ -39,12 +41,13 @@ def make_encoder(
     if not directory.is_dir():
         present = sorted(p.name for p in epath.Path(tokenizers).glob("*")) or "nothing"
         raise ValueError(f"no tokenizer at {directory} for {spec.name!r}; found here: {present}")
-    if spec.kind == "sequence":
-        tokenizer = text.TextTokenizer.load(directory)
-        encoder, vocab_size = _sequence(spec, tokenizer, seed), tokenizer.vocab_size
+    tokenizer = base.load(directory)
+    if (spec.kind == "sequence") != isinstance(tokenizer, SequenceTokenizer):
+        raise ValueError(f"tokenizer {directory} is of no family for {spec.kind} {spec.name!r}")
+    if isinstance(tokenizer, TrainedTokenizer):
+        encoder, vocab_size = _grid(spec, tokenizer), tokenizer.card.vocab_size
     else:
-        loaded = base.load(directory)
-        encoder, vocab_size = _grid(spec, loaded), loaded.card.vocab_size
+        encoder, vocab_size = _sequence(spec, tokenizer, seed), tokenizer.vocab_size
     if vocab_size > spec.vocab_size:
         raise ValueError(
             f"tokenizer {directory} has {vocab_size} ids, modality {spec.name!r} allows "
@@ -76,7 +79,7 @@ def copy(name: str, source: str) -> Encoder:
     return encode
 
 
-def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
+def _grid(spec: ModalitySpec, tokenizer: TrainedTokenizer) -> Encoder:
     codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
     dtype = collate.id_dtype(spec.vocab_size)
     ids_shape = functools.cache(tokenizer.ids_shape)
@@ -103,7 +106,7 @@ def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
                     by_shape[row[spec.source].shape].append(number)
         for numbers in by_shape.values():
             # At least a full block: every record is encoded by the same compiled function.
-            padded = numbers + numbers[-1:] * (base.HOST_BATCH - len(numbers))
+            padded = numbers + numbers[-1:] * (trained.HOST_BATCH - len(numbers))
             raw = np.stack([rows[number][spec.source] for number in padded])
             ids: Integer[np.ndarray, "b ..."] = tokenizer.encode(raw)[: len(numbers)]
             ids = ids.reshape(len(numbers), spec.max_tokens, *codes).astype(dtype)
@@ -114,7 +117,7 @@ def _grid(spec: ModalitySpec, tokenizer: base.Loaded) -> Encoder:
     return encode
 
 
-def _sequence(spec: ModalitySpec, tokenizer: text.TextTokenizer, seed: int | None) -> Encoder:
+def _sequence(spec: ModalitySpec, tokenizer: SequenceTokenizer, seed: int | None) -> Encoder:
     serializer = serializers.get(spec.text_form)
     dtype = collate.id_dtype(spec.vocab_size)
     stream = zlib.crc32(spec.name.encode())

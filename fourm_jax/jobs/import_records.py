@@ -21,7 +21,7 @@ from fourm_jax.data.storage import records
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities import captions, serializers
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.tokenizers import text
+from fourm_jax.tokenizers.base import SequenceTokenizer
 
 PICTURE = "rgb"  # record field of the picture, whatever pixels modalities read it
 KEY = "key"  # record field: shard/name in the layout that it came from
@@ -53,7 +53,7 @@ class Rules:
     has_pictures: bool
     has_crops: bool
     keep_incomplete: bool = False
-    tokenizer: text.TextTokenizer | None = None
+    tokenizer: SequenceTokenizer | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -249,7 +249,7 @@ def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) ->
     return parts
 
 
-def _encode(spec: ModalitySpec, written: str | list[str], tokenizer: text.TextTokenizer) -> View:
+def _encode(spec: ModalitySpec, written: str | list[str], tokenizer: SequenceTokenizer) -> View:
     """Ids of a text, and their chunks if it is chunked."""
     count = sum(len(part) for part in written)
     if count > MAX_CHARACTERS:

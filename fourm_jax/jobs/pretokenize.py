@@ -23,7 +23,7 @@ from fourm_jax.data.storage import left_out, records, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.jobs import encoders, shard_job
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers import trained
 
 READ_BLOCK = 256  # records that are read at once
 NUM_PROBED = 16  # records, all over a source, of which at least one must be good
@@ -118,7 +118,7 @@ def tokenize(
     recipe = {"modalities": schema, "seed": seed}
     if crops:
         recipe["crops"] = dataclasses.asdict(crops)
-    block = base.HOST_BATCH * jax.local_device_count() // (crops.num_crops if crops else 1)
+    block = trained.HOST_BATCH * jax.local_device_count() // (crops.num_crops if crops else 1)
     return _write(job, convert, max(block, 1), recipe, schema)
 
 

@@ -1,7 +1,6 @@
 """The shared core of discrete autoencoders: backbone, quantizer and backbone around raw signals."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax
 import flax.linen as nn
@@ -152,11 +151,6 @@ class Autoencoder(nn.Module):
         if not self.signal.is_image:
             return values[:, None, None]
         return jnp.expand_dims(values, 3) if self.quantizer.num_heads == 1 else values
-
-
-def hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a Flax module as JSON and configs hold them: lists become tuples."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
 def natural_errors(

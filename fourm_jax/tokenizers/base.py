@@ -1,36 +1,80 @@
-"""The contract of tokenizers: find a family by name, build it, save it, load it, encode, decode.
+"""The contract of tokenizers: find a family by name, build it, save it, load it.
 
-A family is one file in this package with two functions:
-`build(**arguments)` returns a Flax module with `encode(raw) -> ids`, `decode(ids) -> raw`,
-`codes(ids) -> vectors`, `decode_probabilities(probabilities) -> raw` and
-`__call__(raw, train) -> TokenizerOutput`, fields `signal`, `grid` and `quantizer`; `tiny()` returns
-small arguments by case name for the contract test. Raw arrays are in their natural range;
-normalisation happens inside.
+A family is one file of this package. It has `tiny()`, which returns small arguments by case name
+for the contract test, and one of two functions:
+
+- `build(**arguments)` returns a Flax module with `encode(raw) -> ids`, `decode(ids) -> raw`,
+  `codes(ids) -> vectors`, `decode_probabilities(probabilities) -> raw` and
+  `__call__(raw, train) -> TokenizerOutput`, and fields `signal`, `grid` and `quantizer`. Raw arrays
+  are in their natural range; normalization happens inside.
+- `load(directory)` returns a `SequenceTokenizer`, where the tokenizer is no Flax module.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int, Num
 
 from fourm_jax import tokenizers
-from fourm_jax.parallel import mesh, sharding
+from fourm_jax.modalities.vocabulary import TextVocabulary
 from fourm_jax.tokenizers import card as card_lib
 from fourm_jax.tokenizers import store
+from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.utils import modules, tree
 
-HOST_BATCH = 256  # largest batch that `Loaded` puts on one device at once
-METHODS = ("encode", "decode", "codes", "decode_probabilities")
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Raw arrays of one modality <-> ids; `trained.TrainedTokenizer` is one."""
+
+    card: card_lib.Card
+    signal: Signal
+
+    def encode(self, raw: Num[np.ndarray, "b ..."]) -> Int[np.ndarray, "b ..."]:
+        """Return int32 ids: [b, y, x] of images, [b, codes] of vectors."""
+        ...
+
+    def decode(self, ids: Int[np.ndarray, "b ..."]) -> Num[np.ndarray, "b ..."]:
+        """Return the raw batch that ids stand for."""
+        ...
+
+    def decode_probabilities(
+        self, probabilities: Float[np.ndarray, "b ... vocab"]
+    ) -> Num[np.ndarray, "b ..."]:
+        """Return the raw batch of the average codes under `probabilities`."""
+        ...
+
+
+@runtime_checkable
+class SequenceTokenizer(Protocol):
+    """Text <-> ids, row by row; `text.TextTokenizer` is one."""
+
+    vocabulary: TextVocabulary
+    vocab_size: int
+
+    def encode(self, text: str) -> Int[np.ndarray, "l"]:
+        """Return the ids of a text as it stands, sentinels included, without [EOS]."""
+        ...
+
+    def encode_sequence(
+        self, text: str | Sequence[str], *, max_tokens: int, chunked: bool = False
+    ) -> tuple[Int[np.ndarray, "l"], Int[np.ndarray, "l"]]:
+        """Return the ids of a complete text with [EOS], and the chunk that each belongs to."""
+        ...
+
+    def decode_content(self, ids: Int[np.ndarray, "l"]) -> str:
+        """Return what ids say up to the first [EOS], without control tokens."""
+        ...
+
+
+Tokenizers = Mapping[str, Tokenizer | SequenceTokenizer]  # by `ModalitySpec.tokenizer`
 
 
 def families() -> tuple[str, ...]:
@@ -48,8 +92,16 @@ def get(family: str) -> ModuleType:
 
 
 def build(family: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Return the Flax module of a family; `arguments` are plain data."""
-    return get(family).build(**arguments)
+    """Return the Flax module of a family; `arguments` are plain data.
+
+    Raises:
+      ValueError: an unknown family, one whose tokenizers are no Flax modules, or arguments that its
+        `build` refuses.
+    """
+    module = get(family)
+    if not hasattr(module, "build"):
+        raise ValueError(f"tokenizer family {family!r} has no Flax module to build")
+    return module.build(**arguments)
 
 
 def make_card(
@@ -75,131 +127,6 @@ def make_card(
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Loaded:
-    """A tokenizer ready for use on NumPy arrays, with checks at the border."""
-
-    module: nn.Module
-    variables: Mapping[str, Any]
-    card: card_lib.Card
-
-    def encode(self, raw: Num[np.ndarray, "b ..."]) -> Int[np.ndarray, "b ..."]:
-        """Return int32 ids of a raw batch of any size.
-
-        Raises:
-          ValueError: dtype, shape or range are not the signal's.
-        """
-        self.check(raw)
-        return self._apply("encode", np.asarray(raw))
-
-    def check(self, raw: Num[np.ndarray, "b ..."]) -> None:
-        """Raise ValueError unless `encode` takes this batch; computes nothing."""
-        who = f"tokenizer {self.card.name!r}"
-        self.module.signal.check(raw, who, self.module.patch_size)
-
-    def ids_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the ids of one sample of this shape; computes nothing."""
-        raw = jax.ShapeDtypeStruct((1, *raw_shape), self.module.signal.dtype)
-        encode = functools.partial(self.module.apply, method="encode")
-        return jax.eval_shape(encode, self.variables, raw).shape[1:]
-
-    def decode(self, ids: Int[np.ndarray, "b ..."]) -> Num[np.ndarray, "b ..."]:
-        """Return the raw batch of ids.
-
-        Raises:
-          ValueError: not integers, wrong rank, or outside the vocabulary.
-        """
-        return self._apply("decode", self._checked(ids))
-
-    def codes(self, ids: Int[np.ndarray, "b ..."]) -> Float[np.ndarray, "b ... l"]:
-        """Return the code vectors of ids, float32 [b, y, x, latent], or [b, latent] for vectors.
-
-        Raises:
-          ValueError: as `decode`.
-        """
-        return self._apply("codes", self._checked(ids))
-
-    def _checked(self, ids: Int[np.ndarray, "b ..."]) -> Int[np.ndarray, "b ..."]:
-        ids, vocab_size = np.asarray(ids), self.card.vocab_size
-        self._check_rank(ids, "ids", 0)
-        if ids.dtype.kind not in "iu" or (
-            ids.size and not 0 <= ids.min() <= ids.max() < vocab_size
-        ):
-            raise ValueError(
-                f"tokenizer {self.card.name!r}: ids must be integers in 0 … {vocab_size - 1}; "
-                f"got {ids.dtype} in {ids.min()} … {ids.max()}"
-            )
-        return ids.astype(np.int32)
-
-    def decode_probabilities(self, probabilities: np.ndarray) -> Num[np.ndarray, "b ..."]:
-        """Decode probability-weighted codes, [*ids.shape, vocabulary]."""
-        probabilities = np.asarray(probabilities, np.float32)
-        self._check_rank(probabilities, "probabilities", 1)
-        if probabilities.shape[-1] != self.card.vocab_size:
-            raise ValueError(
-                f"tokenizer {self.card.name!r}: probabilities over {probabilities.shape[-1]} "
-                f"codes, the vocabulary has {self.card.vocab_size}"
-            )
-        return self._apply("decode_probabilities", probabilities)
-
-    def _check_rank(self, array: np.ndarray, what: str, extra: int) -> None:
-        axes = ["b", "y", "x"] if self.module.signal.is_image else ["b"]
-        if self.card.codes_per_position > 1 or len(axes) == 1:
-            axes.append(str(self.card.codes_per_position))
-        if array.ndim != len(axes) + extra:
-            raise ValueError(
-                f"tokenizer {self.card.name!r}: {what} of shape {array.shape}, expected "
-                f"[{', '.join(axes + ['vocabulary'] * extra)}]"
-            )
-
-    def _apply(self, method: str, batch: np.ndarray) -> np.ndarray:
-        """Run in equal blocks, the last one padded, so that one shape compiles.
-
-        What does not fit one block is spread over all local devices, a block each. A device then
-        computes what it would compute alone, so results do not depend on how many there are.
-        """
-        size, run = min(len(batch), HOST_BATCH), self._jitted[method]
-        if len(batch) > HOST_BATCH and self._mesh.size > 1:
-            size, run = HOST_BATCH * self._mesh.size, self._spread[method]
-        blocks = []
-        for start in range(0, len(batch), size):
-            block = batch[start : start + size]
-            padded = np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
-            blocks.append(np.asarray(run(padded))[: len(block)])
-        return np.concatenate(blocks)
-
-    @functools.cached_property
-    def _jitted(self) -> Mapping[str, Callable]:
-        """Methods on one device."""
-
-        def compiled(name):
-            function = jax.jit(functools.partial(self.module.apply, method=name))
-            return functools.partial(function, self.variables)
-
-        return {name: compiled(name) for name in METHODS}
-
-    @functools.cached_property
-    def _spread(self) -> Mapping[str, Callable]:
-        """Methods on batches that are cut over all local devices."""
-        variables = jax.device_put(self.variables, NamedSharding(self._mesh, P()))
-
-        def compiled(name):
-            cut = jax.shard_map(
-                functools.partial(self.module.apply, method=name),
-                mesh=self._mesh,
-                in_specs=(P(), P(sharding.BATCH)),
-                out_specs=P(sharding.BATCH),
-                check_vma=False,  # each device works alone; scans start from plain constants
-            )
-            return functools.partial(jax.jit(cut), variables)
-
-        return {name: compiled(name) for name in METHODS}
-
-    @functools.cached_property
-    def _mesh(self) -> Mesh:
-        return mesh.make_mesh(devices=jax.local_devices())
-
-
 def save(
     directory: epath.PathLike,
     module: nn.Module,
@@ -218,7 +145,18 @@ def save(
     store.write(directory, tensors, card)
 
 
-def load(directory: epath.PathLike) -> Loaded:
+def load(directory: epath.PathLike) -> TrainedTokenizer | SequenceTokenizer:
+    """Read the tokenizer in a folder, whatever its family.
+
+    Raises:
+      ValueError: no tokenizer there, an unknown family, or what `load_trained` or the family's
+        `load` refuses.
+    """
+    family = get(store.read_family(directory))
+    return family.load(directory) if hasattr(family, "load") else load_trained(directory)
+
+
+def load_trained(directory: epath.PathLike) -> TrainedTokenizer:
     """Read what `save` wrote.
 
     Raises:
@@ -237,7 +175,7 @@ def load(directory: epath.PathLike) -> Loaded:
     abstract = abstract_variables(module)
     store.check_tensors(tensors, tree.named_leaves(abstract), str(directory))
     variables = tree.map_named(lambda name, _: jnp.asarray(tensors[name]), abstract)
-    return Loaded(module, variables, card)
+    return TrainedTokenizer(module, variables, card)
 
 
 def abstract_variables(module: nn.Module) -> Mapping[str, Any]:

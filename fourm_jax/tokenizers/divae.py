@@ -8,9 +8,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from fourm_jax.models import quantizers
 from fourm_jax.models.backbones import unet, uvit, vit
-from fourm_jax.tokenizers import autoencoder
+from fourm_jax.tokenizers import arguments
 from fourm_jax.tokenizers.diffusion_autoencoder import DiffusionAutoencoder
 from fourm_jax.tokenizers.signal import Signal
 
@@ -51,31 +50,34 @@ def build(
       ValueError: unknown decoder or dtype, sizes that do not divide, a signal that is not
         continuous.
     """
-    signal = signal if isinstance(signal, Signal) else Signal(**signal)
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if decoder_type not in DECODERS:
         raise ValueError(f"decoder_type {decoder_type!r}, allowed: {sorted(DECODERS)}")
-    if signal.kind != "continuous" or not signal.is_image:
-        raise ValueError(f"DiVAE draws continuous images, got signal {signal.describe()}")
-    arithmetic = {"dtype": vit.compute_dtype(dtype)}
-    fields = arithmetic | autoencoder.hashable(decoder)
-    decoder = DECODERS[decoder_type](num_channels=signal.output_channels, **fields)
-    for unit, what in ((patch_size, "patch_size"), (decoder.multiple, "the decoder's factor")):
-        if size[0] % unit or size[1] % unit:
-            raise ValueError(f"image_size {size} is not divisible by {what} {unit}")
-    grid = (size[0] // patch_size, size[1] // patch_size)
-    return DiffusionAutoencoder(
+    fields = arguments.shared_fields(
         signal=signal,
-        encoder=vit.Encoder(
-            patch_size=patch_size, **{"grid": grid, **arithmetic, **autoencoder.hashable(encoder)}
-        ),
-        decoder=decoder,
-        quantizer=quantizers.make(
-            quantizer_type, num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
-        ),
-        image_size=size,
+        image_size=image_size,
         patch_size=patch_size,
-        **autoencoder.hashable(diffusion),
+        num_codes=num_codes,
+        latent_dim=latent_dim,
+        quantizer=quantizer,
+        quantizer_type=quantizer_type,
+    )
+    images: Signal = fields["signal"]
+    if images.kind != "continuous" or not images.is_image:
+        raise ValueError(f"DiVAE draws continuous images, got signal {images.describe()}")
+    arithmetic = {"dtype": vit.compute_dtype(dtype)}
+    make_decoder = DECODERS[decoder_type]
+    drawing = make_decoder(
+        num_channels=images.output_channels, **arithmetic | arguments.hashable(decoder)
+    )
+    size, unit = fields["image_size"], drawing.multiple
+    if size[0] % unit or size[1] % unit:
+        raise ValueError(f"image_size {size} is not divisible by the decoder's factor {unit}")
+    sides = {"patch_size": patch_size, "grid": arguments.grid(fields), **arithmetic}
+    return DiffusionAutoencoder(
+        encoder=vit.Encoder(**sides | arguments.hashable(encoder)),
+        decoder=drawing,
+        **fields,
+        **arguments.hashable(diffusion),
     )
 
 

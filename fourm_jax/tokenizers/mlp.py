@@ -5,9 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from fourm_jax.models import quantizers
 from fourm_jax.models.backbones import mlp
-from fourm_jax.tokenizers import autoencoder
+from fourm_jax.tokenizers import arguments, autoencoder
 from fourm_jax.tokenizers.signal import Signal
 
 BACKBONES = {"bottleneck": mlp.BottleneckMLP, "linear": mlp.LinearStack}
@@ -40,18 +39,20 @@ def build(
     Raises:
       ValueError: unknown quantizer or backbone.
     """
-    signal = signal if isinstance(signal, Signal) else Signal(**signal)
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    return autoencoder.Autoencoder(
+    fields = arguments.shared_fields(
         signal=signal,
+        image_size=image_size,
+        num_codes=num_codes,
+        latent_dim=latent_dim,
+        quantizer=quantizer,
+        quantizer_type=quantizer_type,
+    )
+    return autoencoder.Autoencoder(
         encoder=_backbone(output_dim=encoder["dim"], **encoder),
-        decoder=_backbone(output_dim=signal.output_channels, **decoder),
-        quantizer=quantizers.make(
-            quantizer_type, num_codes=num_codes, latent_dim=latent_dim, **quantizer
-        ),
+        decoder=_backbone(output_dim=fields["signal"].output_channels, **decoder),
         decoder_dim=decoder["dim"],
-        image_size=size,
         loss=loss,
+        **fields,
     )
 
 

@@ -11,9 +11,11 @@ import safetensors.numpy
 from etils import epath
 
 from fourm_jax.tokenizers.card import Card
+from fourm_jax.utils import io
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
+TEXT = "tokenizer.json"  # of the text tokenizer, in place of weights
 
 
 def write(directory: epath.PathLike, tensors: Mapping[str, np.ndarray], card: Card) -> None:
@@ -59,6 +61,23 @@ def read(directory: epath.PathLike) -> tuple[Card, dict[str, np.ndarray]]:
         raise ValueError(
             f"{directory / WEIGHTS} is not a valid safetensors file: {error}"
         ) from error
+
+
+def read_family(directory: epath.PathLike) -> str:
+    """Return the family of the tokenizer in a folder, "text" for a text tokenizer without card.
+
+    Raises:
+      ValueError: there is no tokenizer, or a card that names no family.
+    """
+    card, text = epath.Path(directory) / CARD, epath.Path(directory) / TEXT
+    if not card.exists():
+        if text.exists():  # a file of the HF format, as published
+            return "text"
+        raise ValueError(f"{directory} is not a tokenizer folder: {CARD} is missing")
+    value = io.read_json(card)
+    if not isinstance(value, dict) or not isinstance(value.get("family"), str):
+        raise ValueError(f"{card}: not the card of a tokenizer")
+    return value["family"]
 
 
 def check_tensors(

@@ -3,21 +3,19 @@
 Source: docs/published.md#text-tokenizer.
 """
 
-import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
 from etils import epath
 from jaxtyping import Int
 
-from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
-from fourm_jax.tokenizers import text_training
+from fourm_jax.modalities.vocabulary import TextVocabulary
+from fourm_jax.tokenizers import store, wordpiece
 from fourm_jax.utils import io
 
-FILE = "tokenizer.json"
-CARD = "card.json"
 FAMILY = "text"
 SPECIAL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 MAX_BYTES = 64 * 2**20  # of a vocabulary file; the published one has 1.5 MB
@@ -46,9 +44,11 @@ class TextTokenizer:
             card of something else, or more tokens than the card's vocab_size.
         """
         path = epath.Path(path)
-        file, card = (path / FILE, path / CARD) if path.is_dir() else (path, None)
+        file, card = (path / store.TEXT, path / store.CARD) if path.is_dir() else (path, None)
         if not file.is_file():
-            raise ValueError(f"no text tokenizer at {path}: expected a JSON file, or {FILE} in it")
+            raise ValueError(
+                f"no text tokenizer at {path}: expected a JSON file, or {store.TEXT} in it"
+            )
         if file.stat().length > MAX_BYTES:
             raise ValueError(f"{file} has more than {MAX_BYTES} bytes: no text tokenizer")
         try:
@@ -94,9 +94,9 @@ class TextTokenizer:
                 f"vocab_size {vocab_size} leaves no room for word pieces, allowed: more than the "
                 f"{len(controls) + len(names)} special, sentinel, coordinate and class tokens"
             )
-        pieces = text_training.learn_pieces(_count_words(texts), room)
+        pieces = wordpiece.learn_pieces(wordpiece.count_words(texts), room)
         ids = {token: i for i, token in enumerate(dict.fromkeys([*controls, *names, *pieces]))}
-        backend = _backend(ids)
+        backend = wordpiece.make_backend(ids)
         backend.add_special_tokens(
             [tokenizers.AddedToken(token, normalized=False) for token in SPECIAL]
             + [
@@ -126,8 +126,8 @@ class TextTokenizer:
             "num_tokens": self.backend.get_vocab_size(),
             "vocabulary": dataclasses.asdict(self.vocabulary),
         }
-        io.write_text(directory / FILE, self.backend.to_str())
-        io.write_json(directory / CARD, card)
+        io.write_text(directory / store.TEXT, self.backend.to_str())
+        io.write_json(directory / store.CARD, card)
 
     def encode(self, text: str) -> Int[np.ndarray, "l"]:
         """Ids (int32) of a text, without [EOS]; "" has none."""
@@ -138,23 +138,17 @@ class TextTokenizer:
         return np.append(self.encode(text), np.int32(self.vocabulary.eos_id))
 
     def encode_sequence(
-        self,
-        text: str | Sequence[str],
-        *,
-        max_tokens: int,
-        chunked: bool = False,
-        keep_eos: bool = True,
+        self, text: str | Sequence[str], *, max_tokens: int, chunked: bool = False
     ) -> tuple[Int[np.ndarray, "l"], Int[np.ndarray, "l"]]:
         """Ids of one sequence modality and the chunk that each belongs to.
 
         Args:
           text: a text, or its chunks. Special tokens and sentinels that somebody has written out
             in it are left out: they would end the text, or look like a masked span.
-          max_tokens: longest result, [EOS] included.
+          max_tokens: longest result; the text is cut, never its [EOS]. (The published code cuts
+            the [EOS] too.)
           chunked: whether masking treats chunks as wholes. Then [EOS] is a chunk of its own and
             trailing chunks that do not fit are left out; otherwise every token is its own chunk.
-          keep_eos: cut the text, never its [EOS]. False as published (docs/published.md#masking):
-            an over-long sequence has no end.
 
         Returns:
           (ids, chunk): int32 [l] each, l <= max_tokens; chunk counts up from 0.
@@ -172,15 +166,9 @@ class TextTokenizer:
         else:
             ids = self._encode_words(" ".join(texts))
             lengths = [1] * len(ids)
-        eos_id = np.int32(self.vocabulary.eos_id)
-        if not keep_eos:
-            ids, lengths = np.append(ids, eos_id), [*lengths, 1]
-        room = max_tokens - 1 if keep_eos else max_tokens
-        fitting = int(np.searchsorted(np.cumsum(lengths), room, side="right"))
-        lengths = lengths[:fitting]
-        ids = ids[: sum(lengths)]
-        if keep_eos:
-            ids, lengths = np.append(ids, eos_id), [*lengths, 1]
+        num_fitting = int(np.searchsorted(np.cumsum(lengths), max_tokens - 1, side="right"))
+        lengths = [*lengths[:num_fitting], 1]
+        ids = np.append(ids[: sum(lengths) - 1], np.int32(self.vocabulary.eos_id))
         return ids, np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
     def _encode_words(self, text: str) -> Int[np.ndarray, "l"]:
@@ -214,6 +202,20 @@ class TextTokenizer:
         return ids.tolist()
 
 
+def load(directory: epath.PathLike) -> TextTokenizer:
+    """Read what `TextTokenizer.save` wrote, or a folder that holds only a file of the HF format."""
+    return TextTokenizer.load(directory)
+
+
+def tiny() -> dict[str, dict[str, Any]]:
+    """Small arguments of `TextTokenizer.train` by case name, for the contract test."""
+    texts = ["a red sphere left of a small blue cube", "a potted plant"]
+    return {
+        "captions": {"texts": texts, "vocab_size": 120, "num_sentinels": 10, "num_bins": 5},
+        "class_names": {"texts": texts, "vocab_size": 4300, "class_names": ["potted plant"]},
+    }
+
+
 def _card_size(path: epath.Path) -> int:
     """vocab_size of a text tokenizer's card."""
     card = io.read_json(path)
@@ -222,39 +224,6 @@ def _card_size(path: epath.Path) -> int:
     if not isinstance(card.get("vocab_size"), int):
         raise ValueError(f"{path}: vocab_size {card.get('vocab_size')!r}, allowed: an integer")
     return card["vocab_size"]
-
-
-def split_by_sentinels(
-    ids: Iterable[int], vocabulary: TextVocabulary = PUBLISHED
-) -> dict[int | None, list[int]]:
-    """Tokens that follow each sentinel, by sentinel id; what comes before the first is under None.
-
-    A sentinel that occurs twice has the tokens of both places.
-    """
-    parts: dict[int | None, list[int]] = {}
-    sentinel = None
-    for id in np.asarray(ids, np.int64).reshape(-1).tolist():
-        if _is_sentinel(id, vocabulary):
-            sentinel = id
-            parts.setdefault(sentinel, [])
-        else:
-            parts.setdefault(sentinel, []).append(id)
-    return parts
-
-
-def merge_spans(
-    input_ids: Iterable[int], target_ids: Iterable[int], vocabulary: TextVocabulary = PUBLISHED
-) -> Int[np.ndarray, "l"]:
-    """Undo span masking: put the target's span in the place of each sentinel of the input.
-
-    `merge_spans([S_1, 7, S_2], [S_1, 8, 9, S_2, EOS, S_3])` -> [8, 9, 7, EOS]. A sentinel without
-    span leaves nothing; spans that no sentinel asks for are left out.
-    """
-    spans = split_by_sentinels(target_ids, vocabulary)
-    merged: list[int] = []
-    for id in np.asarray(input_ids, np.int64).reshape(-1).tolist():
-        merged.extend(spans.get(id, []) if _is_sentinel(id, vocabulary) else [id])
-    return np.asarray(merged, np.int32)
 
 
 def _is_sentinel(id: int, vocabulary: TextVocabulary) -> bool:
@@ -294,29 +263,3 @@ def _layout(backend: tokenizers.Tokenizer, where: str) -> TextVocabulary:
                 f"{layout.first_sentinel_id + i} (sentinels, then coordinates, without gaps)"
             )
     return layout
-
-
-def _backend(ids: Mapping[str, int]) -> tokenizers.Tokenizer:
-    """WordPiece over these ids, with the published normaliser and pre-tokenizer."""
-    backend = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece(
-            dict(ids),
-            unk_token="[UNK]",
-            continuing_subword_prefix=text_training.PREFIX,
-            max_input_chars_per_word=100,
-        )
-    )
-    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    backend.decoder = tokenizers.decoders.WordPiece(prefix=text_training.PREFIX)
-    return backend
-
-
-def _count_words(texts: Iterable[str]) -> collections.Counter:
-    """How often each word occurs, after the published normalisation."""
-    blank = _backend({"[UNK]": 0})
-    counts: collections.Counter = collections.Counter()
-    for text in texts:
-        normalized = blank.normalizer.normalize_str(text)
-        counts.update(word for word, _ in blank.pre_tokenizer.pre_tokenize_str(normalized))
-    return counts

@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 import flax.linen as nn
 from jaxtyping import Array, Float, Int, Num
 
-from fourm_jax.models import quantizers
 from fourm_jax.models.backbones import vit
-from fourm_jax.tokenizers import autoencoder
+from fourm_jax.tokenizers import arguments
 from fourm_jax.tokenizers.signal import Signal
 
 ELSEWHERE = ("decoder.", "vae.", "adapter.")  # prefixes of published tensors that are not read
@@ -84,21 +83,20 @@ def build(
     dtype: str = "float32",
 ) -> CodeEncoder:
     """Return the module; arguments as those of `vqvae.build` with the "vit" backbone."""
-    signal = signal if isinstance(signal, Signal) else Signal(**signal)
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    fields = {
-        "grid": (size[0] // patch_size, size[1] // patch_size),
+    fields = arguments.shared_fields(
+        signal=signal,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_codes=num_codes,
+        latent_dim=latent_dim,
+        quantizer=quantizer,
+    )
+    sides = {
+        "patch_size": patch_size,
+        "grid": arguments.grid(fields),
         "dtype": vit.compute_dtype(dtype),
     }
-    return CodeEncoder(
-        signal=signal,
-        encoder=vit.Encoder(patch_size=patch_size, **fields | autoencoder.hashable(encoder)),
-        quantizer=quantizers.EMACodebook(
-            num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
-        ),
-        image_size=size,
-        patch_size=patch_size,
-    )
+    return CodeEncoder(encoder=vit.Encoder(**sides | arguments.hashable(encoder)), **fields)
 
 
 def tiny() -> dict[str, dict[str, Any]]:

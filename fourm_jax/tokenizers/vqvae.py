@@ -5,9 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from fourm_jax.models import quantizers
 from fourm_jax.models.backbones import mlp, vit
-from fourm_jax.tokenizers import autoencoder
+from fourm_jax.tokenizers import arguments, autoencoder
 from fourm_jax.tokenizers.signal import Signal
 
 BACKBONES: Mapping[str, tuple[type[nn.Module], type[nn.Module]]] = {
@@ -51,33 +50,31 @@ def build(
     Raises:
       ValueError: unknown backbone or dtype, sizes that do not divide.
     """
-    signal = signal if isinstance(signal, Signal) else Signal(**signal)
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r}, allowed: {sorted(BACKBONES)}")
-    if size[0] % patch_size or size[1] % patch_size:
-        raise ValueError(f"image_size {size} is not divisible by patch_size {patch_size}")
     if backbone != "vit" and dtype != "float32":
         raise ValueError(f"dtype {dtype!r} with backbone {backbone!r}, allowed: 'float32'")
-    make_encoder, make_decoder = BACKBONES[backbone]
-    shared: dict[str, Any] = {"patch_size": patch_size}
-    if backbone == "vit":
-        shared["grid"] = (size[0] // patch_size, size[1] // patch_size)
-        shared["dtype"] = vit.compute_dtype(dtype)
-    return autoencoder.Autoencoder(
+    fields = arguments.shared_fields(
         signal=signal,
-        encoder=make_encoder(**shared | autoencoder.hashable(encoder)),
-        decoder=make_decoder(
-            num_channels=signal.output_channels, **shared | autoencoder.hashable(decoder)
-        ),
-        quantizer=quantizers.make(
-            quantizer_type, num_codes=num_codes, latent_dim=latent_dim, **(quantizer or {})
-        ),
-        decoder_dim=decoder["dim"],
-        image_size=size,
+        image_size=image_size,
         patch_size=patch_size,
+        num_codes=num_codes,
+        latent_dim=latent_dim,
+        quantizer=quantizer,
+        quantizer_type=quantizer_type,
+    )
+    sides: dict[str, Any] = {"patch_size": patch_size}
+    if backbone == "vit":
+        sides |= {"grid": arguments.grid(fields), "dtype": vit.compute_dtype(dtype)}
+    make_encoder, make_decoder = BACKBONES[backbone]
+    output = {"num_channels": fields["signal"].output_channels}
+    return autoencoder.Autoencoder(
+        encoder=make_encoder(**sides | arguments.hashable(encoder)),
+        decoder=make_decoder(**output | sides | arguments.hashable(decoder)),
+        decoder_dim=decoder["dim"],
         loss=loss,
         class_dim=class_dim,
+        **fields,
     )
 
 

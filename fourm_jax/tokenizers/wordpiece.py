@@ -1,11 +1,26 @@
-"""Learn WordPiece pieces from word counts; the HF trainer's result differs from run to run."""
+"""WordPiece: count words, learn pieces, and the backend that uses them.
+
+Learning is done here because the result of the HF trainer differs from run to run.
+"""
 
 import collections
 import heapq
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import tokenizers
 
 PREFIX = "##"  # marks a piece inside a word
+
+
+def count_words(texts: Iterable[str]) -> collections.Counter:
+    """How often each word occurs, after the published normalization."""
+    blank = make_backend({"[UNK]": 0})
+    counts: collections.Counter = collections.Counter()
+    for text in texts:
+        normalized = blank.normalizer.normalize_str(text)
+        counts.update(word for word, _ in blank.pre_tokenizer.pre_tokenize_str(normalized))
+    return counts
 
 
 def learn_pieces(word_counts: Mapping[str, int], num_pieces: int) -> list[str]:
@@ -14,7 +29,7 @@ def learn_pieces(word_counts: Mapping[str, int], num_pieces: int) -> list[str]:
     Ties go to the alphabetically first pair, so that equal counts give equal pieces anywhere.
 
     Args:
-      word_counts: how often each normalised word occurs.
+      word_counts: how often each normalized word occurs.
       num_pieces: most pieces to return; fewer where every word has become one piece.
 
     Raises:
@@ -76,3 +91,19 @@ def _merged(word: list[str], pair: tuple[str, str], piece: str) -> list[str]:
             merged.append(word[i])
             i += 1
     return merged
+
+
+def make_backend(ids: Mapping[str, int]) -> tokenizers.Tokenizer:
+    """WordPiece over these ids, with the published normalizer and pre-tokenizer."""
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(
+            dict(ids),
+            unk_token="[UNK]",
+            continuing_subword_prefix=PREFIX,
+            max_input_chars_per_word=100,
+        )
+    )
+    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.decoder = tokenizers.decoders.WordPiece(prefix=PREFIX)
+    return backend

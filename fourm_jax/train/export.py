@@ -8,6 +8,7 @@ from jaxtyping import Num
 
 from fourm_jax.data import datasets
 from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.train import run_config
 from fourm_jax.train.state import TrainState
 
@@ -20,7 +21,7 @@ def save_tokenizer(
     directory: epath.PathLike,
     *,
     held_out: Num[np.ndarray, "n ..."] | None = None,
-) -> base.Loaded:
+) -> TrainedTokenizer:
     """Save what `train.loop.train` trained from `config`, and read it back.
 
     Of a run that keeps a running average of the parameters, the average is saved.
@@ -46,7 +47,7 @@ def save_tokenizer(
         training_steps=int(state.step),
     )
     base.save(directory, task.module, variables, card)
-    return base.load(directory)
+    return base.load_trained(directory)
 
 
 def read_held_out(config: ml_collections.ConfigDict) -> Num[np.ndarray, "n ..."]:

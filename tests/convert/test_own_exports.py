@@ -13,6 +13,7 @@ from fourm_jax.modalities import registry
 from fourm_jax.models.fourm import FourM
 from fourm_jax.ops import losses
 from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.trained import TrainedTokenizer
 from tests import drawn
 from tests.models import batches
 
@@ -62,7 +63,7 @@ def micro_preset(monkeypatch):
     monkeypatch.setattr(tokenizer_config, "PRESETS", {**tokenizer_config.PRESETS, **sides})
 
 
-def saved(folder, family, arguments) -> base.Loaded:
+def saved(folder, family, arguments) -> TrainedTokenizer:
     """A tokenizer of ours on disk, read back, with unit codes as training leaves them."""
     module = base.build(family, arguments)
     variables = drawn.variables(base.abstract_variables(module))

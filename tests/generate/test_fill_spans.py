@@ -2,9 +2,12 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fourm_jax.generate import fill_spans
 from fourm_jax.modalities.vocabulary import TextVocabulary
@@ -24,6 +27,20 @@ def merge(ids, generated, length=10, vocabulary=None):
         vocabulary=vocabulary or TextVocabulary(),
     )
     return np.asarray(merged)[0, np.asarray(valid)[0]].tolist()
+
+
+def merge_padded(ids, generated):
+    """`merge` at one width for all lengths, so that it compiles once."""
+    masked = [(row + [0] * (16 - len(row)), np.arange(16) < len(row)) for row in (ids, generated)]
+    merged, valid = merge_16(*(np.asarray(part)[None] for pair in masked for part in pair))
+    return np.asarray(merged)[0, np.asarray(valid)[0]].tolist()
+
+
+@jax.jit
+def merge_16(ids, known, generated, written):
+    return fill_spans.merge_spans(
+        ids, known, generated, written, length=16, vocabulary=TextVocabulary()
+    )
 
 
 def test_each_sentinel_is_replaced_by_what_follows_it():
@@ -67,3 +84,17 @@ def test_published_examples_are_merged_alike():
 @pytest.mark.parametrize("token", [3, 4, 203, 204])
 def test_sentinels_are_recognised_at_both_ends_of_their_range(token):
     assert bool(fill_spans.is_sentinel(jnp.asarray(token), TextVocabulary())) == (4 <= token <= 203)
+
+
+@given(words=st.lists(st.integers(204, 299), max_size=8), cuts=st.lists(st.booleans(), min_size=8))
+def test_merging_undoes_span_masking(words, cuts):
+    inputs, targets, hidden, used = [], [], False, 0
+    for word, cut in zip(words, cuts, strict=False):
+        if cut and not hidden:
+            used += 1
+            inputs.append(S1 + used)
+            targets.append(S1 + used)
+        hidden = cut
+        (targets if cut else inputs).append(word)
+    targets.append(S1 + used + 1)
+    assert merge_padded(inputs, targets) == words

@@ -5,10 +5,11 @@ import types
 import numpy as np
 import pytest
 
-from fourm_jax.generate import conditions as encode
+from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Target
+from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.tokenizers.text import TextTokenizer
 from tests.generate import tiny
 
@@ -19,12 +20,16 @@ class FakeTokenizer:
     """Stands for a trained one: id = mean brightness of a cell, and back."""
 
     card = types.SimpleNamespace(name="depth", vocab_size=11, codes_per_position=1, grid=GRID)
+    signal = Signal(axes="hw")
 
     def encode(self, raw):
         return np.round(raw).astype(np.int32)
 
     def decode(self, ids):
         return ids.astype(np.float32)
+
+    def decode_probabilities(self, probabilities):
+        return (probabilities * np.arange(probabilities.shape[-1])).sum(-1)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def text():
 
 @pytest.fixture(scope="module")
 def generator(text):
-    return Generator(*tiny.trunk(), {"depth": FakeTokenizer()}, text)
+    return Generator(*tiny.trunk(), {"depth": FakeTokenizer(), "text": text})
 
 
 def rgb(num_rows=3):
@@ -99,8 +104,20 @@ def test_a_request_that_cannot_work_is_refused_before_any_step(
 
 
 def test_a_text_without_text_tokenizer_is_refused():
-    with pytest.raises(ValueError, match="'caption': a text condition needs the text tokenizer"):
-        encode.encode(tiny.SPECS[4], ["a cone"], tokenizers={})
+    with pytest.raises(ValueError, match="'caption': a text condition needs tokenizer 'text'"):
+        condition_entries.encode(tiny.SPECS[4], ["a cone"], {})
+
+
+def test_a_tokenizer_of_another_kind_than_the_modality_is_refused(text):
+    with pytest.raises(ValueError, match="'text' is a FakeTokenizer: not for sequence 'caption'"):
+        Generator(*tiny.trunk(), {"text": FakeTokenizer()})
+    with pytest.raises(ValueError, match="'depth' is a TextTokenizer: not for grid 'depth'"):
+        Generator(*tiny.trunk(), {"depth": text})
+
+
+def test_a_missing_tokenizer_is_named_when_it_is_needed(generator):
+    with pytest.raises(ValueError, match=r"'edge': no tokenizer '' .* among \['depth', 'text'\]"):
+        generator.tokenizer("edge")
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused():

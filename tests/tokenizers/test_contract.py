@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers import base, text
 
-CASES = [(f, case) for f in base.families() for case in base.get(f).tiny()]
+CASES = [(f, c) for f in base.families() if f != "text" for c in base.get(f).tiny()]
 parametrize = pytest.mark.parametrize(("family", "case"), CASES, ids=["-".join(c) for c in CASES])
 
 
@@ -29,7 +29,24 @@ def compiled(family, case, method):
 
 
 def test_the_families_are_found_by_module_name():
-    assert {"vqvae", "mlp"} <= set(base.families())
+    assert {"vqvae", "mlp", "text"} <= set(base.families())
+
+
+@pytest.mark.parametrize("case", base.get("text").tiny())
+def test_a_text_tokenizer_keeps_the_contract_of_sequences(case, tmp_path):
+    text.TextTokenizer.train(**text.tiny()[case]).save(tmp_path)
+    tokenizer = base.load(tmp_path)
+    assert isinstance(tokenizer, base.SequenceTokenizer)
+    ids, chunk = tokenizer.encode_sequence("a potted plant", max_tokens=12)
+    assert (ids.dtype, len(chunk)) == (np.int32, len(ids))
+    assert ids.max() < tokenizer.vocab_size
+    assert ids[-1] == tokenizer.vocabulary.eos_id
+    assert tokenizer.decode_content(ids) == "a potted plant"
+
+
+def test_a_family_without_a_flax_module_says_so():
+    with pytest.raises(ValueError, match="family 'text' has no Flax module"):
+        base.build("text", {})
 
 
 def test_an_unknown_family_names_the_nearest_one():

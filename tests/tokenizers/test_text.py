@@ -17,7 +17,7 @@ from fourm_jax.data.storage import shard_writer
 from fourm_jax.modalities import metadata, registry, serializers
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
-from fourm_jax.tokenizers import text, text_training
+from fourm_jax.tokenizers import text, wordpiece
 from tests import golden_cases
 
 CAPTIONS = ["a red sphere left of a small blue cube", "a potted plant", "two red spheres!"]
@@ -84,7 +84,6 @@ def test_other_sentinel_and_bin_counts_move_the_layout():
     small = text.TextTokenizer.train(["a b"], vocab_size=60, num_sentinels=10, num_bins=5)
     assert small.vocabulary == TextVocabulary(num_sentinels=10, num_bins=5)
     assert small.encode("v0=0 v3=4").tolist() == [14, 33]
-    assert text.merge_spans([13], [13, 14, 12, 15], small.vocabulary).tolist() == [14]
 
 
 def test_all_ids_lie_below_the_stated_size_even_when_fewer_pieces_are_learned(tokenizer):
@@ -126,18 +125,18 @@ def test_the_order_of_the_texts_does_not_change_the_tokenizer(tokenizer):
 
 def test_pieces_are_characters_then_merges_by_frequency_then_alphabet():
     # "ab" x3, "cb" x3: both first pairs occur 3 times, a < c.
-    assert text_training.learn_pieces({"ab": 3, "cb": 3, "xy": 1}, 7) == [
+    assert wordpiece.learn_pieces({"ab": 3, "cb": 3, "xy": 1}, 7) == [
         "a", "c", "x", "##b", "##y", "ab", "cb",
     ]  # fmt: skip
     # After "##bc" the pair (a, ##bc) is what is left; the outdated pair (a, ##b) has gone.
-    assert text_training.learn_pieces({"abc": 2, "xbc": 3}, 9) == [
+    assert wordpiece.learn_pieces({"abc": 2, "xbc": 3}, 9) == [
         "a", "x", "##b", "##c", "##bc", "xbc", "abc",
     ]  # fmt: skip
 
 
 def test_repeated_neighbours_merge_from_the_left():
     # a ##a ##a ##a -> a ##aa ##a -> a ##aaa ("##aa" < "a") -> aaaa
-    pieces = text_training.learn_pieces({"aaaa": 2}, 9)
+    pieces = wordpiece.learn_pieces({"aaaa": 2}, 9)
     assert pieces == ["a", "##a", "##aa", "##aaa", "aaaa"]
 
 
@@ -180,48 +179,16 @@ def test_chunks_stay_whole_when_a_sequence_is_too_long(tokenizer):
     assert chunk.tolist() == [0, 0, 1, 1, 2]
 
 
-def test_published_truncation_loses_eos(tokenizer):
-    ids, _ = tokenizer.encode_sequence("red red red", max_tokens=3, keep_eos=False)
-    assert EOS not in ids
-    assert len(ids) == 3
-    ids, _ = tokenizer.encode_sequence("red red red", max_tokens=3)
+def test_a_text_that_is_too_long_is_cut_before_its_eos(tokenizer):
+    ids, chunk = tokenizer.encode_sequence("red red red", max_tokens=3)
     assert ids.tolist() == [*tokenizer.encode("red red"), EOS]
-    chunks = ["v1=1 v0=5", "v1=2 v0=6"]
-    ids, chunk = tokenizer.encode_sequence(chunks, max_tokens=4, chunked=True, keep_eos=False)
-    assert tokenizer.decode_content(ids) == "v1=1 v0=5 v1=2 v0=6"
-    assert chunk.tolist() == [0, 0, 1, 1]
+    assert chunk.tolist() == [0, 1, 2]
 
 
 def test_chunks_of_a_modality_without_chunks_read_the_same(tokenizer):
     ids, chunk = tokenizer.encode_sequence(["v1=1", "v0=5 v0=6"], max_tokens=8)
     assert ids.tolist() == tokenizer.encode_with_eos("v1=1 v0=5 v0=6").tolist()
     assert chunk.tolist() == [0, 1, 2, 3]
-
-
-def test_splitting_collects_what_follows_each_sentinel():
-    parts = text.split_by_sentinels([S[1], 300, S[2], S[1], 301])
-    assert parts == {S[1]: [300, 301], S[2]: []}
-
-
-def test_tokens_before_the_first_sentinel_are_kept_apart():
-    assert text.split_by_sentinels([300, S[1], 301]) == {None: [300], S[1]: [301]}
-
-
-words = st.lists(st.integers(PUBLISHED.num_reserved, 29_999), max_size=30)
-
-
-@given(ids=words, cuts=st.lists(st.booleans(), min_size=30, max_size=30))
-def test_merging_undoes_span_masking(ids, cuts):
-    inputs, targets, hidden, used = [], [], False, 0
-    for id, cut in zip(ids, cuts, strict=False):
-        if cut and not hidden:
-            used += 1
-            inputs.append(PUBLISHED.sentinel_id(used))
-            targets.append(PUBLISHED.sentinel_id(used))
-        hidden = cut
-        (targets if cut else inputs).append(id)
-    targets.append(PUBLISHED.sentinel_id(used + 1))
-    assert text.merge_spans(inputs, targets).tolist() == ids
 
 
 @settings(max_examples=50)
