@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -147,12 +148,13 @@ def merge(
     ids: Sequence[int], generated: Sequence[int], vocabulary: TextVocabulary = TINY_VOCABULARY
 ) -> list[int]:
     """A masked text with the generated spans put in."""
-    merged, valid = fill_spans.merge_spans(
-        jnp.asarray([ids], jnp.int32),
-        jnp.ones((1, len(ids)), bool),
-        jnp.asarray([generated], jnp.int32),
-        jnp.ones((1, len(generated)), bool),
-        length=len(ids) + len(generated),
-        vocabulary=vocabulary,
+    width = 64 * -(-(len(ids) + len(generated)) // 64)  # few widths, few programs
+    rows = [np.resize([*row, *[0] * width], (1, width)) for row in (ids, generated)]
+    known, generated_known = (np.arange(width)[None] < len(row) for row in (ids, generated))
+    merged, valid = _merge(
+        rows[0], known, rows[1], generated_known, length=width, vocabulary=vocabulary
     )
     return np.asarray(merged)[0, np.asarray(valid)[0]].tolist()
+
+
+_merge = jax.jit(fill_spans.merge_spans, static_argnames=("length", "vocabulary"))

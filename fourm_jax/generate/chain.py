@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from fourm_jax.generate import grids, sequences, trunk
 from fourm_jax.generate import state as states
-from fourm_jax.generate.grids import Passes, PassPlan, Sampling
+from fourm_jax.generate.grids import GridStage, PassPlan, Sampling
 from fourm_jax.generate.schedule import Step
-from fourm_jax.generate.sequences import Writing
+from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.generate.state import State, index_of
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.models.fourm import FourM
@@ -22,7 +23,7 @@ from fourm_jax.utils import rng
 from fourm_jax.utils.errors import unknown_value
 
 
-def row_keys(seed: int, rows: Int[Array, "b"]) -> Key[Array, "b"]:
+def row_keys(seed: int, rows: Int[Array | np.ndarray, "b"]) -> Key[Array, "b"]:
     """One key per row number, so that a row is the same in every batch."""
     root = rng.stream(jax.random.key(seed), "generate")
     return jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.asarray(rows))
@@ -56,7 +57,7 @@ def run(
       orders: by target, the order in which ROAR writes the positions [b, l]; default: random, row
         by row (`Sampling.as_published`: the same for all rows).
       max_new: by sequence target, most tokens to generate; default: its `max_tokens`.
-      end_ids: by sequence target, see `autoregressive.Writing`.
+      end_ids: by sequence target, see `sequences.SequenceStage`.
 
     Raises:
       ValueError: a target that the model cannot predict, a scheme that does not suit its kind, or
@@ -69,34 +70,40 @@ def run(
     conditions = tuple(tuple(group) for group in conditions)
     for stage in stages:
         target = stage[0].target
-        views, weights = _guidance(stage, state, conditions)
+        hidden, weights = _guidance(stage, state, conditions)
         stage_keys = jax.vmap(lambda key, name=target: rng.stream(key, name))(keys)
+        spec = model.modalities[index_of(model.modalities, target)]
+        shared: dict[str, Any] = {
+            "target": target,
+            "hidden_conditions": hidden,
+            "leave_trace": not conditions,
+            "sampling": sampling,
+            "vocabulary": vocabulary,
+        }
         if stage[0].scheme == "autoregressive":
-            spec = model.modalities[index_of(model.modalities, target)]
-            writing = Writing(
-                target=target,
+            sequence = SequenceStage(
                 max_new=(max_new or {}).get(target, spec.max_tokens),
                 length=max(spec.max_tokens, state.ids[target].shape[1]),
                 end_id=(end_ids or {}).get(target),
-                hidden=views,
-                leave_trace=not conditions,
-                sampling=sampling,
-                vocabulary=vocabulary,
+                **shared,
             )
             temperature = jnp.float32(stage[0].temperature)
-            state = _sequence_stage(
-                model, params, state, stage_keys, temperature, weights[0], writing
+            state = _write_sequence(
+                model, params, state, stage_keys, temperature, weights[0], sequence
             )
         else:
+            roar = stage[0].scheme == "roar"
+            largest = max(step.num_tokens for step in stage)
+            grid = GridStage(
+                scheme="roar" if roar else "maskgit",
+                num_slots=min(largest, spec.num_tokens) if roar else spec.num_tokens,
+                forget=roar and bool(conditions) and sampling.as_published,
+                **shared,
+            )
             order = (orders or {}).get(target)
-            state = _grid_stage(
-                model,
-                params,
-                state,
-                stage_keys,
-                _plan(stage, weights),
-                None if order is None else jnp.asarray(order, jnp.int32),
-                _passes(model, stage, views, sampling, vocabulary, bool(conditions)),
+            order = None if order is None else jnp.asarray(order, jnp.int32)
+            state = _write_grid(
+                model, params, state, stage_keys, _plan(stage, weights), order, grid
             )
         if conditions:
             conditions += ((target,),)
@@ -116,8 +123,10 @@ def _check(model: FourM, state: State, step: Step) -> None:
         )
 
 
-def _guidance(stage: Sequence[Step], state: State, conditions):
-    """Hidden conditions of every view, and the weights [steps, views - 1]."""
+def _guidance(
+    stage: Sequence[Step], state: State, conditions: tuple[tuple[str, ...], ...]
+) -> tuple[tuple[tuple[str, ...], ...], Float[Array, "s g-1"]]:
+    """Hidden conditions of every branch [g], and the weights of the branches after the first."""
     target = stage[0].target
     if conditions:
         weights = [step.guidance for step in stage]
@@ -127,17 +136,16 @@ def _guidance(stage: Sequence[Step], state: State, conditions):
                     f"target {target!r}: guidance {values!r}, allowed: one weight for each of the "
                     f"conditions {conditions}"
                 )
-        everything = tuple(name for group in conditions for name in group)
-        views = [everything]
-        views += [tuple(n for n in everything if n not in group) for group in conditions]
-        return tuple(views), jnp.asarray(weights, jnp.float32)
+        every = tuple(name for group in conditions for name in group)
+        hidden = [every, *(tuple(n for n in every if n not in group) for group in conditions)]
+        return tuple(hidden), jnp.asarray(weights, jnp.float32)
     guided = tuple(name for name in stage[0].guided if name in state.ids and name != target)
     if not guided or all(step.guidance == 1 for step in stage):
         return ((),), jnp.zeros((len(stage), 0), jnp.float32)
     return (guided, ()), jnp.asarray([[step.guidance] for step in stage], jnp.float32)
 
 
-def _plan(stage: Sequence[Step], weights) -> PassPlan:
+def _plan(stage: Sequence[Step], weights: Float[Array, "s g-1"]) -> PassPlan:
     return PassPlan(
         counts=jnp.asarray([step.num_tokens for step in stage], jnp.int32),
         temperature=jnp.asarray([step.temperature for step in stage], jnp.float32),
@@ -145,50 +153,50 @@ def _plan(stage: Sequence[Step], weights) -> PassPlan:
     )
 
 
-def _passes(model, stage, views, sampling, vocabulary, multi_guided) -> Passes:
-    spec = model.modalities[index_of(model.modalities, stage[0].target)]
-    largest = max(step.num_tokens for step in stage)
-    roar = stage[0].scheme == "roar"
-    return Passes(
-        target=spec.name,
-        scheme=stage[0].scheme,
-        num_slots=min(largest, spec.num_tokens) if roar else spec.num_tokens,
-        hidden=views,
-        leave_trace=not multi_guided,
-        forget=roar and multi_guided and sampling.as_published,
-        sampling=sampling,
-        vocabulary=vocabulary,
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "passes"))
-def _grid_stage(model, params, state, keys, plan, order, passes: Passes) -> State:
+@functools.partial(jax.jit, static_argnames=("model", "stage"))
+def _write_grid(
+    model: FourM,
+    params: Any,
+    state: State,
+    keys: Key[Array, "b"],
+    plan: PassPlan,
+    order: Int[Array, "b l"] | None,
+    stage: GridStage,
+) -> State:
     if order is None:
         order_keys = jax.vmap(lambda key: rng.stream(key, "order"))(keys)
-        if passes.sampling.as_published:
+        if stage.sampling.as_published:
             order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
-        order = sampling_ops.random_order(order_keys, ~state.known[passes.target])
+        order = sampling_ops.random_order(order_keys, ~state.known[stage.target])
     return grids.write_grid(
         state,
         keys,
         order,
         plan,
-        passes=passes,
+        stage=stage,
         specs=model.modalities,
-        tokens_to_logits=trunk.tokens_to_logits(model, params, passes.target),
+        tokens_to_logits=trunk.tokens_to_logits(model, params, stage.target),
     )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "writing"))
-def _sequence_stage(model, params, state, keys, temperature, weights, writing: Writing) -> State:
+@functools.partial(jax.jit, static_argnames=("model", "stage"))
+def _write_sequence(
+    model: FourM,
+    params: Any,
+    state: State,
+    keys: Key[Array, "b"],
+    temperature: Float[Array, ""],
+    weights: Float[Array, "g-1"],
+    stage: SequenceStage,
+) -> State:
     return sequences.write_sequence(
         state,
         keys,
         temperature,
         weights,
-        writing=writing,
+        stage=stage,
         specs=model.modalities,
-        decoder=trunk.TrunkSequenceDecoder(model, params, writing.target),
+        decoder=trunk.TrunkSequenceDecoder(model, params, stage.target),
     )
 
 

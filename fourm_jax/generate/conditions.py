@@ -29,8 +29,9 @@ def encode(spec: ModalitySpec, value: Any, tokenizers: Tokenizers) -> Entry:
     Raises:
       ValueError: a tokenizer is missing, the shape is wrong, or an id outside the vocabulary.
     """
+    entry: Entry
     if isinstance(value, Mapping):
-        entry = dict(value)
+        entry = {name: np.asarray(array) for name, array in value.items()}
     elif spec.kind == "pixels":
         entry = {"pixels": _check_pixels(spec, np.asarray(value))}
     elif spec.kind == "embedding":
@@ -41,7 +42,7 @@ def encode(spec: ModalitySpec, value: Any, tokenizers: Tokenizers) -> Entry:
     else:
         entry = {"ids": _grid(spec, np.asarray(value), tokenizers)}
     if "ids" in entry:
-        check_ids(spec, np.asarray(entry["ids"]))
+        check_ids(spec, entry["ids"])
     return entry
 
 

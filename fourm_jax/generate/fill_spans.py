@@ -1,5 +1,7 @@
 """Putting generated spans back where their sentinels stand in a masked text."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -17,7 +19,7 @@ def merge_spans(
     ids: Int[Array, "b n"],
     known: Bool[Array, "b n"],
     generated: Int[Array, "b m"],
-    written: Bool[Array, "b m"],
+    generated_known: Bool[Array, "b m"],
     *,
     length: int,
     vocabulary: TextVocabulary,
@@ -30,22 +32,30 @@ def merge_spans(
 
     Args:
       ids, known: the input text and which of its slots hold a token.
-      generated, written: the output, starting with a sentinel, and how far it goes.
+      generated, generated_known: the output, starting with a sentinel, and how far it goes.
       length: size of the result; what does not fit is cut off.
 
     Returns:
       The merged ids (0 where empty) and the mask of the slots that hold a token.
     """
-    merge = jax.vmap(lambda *row: _merge_row(*row, length, vocabulary))
-    return merge(ids, known, generated, written)
+    merge = functools.partial(_merge_row, length=length, vocabulary=vocabulary)
+    return jax.vmap(merge)(ids, known, generated, generated_known)
 
 
-def _merge_row(ids, known, generated, written, length, vocabulary):
-    opens = is_sentinel(generated, vocabulary) & written
+def _merge_row(
+    ids: Int[Array, "n"],
+    known: Bool[Array, "n"],
+    generated: Int[Array, "m"],
+    generated_known: Bool[Array, "m"],
+    *,
+    length: int,
+    vocabulary: TextVocabulary,
+) -> tuple[Int[Array, "length"], Bool[Array, "length"]]:
+    opens = is_sentinel(generated, vocabulary) & generated_known
     # Sentinel that each generated token belongs to: the last one at or before it (-1: none yet).
     last_open = jax.lax.cummax(jnp.where(opens, jnp.arange(len(generated)), -1))
     span = jnp.where(last_open >= 0, generated[last_open], -1)
-    content = written & ~opens
+    content = generated_known & ~opens
 
     holes = is_sentinel(ids, vocabulary) & known
     belongs = holes[:, None] & content[None, :] & (ids[:, None] == span[None, :])  # [n, m]

@@ -1,7 +1,7 @@
 """The short way: raw conditions in, raw signals of any other modality out."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -123,16 +123,22 @@ class Generator:
         state = self.start(conditions, targets)
         if plan is None:
             plan = self.default_plan(state, targets, num_steps=num_steps, guidance=guidance)
-        steps = plan
-        if not all(isinstance(step, Step) for step in plan):
-            steps = schedule.build_chained_schedule(conditions, plan)
+        steps = [step for step in plan if isinstance(step, Step)]
+        if len(steps) < len(plan):
+            chosen = [target for target in plan if isinstance(target, Target)]
+            steps = list(schedule.build_chained_schedule(conditions, chosen))
         sampling = sampling or Sampling(top_p=0.8)
         parts = []
         for rows, block in _blocks(state, batch_size):
             done = chain.run(
-                self.model, self.params, block, steps,
-                keys=chain.row_keys(seed, rows), sampling=sampling, vocabulary=self.vocabulary,
-            )  # fmt: skip
+                self.model,
+                self.params,
+                block,
+                steps,
+                keys=chain.row_keys(seed, rows),
+                sampling=sampling,
+                vocabulary=self.vocabulary,
+            )
             parts.append(
                 jax.device_get({name: (done.ids[name], done.known[name]) for name in targets})
             )
@@ -192,7 +198,7 @@ class Generator:
         )
 
 
-def _blocks(state: states.State, batch_size: int):
+def _blocks(state: states.State, batch_size: int) -> Iterator[tuple[np.ndarray, states.State]]:
     """Row numbers and states of equal size; the last one repeats its last row."""
     size = min(batch_size, state.batch_size)
     for start in range(0, state.batch_size, size):

@@ -140,9 +140,8 @@ def temperatures(
     if name == "linear" and not arguments:
         return linear_temperature(counts, temperature)
     if name == "onex" and len(arguments) == 2:
-        return onex_temperature(
-            counts, temperature, *map(float, arguments), as_published=as_published
-        )
+        minimum, power = map(float, arguments)
+        return onex_temperature(counts, temperature, minimum, power, as_published)
     raise ValueError(
         f"unknown temperature schedule {rule!r}, allowed: constant, linear, onex:<minimum>:<power>"
     )

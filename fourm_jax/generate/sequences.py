@@ -1,6 +1,8 @@
 """Writing sequences token by token: encode once, cached decoder steps, a stop per row."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -25,29 +27,29 @@ class SequenceDecoder(Protocol):
         ...
 
     def step(
-        self, memory: Any, token: Int[Array, "v"], index: Int[Array, ""]
-    ) -> tuple[Float[Array, "v vocab"], Any]:
+        self, memory: Any, token: Int[Array, "g"], index: Int[Array, ""]
+    ) -> tuple[Float[Array, "g vocab"], Any]:
         """Read token number `index` of every row; logits (float32) of the next, new memory."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Writing:
-    """What is static about writing one sequence; one compiled program per value.
+class SequenceStage:
+    """What is static about generating one sequence; one compiled program per value.
 
     Attributes:
       target: modality name.
       max_new: most tokens to generate, sentinels included.
       length: slots of the merged sequence.
       end_id: token that ends a row, instead of the sentinel after its last one.
-      hidden, leave_trace: see `parallel.Passes`.
+      hidden_conditions, leave_trace: see `grids.GridStage`.
     """
 
     target: str
     max_new: int
     length: int
     end_id: int | None = None
-    hidden: tuple[tuple[str, ...], ...] = ((),)
+    hidden_conditions: tuple[tuple[str, ...], ...] = ((),)
     leave_trace: bool = True
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     vocabulary: TextVocabulary = PUBLISHED
@@ -57,9 +59,9 @@ def write_sequence(
     state: State,
     keys: Key[Array, "b"],
     temperature: Float[Array, ""],
-    weights: Float[Array, "views-1"],
+    weights: Float[Array, "g-1"],
     *,
-    writing: Writing,
+    stage: SequenceStage,
     specs: Specs,
     decoder: SequenceDecoder,
 ) -> State:
@@ -70,67 +72,90 @@ def write_sequence(
     `Sampling.as_published` rows go on until all of them have met the end sentinel, and [EOS] ends
     nothing.
     """
-    generated, written = _generate(
-        state, keys, temperature, weights, writing=writing, specs=specs, decoder=decoder
-    )
-    ids, known = state.ids[writing.target], state.known[writing.target]
+    ids, known = state.ids[stage.target], state.known[stage.target]
+    first, end, complete = _borders(ids, known, stage.vocabulary)
+    memory = decoder.start(_inputs(state, first, stage, specs), stage.max_new)
+    end = end if stage.end_id is None else jnp.full_like(end, stage.end_id)
+    next_token = functools.partial(_next_token, keys, temperature, weights, stage, decoder)
+    generated, generated_known = _write_until(next_token, memory, first, end, complete, stage)
     merged, merged_known = fill_spans.merge_spans(
-        ids, known, generated, written, length=writing.length, vocabulary=writing.vocabulary
+        ids, known, generated, generated_known, length=stage.length, vocabulary=stage.vocabulary
     )
-    return state.with_tokens(writing.target, merged, merged_known)
+    return state.with_tokens(stage.target, merged, merged_known)
 
 
-def _generate(state, keys, temperature, weights, *, writing, specs, decoder):
-    """Decoder tokens [b, max_new + 1], starting with a sentinel, and which of them count."""
-    as_published = writing.sampling.as_published
-    first, end, nothing = _borders(
-        state.ids[writing.target], state.known[writing.target], writing.vocabulary
-    )
-    end = end if writing.end_id is None else writing.end_id
-    views = [
+def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: Specs) -> TokenBatch:
+    """What every branch of guidance sees; the targets are not read."""
+    branches = [
         states.hide(
-            state,
-            hidden,
-            specs=specs,
-            leave_trace=writing.leave_trace,
-            vocabulary=writing.vocabulary,
+            state, hidden, specs=specs, leave_trace=stage.leave_trace, vocabulary=stage.vocabulary
         )
-        for hidden in writing.hidden
+        for hidden in stage.hidden_conditions
     ]
-    index = states.index_of(specs, writing.target)
+    index = states.index_of(specs, stage.target)
     unread = states.sequence_targets(index, first[:, None], jnp.ones_like(first))
-    memory = decoder.start(states.token_batch(views, [unread] * len(views), specs), writing.max_new)
-    tokens = jnp.zeros((len(first), writing.max_new + 1), jnp.int32).at[:, 0].set(first)
-    lengths = jnp.where(nothing, 0, 1)
+    return states.token_batch(branches, [unread] * len(branches), specs)
+
+
+def _next_token(
+    keys: Key[Array, "b"],
+    temperature: Float[Array, ""],
+    weights: Float[Array, "g-1"],
+    stage: SequenceStage,
+    decoder: SequenceDecoder,
+    memory: Any,
+    token: Int[Array, "b"],
+    at: Int[Array, ""],
+) -> tuple[Int[Array, "b"], Any]:
+    """Read token number `at` of every row and draw the one after it; also the new memory."""
+    num_branches = len(stage.hidden_conditions)
+    logits, memory = decoder.step(memory, jnp.tile(token, num_branches), at)
+    logits = logits.reshape(num_branches, len(token), 1, -1)
+    drawn, _ = sampling.sample(
+        jax.vmap(lambda key: jax.random.fold_in(key, at))(keys),
+        sampling.guide(logits, weights),
+        temperature,
+        top_k=stage.sampling.top_k,
+        top_p=stage.sampling.top_p,
+        draw=stage.sampling.draw,
+        as_published=stage.sampling.as_published,
+    )
+    return drawn[:, 0], memory
+
+
+def _write_until(
+    next_token: Callable[[Any, Int[Array, "b"], Int[Array, ""]], tuple[Int[Array, "b"], Any]],
+    memory: Any,
+    first: Int[Array, "b"],
+    end: Int[Array, "b"],
+    complete: Bool[Array, "b"],
+    stage: SequenceStage,
+) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:
+    """Tokens [b, max_new + 1] from `first` on until every row has ended, and which of them count.
+
+    Rows that are `complete` write nothing.
+    """
+    published = stage.sampling.as_published
+    tokens = jnp.zeros((len(first), stage.max_new + 1), jnp.int32).at[:, 0].set(first)
 
     def unfinished(carry):
         _, _, _, done, at = carry
-        return (at < writing.max_new) & ~done.all()
+        return (at < stage.max_new) & ~done.all()
 
     def one_token(carry):
         tokens, lengths, memory, done, at = carry
         token = jax.lax.dynamic_index_in_dim(tokens, at, axis=1, keepdims=False)
-        logits, memory = decoder.step(memory, jnp.tile(token, len(views)), at)
-        logits = logits.reshape(len(views), len(first), 1, -1)
-        drawn, _ = sampling.sample(
-            jax.vmap(lambda key: jax.random.fold_in(key, at))(keys),
-            sampling.guide(logits, weights),
-            temperature,
-            top_k=writing.sampling.top_k,
-            top_p=writing.sampling.top_p,
-            draw=writing.sampling.draw,
-            as_published=as_published,
-        )
-        drawn = drawn[:, 0]
-        active = ~nothing if as_published else ~done
-        drawn = jnp.where(active, drawn, writing.vocabulary.pad_id)
+        drawn, memory = next_token(memory, token, at)
+        active = ~complete if published else ~done
+        drawn = jnp.where(active, drawn, stage.vocabulary.pad_id)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, drawn, at + 1, axis=1)
         ends = drawn == end
-        if not as_published:
-            ends |= drawn == writing.vocabulary.eos_id
+        if not published:
+            ends |= drawn == stage.vocabulary.eos_id
         return tokens, lengths + active, memory, done | ends, at + 1
 
-    carry = (tokens, lengths, memory, nothing, jnp.zeros((), jnp.int32))
+    lengths = jnp.where(complete, 0, 1)
+    carry = (tokens, lengths, memory, complete, jnp.zeros((), jnp.int32))
     tokens, lengths, *_ = jax.lax.while_loop(unfinished, one_token, carry)
     return tokens, jnp.arange(tokens.shape[1]) < lengths[:, None]
 
@@ -141,6 +166,6 @@ def _borders(
     """First sentinel of each row, the one after its last, and whether there is none."""
     holes = fill_spans.is_sentinel(ids, vocabulary) & known
     first = jnp.take_along_axis(ids, jnp.argmax(holes, axis=1)[:, None], axis=1)[:, 0]
-    nothing = ~holes.any(axis=1)
-    first = jnp.where(nothing, vocabulary.sentinel_id(1), first)
-    return first, jnp.max(jnp.where(holes, ids, 0), axis=1) + 1, nothing
+    complete = ~holes.any(axis=1)
+    first = jnp.where(complete, vocabulary.sentinel_id(1), first)
+    return first, jnp.max(jnp.where(holes, ids, 0), axis=1) + 1, complete

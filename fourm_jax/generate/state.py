@@ -1,10 +1,12 @@
 """What is known of a sample while it is generated, and the TokenBatches made of it."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fourm_jax import contracts
@@ -41,7 +43,8 @@ class State:
 
     def with_tokens(self, name: str, ids: Int[Array, "b l"], known: Bool[Array, "b l"]) -> "State":
         """Copy in which modality `name` holds these tokens."""
-        return self.replace(ids={**self.ids, name: ids}, known={**self.known, name: known})
+        ids_by_name, known_by_name = {**self.ids, name: ids}, {**self.known, name: known}
+        return dataclasses.replace(self, ids=ids_by_name, known=known_by_name)
 
 
 def index_of(specs: Specs, name: str) -> int:
@@ -72,7 +75,7 @@ def empty_tokens(
 
 
 def create(
-    conditions: Mapping[str, Mapping[str, Array]],
+    conditions: Mapping[str, Mapping[str, Array | np.ndarray]],
     targets: Iterable[str],
     *,
     specs: Specs,
@@ -98,8 +101,8 @@ def create(
         spec = specs[index_of(specs, name)]
         for content in ("pixels", "embeddings"):
             if content in entry:
-                held = {**getattr(state, content), name: jnp.asarray(entry[content])}
-                state = state.replace(**{content: held})
+                arrays = {**getattr(state, content), name: jnp.asarray(entry[content])}
+                state = dataclasses.replace(state, **{content: arrays})
         state = state.with_tokens(name, *_entry_tokens(spec, entry, num_rows))
     for name in targets:
         if name not in conditions:
@@ -108,7 +111,9 @@ def create(
     return state
 
 
-def _entry_tokens(spec: ModalitySpec, entry: Mapping[str, Array], num_rows: int):
+def _entry_tokens(
+    spec: ModalitySpec, entry: Mapping[str, Array | np.ndarray], num_rows: int
+) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
     """Ids and known mask of one entry of the batch contract."""
     if "ids" in entry:
         ids = jnp.asarray(entry["ids"]).astype(jnp.int32).reshape(num_rows, -1)
@@ -151,7 +156,7 @@ def hide(
             ids[name] = jnp.full_like(ids[name], vocabulary.sentinel_id(1))
         elif kind == "embedding":
             ids[name] = jnp.zeros_like(ids[name])
-    return state.replace(ids=ids, known=known)
+    return dataclasses.replace(state, ids=ids, known=known)
 
 
 def input_tokens(state: State, specs: Specs) -> InputTokens:
@@ -211,21 +216,21 @@ def sequence_targets(
 
 
 def token_batch(
-    views: Sequence[State], targets: Sequence[TargetTokens], specs: Specs
+    branches: Sequence[State], targets: Sequence[TargetTokens], specs: Specs
 ) -> TokenBatch:
-    """Stack several views of the same samples along the batch axis: [views · b, ...].
+    """Stack several branches of the same samples along the batch axis: [branches · b, ...].
 
     Image and vector modalities that the state does not hold get blank content, which no slot uses:
     the trunk wants an entry for each.
     """
     batches = [
         TokenBatch(
-            inputs=input_tokens(view, specs),
+            inputs=input_tokens(branch, specs),
             targets=target,
-            pixels=_blank(specs, "pixels", view.batch_size) | view.pixels,
-            embeddings=_blank(specs, "embedding", view.batch_size) | view.embeddings,
+            pixels=_blank(specs, "pixels", branch.batch_size) | branch.pixels,
+            embeddings=_blank(specs, "embedding", branch.batch_size) | branch.embeddings,
         )
-        for view, target in zip(views, targets, strict=True)
+        for branch, target in zip(branches, targets, strict=True)
     ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
 

@@ -15,15 +15,18 @@ from fourm_jax.models.fourm import DecoderCache, FourM
 def tokens_to_logits(model: FourM, params: Any, target: str) -> TokensToLogits:
     """Logits of all target slots, which must all belong to modality `target`."""
 
-    def logits(module: FourM, tokens: TokenBatch) -> Float[Array, "v m vocab"]:
+    def logits(module: FourM, tokens: TokenBatch) -> Float[Array, "g m vocab"]:
         return module.logits(module(tokens), target)
 
-    return lambda tokens: model.apply({"params": params}, tokens, method=logits)
+    def apply(tokens: TokenBatch) -> Any:  # Flax knows no type of what a method returns
+        return model.apply({"params": params}, tokens, method=logits)
+
+    return apply
 
 
 @dataclasses.dataclass(frozen=True)
 class TrunkSequenceDecoder:
-    """`autoregressive.SequenceDecoder` that keeps keys and values between steps."""
+    """`sequences.SequenceDecoder` that keeps keys and values between steps."""
 
     model: FourM
     params: Any
@@ -35,11 +38,12 @@ class TrunkSequenceDecoder:
         def start(module: FourM, tokens: TokenBatch) -> DecoderCache:
             return module.start_cache(module.encode(tokens), num_steps)
 
-        return self.model.apply({"params": self.params}, tokens, method=start)
+        memory: Any = self.model.apply({"params": self.params}, tokens, method=start)
+        return memory
 
     def step(
-        self, memory: DecoderCache, token: Int[Array, "v"], index: Int[Array, ""]
-    ) -> tuple[Float[Array, "v vocab"], DecoderCache]:
+        self, memory: DecoderCache, token: Int[Array, "g"], index: Int[Array, ""]
+    ) -> tuple[Float[Array, "g vocab"], DecoderCache]:
         """Put one token per row through the decoder."""
         slot = jnp.broadcast_to(index, (len(token), 1))
         targets = TargetTokens(
@@ -51,8 +55,11 @@ class TrunkSequenceDecoder:
             order=slot,
         )
 
-        def step(module: FourM, targets: TargetTokens, memory: DecoderCache):
+        def step(
+            module: FourM, targets: TargetTokens, memory: DecoderCache
+        ) -> tuple[Float[Array, "g vocab"], DecoderCache]:
             features, memory = module.decode_step(targets, memory)
             return module.logits(features[:, 0], self.target), memory
 
-        return self.model.apply({"params": self.params}, targets, memory, method=step)
+        result: Any = self.model.apply({"params": self.params}, targets, memory, method=step)
+        return result

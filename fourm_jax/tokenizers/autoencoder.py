@@ -79,7 +79,8 @@ class Autoencoder(nn.Module):
         quantized = self.quantizer(self.latents(self.embed(target))[1], train)
         prediction = self.decode_latents(quantized.values)
         if prediction.shape[1:3] != target.shape[1:3]:
-            raw = unet_parts.resize_nearest(raw, prediction.shape[1:3])
+            rows, columns = prediction.shape[1:3]
+            raw = unet_parts.resize_nearest(raw, (rows, columns))
             target = self.signal.normalize(raw)
         error = reconstruction.LOSSES[self.loss](prediction, target)
         restored = self.signal.denormalize(prediction)

@@ -118,9 +118,12 @@ class DiffusionAutoencoder(nn.Module):
         noised = process.add_noise(clean, noise, alpha)
         mask = None
         if train and self.condition_dropout:
-            grid = quantized.ids.shape[:3]
+            rows, columns = quantized.ids.shape[1:3]
             mask = process.keep_condition(
-                drop_key, grid, self.condition_dropout, self.condition_dropout_tokens
+                drop_key,
+                (batch, rows, columns),
+                self.condition_dropout,
+                self.condition_dropout_tokens,
             )
         answer = self.denoise(noised, times, quantized.values, mask, train)
         estimate, guess = process.clean_and_noise(noised, answer, alpha, self.prediction)
@@ -169,7 +172,13 @@ class DiffusionAutoencoder(nn.Module):
         """Draw from the average code under `probabilities` [*ids.shape, k] instead of one code."""
         return self._draw(self.quantizer.mix(self._expand(probabilities)), None, None, None)
 
-    def _draw(self, values, key, num_steps, guidance) -> Num[Array, "b ..."]:
+    def _draw(
+        self,
+        values: Float[Array, "b y x l"],
+        key: jax.Array | None,
+        num_steps: int | None,
+        guidance: float | None,
+    ) -> Num[Array, "b ..."]:
         noise_key, step_key = jax.random.split(jax.random.key(0) if key is None else key)
         size = (values.shape[1] * self.patch_size, values.shape[2] * self.patch_size)
         shape = (len(values), *size, self.signal.output_channels)
@@ -185,9 +194,12 @@ class DiffusionAutoencoder(nn.Module):
     def sampling_plan(self, num_steps: int | None = None) -> sampling.Plan:
         """Return times and alphas of a sampling run; default `num_decode_steps` steps."""
         return sampling.plan(
-            self.sampler, self.alphas, num_steps or self.num_decode_steps,
-            spacing=self.spacing, as_published=self.as_published,
-        )  # fmt: skip
+            self.sampler,
+            self.alphas,
+            num_steps or self.num_decode_steps,
+            spacing=self.spacing,
+            as_published=self.as_published,
+        )
 
     def sample(
         self,
@@ -209,26 +221,55 @@ class DiffusionAutoencoder(nn.Module):
         return self._run(values, noise, plan, step_noise, guidance)[0]
 
     def trajectory(
-        self, values, noise, plan, step_noise=None, guidance: float = 1.0
+        self,
+        values: Float[Array, "b y x l"],
+        noise: Float[Array, "b h w c"],
+        plan: sampling.Plan,
+        step_noise: sampling.StepNoise | None = None,
+        guidance: float = 1.0,
     ) -> tuple[Float[Array, "n b h w c"], Float[Array, "n b h w c"]]:
         """Return the decoder's answer and the image after every step of `sample`."""
         return self._run(values, noise, plan, step_noise, guidance)[1]
 
-    def _run(self, values, noise, plan, step_noise, guidance):
+    def _run(
+        self,
+        values: Float[Array, "b y x l"],
+        noise: Float[Array, "b h w c"],
+        plan: sampling.Plan,
+        step_noise: sampling.StepNoise | None,
+        guidance: float,
+    ) -> tuple[Float[Array, "b h w c"], tuple[Array, Array]]:
+        """Final image, and the answers and images of all steps."""
         clip = self.clip or network_range(self.signal)
 
-        def step(module, state, row):
-            index, row = row
+        def step(
+            module: DiffusionAutoencoder,
+            state: sampling.State,
+            numbered_row: tuple[Int[Array, ""], sampling.Plan],
+        ) -> tuple[sampling.State, tuple[Array, Array]]:
+            index, row = numbered_row
+
+            def fresh_noise() -> Float[Array, "b h w c"]:
+                if step_noise is None:
+                    raise ValueError(f"sampler {self.sampler!r} needs step_noise")
+                return step_noise(index)
+
             times = jnp.full(noise.shape[:1], row.timestep)
             answer = module._guided(state.noised, times, values, guidance)
             state = sampling.step(
-                self.sampler, state, row, answer, lambda: step_noise(index),
-                prediction=self.prediction, clip=clip, as_published=self.as_published,
-            )  # fmt: skip
+                self.sampler,
+                state,
+                row,
+                answer,
+                fresh_noise,
+                prediction=self.prediction,
+                clip=clip,
+                as_published=self.as_published,
+            )
             return state, (answer, state.noised)
 
         loop = nn.scan(step, variable_broadcast=("params", "codebook"), split_rngs={})
-        rows = (np.arange(len(plan.timestep)), plan)
+        rows = (jnp.arange(len(plan.timestep)), plan)
         state, steps = loop(self, sampling.start(self.sampler, noise), rows)
         return state.noised, steps
 
@@ -261,15 +302,22 @@ class DiffusionAutoencoder(nn.Module):
         quantized = self.quantizer(self.to_latent(self.encoder(clean)), learn)
         return jax.lax.stop_gradient(quantized) if self.freeze_encoder else quantized
 
-    def _guided(self, noised, times, values, guidance: float) -> Float[Array, "b h w c"]:
+    def _guided(
+        self,
+        noised: Float[Array, "b h w c"],
+        times: Int[Array, "b"],
+        values: Float[Array, "b y x l"],
+        guidance: float,
+    ) -> Float[Array, "b h w c"]:
         if self.as_published or guidance == 1:
             return self.denoise(noised, times, values)
         # One pass over a doubled batch: with the codes, and without any.
         batch = len(values)
-        twice = [jnp.concatenate([x, x]) for x in (noised, times, values)]
+        noised, times, values = (jnp.concatenate([x, x]) for x in (noised, times, values))
         used = jnp.arange(2 * batch) < batch
         mask = jnp.broadcast_to(used[:, None, None], (2 * batch, *values.shape[1:3]))
-        return process.guide(*jnp.split(self.denoise(*twice, mask), 2), guidance)
+        conditional, unconditional = jnp.split(self.denoise(noised, times, values, mask), 2)
+        return process.guide(conditional, unconditional, guidance)
 
     def _squeeze(self, ids: Int[Array, "b y x h"]) -> Int[Array, "b y x ..."]:
         return ids[..., 0] if self.quantizer.num_heads == 1 else ids

@@ -72,7 +72,7 @@ def build(
     size, unit = fields["image_size"], drawing.multiple
     if size[0] % unit or size[1] % unit:
         raise ValueError(f"image_size {size} is not divisible by the decoder's factor {unit}")
-    sides = {"patch_size": patch_size, "grid": arguments.grid(fields), **arithmetic}
+    sides: dict[str, Any] = {"patch_size": patch_size, "grid": arguments.grid(fields), **arithmetic}
     return DiffusionAutoencoder(
         encoder=vit.Encoder(**sides | arguments.hashable(encoder)),
         decoder=drawing,

@@ -140,8 +140,8 @@ class Signal:
 
     def example(self, key: jax.Array, size: tuple[int, int], batch: int) -> Num[Array, "..."]:
         """Random raw batch inside the natural range, for tests and shape inference."""
-        shape = {"hwc": (*size, self.num_channels), "hw": size, "c": (self.num_channels,)}
-        shape = (batch, *shape[self.axes])
+        by_axes = {"hwc": (*size, self.num_channels), "hw": size, "c": (self.num_channels,)}
+        shape = (batch, *by_axes[self.axes])
         if self.kind == "classes":
             return jax.random.randint(key, shape, 0, self.num_classes).astype(self.dtype)
         if self.kind == "binary":

@@ -91,7 +91,7 @@ def build(
         latent_dim=latent_dim,
         quantizer=quantizer,
     )
-    sides = {
+    sides: dict[str, Any] = {
         "patch_size": patch_size,
         "grid": arguments.grid(fields),
         "dtype": vit.compute_dtype(dtype),

@@ -10,7 +10,7 @@ import numpy as np
 from fourm_jax.generate import chain, sequences, trunk
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
-from fourm_jax.generate.sequences import Writing
+from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.ops import sampling
 from tests.generate import tiny
 
@@ -30,10 +30,10 @@ class Script:
         return jax.nn.one_hot(self.rows[:, index], 230) * 99.0, memory
 
 
-@functools.partial(jax.jit, static_argnames="writing")
-def run(state, keys, rows, writing):
+@functools.partial(jax.jit, static_argnames="stage")
+def run(state, keys, rows, stage):
     return sequences.write_sequence(
-        state, keys, 0.5, jnp.zeros(0), writing=writing, specs=tiny.SPECS, decoder=Script(rows)
+        state, keys, 0.5, jnp.zeros(0), stage=stage, specs=tiny.SPECS, decoder=Script(rows)
     )
 
 
@@ -46,13 +46,13 @@ def write(prompts, script, *, as_published=False, max_new=5):
     state = states.create(
         {"caption": {"ids": ids, "length": lengths}}, ["caption"], specs=tiny.SPECS
     )
-    writing = Writing(
+    stage = SequenceStage(
         target="caption",
         max_new=max_new,
         length=8,
         sampling=Sampling(draw=sampling.draw_most_likely, as_published=as_published),
     )
-    done = run(state, chain.row_keys(0, jnp.arange(2)), jnp.asarray(script), writing)
+    done = run(state, chain.row_keys(0, jnp.arange(2)), jnp.asarray(script), stage)
     texts = [
         np.asarray(row)[np.asarray(mask)].tolist()
         for row, mask in zip(done.ids["caption"], done.known["caption"], strict=True)
@@ -91,7 +91,7 @@ def test_a_row_without_holes_stays_as_it_is():
 
 def test_the_decoder_starts_with_the_first_sentinel_of_the_row():
     first, end, nothing = sequences._borders(
-        jnp.asarray([[220, S2, 221]]), jnp.ones((1, 3), bool), Writing.vocabulary
+        jnp.asarray([[220, S2, 221]]), jnp.ones((1, 3), bool), SequenceStage.vocabulary
     )
     assert (first.tolist(), end.tolist(), nothing.tolist()) == ([S2], [S3], [False])
     assert write([[220, S2, 221]], [[210, S3, 0, 0, 0]]) == [[220, 210, 221]]

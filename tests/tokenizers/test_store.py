@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fourm_jax.tokenizers import base, store
+from fourm_jax.tokenizers import base, store, trained
 from fourm_jax.tokenizers.card import Card
 
 ARGUMENTS = base.get("mlp").tiny()["vector_one_code"]
@@ -147,7 +147,7 @@ def test_batches_larger_than_the_block_give_the_same_ids(saved, monkeypatch, num
     raw = np.asarray(base.load(saved).module.signal.example(jax.random.key(3), (1, 1), 38))
     whole = base.load(saved).encode(raw)
     devices = jax.local_devices()[:num_devices]
-    monkeypatch.setattr(base, "HOST_BATCH", 4)
+    monkeypatch.setattr(trained, "HOST_BATCH", 4)
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
     loaded, used = base.load(saved), []
 
