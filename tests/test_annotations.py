@@ -10,13 +10,13 @@ CHECKED = ("fourm_jax", "experiments")  # every function of three parameters is 
 EVERYTHING = (*CHECKED, "configs", "tests")
 
 # Limits that only go down.
-MOST_UNANNOTATED = 112
-MOST_HAND_LAID = 203
+MOST_UNANNOTATED = 94
+MOST_HAND_LAID = 199
 ROOMS_WITHOUT_MYPY = {
     "configs", "experiments", "fourm_jax.convert", "fourm_jax.data", "fourm_jax.evals",
-    "fourm_jax.generate", "fourm_jax.jobs", "fourm_jax.labelers", "fourm_jax.masking",
+    "fourm_jax.jobs", "fourm_jax.labelers", "fourm_jax.masking",
     "fourm_jax.modalities", "fourm_jax.models", "fourm_jax.ops",
-    "fourm_jax.scenes", "fourm_jax.tokenizers",
+    "fourm_jax.scenes",
 }  # fmt: skip
 
 
