@@ -34,8 +34,15 @@ from fourm_jax.utils import modules, tree
 class Tokenizer(Protocol):
     """Raw arrays of one modality <-> ids; `trained.TrainedTokenizer` is one."""
 
-    card: card_lib.Card
-    signal: Signal
+    @property
+    def card(self) -> card_lib.Card:
+        """Vocabulary, grid and codes per position, among others."""
+        ...
+
+    @property
+    def signal(self) -> Signal:
+        """What raw arrays look like."""
+        ...
 
     def encode(self, raw: Num[np.ndarray, "b ..."]) -> Int[np.ndarray, "b ..."]:
         """Return int32 ids: [b, y, x] of images, [b, codes] of vectors."""
@@ -56,8 +63,15 @@ class Tokenizer(Protocol):
 class SequenceTokenizer(Protocol):
     """Text <-> ids, row by row; `text.TextTokenizer` is one."""
 
-    vocabulary: TextVocabulary
-    vocab_size: int
+    @property
+    def vocabulary(self) -> TextVocabulary:
+        """Where special, sentinel and coordinate tokens lie."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table that it needs."""
+        ...
 
     def encode(self, text: str) -> Int[np.ndarray, "l"]:
         """Return the ids of a text as it stands, sentinels included, without [EOS]."""
