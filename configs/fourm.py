@@ -4,7 +4,7 @@
 
 Data sets are folders of token shards below `data` (default "data"): cc12m, and for mod21 also
 coyo700m and c4, which has captions alone (shares 0.6, 0.2, 0.2). The values are the published ones
-(4M-7, arXiv 2312.06647; 4M-21, arXiv 2406.09406). Parameters in millions:
+(4M-7, arXiv:2312.06647; 4M-21, arXiv:2406.09406). Parameters in millions:
 
 | mix   | size   | parameters | global batch | tokens in + out | steps   | lr     | published on |
 |-------|--------|------------|--------------|-----------------|---------|--------|--------------|

@@ -23,7 +23,7 @@ NO_LIMIT = 2**30  # range of a mixture that names none: all slots there are
 class Mixture:
     """How samples are masked: per data set a mixture of Dirichlets over modalities.
 
-    Source: arXiv:2312.06647, section 3.
+    Source: docs/published.md#mixtures.
 
     A pytree, so that other values need no new compilation. `make_mixture` builds it.
 
