@@ -1,10 +1,11 @@
-# Two commands: `make quickstart` (train, generate, evaluate) and `make test`.
+# Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
+# `make format`, `make docs`, `make test-wheel`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart test test-wheel lint format clean
+.PHONY: quickstart test test-wheel lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -20,6 +21,11 @@ $(VENV)/.installed: setup.py | $(BIN)/python
 $(VENV)/.installed-test: setup.py | $(BIN)/python
 	@echo "[install] fourm_jax[test] into $(VENV)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: setup.py | $(BIN)/python
+	@echo "[install] fourm_jax[docs] into $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	@touch $@ $(VENV)/.installed
 
 quickstart: $(VENV)/.installed
@@ -40,5 +46,9 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Strict: a broken link, an unknown name or a docstring that does not parse is an error.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 clean:
-	rm -rf $(VENV) .jax_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .jax_cache .mypy_cache .pytest_cache .ruff_cache site

@@ -50,6 +50,7 @@ EXTRAS = {
         "scikit-learn>=1.5",  # as [digits]
         "setuptools>=70.1",  # builds the wheel that is tested
     ],
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
     "tensorflow": [  # the command `tfds` does not start without apache-beam and mlcroissant
         "apache-beam>=2.65",
         "importlib_resources>=6.0",

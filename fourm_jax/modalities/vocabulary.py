@@ -10,7 +10,7 @@ import dataclasses
 class TextVocabulary:
     """Ids of the special tokens that masking, sampling and the serialisers rely on.
 
-    The published layout: [PAD] [UNK] [SOS] [EOS], 200 sentinels [S_0]..[S_199], then
+    The published layout: `[PAD]`, `[UNK]`, `[SOS]`, `[EOS]`, 200 sentinels `[S_0]`..`[S_199]`, then
     `num_axes` × `num_bins` coordinate tokens "v<axis>=<bin>", then class names, then word pieces.
     """
 
