@@ -7,21 +7,20 @@ python -m experiments.convert_checkpoint --source=runs/mine/trunk --output=publi
 The source is a folder, a .safetensors file or a Hub id (extra [hub]); pickles are refused. Trunks
 pass tensor by tensor. Every tensor is used, or derived (computed here, or equal to another one), or
 of a part that this package does not have (the ControlNet of a VQControlNet); one that is left over
-is an error, and then no output remains. With --export the source may also be a tokenizer folder or
-the run folder of a trunk, as training leaves them; what the published format does not have is
-named.
+is an error, and then no output remains. With --export the source may also be a run folder, the work
+directory of a training or a tokenizer; what the published format does not have is named.
 """
 
 from absl import flags
+from etils import epath
 
 from experiments import cli
 
 cli.set_environment(JAX_PLATFORMS="cpu")
 
+from fourm_jax import loading  # noqa: E402
 from fourm_jax.convert import checkpoint, fourm, fourm_config  # noqa: E402
-from fourm_jax.models import from_config, trained  # noqa: E402
-from fourm_jax.utils import config as config_lib  # noqa: E402
-from fourm_jax.utils import io  # noqa: E402
+from fourm_jax.utils import io, run_folder  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
 _OUTPUT = cli.define_path("output", None, "New folder.", required=True)
@@ -34,10 +33,8 @@ _OVERRIDES = cli.define_path(
 def main() -> None:
     """Convert, or export."""
     print(checkpoint.LICENCE)
-    if _EXPORT.value and (_SOURCE.value / trained.FOLDER).is_dir():
-        export_run(_SOURCE.value, _OUTPUT.value)
-    elif _EXPORT.value:
-        checkpoint.export(_SOURCE.value, _OUTPUT.value)
+    if _EXPORT.value:
+        export(loading.locate(_SOURCE.value))
     else:
         report = checkpoint.convert(_SOURCE.value, _OUTPUT.value, overrides=read_overrides())
         for kind in ("used", "derived", "unsupported"):
@@ -47,17 +44,17 @@ def main() -> None:
     print(f"{_SOURCE.value} -> {_OUTPUT.value}")
 
 
-def export_run(workdir: str, output: str) -> None:
-    """Export the newest trunk of a training run.
+def export(place: epath.Path) -> None:
+    """Write what lies at `place` with the published names.
 
     Raises:
-      ValueError: no trunk, or one that the published format cannot say.
+      ValueError: nothing there, or something that the published format cannot say.
     """
-    found = trained.load(workdir)
-    config = config_lib.from_json(found.description.config)
-    if config.task != "fourm":
-        raise ValueError(f"{workdir} is the run of a tokenizer: export its tokenizer folder")
-    fourm.export(output, from_config.make_model(config), found.params)
+    if (place / run_folder.CHECKPOINTS).is_dir():
+        trunk = loading.load_generator(place, tokenizers={})
+        fourm.export(_OUTPUT.value, trunk.model, trunk.params)
+    else:
+        checkpoint.export(place, _OUTPUT.value)
 
 
 def read_overrides() -> dict | None:

@@ -7,8 +7,6 @@ Ctrl-C or SIGTERM saves and leaves. Several hosts: set FOURM_COORDINATOR=host:po
 FOURM_NUM_PROCESSES and FOURM_PROCESS_ID on each, or pass --cluster on Cloud TPU or SLURM.
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -18,7 +16,7 @@ cli.set_environment()
 
 from fourm_jax.parallel import distributed  # noqa: E402
 from fourm_jax.train import export, held_out, loop  # noqa: E402
-from fourm_jax.utils import progress  # noqa: E402
+from fourm_jax.utils import progress, run_folder  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and its argument, e.g. configs/scenes.py:size=nano,runlocal"
@@ -38,7 +36,7 @@ def main() -> None:
     evaluators = (held_out.make_evaluator(config),) if config.eval_every else ()
     result = loop.train(config, WORKDIR.value, evaluators=evaluators)
     if CONFIG.value.task == "tokenizer":
-        folder = pathlib.Path(WORKDIR.value) / "tokenizer"
+        folder = WORKDIR.value / run_folder.TOKENIZER
         export.save_tokenizer(CONFIG.value, result.state, folder)
         progress.announce(f"tokenizer and card: {folder}")
 

@@ -24,6 +24,45 @@ def fourm(*arguments: str, folder: pathlib.Path) -> subprocess.CompletedProcess:
     return run("-c", code + "console.main()", *arguments, folder=folder)
 
 
+HEAVY = ("jax", "flax", "optax", "orbax", "grain", "tensorflow", "matplotlib", "numpy", "clu")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Which of `HEAVY`, and of our rooms, are imported once `code` has run."""
+    shown = run("-c", f"{code}\nimport sys\nprint(*sys.modules)")
+    assert shown.returncode == 0, shown.stderr
+    names = {tuple(name.split(".")[:2]) for name in shown.stdout.split()}
+    return {name[0] for name in names if name[0] in HEAVY} | {
+        ".".join(name) for name in names if name[0] == "fourm_jax" and len(name) > 1
+    }
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_after("import fourm_jax; dir(fourm_jax)") == set()
+
+
+def test_what_loads_and_generates_needs_no_training_and_no_data():
+    rooms = loaded_after("import fourm_jax; fourm_jax.load, fourm_jax.Generator")
+    assert not rooms & {"orbax", "grain", "tensorflow", "matplotlib", "clu"}
+    assert not rooms & {"fourm_jax.train", "fourm_jax.data", "fourm_jax.masking", "fourm_jax.jobs"}
+
+
+def test_the_command_that_generates_needs_no_training():
+    rooms = loaded_after("import experiments.generate")
+    assert not rooms & {"orbax", "tensorflow", "clu", "fourm_jax.train", "fourm_jax.jobs"}
+
+
+@pytest.mark.parametrize("name", fourm_jax.__all__)
+def test_every_name_of_the_table_of_contents_is_there(name):
+    assert name in dir(fourm_jax)
+    assert callable(getattr(fourm_jax, name)) or name == "Batch"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        _ = fourm_jax.lode
+
+
 def test_setup_reads_the_version_of_the_package():
     code = "import setuptools; setuptools.setup = lambda **kept: print(kept['version'])"
     shown = run("-c", f"{code}; import runpy; runpy.run_path('setup.py')")

@@ -76,14 +76,14 @@ def load(
         vit.compute_dtype(dtype)
     path = hub.locate(source)
     if (path / "card.json").exists():
-        return _in_dtype(base.load_trained(path), dtype)
+        return in_dtype(base.load_trained(path), dtype)
     if (path / TRUNK).exists():
-        return _in_dtype(_read_trunk(path, shardings), dtype)
+        return in_dtype(_read_trunk(path, shardings), dtype)
     config, weights = fourm_config.read(path)
     if "domains_in" in config:
         trunk = Trunk(*fourm.load(path, overrides=overrides, shardings=shardings))
-        return _in_dtype(trunk, dtype)
-    return _in_dtype(_published_tokenizer(config, weights)[0], dtype)
+        return in_dtype(trunk, dtype)
+    return in_dtype(_published_tokenizer(config, weights)[0], dtype)
 
 
 def convert(
@@ -143,7 +143,7 @@ def export(source: str | os.PathLike, output: str | os.PathLike) -> None:
     header = tokenizer_export.header(config)
     with folders.complete_or_absent(output) as partial:
         io.write_json(partial / "config.json", config)
-        safetensors_io.write(partial / "model.safetensors", announced, tensors.items(), header)
+        safetensors_io.write(partial / fourm_config.WEIGHTS, announced, tensors.items(), header)
 
 
 def _published_tokenizer(
@@ -163,7 +163,7 @@ def _published_tokenizer(
         module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
     except ValueError as error:
         raise ValueError(f"{weights}: {error}") from error
-    name = weights.parent.name if weights.name == "model.safetensors" else weights.stem
+    name = weights.parent.name if weights.name == fourm_config.WEIGHTS else weights.stem
     return TrainedTokenizer(module, variables, base.make_card(name, family, arguments)), report
 
 
@@ -179,7 +179,7 @@ def _published_config(path: pathlib.Path, loaded: TrainedTokenizer) -> dict[str,
     return fourm_config.read(path)[0]
 
 
-def _in_dtype(loaded: Trunk | TrainedTokenizer, dtype: str | None) -> Trunk | TrainedTokenizer:
+def in_dtype(loaded: Trunk | TrainedTokenizer, dtype: str | None) -> Trunk | TrainedTokenizer:
     """The same weights, computing in another type."""
     if dtype is None:
         return loaded

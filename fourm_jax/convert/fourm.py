@@ -148,7 +148,7 @@ def export(directory: str | os.PathLike, model: FourM, params: Mapping[str, Any]
     with folders.complete_or_absent(directory) as partial:
         (partial / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         safetensors_io.write(
-            partial / "model.safetensors",
+            partial / fourm_config.WEIGHTS,
             {entry.name: (np.dtype(np.float32), entry.shape) for entry in names.entries(model)},
             published_tensors(model, params),
             {key: str(value) for key, value in config.items()},

@@ -14,6 +14,7 @@ from fourm_jax.models import layers
 from fourm_jax.models.fourm import FourM
 from fourm_jax.utils import errors
 
+WEIGHTS = "model.safetensors"  # of a published folder
 BIASES: Mapping[str, str] = {f"{part}_bias": part for part in layers.BIASED}
 ACTIVATIONS: Mapping[str, tuple[str, str]] = {  # MLP kind without and with a gate
     "GELU": ("gelu", "geglu"), "SiLU": ("silu", "swiglu"), "ReLU": ("relu", "reglu"),
@@ -57,7 +58,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
       ValueError: no config, or one that is no JSON object.
     """
     path = pathlib.Path(path)
-    weights = path / "model.safetensors" if path.is_dir() else path
+    weights = path / WEIGHTS if path.is_dir() else path
     if not weights.is_file():
         raise FileNotFoundError(f"no safetensors weights at {weights}")
     beside = weights.with_name("config.json")

@@ -1,8 +1,9 @@
 """Where a checkpoint lies: a local path, or a repository of the Hugging Face Hub, fetched."""
 
 import os
-import pathlib
 import re
+
+from etils import epath
 
 from fourm_jax.utils import extras
 
@@ -10,14 +11,14 @@ HUB_ID = re.compile(r"[\w-]+/[\w.-]+")
 FILES = ("config.json", "*.safetensors")  # never a pickle
 
 
-def locate(source: str | os.PathLike) -> pathlib.Path:
+def locate(source: str | os.PathLike) -> epath.Path:
     """Local path of `source`, downloaded (or found in the Hub's cache) if it is a Hub id.
 
     Raises:
       ValueError: neither a path nor a Hub id; the extra [hub] is missing; the Hub cannot be
         reached and the cache does not hold the repository; the repository holds no safetensors.
     """
-    path = pathlib.Path(source)
+    path = epath.Path(source).expanduser()
     if path.exists():
         return path
     if not HUB_ID.fullmatch(str(source)) or path.suffix == ".safetensors":
@@ -32,6 +33,6 @@ def locate(source: str | os.PathLike) -> pathlib.Path:
             f"{source}: no such folder, and the Hub gave nothing (offline, or no such "
             f"repository?): {reason[0]}"
         ) from error
-    if not list(pathlib.Path(folder).glob("*.safetensors")):
+    if not list(epath.Path(folder).glob("*.safetensors")):
         raise ValueError(f"{source}: the repository holds no safetensors file; pickles are refused")
-    return pathlib.Path(folder)
+    return epath.Path(folder)

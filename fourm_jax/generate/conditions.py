@@ -8,6 +8,7 @@ import numpy as np
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
+from fourm_jax.tokenizers.missing import missing
 
 Entry = Mapping[str, np.ndarray]
 
@@ -71,8 +72,7 @@ def _grid(spec: ModalitySpec, value: np.ndarray, tokenizers: Tokenizers) -> np.n
     if not isinstance(tokenizer, Tokenizer):
         raise ValueError(
             f"modality {spec.name!r}: values {value.dtype} {value.shape[1:]} are no ids "
-            f"(integers ({spec.num_tokens},)) and tokenizer {spec.tokenizer!r} is not among "
-            f"{sorted(tokenizers)}"
+            f"(integers ({spec.num_tokens},)) and {missing(spec, tokenizers)}"
         )
     ids = tokenizer.encode(value).reshape(len(value), -1)
     if ids.shape[1] != spec.num_tokens:
@@ -101,8 +101,7 @@ def _sequence_row(spec: ModalitySpec, value: Any, tokenizers: Tokenizers) -> np.
     text = tokenizers.get(spec.tokenizer)
     if not isinstance(text, SequenceTokenizer):
         raise ValueError(
-            f"modality {spec.name!r}: a text condition needs tokenizer {spec.tokenizer!r}, which "
-            f"is not among {sorted(tokenizers)}"
+            f"modality {spec.name!r}: the condition is a text and {missing(spec, tokenizers)}"
         )
     if not isinstance(value, str):
         value = serializers.get(spec.text_form).serialize(value)

@@ -11,12 +11,13 @@ from fourm_jax.generate import chain, results, schedule
 from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
-from fourm_jax.generate.results import Decoded
+from fourm_jax.generate.results import DecodedResults
 from fourm_jax.generate.schedule import Step, Target
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
+from fourm_jax.tokenizers.missing import missing
 from fourm_jax.utils.errors import unknown_value
 
 
@@ -27,12 +28,13 @@ class Generated:
     Attributes:
       ids: int32 [b, l].
       known: bool [b, l], which slots hold a token (sequences end before their width).
-      decoded: raw signals and typed texts, where the tokenizer is at hand.
+      decoded: raw signals and typed texts, where the tokenizer is at hand; another one says which
+        tokenizer it lacks.
     """
 
     ids: dict[str, np.ndarray]
     known: dict[str, np.ndarray]
-    decoded: dict[str, Decoded]
+    decoded: DecodedResults
 
 
 class Generator:
@@ -194,7 +196,14 @@ class Generator:
         return Generated(
             ids={name: ids for name, (ids, _) in tokens.items()},
             known={name: known for name, (_, known) in tokens.items()},
-            decoded={name: value for name, value in decoded.items() if value is not None},
+            decoded=results.DecodedResults(
+                {name: value for name, value in decoded.items() if value is not None},
+                {
+                    name: missing(self.spec(name), self.tokenizers)
+                    for name, value in decoded.items()
+                    if value is None
+                },
+            ),
         )
 
 

@@ -1,6 +1,7 @@
 """Generated ids -> raw signals: images, maps, vectors, and typed values of texts."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,18 @@ class Decoded:
     raw: Any
     texts: tuple[str, ...] = ()
     dropped: tuple[tuple[Dropped, ...], ...] = ()
+
+
+class DecodedResults(dict[str, Decoded]):
+    """Decoded results by modality; one that is not decoded says which tokenizer it lacks."""
+
+    def __init__(self, decoded: Mapping[str, Decoded], lacking: Mapping[str, str]):
+        """`lacking` says for every other modality why it is not decoded."""
+        super().__init__(decoded)
+        self.lacking = dict(lacking)
+
+    def __missing__(self, name: str) -> Decoded:
+        raise KeyError(self.lacking.get(name, f"{name!r} was not generated"))
 
 
 def decode(

@@ -9,8 +9,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from fourm_jax.utils import upgrades
+from fourm_jax.utils.run_folder import CHECKPOINTS
 
-FOLDER = "checkpoints"  # of a work directory
 STATE, DESCRIPTION = "state", "description"  # items of one checkpoint
 
 
@@ -51,7 +51,7 @@ def load(workdir: epath.PathLike) -> Trained:
     Raises:
       ValueError: there is no checkpoint.
     """
-    folder = epath.Path(workdir).expanduser().absolute() / FOLDER
+    folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
     if not folder.is_dir():
         raise ValueError(f"no checkpoint in {folder}")
     with open_manager(folder, ocp.CheckpointManagerOptions(read_only=True)) as manager:

@@ -18,6 +18,7 @@ from fourm_jax.models.trained import Description
 from fourm_jax.train import state as state_lib
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import progress, tree
+from fourm_jax.utils.run_folder import CHECKPOINTS
 
 
 class Checkpointer:
@@ -25,7 +26,7 @@ class Checkpointer:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 1) -> None:
         """Open the folder; `keep` newest checkpoints stay (0 = all)."""
-        self._folder = epath.Path(workdir).expanduser().absolute() / trained.FOLDER
+        self._folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep or None, create=True, enable_async_checkpointing=True
         )

@@ -91,7 +91,7 @@ def test_a_plan_of_ones_own_is_followed(generator):
         ({"rgb": rgb()}, ["rgb"], "unknown target 'rgb'.*Allowed"),
         ({"rgb": rgb()[:, :2]}, ["depth"], r"'rgb': images \(2, 6, 3\), allowed: \(4, 6, 3\)"),
         ({"edge": np.full((1, 9), 7)}, ["depth"], r"'edge': id 7, allowed: 0\.\.6"),
-        ({"edge": np.zeros((1, 3, 3))}, ["depth"], "'edge'.*tokenizer '' is not among"),
+        ({"edge": np.zeros((1, 3, 3))}, ["depth"], "'edge'.*are no ids.*has no tokenizer"),
         ({"caption": "a cone"}, ["depth"], "'caption': one text, allowed: a list"),
         ({"rgb": rgb(2), "caption": ["a"]}, ["depth"], "same number of rows"),
     ],
@@ -104,7 +104,7 @@ def test_a_request_that_cannot_work_is_refused_before_any_step(
 
 
 def test_a_text_without_text_tokenizer_is_refused():
-    with pytest.raises(ValueError, match="'caption': a text condition needs tokenizer 'text'"):
+    with pytest.raises(ValueError, match="'caption': the condition is a text and tokenizer 'text'"):
         condition_entries.encode(tiny.SPECS[4], ["a cone"], {})
 
 

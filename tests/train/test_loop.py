@@ -13,7 +13,7 @@ from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import checkpoint, interrupt, logbook, loop, metrics, run_config
-from fourm_jax.utils import io, tree, upgrades
+from fourm_jax.utils import io, run_folder, tree, upgrades
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
@@ -202,12 +202,12 @@ def test_a_cosine_run_may_not_be_extended(tmp_path):
 
 def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     straight = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
-    for path in (tmp_path / trained_lib.FOLDER / "6" / "state").rglob("*"):
+    for path in (tmp_path / run_folder.CHECKPOINTS / "6" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     again = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
     assert "cannot be read" in capsys.readouterr().out
-    assert (tmp_path / trained_lib.FOLDER / "6.broken").exists()
+    assert (tmp_path / run_folder.CHECKPOINTS / "6.broken").exists()
     assert_equal_bits(again.state, straight.state)
     assert untimed_history(tmp_path)[-1]["step"] == 6
 

@@ -1,0 +1,10 @@
+"""Names of what lies in a run folder and in the work directory of one training."""
+
+# A run folder (`make quickstart`): data, tokenizers and a trunk that belong together.
+RAW = "raw"  # shards of raw records
+TOKENIZERS = "tokenizers"  # one folder per tokenizer
+TRUNK = "trunk"  # work directory of its training
+
+# The work directory of one training.
+CHECKPOINTS = "checkpoints"
+TOKENIZER = "tokenizer"  # of a finished training of a tokenizer: weights and card
