@@ -18,7 +18,7 @@ from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
 
 PAIR = ("tok_depth", "color_palette")  # an arbitrary pair of conditions
-LOCAL = {"num_records": {"train": 64, "test": 64}, "records_per_shard": 64}
+LOCAL: dict[str, Any] = {"num_records": {"train": 64, "test": 64}, "records_per_shard": 64}
 # The quickstart reads what it writes: jobs.quickstart puts its folders in place of these.
 RAW = {"name": "raw_scenes", "source": "token_shards", "arguments": {"directory": ""}}
 

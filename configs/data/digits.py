@@ -22,8 +22,11 @@ from fourm_jax.utils import errors
 NAMES = tuple(spec.name for spec in registry.DIGITS)
 TARGETS = tuple(spec.name for spec in registry.DIGITS if spec.is_token)
 SOURCE_FIELDS = tuple(dict.fromkeys(spec.source for spec in registry.DIGITS))
-TOKENIZERS = {"rgb": (signals.RGB, "mse"), "edge": (signals.EDGE, "binary_cross_entropy")}
-RECORDS = {"source": "digits", "arguments": {"image_size": 32}}
+TOKENIZERS: dict[str, tuple[dict[str, Any], str]] = {
+    "rgb": (signals.RGB, "mse"),
+    "edge": (signals.EDGE, "binary_cross_entropy"),
+}
+RECORDS: dict[str, Any] = {"source": "digits", "arguments": {"image_size": 32}}
 RAW = "raw_scenes"  # names the random stream of the recorded runs
 NUM_RECORDS = {"train": 1_500, "test": 297}
 

@@ -22,7 +22,7 @@ Errors on 256 held-out scenes after training on 4,096:
 tfds build fourm_jax/scenes/tfds_builders/fourm_scenes --file_format=array_record
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -39,7 +39,7 @@ NAMES = tuple(spec.name for spec in registry.FAMILIES["scenes"])
 TARGETS = tuple(spec.name for spec in registry.FAMILIES["scenes"] if spec.is_token)
 # Fields of a raw scene that tokenizers and text modalities read.
 SOURCE_FIELDS = tuple(dict.fromkeys(spec.source for spec in registry.FAMILIES["scenes"]))
-RECORDS = {"source": "scenes", "arguments": {"image_size": 32, "seed": 0}}
+RECORDS: dict[str, Any] = {"source": "scenes", "arguments": {"image_size": 32, "seed": 0}}
 NUM_RECORDS = {"train": 16_384, "test": 512}
 TFDS_FIELDS = {
     "rgb": ("picture", "image"),
@@ -51,7 +51,7 @@ TFDS_FIELDS = {
     "metadata": ("json_value", "metadata"),
 }
 # Signal and loss by tokenizer and field; means and deviations are of the training scenes.
-TOKENIZERS = {
+TOKENIZERS: dict[str, tuple[dict[str, Any], str]] = {
     "rgb": (signals.RGB, "mse"),
     "depth": ({"axes": "hw", "low": 0.5, "high": 10.0, "mean": 5.85, "std": 3.0}, "l1"),
     "normal": ({"num_channels": 3, "low": -1.0, "high": 1.0, "std": 0.5, "unit": True}, "mse"),
@@ -149,7 +149,9 @@ def mixture() -> dict[str, Any]:
     everything = {name: shares.get(name, 0.5) for name in TARGETS}
     picture = {"tok_rgb": 10.0, "tok_semseg": 1.0, "det": 1.0, "color_palette": 0.5}
     caption = {"caption": 1.0}
-    kinds = (  # weight, inputs, fewest and most of them, only those?, targets
+    kinds: Sequence[
+        tuple[Any, ...]
+    ] = (  # weight, inputs, fewest and most of them, only those?, targets
         (0.58, {PIXELS: 1.0}, (64, 64), False, everything),
         (0.16, dict.fromkeys(NAMES, 0.5), (64, 64), False, everything),
         (0.13, caption, (64, 64), True, picture),
@@ -157,7 +159,7 @@ def mixture() -> dict[str, Any]:
         (0.03, caption, (0, 0), True, everything),
     )
     weights, inputs, input_ranges, only, targets = zip(*kinds, strict=True)
-    keep = dict.fromkeys(TEXT, "random")
+    keep: dict[str, Any] = dict.fromkeys(TEXT, "random")
     keep["caption"] = ["random", "random", "all", "all", "random"]
     keep["color_palette"] = "binary"
     return {

@@ -118,5 +118,5 @@ def sheet(gallery: Gallery, *, num_rows: int = 9, size: int = 96) -> Picture:
             if isinstance(cells[index], np.ndarray):
                 picture = Image.fromarray(np.ascontiguousarray(cells[index]))
                 place = (label_width + step * column, 16 + step * row)
-                canvas.paste(picture.resize((size, size), Image.NEAREST), place)
+                canvas.paste(picture.resize((size, size), Image.Resampling.NEAREST), place)
     return np.asarray(canvas)

@@ -57,8 +57,10 @@ def select(value: Any, index: int | None = None, rng: np.random.Generator | None
       ValueError: another type, an empty list, an index outside it, or a list with neither.
     """
     if isinstance(value, Sequence) and not isinstance(value, str):
-        if index is None and (rng is not None or len(value) == 1):
-            index = int(rng.integers(len(value))) if len(value) > 1 else 0
+        if index is None and len(value) == 1:
+            index = 0
+        if index is None and rng is not None and len(value) > 1:
+            index = int(rng.integers(len(value)))
         if index is None or not 0 <= index < len(value):
             raise ValueError(
                 f"caption {index} of {len(value)}, allowed: 0..{len(value) - 1}, or None and an rng"

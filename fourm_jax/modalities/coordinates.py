@@ -100,6 +100,11 @@ def axes(words: Iterable[Word]) -> tuple[int, ...]:
     return tuple(word.axis for word in words)
 
 
+def order(count: int, rng: np.random.Generator | None) -> list[int]:
+    """0..count-1, shuffled with an `rng`."""
+    return list(range(count)) if rng is None else rng.permutation(count).tolist()
+
+
 def join(words: Iterable[Word]) -> str:
     """Text of the words, single-spaced."""
     return " ".join(word.text for word in words)

@@ -70,12 +70,12 @@ class Instances:
         """
         points = np.asarray(points, np.int64).reshape(-1, 2)
         chunks = []
-        for i in _order(len(points), rng):
+        for i in coordinates.order(len(points), rng):
             found = self.containing(points[i])
             answers = [
                 f"{POLYGON} {coordinates.box(self.boxes[found[j]])} "
                 + " ".join(coordinates.code_token(int(code)) for code in self.codes[found[j]])
-                for j in _order(len(found), rng)
+                for j in coordinates.order(len(found), rng)
             ]
             x, y = points[i]
             place = f"{POINT} {coordinates.token(0, y)} {coordinates.token(1, x)}"
@@ -170,10 +170,6 @@ def _polygon_fault(body: Sequence[coordinates.Word], size: int) -> str:
     if len(body) != 4 + NUM_CODES or any(coordinates.read_code(word) is None for word in body[4:]):
         return f"polygon needs {NUM_CODES} codes"
     return ""
-
-
-def _order(count: int, rng: np.random.Generator | None) -> Sequence[int]:
-    return range(count) if rng is None else rng.permutation(count)
 
 
 def _contains(polygon: Float[np.ndarray, "n 2"], point: Sequence[float]) -> bool:

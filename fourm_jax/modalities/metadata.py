@@ -223,20 +223,19 @@ class Metadata:
                 continue
             start += 2
             field = table.numbered(pair[0].bin)
-            decode = field and _decoder(field.encoding, as_published)
-            value = decode(pair[1].bin) if decode else None
+            if field is None:
+                dropped.append(Dropped(coordinates.join(pair), "unknown field"))
+                continue
+            encoding = field.encoding
+            decode = encoding.decode_published if as_published else encoding.decode
+            value = decode(pair[1].bin)
             if value is None:
-                reason = "unknown field" if field is None else f"no value of {field.name!r}"
-                dropped.append(Dropped(coordinates.join(pair), reason))
+                dropped.append(Dropped(coordinates.join(pair), f"no value of {field.name!r}"))
             elif field.name in values and not as_published:
                 dropped.append(Dropped(coordinates.join(pair), f"repeated field {field.name!r}"))
             else:
                 values[field.name] = value
         return Parsed(cls(values, table), tuple(dropped))
-
-
-def _decoder(encoding: Encoding, as_published: bool):
-    return encoding.decode_published if as_published else encoding.decode
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
@@ -252,8 +251,7 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
             f"metadata of type {type(value).__name__}, allowed: a mapping from field to number"
         )
     names = list(value.values)
-    order = range(len(names)) if rng is None else rng.permutation(len(names))
-    return value.to_chunks([names[i] for i in order])
+    return value.to_chunks([names[i] for i in coordinates.order(len(names), rng)])
 
 
 def parse(text: str) -> Parsed:

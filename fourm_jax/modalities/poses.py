@@ -22,39 +22,40 @@ NUM_CODES = 8  # of the pose tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Numbers of one kind: `size` of them in [minimum, maximum], or codes where both are None."""
+    """Numbers of one kind: `size` of them in a range (smallest, largest), or codes without one."""
 
     size: int
-    minimum: float | None = None
-    maximum: float | None = None
+    bounds: tuple[float, float] | None = None
 
     def write(self, values: np.ndarray) -> str:
         """One token per value; values outside the range are clipped (published: not the betas)."""
-        if self.minimum is None:
+        if self.bounds is None:
             return " ".join(coordinates.code_token(int(code)) for code in values)
-        values = np.clip(values, self.minimum, self.maximum)
-        scale = (coordinates.NUM_BINS - 1) / (self.maximum - self.minimum)
-        offset = -self.minimum * scale
+        minimum, maximum = self.bounds
+        values = np.clip(values, minimum, maximum)
+        scale = (coordinates.NUM_BINS - 1) / (maximum - minimum)
+        offset = -minimum * scale
         return coordinates.tokens(0, np.rint(scale * values + offset).astype(np.int64))
 
     def read(self, words: Sequence[coordinates.Word]) -> np.ndarray | None:
         """Values of exactly `size` tokens, or None where they are not of this kind."""
         if len(words) != self.size:
             return None
-        if self.minimum is None:
+        if self.bounds is None:
             codes = [coordinates.read_code(word) for word in words]
             return None if None in codes else np.array(codes, np.int64)
         if set(coordinates.axes(words)) != {0}:
             return None
         shares = coordinates.dequantize(np.array([word.bin for word in words]))
-        return self.minimum + shares * (self.maximum - self.minimum)
+        minimum, maximum = self.bounds
+        return minimum + shares * (maximum - minimum)
 
 
 GROUPS: Mapping[str, Group] = {
     "pose": Group(NUM_CODES),
-    "global": Group(9, -1.0, 1.0),
-    "camera": Group(3, -1.0, 19.0),
-    "shape": Group(10, -3.0, 3.0),
+    "global": Group(9, (-1.0, 1.0)),
+    "camera": Group(3, (-1.0, 19.0)),
+    "shape": Group(10, (-3.0, 3.0)),
 }
 
 
@@ -161,7 +162,7 @@ class Poses:
         groups = list(zip(GROUPS.items(), self._values(), strict=True))
         chunks = []
         for i, bins in enumerate(coordinates.quantize(self.boxes)):
-            order = range(len(groups)) if rng is None else rng.permutation(len(groups))
+            order: Sequence[int] = coordinates.order(len(groups), rng)
             if group_orders is not None:
                 order = group_orders[i]
             texts = [
@@ -240,7 +241,8 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
       ValueError: anything else.
     """
     if isinstance(value, Mapping) and ("size" in value or not value):
-        value = Poses.from_hmr({k: v for k, v in value.items() if k != "size"}, value.get("size"))
+        raw = {key: part for key, part in value.items() if key != "size"}
+        value = Poses.from_hmr(raw, value.get("size", (1, 1)))  # without humans it has no size
     if not isinstance(value, Poses):
         raise ValueError(
             f"poses of type {type(value).__name__}, allowed: Poses, or a mapping of HMR2.0 results "

@@ -16,7 +16,8 @@ def make(scale: Scale) -> Draw:
 
     def draw(value: Int[np.ndarray, "h w"], picture: Picture | None = None) -> Picture:
         num_classes = scale.num_classes or int(value.max()) + 1
-        return np.uint8(255 * colours(num_classes)[np.clip(value, 0, num_classes - 1)])
+        chosen = colours(num_classes)[np.clip(value, 0, num_classes - 1)]
+        return (255 * chosen).astype(np.uint8)
 
     return draw
 

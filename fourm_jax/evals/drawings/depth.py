@@ -15,6 +15,7 @@ def make(scale: Scale) -> Draw:
         depth = value if scale.reference is None else scale.reference
         near, far = float(np.quantile(depth, 0.01)), float(depth.max())
         scaled = np.clip((value - near) / max(far - near, 1e-6), 0, 1)
-        return np.uint8(255 * matplotlib.colormaps["inferno"](1 - scaled)[..., :3])
+        shades = np.asarray(matplotlib.colormaps["inferno"](1 - scaled))
+        return (255 * shades[..., :3]).astype(np.uint8)
 
     return draw

@@ -13,7 +13,7 @@ def make(scale: Scale) -> Draw:
 
     def draw(value: Float[np.ndarray, "h w c"], picture: Picture | None = None) -> Picture:
         mean, directions = components or principal_components(value[None])
-        return np.uint8(np.clip(127.5 + 63.75 * ((value - mean) @ directions), 0, 255))
+        return np.clip(127.5 + 63.75 * ((value - mean) @ directions), 0, 255).astype(np.uint8)
 
     return draw
 

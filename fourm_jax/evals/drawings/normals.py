@@ -12,6 +12,6 @@ def make(scale: Scale) -> Draw:
     del scale
 
     def draw(value: Float[np.ndarray, "h w 3"], picture: Picture | None = None) -> Picture:
-        return np.uint8(np.clip(127.5 * (value + 1), 0, 255))
+        return np.clip(127.5 * (value + 1), 0, 255).astype(np.uint8)
 
     return draw

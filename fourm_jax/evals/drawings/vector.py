@@ -15,7 +15,7 @@ def make(scale: Scale) -> Draw:
     del scale
 
     def draw(value: Float[np.ndarray, "c"], picture: Picture | None = None) -> Picture:
-        shades = np.uint8(np.clip(127.5 + 63.75 * np.asarray(value), 0, 255))
+        shades = np.clip(127.5 + 63.75 * np.asarray(value), 0, 255).astype(np.uint8)
         return grey.draw(np.pad(shades, (0, -len(shades) % COLUMNS)).reshape(-1, COLUMNS))
 
     return draw

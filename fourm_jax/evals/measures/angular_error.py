@@ -29,7 +29,7 @@ class AngularError:
 
     def constant(self, values: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "h w 3"]:
         """The mean normal of each pixel, of unit length."""
-        return _unit(np.mean(values, axis=0, dtype=np.float64))
+        return _unit(np.asarray(np.mean(values, axis=0, dtype=np.float64)))
 
 
 def make(signal: Signal | None) -> AngularError:

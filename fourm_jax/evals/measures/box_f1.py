@@ -65,7 +65,7 @@ def num_matches(predicted: Detections, truth: Detections, threshold: float = 0.5
 
     A pair matches from IoU `threshold` on; no true box is taken twice (the rule of PASCAL VOC).
     """
-    overlaps = iou(predicted["boxes"], truth["boxes"])
+    overlaps = iou(np.asarray(predicted["boxes"]), np.asarray(truth["boxes"]))
     same = np.array(predicted["classes"], object)[:, None] == np.array(truth["classes"], object)
     overlaps = np.where(same, overlaps, 0.0)
     matches = 0

@@ -24,7 +24,7 @@ class MeanAbsoluteError:
 
     def constant(self, values: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "h w"]:
         """The mean of each pixel."""
-        return np.mean(values, axis=0, dtype=np.float64)
+        return np.asarray(np.mean(values, axis=0, dtype=np.float64))
 
 
 def make(signal: Signal | None, unit: str = "") -> MeanAbsoluteError:
