@@ -11,11 +11,11 @@ EVERYTHING = (*CHECKED, "configs", "tests")
 
 # Limits that only go down.
 MOST_UNANNOTATED = 94
-MOST_HAND_LAID = 199
+MOST_HAND_LAID = 147
 ROOMS_WITHOUT_MYPY = {
-    "configs", "experiments", "fourm_jax.convert", "fourm_jax.data", "fourm_jax.evals",
+    "experiments", "fourm_jax.convert", "fourm_jax.data",
     "fourm_jax.jobs", "fourm_jax.labelers", "fourm_jax.masking",
-    "fourm_jax.modalities", "fourm_jax.models", "fourm_jax.ops",
+    "fourm_jax.models", "fourm_jax.ops",
     "fourm_jax.scenes",
 }  # fmt: skip
 

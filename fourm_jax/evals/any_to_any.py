@@ -21,7 +21,7 @@ from fourm_jax.ops import sampling
 from fourm_jax.tokenizers.signal import Signal
 
 Fields = Mapping[str, Any]  # {record field: [n, ...] array or list of n values}
-Tokens = Mapping[str, Mapping[str, np.ndarray]]  # {modality: {"ids", "present" | "length"}}
+Tokens = Mapping[str, Any]  # {modality: {"ids", "present" | "length"}}
 
 GREEDY = Sampling(draw=sampling.draw_most_likely)
 
@@ -123,13 +123,20 @@ def signal_of(generator: Generator, spec: ModalitySpec) -> Signal | None:
 
 
 def bound(generator: Generator, data: HeldOut, spec: ModalitySpec) -> Any:
-    """The true tokens, decoded."""
-    entry = data.tokens[spec.name]
+    """The true tokens, decoded.
+
+    Raises:
+      ValueError: the generator lacks the tokenizer.
+    """
+    entry: Mapping[str, Any] = data.tokens[spec.name]
     ids = np.asarray(entry["ids"]).astype(np.int32)
     known = np.ones(ids.shape[:2], bool)
     if "length" in entry:
         known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
-    return record_values(spec, results.decode(spec, ids, known, generator.tokenizers))
+    decoded = results.decode(spec, ids, known, generator.tokenizers)
+    if decoded is None:
+        raise ValueError(f"modality {spec.name!r} needs tokenizer {spec.tokenizer!r}")
+    return record_values(spec, decoded)
 
 
 def record_values(spec: ModalitySpec, decoded: results.Decoded) -> Any:

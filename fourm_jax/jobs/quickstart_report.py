@@ -16,6 +16,7 @@ from fourm_jax.data import pipeline
 from fourm_jax.evals import any_to_any, galleries, measure, pictures, report
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import phases, quickstart
+from fourm_jax.tokenizers.base import Tokenizer
 from fourm_jax.train import metrics
 from fourm_jax.utils import io
 
@@ -124,6 +125,8 @@ def codebooks(config: ml_collections.ConfigDict, workdir: epath.Path, generator:
     """Table of tokenizers and curves of their codebook usage."""
     rows, usage = [], {}
     for name, tokenizer in generator.tokenizers.items():
+        if not isinstance(tokenizer, Tokenizer):  # of texts: it has no codebook
+            continue
         card = tokenizer.card
         known = dict(card.reconstruction)
         shown = [known.pop(key, math.nan) for key in ("codebook_usage", "perplexity")]
