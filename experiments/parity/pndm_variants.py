@@ -4,6 +4,7 @@ The package samples with the one variant that published tokenizers use, `ops.dif
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -49,7 +50,7 @@ def _runge_kutta(alpha: Callable[[int], float], time: int, stride: int) -> list[
     """Rows of one fourth-order step."""
     half, full = time - stride // 2, time - stride
     first, second, third, last = RUNGE_KUTTA
-    again = {"restart": True, "remember": False}
+    again: dict[str, Any] = {"restart": True, "remember": False}
     return [
         pndm.row(alpha, time, time, half, gather=first, first=True),
         pndm.row(alpha, half, time, half, gather=second, **again),

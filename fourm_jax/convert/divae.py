@@ -3,7 +3,7 @@
 Source: docs/published.md#checkpoints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import flax.linen as nn
 import numpy as np
@@ -98,7 +98,7 @@ def _pixels_in(theirs: str, ours: str, decoder: unet.UNet) -> Iterator[Link]:
     channels = decoder.num_channels
     folded = decoder.patch_size**2 * channels
 
-    def reorder(tensor, order):
+    def reorder(tensor: np.ndarray, order: Callable[..., np.ndarray]) -> np.ndarray:
         pixels, condition = tensor[:, :folded], tensor[:, folded:]
         return np.concatenate([order(pixels, channels, 1), condition], axis=1)
 
@@ -195,31 +195,19 @@ def _bottleneck(decoder: uvit.UViT) -> Iterator[Link]:
             ("blocks_out", range(half + 1, decoder.depth), True),
         ]
     for name, indices, stacked in parts:
-        prefixes = [f"{theirs}.mid_block.{i}" for i in indices]
-        for link in _block(decoder, name == "blocks_out"):
-            names = tuple(f"{prefix}.{link.names[0]}" for prefix in prefixes)
-            yield Link(f"{ours}/{name}/{link.path}", names, link.into, link.back, stacked)
+        layers = [f"{theirs}.mid_block.{i}" for i in indices]
+        block = _block(decoder, skip=name == "blocks_out")
+        yield from linking.stack(block, layers, f"{ours}/{name}", stacked=stacked)
 
 
 def _block(decoder: uvit.UViT, skip: bool) -> Iterator[Link]:
     """Links of one Transformer block, without prefixes."""
-    cross, dim, heads = decoder.conditioning == "xattn", decoder.dim, decoder.num_heads
-    shape, attn = (3, heads, dim // heads), "self_attn" if cross else "attn"
+    cross = decoder.conditioning == "xattn"
     yield from linking.norm("norm1", "self_norm")
     yield from linking.norm("norm2", "mlp_norm")
-    yield Link(
-        "self_attention/qkv/kernel", (f"{attn}.qkv.weight",),
-        lambda t: t.T.reshape(dim, *shape), lambda a: a.reshape(dim, 3 * dim).T,
-    )  # fmt: skip
-    yield Link(
-        "self_attention/qkv/bias", (f"{attn}.qkv.bias",),
-        lambda t: t.reshape(shape), lambda a: a.reshape(-1),
-    )  # fmt: skip
-    yield Link(
-        "self_attention/out/kernel", (f"{attn}.proj.weight",),
-        lambda t: t.T.reshape(*shape[1:], dim), lambda a: a.reshape(dim, dim).T,
-    )  # fmt: skip
-    yield Link("self_attention/out/bias", (f"{attn}.proj.bias",))
+    yield from linking.self_attention(
+        "self_attn" if cross else "attn", "self_attention", decoder.dim, decoder.num_heads
+    )
     if cross:
         yield from linking.norm("query_norm", "query_norm")
         yield from linking.norm("context_norm", "context_norm")

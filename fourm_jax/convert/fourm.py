@@ -58,7 +58,7 @@ class Checkpoint:
         Raises:
           ValueError: a buffer or a shared tensor does not hold what it must.
         """
-        parts = defaultdict(list)
+        parts: dict[tuple[str, ...], list[names.Entry]] = defaultdict(list)
         for entry in names.entries(self.model):
             if entry.name not in self.file.tensors:
                 continue
@@ -67,7 +67,8 @@ class Checkpoint:
             else:
                 parts[entry.path].append(entry)
         for path, shape in parameter_shapes(self.model).items():
-            leaf, filled = np.empty(shape, np.float32), {}
+            leaf = np.empty(shape, np.float32)
+            filled: dict[str, str] = {}
             for entry in parts[path]:
                 part = self.file.read(entry.name)
                 if str(entry.index) in filled:
@@ -211,7 +212,9 @@ def _check_names(file: safetensors_io.SafeFile, model: FourM) -> Report:
             f"{file.path}: {len(left_over)} tensors that this config does not explain: "
             f"{left_over[:5]}"
         )
-    used, derived, have = [], [], set()
+    used: list[str] = []
+    derived: list[str] = []
+    have = set()
     for name, entry in expected.items():
         if name not in file.tensors:
             continue
@@ -234,7 +237,7 @@ def _check_names(file: safetensors_io.SafeFile, model: FourM) -> Report:
 
 def _check_buffer(file: safetensors_io.SafeFile, entry: names.Entry) -> None:
     found = file.read(entry.name)
-    error = np.abs(found.astype(np.float32) - entry.value).max()
+    error = np.abs(found.astype(np.float32) - np.asarray(entry.value)).max()
     if not error <= BUFFER_TOLERANCE + float(jnp.finfo(found.dtype).eps):
         raise ValueError(
             f"{file.path}: {entry.name!r} differs by {error:.3g} from the constant it must be "

@@ -16,9 +16,12 @@ from fourm_jax.utils import errors
 
 WEIGHTS = "model.safetensors"  # of a published folder
 BIASES: Mapping[str, str] = {f"{part}_bias": part for part in layers.BIASED}
-ACTIVATIONS: Mapping[str, tuple[str, str]] = {  # MLP kind without and with a gate
-    "GELU": ("gelu", "geglu"), "SiLU": ("silu", "swiglu"), "ReLU": ("relu", "reglu"),
-}  # fmt: skip
+# Published activation -> MLP kind without and with a gate.
+ACTIVATIONS: Mapping[str, tuple[layers.MlpKind, layers.MlpKind]] = {
+    "GELU": ("gelu", "geglu"),
+    "SiLU": ("silu", "swiglu"),
+    "ReLU": ("relu", "reglu"),
+}
 REQUIRED = ("domains_in", "domains_out", "dim", "encoder_depth", "decoder_depth", "num_heads")
 # Published constructor arguments with the defaults that apply where a config does not name them.
 DEFAULTS: Mapping[str, Any] = {

@@ -1,7 +1,7 @@
 """One entry per array of ours: the published tensors behind it, and the exact maps both ways."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -31,10 +31,10 @@ class Link:
 def dense(theirs: str, ours: str, *, conv: int = 0) -> Iterator[Link]:
     """Linear layer, or with `conv` a convolution of size 1 over that many axes."""
 
-    def into(tensor):
+    def into(tensor: np.ndarray) -> np.ndarray:
         return tensor.reshape(tensor.shape[:2]).T
 
-    def back(array):
+    def back(array: np.ndarray) -> np.ndarray:
         return array.T.reshape(*array.T.shape, *(1,) * conv)
 
     yield Link(f"{ours}/kernel", (f"{theirs}.weight",), into, back)
@@ -43,10 +43,9 @@ def dense(theirs: str, ours: str, *, conv: int = 0) -> Iterator[Link]:
 
 def conv(theirs: str, ours: str, alias: str | None = None) -> Iterator[Link]:
     """Convolution: [out, in, h, w] there, [h, w, in, out] here; `alias` is a second name."""
-    for leaf, name in (("kernel", "weight"), ("bias", "bias")):
-        aliases = (f"{alias}.{name}",) if alias else ()
-        maps = {"into": conv_into, "back": conv_back} if leaf == "kernel" else {}
-        yield Link(f"{ours}/{leaf}", (f"{theirs}.{name}",), **maps, aliases=aliases)
+    weight, bias = ((f"{alias}.weight",), (f"{alias}.bias",)) if alias else ((), ())
+    yield Link(f"{ours}/kernel", (f"{theirs}.weight",), conv_into, conv_back, aliases=weight)
+    yield Link(f"{ours}/bias", (f"{theirs}.bias",), aliases=bias)
 
 
 def conv_into(tensor: np.ndarray) -> np.ndarray:
@@ -63,6 +62,46 @@ def norm(theirs: str, ours: str) -> Iterator[Link]:
     """Scale and bias of a norm."""
     yield Link(f"{ours}/scale", (f"{theirs}.weight",))
     yield Link(f"{ours}/bias", (f"{theirs}.bias",))
+
+
+def self_attention(theirs: str, ours: str, dim: int, num_heads: int) -> Iterator[Link]:
+    """Self-attention with biases: one matrix for queries, keys and values, and a projection."""
+    heads = (num_heads, dim // num_heads)
+    yield Link(
+        f"{ours}/qkv/kernel",
+        (f"{theirs}.qkv.weight",),
+        lambda tensor: tensor.T.reshape(dim, 3, *heads),
+        lambda array: array.reshape(dim, 3 * dim).T,
+    )
+    yield Link(
+        f"{ours}/qkv/bias",
+        (f"{theirs}.qkv.bias",),
+        lambda tensor: tensor.reshape(3, *heads),
+        lambda array: array.reshape(-1),
+    )
+    yield Link(
+        f"{ours}/out/kernel",
+        (f"{theirs}.proj.weight",),
+        lambda tensor: tensor.T.reshape(*heads, dim),
+        lambda array: array.reshape(dim, dim).T,
+    )
+    yield Link(f"{ours}/out/bias", (f"{theirs}.proj.bias",))
+
+
+def stack(
+    block: Iterable[Link], theirs: Sequence[str], ours: str, *, stacked: bool = True
+) -> Iterator[Link]:
+    """Links of one block, without prefixes -> links of its layers, stacked on a new first axis.
+
+    Args:
+      block: of one layer.
+      theirs: prefix of each layer.
+      ours: prefix of the stack.
+      stacked: False = a single layer that has no such axis.
+    """
+    for link in block:
+        names = tuple(f"{layer}.{link.names[0]}" for layer in theirs)
+        yield Link(f"{ours}/{link.path}", names, link.into, link.back, stacked)
 
 
 def pixels_first(tensor: np.ndarray, channels: int, axis: int = 0) -> np.ndarray:

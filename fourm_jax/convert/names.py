@@ -8,15 +8,20 @@ Source: docs/published.md#checkpoints.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers, tables
 from fourm_jax.models.fourm import FourM
 
+Kind = Literal["parameter", "alias", "buffer"]
+Path = tuple[str, ...]  # of our parameter
+QKV = {"qkv": 3}  # projections of an attention, and how many each matrix packs
+Q_AND_KV = {"q": 1, "kv": 2}
 # our name inside a block: published name inside an encoder block, inside a decoder block
 NORMS = {
     "self_norm": ("norm1", "norm1"),
@@ -42,8 +47,8 @@ class Entry:
 
     name: str
     shape: tuple[int, ...]
-    kind: Literal["parameter", "alias", "buffer"] = "parameter"
-    path: tuple[str, ...] = ()
+    kind: Kind = "parameter"
+    path: Path = ()
     index: Any = ()
     transpose: bool = False
     value: Float[np.ndarray, "..."] | float | None = None
@@ -77,7 +82,7 @@ def entries(model: FourM) -> Iterator[Entry]:
     yield Entry("decoder_proj_context.bias", (dim,), path=("context", "bias"))
 
 
-def _norm(model: FourM, name: str, path: tuple[str, ...], index: Any, dim: int) -> Iterator[Entry]:
+def _norm(model: FourM, name: str, path: Path, index: Any, dim: int) -> Iterator[Entry]:
     """Norms without bias keep a buffer of zeros under its name."""
     yield Entry(f"{name}.weight", (dim,), path=(*path, "scale"), index=index)
     if layers.has_bias(model.use_bias, "norm"):
@@ -88,36 +93,42 @@ def _norm(model: FourM, name: str, path: tuple[str, ...], index: Any, dim: int) 
 
 def _block(model: FourM, side: str, layer: int) -> Iterator[Entry]:
     name, path, cross = f"{side}.{layer}", (side, "blocks"), side == "decoder"
-    for ours, published in NORMS.items():
-        if published[cross]:
-            yield from _norm(model, f"{name}.{published[cross]}", (*path, ours), layer, model.dim)
-    heads = [("self_attention", "self_attn" if cross else "attn", (("qkv", 3),))]
+    for ours, (in_encoder, in_decoder) in NORMS.items():
+        published = in_decoder if cross else in_encoder
+        if published:
+            yield from _norm(model, f"{name}.{published}", (*path, ours), layer, model.dim)
+    own, other = (*path, "self_attention"), (*path, "cross_attention")
+    yield from _attention(model, f"{name}.{'self_attn' if cross else 'attn'}", own, layer, QKV)
     if cross:
-        heads.append(("cross_attention", "cross_attn", (("q", 1), ("kv", 2))))
+        yield from _attention(model, f"{name}.cross_attn", other, layer, Q_AND_KV)
     dim, width = model.dim, model.mlp_dim or layers.hidden_dim(model.dim, model.mlp)
-    for ours, published, projections in heads:
-        linears = [(p, p, count * dim, dim) for p, count in projections]
-        linears.append(("out", "proj", dim, dim))
-        for mine, theirs, out, into in linears:
-            biased = layers.has_bias(model.use_bias, "proj" if mine == "out" else "qkv")
-            yield from _linear(
-                f"{name}.{published}.{theirs}", (*path, ours, mine), layer, out, into, biased
-            )
-        for norm in ("q_norm", "k_norm") if model.qk_norm else ():
-            yield from _norm(
-                model, f"{name}.{published}.{norm}", (*path, ours, norm), layer,
-                dim // model.num_heads,
-            )  # fmt: skip
     mlp, biased = (*path, "feed_forward"), layers.has_bias(model.use_bias, "mlp")
     for part in ("fc1", "fc3") if layers.MLPS[model.mlp][1] else ("fc1",):
         yield from _linear(f"{name}.mlp.{part}", (*mlp, part), layer, width, dim, biased)
     yield from _linear(f"{name}.mlp.fc2", (*mlp, "fc2"), layer, dim, width, biased)
 
 
-def _linear(name: str, path, index, out: int, into: int, biased: bool) -> Iterator[Entry]:
-    yield Entry(f"{name}.weight", (out, into), path=(*path, "kernel"), index=index, transpose=True)
+def _attention(
+    model: FourM, name: str, path: Path, layer: int, projections: Mapping[str, int]
+) -> Iterator[Entry]:
+    """Projections (name, how many in one matrix), output and norms of one attention."""
+    dim, biased = model.dim, layers.has_bias(model.use_bias, "qkv")
+    for part, count in projections.items():
+        yield from _linear(f"{name}.{part}", (*path, part), layer, count * dim, dim, biased)
+    biased = layers.has_bias(model.use_bias, "proj")
+    yield from _linear(f"{name}.proj", (*path, "out"), layer, dim, dim, biased)
+    for norm in ("q_norm", "k_norm") if model.qk_norm else ():
+        yield from _norm(model, f"{name}.{norm}", (*path, norm), layer, dim // model.num_heads)
+
+
+def _linear(
+    name: str, path: Path, index: Any, num_out: int, num_in: int, biased: bool
+) -> Iterator[Entry]:
+    yield Entry(
+        f"{name}.weight", (num_out, num_in), path=(*path, "kernel"), index=index, transpose=True
+    )
     if biased:
-        yield Entry(f"{name}.bias", (out,), path=(*path, "bias"), index=index)
+        yield Entry(f"{name}.bias", (num_out,), path=(*path, "bias"), index=index)
 
 
 def _embeddings(model: FourM, side: str) -> Iterator[Entry]:
@@ -138,10 +149,8 @@ def _embeddings(model: FourM, side: str) -> Iterator[Entry]:
             return slice(layout.offsets[index], layout.offsets[index] + layout.sizes[index])
 
         alias = shared and side == "decoder" and spec.name in model.inputs
-        yield Entry(
-            f"{name}.mod_emb", (1, 1, dim), "alias" if alias else "parameter", vectors_path,
-            rows(vectors),
-        )  # fmt: skip
+        kind: Kind = "alias" if alias else "parameter"
+        yield Entry(f"{name}.mod_emb", (1, 1, dim), kind, vectors_path, rows(vectors))
         if learned.sizes[index]:
             where = rows(learned)
             shape, path = (1, learned.sizes[index], dim), (ours, "positions", "table")
@@ -152,13 +161,16 @@ def _embeddings(model: FourM, side: str) -> Iterator[Entry]:
         yield from _content(model, side, spec, name, rows(tokens))
 
 
-def _content(model: FourM, side: str, spec, name: str, rows: slice) -> Iterator[Entry]:
+def _content(
+    model: FourM, side: str, spec: ModalitySpec, name: str, rows: slice
+) -> Iterator[Entry]:
     ours, dim = f"{side}_embedding", model.dim
     if spec.is_token:
         shape = (spec.vocab_size, dim)
         yield Entry(f"{name}.token_emb.weight", shape, path=(ours, "tokens"), index=rows)
         if side == "decoder":
-            kind, table = ("alias", "tokens") if model.tie_heads else ("parameter", "heads")
+            kind: Kind = "alias" if model.tie_heads else "parameter"
+            table = "tokens" if model.tie_heads else "heads"
             yield Entry(f"{name}.to_logits.weight", shape, kind, (ours, table), rows)
         return
     path = (ours, f"contents_{spec.name}")

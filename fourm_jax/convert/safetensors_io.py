@@ -142,7 +142,8 @@ def write(
       ValueError: an array that was not announced, differs from its announcement or never came.
     """
     path, names = pathlib.Path(path), {dtype: name for name, dtype in DTYPES.items()}
-    header, starts, position = ({"__metadata__": dict(metadata)} if metadata else {}), {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    starts, position = {}, 0
     for name, (dtype, shape) in tensors.items():
         size = math.prod(shape) * np.dtype(dtype).itemsize
         offsets = [position, position + size]

@@ -174,7 +174,9 @@ def _quantizer_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mlp_backbone(name: str) -> dict[str, Any]:
-    kind, depth, width, expansion = MLP_NAME.fullmatch(name).groups()
+    found = MLP_NAME.fullmatch(name)
+    assert found, name
+    kind, depth, width, expansion = found.groups()
     if kind == "MLP":  # B_n counts its linear layers, the last one included
         return {"kind": "linear", "dim": int(width), "depth": int(depth) - 1}
     backbone = {"kind": "bottleneck", "dim": int(width), "depth": int(depth)}

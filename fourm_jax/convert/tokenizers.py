@@ -61,7 +61,8 @@ def import_tensors(
     module = base.build(family, arguments)
     expected = base.abstract_variables(module)
     expected = flax.traverse_util.flatten_dict(expected, sep="/")
-    flat, used = {}, []
+    flat: dict[str, np.ndarray] = {}
+    used: list[str] = []
     for link in links(module):
         parts = [link.into(_take(tensors, name)) for name in link.names]
         array = np.stack(parts) if link.stacked else parts[0]
@@ -150,7 +151,7 @@ def front_links(module: nn.Module) -> Iterator[Link]:
 
 def derived_tensors(module: nn.Module) -> dict[str, np.ndarray]:
     """Published tensors that we compute: position tables [1, d, rows, columns]."""
-    tables = divae.derived_tensors(getattr(module, "decoder", None))
+    tables = divae.derived_tensors(module.decoder) if hasattr(module, "decoder") else {}
     for side in ("encoder", "decoder"):
         backbone = getattr(module, side, None)
         if isinstance(backbone, vit.Encoder | vit.Decoder):
@@ -199,40 +200,21 @@ def backbone_links(backbone: nn.Module, name: str) -> Iterator[Link]:
 
 
 def _trunk(backbone: vit.Encoder | vit.Decoder, name: str) -> Iterator[Link]:
-    heads, dim = backbone.num_heads, backbone.dim
-    block = f"params/{name}/blocks"
-    stacked = [f"{name}.blocks.{i}" for i in range(backbone.depth)]
-    shape = (3, heads, dim // heads)
-
-    def link(path, published, into=lambda t: t, back=lambda a: a):
-        names = tuple(f"{prefix}.{published}" for prefix in stacked)
-        return Link(f"{block}/{path}", names, into, back, stacked=True)
-
-    yield link(
-        "self_attention/qkv/kernel", "attn.qkv.weight",
-        lambda t: t.T.reshape(dim, *shape), lambda a: a.reshape(dim, 3 * dim).T,
-    )  # fmt: skip
-    yield link(
-        "self_attention/qkv/bias", "attn.qkv.bias",
-        lambda t: t.reshape(shape), lambda a: a.reshape(-1),
-    )  # fmt: skip
-    yield link(
-        "self_attention/out/kernel", "attn.proj.weight",
-        lambda t: t.T.reshape(heads, dim // heads, dim), lambda a: a.reshape(dim, dim).T,
-    )  # fmt: skip
-    yield link("self_attention/out/bias", "attn.proj.bias")
-    for theirs, norm in (("norm1", "self_norm"), ("norm2", "mlp_norm")):
-        yield link(f"{norm}/scale", f"{theirs}.weight")
-        yield link(f"{norm}/bias", f"{theirs}.bias")
-    for layer in ("fc1", "fc2"):
-        yield link(
-            f"feed_forward/{layer}/kernel", f"mlp.{layer}.weight", np.transpose, np.transpose
-        )
-        yield link(f"feed_forward/{layer}/bias", f"mlp.{layer}.bias")
+    layers = [f"{name}.blocks.{i}" for i in range(backbone.depth)]
+    yield from linking.stack(_block(backbone), layers, f"params/{name}/blocks")
     if backbone.post_mlp:
         yield from linking.norm(f"{name}.norm_mlp", f"params/{name}/post_mlp/norm")
         for layer in ("fc1", "fc2"):
             yield from linking.dense(f"{name}.post_mlp.{layer}", f"params/{name}/post_mlp/{layer}")
+
+
+def _block(backbone: vit.Encoder | vit.Decoder) -> Iterator[Link]:
+    """Links of one Transformer block, without prefixes."""
+    yield from linking.self_attention("attn", "self_attention", backbone.dim, backbone.num_heads)
+    yield from linking.norm("norm1", "self_norm")
+    yield from linking.norm("norm2", "mlp_norm")
+    for layer in ("fc1", "fc2"):
+        yield from linking.dense(f"mlp.{layer}", f"feed_forward/{layer}")
 
 
 def _pointwise(backbone: nn.Module, name: str) -> Iterator[Link]:
@@ -276,11 +258,11 @@ def _patches_in(theirs: str, ours: str, patch: int) -> Iterator[Link]:
 def _patches_out(theirs: str, ours: str, patch: int, channels: int) -> Iterator[Link]:
     """Rows in (channel, row, column) order -> columns in (row, column, channel) order."""
 
-    def into(tensor):
+    def into(tensor: np.ndarray) -> np.ndarray:
         rows = tensor.reshape(channels, patch, patch, -1)
         return rows.transpose(3, 1, 2, 0).reshape(-1, patch * patch * channels)
 
-    def back(array):
+    def back(array: np.ndarray) -> np.ndarray:
         columns = array.reshape(-1, patch, patch, channels)
         return columns.transpose(3, 1, 2, 0).reshape(channels * patch * patch, -1)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import flax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from fourm_jax.contracts import AnyArray
 from fourm_jax.masking import budgets
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors
@@ -27,7 +28,7 @@ class Mixture:
 
     A pytree, so that other values need no new compilation. `make_mixture` builds it.
 
-    Attributes (d data sets, k components, m modalities):
+    Attributes (d data sets, k components, m modalities; the row of one component lacks d and k):
       input_alphas, target_alphas: concentrations; 0 = gets no share.
       input_extras, target_extras: probability that a token of the rest goes to each modality
         (`budgets.argmax_probabilities` of the alphas).
@@ -37,15 +38,15 @@ class Mixture:
       share_leftover: whether slots that no modality with a share can use go to grids without one.
     """
 
-    input_alphas: Float[Array, "d k m"]
-    target_alphas: Float[Array, "d k m"]
-    input_extras: Float[Array, "d k m"]
-    target_extras: Float[Array, "d k m"]
-    keep: Int[Array, "d k m"]
-    weights: Float[Array, "d k"]
-    input_range: Int[Array, "d k 2"]
-    target_range: Int[Array, "d k 2"]
-    share_leftover: Bool[Array, "d k"]
+    input_alphas: Float[AnyArray, "*dk m"]
+    target_alphas: Float[AnyArray, "*dk m"]
+    input_extras: Float[AnyArray, "*dk m"]
+    target_extras: Float[AnyArray, "*dk m"]
+    keep: Int[AnyArray, "*dk m"]
+    weights: Float[AnyArray, "*dk"]
+    input_range: Int[AnyArray, "*dk 2"]
+    target_range: Int[AnyArray, "*dk 2"]
+    share_leftover: Bool[AnyArray, "*dk"]
 
 
 def make_mixture(specs: Sequence[ModalitySpec], mixtures: Sequence[Mapping[str, Any]]) -> Mixture:
@@ -74,7 +75,9 @@ def make_mixture(specs: Sequence[ModalitySpec], mixtures: Sequence[Mapping[str, 
     return Mixture(**{k: np.stack([pad(row[k]) for row in rows]) for k in rows[0]})
 
 
-def _mixture_row(specs, mixture) -> dict[str, np.ndarray]:
+def _mixture_row(
+    specs: Sequence[ModalitySpec], mixture: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     for key in mixture:
         if key not in MIXTURE_KEYS:
             raise ValueError(errors.unknown_value("key of a masking mixture", key, MIXTURE_KEYS))
@@ -110,11 +113,11 @@ def _mixture_row(specs, mixture) -> dict[str, np.ndarray]:
     }
 
 
-def _is_list(value) -> bool:
+def _is_list(value: Any) -> bool:
     return not isinstance(value, str) and hasattr(value, "__len__")
 
 
-def _number(key, name, value):
+def _number(key: str, name: str, value: Any) -> float:
     if key == "keep":
         if value not in KEEP_SCHEMES:
             raise ValueError(f"keep of {name!r}: {value!r}, allowed: {KEEP_SCHEMES}")
@@ -124,11 +127,11 @@ def _number(key, name, value):
     return value
 
 
-def _extras(alphas):
+def _extras(alphas: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "k m"]:
     return np.stack([budgets.argmax_probabilities(row) for row in alphas]).astype(np.float32)
 
 
-def _range(key, value, k):
+def _range(key: str, value: Any, k: int) -> Int[np.ndarray, "k 2"]:
     pairs = np.broadcast_to(np.array((NO_LIMIT, NO_LIMIT) if value is None else value), (k, 2))
     if (pairs[:, 0] > pairs[:, 1]).any() or (pairs < 0).any():
         raise ValueError(f"{key} {value}: need 0 <= fewest <= most")

@@ -44,7 +44,12 @@ def permute(
     return jax.lax.while_loop(outside, walk, _shuffle_once(rank, rows, columns, seed))
 
 
-def _shuffle_once(cell, rows, columns, seed):
+def _shuffle_once(
+    cell: Int[Array, "*n"],
+    rows: Int[Array, "*n"],
+    columns: Int[Array, "*n"],
+    seed: UInt32[Array, "*n"],
+) -> Int[Array, "*n"]:
     # Float division is exact here (cells < 2^16) and, unlike integer division, vectorised.
     x = jnp.floor((cell + 0.5) / columns.astype(jnp.float32)).astype(jnp.int32)
     y = cell - x * columns
@@ -54,7 +59,13 @@ def _shuffle_once(cell, rows, columns, seed):
     return x * columns + y
 
 
-def _shift(value, other, size, seed, i):
+def _shift(
+    value: Int[Array, "*n"],
+    other: Int[Array, "*n"],
+    size: Int[Array, "*n"],
+    seed: UInt32[Array, "*n"],
+    i: int,
+) -> Int[Array, "*n"]:
     """Add a hash of `other` modulo `size`."""
     salt = jnp.uint32((0x9E3779B9 * (i + 1)) % 2**32)
     bits = mix(seed ^ (other.astype(jnp.uint32) * jnp.uint32(0x01000193) + salt))

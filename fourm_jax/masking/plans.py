@@ -1,11 +1,14 @@
 """What one sample shows and is asked for: component, budgets, masked spans, windows."""
 
+import math
+
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
+from fourm_jax.contracts import AnyArray
 from fourm_jax.masking import budgets, slots, span_targets
 from fourm_jax.masking.mixture import Mixture
 
@@ -36,25 +39,27 @@ class Noise:
 def draw_noise(key: jax.Array, layout: slots.Layout) -> Noise:
     """Draw the random numbers of one sample."""
     m, s, g = len(layout.specs), len(layout.spans), len(layout.cells)
-    shapes = Noise(
-        component=(),
-        num_tokens=(2,),
-        gammas=(2, GAMMA_TRIES, 2, m),
-        boost=(2, m),
-        extras=(2, m),
-        keep=(s,),
-        window=(s,),
-        tokens=(s, layout.span_size),
-        tries=(2, SPAN_TRIES),
-        cells=(g,),
-    )
-    fields = {name: getattr(shapes, name) for name in Noise.__dataclass_fields__}
-    ends = np.cumsum([int(np.prod(shape)) for shape in fields.values()])
+    uniform: dict[str, tuple[int, ...]] = {
+        "component": (),
+        "num_tokens": (2,),
+        "gammas": (2, GAMMA_TRIES, 2, m),
+        "boost": (2, m),
+        "extras": (2, m),
+        "keep": (s,),
+        "window": (s,),
+    }
+    bits: dict[str, tuple[int, ...]] = {
+        "tokens": (s, layout.span_size),
+        "tries": (2, SPAN_TRIES),
+        "cells": (g,),
+    }
+    shapes = uniform | bits
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     parts = jnp.split(jax.random.bits(key, (int(ends[-1]),)), ends[:-1])
     arrays = {
-        name: part.reshape(shape) for part, (name, shape) in zip(parts, fields.items(), strict=True)
+        name: part.reshape(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)
     }
-    for name in ("component", "num_tokens", "gammas", "boost", "extras", "keep", "window"):
+    for name in uniform:
         arrays[name] = ((arrays[name] >> 9).astype(jnp.float32) + 0.5) * 2.0**-23
     return Noise(**arrays)
 
@@ -83,7 +88,7 @@ def make_plan(
     room *= usable[0]
 
     # Inputs: budgets, then the texts (which may need less), then cells with what is left.
-    exists = layout.per_modality(sample.length, room) if fill else most
+    exists: AnyArray = layout.per_modality(sample.length, room) if fill else most
     grant = _grant(gammas[0], alphas[0], extras[0], num_in, exists * layout.is_input, fill)
     allowed = grant[spans]
     keep_prob = _keep_prob(noise.keep, row.keep[spans]) * (allowed > 0)
@@ -99,10 +104,10 @@ def make_plan(
 
     # Targets: the same, with room for what the inputs do not show.
     if fill:
-        free = layout.per_modality(jnp.maximum(found.num_targets - 1, 0), num_cells - cell_inputs)
-        free *= layout.is_output
+        spans_left = jnp.maximum(found.num_targets - 1, 0)
+        free = layout.per_modality(spans_left, num_cells - cell_inputs) * layout.is_output
     else:
-        free = most - layout.per_modality(jnp.zeros_like(allowed), grant[cells])
+        free = jnp.asarray(most) - layout.per_modality(jnp.zeros_like(allowed), grant[cells])
     grant = _grant(gammas[1], alphas[1], extras[1], num_tgt, free, fill)
     allowed = grant[spans] * layout.is_output[spans]
     allowed += fill & (allowed > 0)  # t entries of a target fill t - 1 slots
@@ -127,14 +132,16 @@ def draw_shares(
     return gammas, jnp.sum(below, axis=2)
 
 
-def _pick(noise, dataset, mixture, num_inputs, num_targets):
+def _pick(
+    noise: Noise, dataset: Int[Array, ""], mixture: Mixture, num_inputs: int, num_targets: int
+) -> tuple[Mixture, Int[Array, ""], Int[Array, ""]]:
     """Row of one component of the sample's data set, and its numbers of inputs and targets."""
     mixture = jax.tree.map(lambda table: jnp.asarray(table)[dataset], mixture)
     end = jnp.cumsum(mixture.weights)
     component = jnp.sum(end <= noise.component * end[-1])
     row = jax.tree.map(lambda table: table[component], mixture)
 
-    def number(noise, bounds, most):
+    def number(noise: Float[Array, ""], bounds: Int[Array, "2"], most: int) -> Int[Array, ""]:
         few, many = jnp.minimum(bounds, most)
         return few + (noise * (many - few + 1)).astype(jnp.int32)
 
@@ -142,16 +149,32 @@ def _pick(noise, dataset, mixture, num_inputs, num_targets):
     return row, num_in, number(noise.num_tokens[1], row.target_range, num_targets)
 
 
-def _keep_back(room, length, layout, num_in, num_tgt):
-    """Room for inputs in a sample of fewer tokens than slots: inputs, which come first, would take
-    all cells, and nothing were left to predict. Cells are shared as the slots are."""
+def _keep_back(
+    room: Int[Array, "g"],
+    length: Int[Array, "s"],
+    layout: slots.Layout,
+    num_in: Int[Array, ""],
+    num_tgt: Int[Array, ""],
+) -> Int[Array, "g"]:
+    """Room for inputs in a sample of fewer tokens than slots.
+
+    Inputs come first and would take all cells, with nothing left to predict. So cells are divided
+    as the slots are.
+    """
     num_slots = jnp.maximum(num_in + num_tgt, 1)
     is_short = length.sum() + room.sum() < num_slots
     shared = is_short & layout.is_output[layout.cells]
     return jnp.where(shared, room * num_in // num_slots, room)
 
 
-def _grant(gammas, alphas, extras, total, capacity, fill):
+def _grant(
+    gammas: Float[Array, "m"],
+    alphas: Float[Array, "m"],
+    extras: Int[Array, "m"],
+    total: Int[Array, ""],
+    capacity: Int[AnyArray, "m"],
+    fill: bool,
+) -> Int[Array, "m"]:
     """Budgets of all modalities; with `fill`, those that have a share take what others cannot."""
     if not fill:
         share = budgets.shares(gammas, jnp.full(gammas.shape, True))
@@ -161,6 +184,6 @@ def _grant(gammas, alphas, extras, total, capacity, fill):
     return budgets.redistribute(budget, capacity, total, gammas)
 
 
-def _keep_prob(noise, scheme):
+def _keep_prob(noise: Float[Array, "s"], scheme: Int[Array, "s"]) -> Float[Array, "s"]:
     choices = jnp.stack([noise, jnp.ones_like(noise), (noise < 0.5) * 1.0])  # as KEEP_SCHEMES
     return choices[scheme, jnp.arange(len(scheme))]

@@ -128,7 +128,7 @@ def fixed_tokens(
     return _token_batch(jax.vmap(one)(slots.stack(batch, layout)), batch, layout)
 
 
-def _enough(name, given, needed):
+def _enough(name: str, given: int | None, needed: int) -> int:
     if given is not None and given < needed:
         raise ValueError(f"{name} {given}: these modalities can need {needed} slots")
     return needed if given is None else given

@@ -7,9 +7,9 @@ from typing import Any
 import flax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Integer
 
-from fourm_jax.contracts import Batch, InputTokens, TargetTokens
+from fourm_jax.contracts import AnyArray, Batch, InputTokens, TargetTokens
 from fourm_jax.masking import span_targets
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import TextVocabulary
@@ -33,16 +33,18 @@ class Layout:
     """
 
     specs: tuple[ModalitySpec, ...]
-    spans: np.ndarray
-    cells: np.ndarray
+    spans: Int[np.ndarray, "s"]
+    cells: Int[np.ndarray, "g"]
     span_size: int
-    first_sentinel: np.ndarray
-    sizes: np.ndarray
-    offsets: np.ndarray
-    is_input: np.ndarray
-    is_output: np.ndarray
+    first_sentinel: Int[np.ndarray, "s"]
+    sizes: Int[np.ndarray, "g"]
+    offsets: Int[np.ndarray, "g"]
+    is_input: Bool[np.ndarray, "m"]
+    is_output: Bool[np.ndarray, "m"]
 
-    def per_modality(self, span_values: Int[Array, "s"], cell_values: Int[Array, "g"]):
+    def per_modality(
+        self, span_values: Int[Array, "s"], cell_values: Int[Array, "g"]
+    ) -> Int[Array, "m"]:
         """Values of the rows in the order of `specs` [m], 0 for modalities that are not used."""
         rows = np.full(len(self.specs), len(self.spans) + len(self.cells))
         rows[self.spans[self.spans >= 0]] = np.flatnonzero(self.spans >= 0)
@@ -162,7 +164,7 @@ def _entry(batch: Batch, spec: ModalitySpec) -> Any:
     return batch[spec.name]
 
 
-def _check_size(spec, ids, size):
+def _check_size(spec: ModalitySpec, ids: Integer[AnyArray, "b l"], size: int) -> None:
     if ids.shape[1] != size:
         raise ValueError(f"modality {spec.name!r}: {ids.shape[1]} ids per sample, need {size}")
 
@@ -242,7 +244,9 @@ def target_slots(
     )
 
 
-def _locate(slot: Int[Array, "n"], counts: Int[Array, "r"]):
+def _locate(
+    slot: Int[Array, "n"], counts: Int[Array, "r"]
+) -> tuple[Int[Array, "n"], Int[Array, "n"], Int[Array, ""]]:
     """Row that owns each slot when rows take `counts` slots one after the other, and rank in it."""
     end = jnp.cumsum(counts)
     row = jnp.sum(slot[:, None] >= end[None, :], axis=1)
@@ -251,10 +255,17 @@ def _locate(slot: Int[Array, "n"], counts: Int[Array, "r"]):
     return row, rank, end[-1]
 
 
-def _masked(valid, is_text, text_value, cell_value):
+def _masked(
+    valid: Bool[Array, "n"],
+    is_text: Bool[Array, "n"],
+    text_value: Int[Array, "n"],
+    cell_value: Int[Array, "n"] | int,
+) -> Int[Array, "n"]:
     return jnp.where(valid, jnp.where(is_text, text_value, cell_value), 0).astype(jnp.int32)
 
 
-def _cell_id(sample, layout, row, cell):
+def _cell_id(
+    sample: Sample, layout: Layout, row: Int[Array, "n"], cell: Int[Array, "n"]
+) -> Int[Array, "n"]:
     offset = jnp.asarray(layout.offsets)[row]
     return jnp.where(offset < 0, 0, sample.cell_ids[jnp.maximum(offset, 0) + cell])

@@ -168,7 +168,7 @@ def target_entry(
     return jnp.where(last | (end - entry == 2), sentinel, ids[row, token])
 
 
-def _find(end: Int[Array, "s l"], row: Int[Array, "n"], entry: Int[Array, "n"]):
+def _find(end: Int[Array, "s l"], row: Int[Array, "n"], entry: Int[Array, "n"]) -> Int[Array, "n"]:
     """First token of `row` whose entries reach beyond place `entry`."""
     num_rows, size = end.shape
     stride = 2 * size + 1  # more than a row can count, so that one search serves all rows

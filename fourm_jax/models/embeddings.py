@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
@@ -44,7 +44,7 @@ class PositionEmbedding(nn.Module):
             shape = (self.code_rows.num_rows, self.dim)
             self.codes = self.param("codes", nn.initializers.normal(self.std), shape)
 
-    def _init_learned(self, key) -> Float[Array, "rows d"]:
+    def _init_learned(self, key: Key[Array, ""]) -> Float[Array, "rows d"]:
         values = tables.position_values(self.specs, self.learned_rows, self.dim)
         noise = nn.initializers.normal(self.std)(key, values.shape)
         is_global = np.zeros((len(values), 1), bool)
@@ -143,13 +143,18 @@ class InputEmbedding(nn.Module):
             content = (content * self.token_scale).astype(self.dtype)
         for index, spec in enumerate(self.specs):
             if spec.name in self.contents:
-                mine = (tokens.modality == index)[..., None]
-                content = jnp.where(mine, self._float_content(spec, batch, tokens), content)
-        where = self.positions(tokens.modality, tokens.position) + modality_vectors
+                has_content = (tokens.modality == index)[..., None]
+                projected = self._float_content(spec, batch, tokens)
+                content = jnp.where(has_content, projected, content)
+        position_vectors = self.positions(tokens.modality, tokens.position) + modality_vectors
         valid = tokens.valid[..., None]
-        return jnp.where(valid, content, 0), jnp.where(valid, where, 0).astype(self.dtype)
+        return jnp.where(valid, content, 0), jnp.where(valid, position_vectors, 0).astype(
+            self.dtype
+        )
 
-    def _float_content(self, spec: ModalitySpec, batch: TokenBatch, tokens: InputTokens):
+    def _float_content(
+        self, spec: ModalitySpec, batch: TokenBatch, tokens: InputTokens
+    ) -> Float[Array, "b n d"]:
         """Projected patches by position, or vectors by id - 1 (id 0: a zero vector), [b, n, d]."""
         source = batch.pixels if spec.kind == "pixels" else batch.embeddings
         if spec.name not in source:
@@ -208,7 +213,9 @@ class TargetEmbedding(nn.Module):
             as_published=self.as_published,
         )
 
-    def _init_as_published(self, key, shape, dtype=jnp.float32):
+    def _init_as_published(
+        self, key: Key[Array, ""], shape: tuple[int, int], dtype: jnp.dtype = jnp.float32
+    ) -> Float[Array, "rows d"]:
         """Tied tables start Xavier-uniform per head: the head's init overwrites the table's."""
         bounds = np.concatenate(
             [np.full((size, 1), (6 / (size + self.dim)) ** 0.5) for size in self.layout.group_sizes]
@@ -222,11 +229,11 @@ class TargetEmbedding(nn.Module):
         previous = token_vectors(self.tokens, self.layout, tokens.modality, tokens.input_id)
         is_sequence = _per_modality([s.kind == "sequence" for s in self.specs], tokens.modality)
         content = jnp.where(is_sequence[..., None], previous * self.token_scale, self.mask_token)
-        where = self.positions(tokens.modality, tokens.position) + modality_vectors
+        position_vectors = self.positions(tokens.modality, tokens.position) + modality_vectors
         valid = tokens.valid[..., None]
         return (
             jnp.where(valid, content, 0).astype(self.dtype),
-            jnp.where(valid, where, 0).astype(self.dtype),
+            jnp.where(valid, position_vectors, 0).astype(self.dtype),
         )
 
     def head_table(self) -> Float[Array, "rows d"]:

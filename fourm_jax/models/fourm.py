@@ -1,6 +1,7 @@
 """FourM: one encoder-decoder Transformer from any visible tokens to any target tokens."""
 
-from typing import Literal
+import dataclasses
+from typing import Any, Literal
 
 import flax
 import flax.linen as nn
@@ -109,7 +110,11 @@ class FourM(nn.Module):
     def setup(self):
         check(self)
         learned = self.positions == "learned"
-        vectors = {"specs": self.modalities, "dim": self.dim, "learned_positions": learned}
+        vectors: dict[str, Any] = {
+            "specs": self.modalities,
+            "dim": self.dim,
+            "learned_positions": learned,
+        }
         vectors |= initial_scales(self.dim, self.as_published)
         vectors |= {"as_published": self.as_published, "dtype": self.dtype}
         init = nn.initializers.normal(vectors["std"])
@@ -128,7 +133,7 @@ class FourM(nn.Module):
             self.decoder_modality_embedding = self.param("decoder_modality_embedding", init, shape)
         if self.num_registers:
             self.registers = self.param("registers", init, (self.num_registers, self.dim))
-        blocks = {
+        blocks: dict[str, Any] = {
             "num_heads": self.num_heads,
             "mlp": self.mlp,
             "mlp_dim": self.mlp_dim or layers.hidden_dim(self.dim, self.mlp),
@@ -149,25 +154,25 @@ class FourM(nn.Module):
 
     def encode(self, tokens: TokenBatch, train: bool = False) -> Encoded:
         """Encode the visible tokens."""
-        content, where = self.embed_inputs(tokens)
+        content, position_vectors = self.embed_inputs(tokens)
         valid = tokens.inputs.valid
         if self.num_registers:
             batch = len(valid)
             registers = jnp.broadcast_to(self.registers, (batch, *self.registers.shape))
             content = jnp.concatenate([registers.astype(self.dtype), content], axis=1)
-            where = jnp.pad(where, ((0, 0), (self.num_registers, 0), (0, 0)))
+            position_vectors = jnp.pad(position_vectors, ((0, 0), (self.num_registers, 0), (0, 0)))
             valid = jnp.pad(valid, ((0, 0), (self.num_registers, 0)), constant_values=True)
-        x = sharding.constrain(content + where, P(sharding.BATCH))
+        x = sharding.constrain(content + position_vectors, P(sharding.BATCH))
         mask = attention.sees_valid(valid, x.shape[1])
         hidden = self.encoder(x, self_mask=mask, train=train)
-        return Encoded(context=self.context(hidden) + where, valid=valid, hidden=hidden)
+        return Encoded(context=self.context(hidden) + position_vectors, valid=valid, hidden=hidden)
 
     def decode(
         self, encoded: Encoded, targets: TargetTokens, train: bool = False
     ) -> Float[Array, "b m d"]:
         """Decode a whole set of targets at once; who sees whom follows `targets.order`."""
-        content, where = self.embed_targets(targets)
-        x = sharding.constrain(content + where, P(sharding.BATCH))
+        content, position_vectors = self.embed_targets(targets)
+        x = sharding.constrain(content + position_vectors, P(sharding.BATCH))
         segment, order = self.segment_and_order(targets)
         return self.decoder(
             x,
@@ -200,7 +205,7 @@ class FourM(nn.Module):
         Equal to the last s rows of `decode` on all targets so far, if no earlier target may see a
         later one. Tokens that are not valid (finished samples) are never seen by later ones.
         """
-        content, where = self.embed_targets(targets)
+        content, position_vectors = self.embed_targets(targets)
         segment, order = self.segment_and_order(targets)
         if self.causal_targets:
             order += cache.length
@@ -209,18 +214,21 @@ class FourM(nn.Module):
             new = new.astype(kept.dtype)
             return jax.lax.dynamic_update_slice_in_dim(kept, new, cache.length, axis=1)
 
-        cache = cache.replace(
+        cache = dataclasses.replace(
+            cache,
             segment=append(cache.segment, jnp.where(targets.valid, segment, -1)),
             order=append(cache.order, order),
         )
         features, memory = self.decoder.step(
-            content + where,
+            content + position_vectors,
             cache.layers,
             cache.length,
             self_mask=attention.Visibility(segment, cache.segment, order, cache.order),
             cross_mask=attention.sees_valid(cache.valid, content.shape[1]),
         )
-        return features, cache.replace(layers=memory, length=cache.length + content.shape[1])
+        return features, dataclasses.replace(
+            cache, layers=memory, length=cache.length + content.shape[1]
+        )
 
     def logits(self, features: Float[Array, "*b d"], modality: str) -> Float[Array, "*b v"]:
         """Logits of one modality's head, float32.
@@ -284,7 +292,7 @@ class FourM(nn.Module):
         return segment, order
 
 
-def initial_scales(dim: int, as_published: bool) -> dict[str, float]:
+def initial_scales(dim: int, as_published: bool) -> dict[str, Any]:
     """Initial standard deviations of vectors and tables, and the factor on looked-up tokens.
 
     From scratch, tokens start as loud as sin-cos positions (rms 0.7): published N(0, 0.02) tokens

@@ -89,8 +89,8 @@ class FourMViT(nn.Module):
             pixels={self.modality.name: pixels},
             embeddings={},
         )
-        content, where = self.encoder_embedding(tokens, self.modality_embedding[None])
-        x = content + where
+        content, position_vectors = self.encoder_embedding(tokens, self.modality_embedding[None])
+        x = content + position_vectors
         if self.num_registers:
             registers = jnp.broadcast_to(self.registers, (len(x), *self.registers.shape))
             x = jnp.concatenate([registers.astype(x.dtype), x], axis=1)

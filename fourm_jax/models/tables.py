@@ -92,9 +92,10 @@ def constant_position_layout(
     specs: Sequence[ModalitySpec], used: Sequence[str], *, learned: bool, as_published: bool
 ) -> Layout:
     """Rows of the sin-cos table: one slice per grid shape and one for everything 1-D."""
-    mine = [s if s.name in used and s.kind != "global" and not learned else None for s in specs]
-    lines = [position_rows(s, as_published) for s in mine if s and not _is_grid(s)]
-    return pack([s and _geometry(s, max(lines, default=0)) for s in mine])
+    owners = [s if s.name in used and s.kind != "global" and not learned else None for s in specs]
+    lengths = [position_rows(s, as_published) for s in owners if s and not _is_grid(s)]
+    longest = max(lengths, default=0)
+    return pack([_geometry(s, longest) if s else None for s in owners])
 
 
 def learned_position_layout(
@@ -105,10 +106,13 @@ def learned_position_layout(
     All grids of one shape share their rows, so that what is learned about a place in one modality
     holds in the others; sequences and globals own theirs.
     """
-    mine = [s if s.name in used and (learned or s.kind == "global") else None for s in specs]
-    return pack(
-        [s and (_geometry(s, 0) if _is_grid(s) else (s.name, s.max_positions)) for s in mine]
-    )
+
+    def rows(spec: ModalitySpec) -> tuple[str, int] | None:
+        if spec.name not in used or not (learned or spec.kind == "global"):
+            return None
+        return _geometry(spec, 0) if _is_grid(spec) else (spec.name, spec.max_positions)
+
+    return pack([rows(spec) for spec in specs])
 
 
 def position_values(

@@ -3,6 +3,8 @@
 Source: docs/published.md#diffusion.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -41,7 +43,7 @@ class Stage(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], time: Float[Array, "b t"]
     ) -> Float[Array, "b y x o"]:
-        shared = {"num_groups": self.num_groups, "dtype": self.dtype}
+        shared: dict[str, Any] = {"num_groups": self.num_groups, "dtype": self.dtype}
         x = unet_parts.ResBlock(self.channels, **shared, name="resnet")(x, time)
         if self.attention:
             x = ImageAttention(**shared, name="attention")(x)
@@ -111,11 +113,11 @@ class UNet(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """Predict; `condition_mask` is True where the condition is used, None = everywhere."""
         unet_parts.check_size(noised, self.multiple)
-        shared = {"num_groups": self.num_groups, "dtype": self.dtype}
+        shared: dict[str, Any] = {"num_groups": self.num_groups, "dtype": self.dtype}
         if condition_mask is not None:
             condition = jnp.where(condition_mask[..., None], condition, 0)
         x = mlp.space_to_depth(noised, self.patch_size)
-        condition = unet_parts.resize_nearest(condition, x.shape[1:3])
+        condition = unet_parts.resize_nearest(condition, (x.shape[1], x.shape[2]))
         x = jnp.concatenate([x, condition], axis=-1).astype(self.dtype)
         time = unet_parts.TimeEmbedding(self.dim, name="time")(times)
 

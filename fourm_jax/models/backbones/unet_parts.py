@@ -1,5 +1,7 @@
 """Parts that both diffusion decoders are made of: time embedding, residual block, resampling."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -59,13 +61,13 @@ class ResBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], time: Float[Array, "b t"]
     ) -> Float[Array, "b h w o"]:
-        norm = {"num_groups": self.num_groups, "dtype": self.dtype}
-        conv = {"features": self.channels, "dtype": self.dtype}
+        norm: dict[str, Any] = {"num_groups": self.num_groups, "dtype": self.dtype}
+        conv: dict[str, Any] = {"features": self.channels, "dtype": self.dtype}
         hidden = nn.silu(GroupNorm(**norm, name="norm1")(x))
         hidden = nn.Conv(kernel_size=(3, 3), **conv, name="conv1")(hidden)
         shift = nn.Dense(self.channels, dtype=self.dtype, name="time")(nn.silu(time))
         hidden = nn.silu(GroupNorm(**norm, name="norm2")(hidden + shift[:, None, None]))
-        zeros = {"kernel_init": nn.initializers.zeros}
+        zeros: dict[str, Any] = {"kernel_init": nn.initializers.zeros}
         hidden = nn.Conv(kernel_size=(3, 3), **conv, **zeros, name="conv2")(hidden)
         if x.shape[-1] != self.channels:
             x = nn.Conv(kernel_size=(1, 1), **conv, name="skip")(x)

@@ -5,6 +5,8 @@ Source: docs/published.md#diffusion.
 Hoogeboom et al. 2023 (simple diffusion), with the long skips of Bao et al. 2022.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -23,7 +25,12 @@ class Level(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, time, skips: list | None = None) -> tuple[Array, list[Array]]:
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        time: Float[Array, "b t"],
+        skips: list[Array] | None = None,
+    ) -> tuple[Float[Array, "b h w o"], list[Array]]:
         """Return the result and the results of all blocks."""
         outputs = []
         for i in range(self.depth):
@@ -86,7 +93,7 @@ class UViT(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """Predict; `condition_mask` is True where the condition is used, None = everywhere."""
         unet_parts.check_size(noised, self.multiple)
-        shared = {"num_groups": self.num_groups, "dtype": self.dtype}
+        shared: dict[str, Any] = {"num_groups": self.num_groups, "dtype": self.dtype}
         time = unet_parts.TimeEmbedding(self.channels[0], name="time")(times)
         x = mlp.space_to_depth(noised.astype(self.dtype), self.patch_size)
         x = nn.Dense(self.channels[0], dtype=self.dtype, name="patches_in")(x)

@@ -1,11 +1,12 @@
 """The Transformer in the middle of a UViT: blocks whose norms and gates depend on the time."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fourm_jax.contracts import AnyArray
 from fourm_jax.models import layers
 from fourm_jax.models.backbones import unet_parts, vit
 from fourm_jax.ops import attention, posemb
@@ -23,7 +24,12 @@ class CrossAttention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, context, mask: attention.Visibility | None) -> Float[Array, "b n d"]:
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        context: Float[Array, "b m c"],
+        mask: attention.Visibility | None,
+    ) -> Float[Array, "b n d"]:
         dim = x.shape[-1]
         heads = (self.num_heads, dim // self.num_heads)
         q = nn.Dense(dim, dtype=self.dtype, name="q")(x).reshape(*x.shape[:2], *heads)
@@ -48,11 +54,19 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, earlier, time, context, context_mask):
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        earlier: Float[Array, "b n d"] | None,
+        time: Float[Array, "b t"],
+        context: Float[Array, "b m c"] | None,
+        context_mask: Bool[Array, "b m"] | None,
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "b n d"]]:
         """Return the result twice, as a scan wants it; arguments after `earlier` are shared."""
         dim, branches = x.shape[-1], 2 + self.cross
-        dense = {"dtype": self.dtype}
+        dense: dict[str, Any] = {"dtype": self.dtype}
         if self.skip:
+            assert earlier is not None
             both = jnp.concatenate([x, earlier], axis=-1)
             x = nn.Dense(dim, **dense, name="skip")(both)
         activated = nn.silu(time)
@@ -61,7 +75,7 @@ class Block(nn.Module):
         gates = nn.Dense(branches * dim, kernel_init=zeros, **dense, name="gates")(activated)
         shifts_and_scales = jnp.split(modulation[:, None], 2 * branches, axis=-1)
         gates = jnp.split(gates[:, None], branches, axis=-1)
-        heads = {"num_heads": self.num_heads, "use_bias": True, "dtype": self.dtype}
+        heads: dict[str, Any] = {"num_heads": self.num_heads, "use_bias": True, "dtype": self.dtype}
 
         def norm(name):
             return nn.LayerNorm(
@@ -132,7 +146,12 @@ class Bottleneck(nn.Module):
         tokens = nn.Dense(channels, dtype=self.dtype, name="tokens_out")(tokens)
         return tokens.reshape(x.shape)
 
-    def _condition(self, condition, condition_mask, size: tuple[int, int]):
+    def _condition(
+        self,
+        condition: Float[Array, "b y x l"],
+        condition_mask: Bool[Array, "b y x"] | None,
+        size: tuple[int, int],
+    ) -> Float[Array, "b h w d"]:
         """Projected condition on the grid of the tokens; a learned vector where it is dropped."""
         dropped = self.param("dropped", nn.initializers.zeros, (self.dim,)).astype(self.dtype)
         condition = unet_parts.resize_nearest(condition, size)
@@ -142,7 +161,7 @@ class Bottleneck(nn.Module):
         used = unet_parts.resize_nearest(condition_mask, size)
         return jnp.where(used[..., None], condition, dropped)
 
-    def _positions(self, size: tuple[int, int]) -> Float[jnp.ndarray, "y x d"]:
+    def _positions(self, size: tuple[int, int]) -> Float[AnyArray, "y x d"]:
         """Sin-cos table, resized: bicubic, but nearest with cross-attention (as published)."""
         nominal = (self.grid, self.grid)
         if self.conditioning == "concat":
@@ -150,7 +169,9 @@ class Bottleneck(nn.Module):
         table = posemb.sincos_2d(*nominal, self.dim).reshape(1, *nominal, self.dim)
         return unet_parts.resize_nearest(jnp.asarray(table), size)[0]
 
-    def _blocks(self, x, shared: tuple, train: bool) -> Float[Array, "b n d"]:
+    def _blocks(
+        self, x: Float[Array, "b n d"], shared: tuple[Array | None, ...], train: bool
+    ) -> Float[Array, "b n d"]:
         if not self.long_skip:
             return self._scan(self.depth, False, train, "blocks")(x, None, *shared)[0]
         half = self.depth // 2

@@ -5,6 +5,7 @@ Source: docs/published.md#tokenizers.
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fourm_jax.models import layers, transformer
@@ -93,7 +94,7 @@ def _trunk(backbone: Encoder | Decoder, x: Float[Array, "b y x d"]) -> Float[Arr
 
 def position_table(
     nominal: tuple[int, int], actual: tuple[int, int], dim: int
-) -> Float[jnp.ndarray, "y x d"]:
+) -> Float[np.ndarray, "y x d"]:
     """Sin-cos positions of the `nominal` grid, bicubically resized to the `actual` one."""
     table = posemb.sincos_2d(*nominal, dim).reshape(*nominal, dim)
     return table if actual == nominal else interpolate.resize_bicubic(table, actual)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fourm_jax.contracts import AnyArray
 from fourm_jax.ops.diffusion import process
 
 # Adams-Bashforth weights of the newest and of earlier outputs, by how many earlier ones there are.
@@ -27,7 +28,7 @@ ORDER = 4
 
 @flax.struct.dataclass
 class Plan:
-    """Rows of one sampling run; every field has the leading axis n of model evaluations.
+    """Rows of one sampling run; n is the axis of model evaluations, which a single row lacks.
 
     Attributes:
       timestep: at which the model is evaluated.
@@ -40,16 +41,16 @@ class Plan:
       remember: this output joins the earlier ones.
     """
 
-    timestep: Int[np.ndarray, "n"]
-    alpha: Float[np.ndarray, "n"]
-    alpha_next: Float[np.ndarray, "n"]
-    newest: Float[np.ndarray, "n"]
-    gathered: Float[np.ndarray, "n"]
-    earlier: Float[np.ndarray, "n 3"]
-    gather: Float[np.ndarray, "n"]
-    first: Bool[np.ndarray, "n"]
-    restart: Bool[np.ndarray, "n"]
-    remember: Bool[np.ndarray, "n"]
+    timestep: Int[AnyArray, "*n"]
+    alpha: Float[AnyArray, "*n"]
+    alpha_next: Float[AnyArray, "*n"]
+    newest: Float[AnyArray, "*n"]
+    gathered: Float[AnyArray, "*n"]
+    earlier: Float[AnyArray, "*n 3"]
+    gather: Float[AnyArray, "*n"]
+    first: Bool[AnyArray, "*n"]
+    restart: Bool[AnyArray, "*n"]
+    remember: Bool[AnyArray, "*n"]
 
 
 @flax.struct.dataclass
@@ -114,26 +115,25 @@ def row(
       newest, gathered, earlier, gather, first, restart, remember: see `Plan`.
     """
     return Plan(
-        timestep=np.int32(timestep),
-        alpha=np.float32(alpha(source)),
-        alpha_next=np.float32(alpha(goal)),
-        newest=np.float32(newest),
-        gathered=np.float32(gathered),
-        earlier=np.array(earlier, np.float32),
-        gather=np.float32(gather),
-        first=np.bool_(first),
-        restart=np.bool_(restart),
-        remember=np.bool_(remember),
+        timestep=np.asarray(timestep, np.int32),
+        alpha=np.asarray(alpha(source), np.float32),
+        alpha_next=np.asarray(alpha(goal), np.float32),
+        newest=np.asarray(newest, np.float32),
+        gathered=np.asarray(gathered, np.float32),
+        earlier=np.asarray(earlier, np.float32),
+        gather=np.asarray(gather, np.float32),
+        first=np.asarray(first),
+        restart=np.asarray(restart),
+        remember=np.asarray(remember),
     )
 
 
 def first_step(alpha: Callable[[int], float], time: int, stride: int) -> list[Plan]:
     """Return the rows of a step without earlier outputs: taken twice, then with the mean output."""
     goal = time - stride
-    again = {"restart": True, "remember": False}
     return [
         row(alpha, time, time, goal, gather=0.5, first=True),
-        row(alpha, goal, time, goal, newest=0.5, gathered=1.0, **again),
+        row(alpha, goal, time, goal, newest=0.5, gathered=1.0, restart=True, remember=False),
     ]
 
 
@@ -172,8 +172,8 @@ def step(
     """
     source = jnp.where(row.restart, state.start, state.noised)
     running = jnp.where(row.first, 0.0, state.running)
-    used = row.newest * output + row.gathered * running
-    used += jnp.einsum("e,e...->...", row.earlier, state.earlier)
+    used = jnp.asarray(row.newest * output + row.gathered * running)
+    used = used + jnp.einsum("e,e...->...", row.earlier, state.earlier)
     reached, _ = process.ddim_step(
         source, used, row.alpha, row.alpha_next, prediction=prediction, clip=clip
     )

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fourm_jax.contracts import AnyArray
+
 Prediction = Literal["sample", "epsilon", "v"]
 PREDICTIONS = ("sample", "epsilon", "v")
 Range = tuple[Float[Array, "*c"] | float, Float[Array, "*c"] | float]
@@ -48,7 +50,7 @@ def target(
 def clean_and_noise(
     noised: Float[Array, "b *s"],
     output: Float[Array, "b *s"],
-    alpha: Float[Array, "*b"],
+    alpha: Float[AnyArray, "*b"],
     prediction: Prediction,
 ) -> tuple[Float[Array, "b *s"], Float[Array, "b *s"]]:
     """Return the estimates of image and noise that a network's `output` stands for.
@@ -76,8 +78,8 @@ def clean_and_noise(
 def ddim_step(
     noised: Float[Array, "b *s"],
     output: Float[Array, "b *s"],
-    alpha: Float[Array, ""],
-    alpha_next: Float[Array, ""],
+    alpha: Float[AnyArray, ""],
+    alpha_next: Float[AnyArray, ""],
     *,
     prediction: Prediction,
     clip: Range | None = None,
@@ -110,6 +112,7 @@ def ddim_step(
     reached = jnp.sqrt(alpha_next) * clean
     reached += jnp.sqrt(1 - alpha_next - eta**2 * variance) * estimate
     if eta:
+        assert noise is not None, "eta needs noise"
         reached += eta * jnp.sqrt(variance) * noise
     return reached, clean
 
@@ -117,8 +120,8 @@ def ddim_step(
 def ddpm_step(
     noised: Float[Array, "b *s"],
     output: Float[Array, "b *s"],
-    alpha: Float[Array, ""],
-    alpha_next: Float[Array, ""],
+    alpha: Float[AnyArray, ""],
+    alpha_next: Float[AnyArray, ""],
     noise: Float[Array, "b *s"],
     *,
     prediction: Prediction,
@@ -174,7 +177,7 @@ def sample_noise(key: jax.Array, shape: tuple[int, ...]) -> Float[Array, "b *s"]
     return jax.vmap(lambda row_key: jax.random.normal(row_key, shape[1:]))(keys)
 
 
-def _roots(alpha: Float[Array, "*b"], like: Float[Array, "b *s"]) -> tuple[Array, Array]:
+def _roots(alpha: Float[AnyArray, "*b"], like: Float[Array, "b *s"]) -> tuple[Array, Array]:
     """√ᾱ and √(1-ᾱ), shaped to multiply `like`."""
     alpha = jnp.asarray(alpha, jnp.float32)
     alpha = alpha.reshape(alpha.shape + (1,) * (like.ndim - 1 if alpha.ndim else 0))

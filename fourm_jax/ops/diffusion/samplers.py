@@ -7,6 +7,7 @@ import flax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from fourm_jax.contracts import AnyArray
 from fourm_jax.ops.diffusion import pndm, process, schedules
 
 Name = Literal["ddim", "ddpm", "pndm"]
@@ -16,11 +17,14 @@ StepNoise = Callable[[Int[Array, ""]], Float[Array, "b *s"]]
 
 @flax.struct.dataclass
 class SingleStepPlan:
-    """Rows of a DDIM or DDPM run: time of evaluation, cumulative alphas before and after."""
+    """Rows of a DDIM or DDPM run: time of evaluation, cumulative alphas before and after.
 
-    timestep: Int[np.ndarray, "n"]
-    alpha: Float[np.ndarray, "n"]
-    alpha_next: Float[np.ndarray, "n"]
+    n is the axis of model evaluations, which a single row lacks.
+    """
+
+    timestep: Int[AnyArray, "*n"]
+    alpha: Float[AnyArray, "*n"]
+    alpha_next: Float[AnyArray, "*n"]
 
 
 @flax.struct.dataclass
@@ -60,9 +64,9 @@ def plan(
         return pndm.plan(alphas, num_steps)
     if as_published and sampler == "ddpm":
         spacing = "leading"
-    shared = {"num_times": len(alphas), "as_published": as_published}
-    times = schedules.timesteps(num_steps, spacing, **shared)
-    goals = schedules.next_times(times, num_steps, **shared)
+    num_times = len(alphas)
+    times = schedules.timesteps(num_steps, spacing, num_times=num_times, as_published=as_published)
+    goals = schedules.next_times(times, num_steps, num_times=num_times, as_published=as_published)
     alpha_next = np.where(goals >= 0, alphas[np.maximum(goals, 0)], np.float32(1))
     return SingleStepPlan(times, alphas[times], alpha_next)
 
@@ -88,11 +92,30 @@ def step(
 
     `eta` is the share of the variance that DDIM draws anew (`diffusion.ddim_step`).
     """
-    read = {"prediction": prediction, "clip": clip}
-    if sampler == "pndm":
-        return pndm.step(state, row, output, **read)
-    image = (state.noised, output, row.alpha, row.alpha_next)
+    if isinstance(state, pndm.State):
+        assert isinstance(row, pndm.Plan)
+        return pndm.step(state, row, output, prediction=prediction, clip=clip)
+    assert isinstance(row, SingleStepPlan)
     if sampler == "ddpm":
-        return SingleStepState(process.ddpm_step(*image, fresh_noise(), **read)[0])
-    drawn = {"eta": eta, "noise": fresh_noise()} if eta else {}
-    return SingleStepState(process.ddim_step(*image, **read, **drawn, as_published=as_published)[0])
+        reached, _ = process.ddpm_step(
+            state.noised,
+            output,
+            row.alpha,
+            row.alpha_next,
+            fresh_noise(),
+            prediction=prediction,
+            clip=clip,
+        )
+    else:
+        reached, _ = process.ddim_step(
+            state.noised,
+            output,
+            row.alpha,
+            row.alpha_next,
+            prediction=prediction,
+            clip=clip,
+            eta=eta,
+            noise=fresh_noise() if eta else None,
+            as_published=as_published,
+        )
+    return SingleStepState(reached)
