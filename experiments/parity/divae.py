@@ -58,9 +58,13 @@ def answers(config: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, 
             for m in (None, mask)
         ]
         sampled = module.apply(
-            variables, stages["quant"], noised, module.sampling_plan(NUM_STEPS),
-            lambda i: jnp.roll(noised, i + 1, axis=1), method="sample",
-        )  # fmt: skip
+            variables,
+            stages["quant"],
+            noised,
+            module.sampling_plan(NUM_STEPS),
+            lambda i: jnp.roll(noised, i + 1, axis=1),
+            method="sample",
+        )
         return stages["tokens"], [x[:, ::2, ::2] for x in (*forward, sampled)]
 
     tokens, images = jax.device_get(run(variables))

@@ -18,9 +18,14 @@ from fourm_jax.convert import fourm, fourm_config, safetensors_io
 from fourm_jax.ops import attention
 
 FILES = (
-    "model.safetensors", "config.json", "hub_file.json", "modality_overrides.json",
-    "inputs.safetensors", "outputs.safetensors", "meta.json",
-)  # fmt: skip
+    "model.safetensors",
+    "config.json",
+    "hub_file.json",
+    "modality_overrides.json",
+    "inputs.safetensors",
+    "outputs.safetensors",
+    "meta.json",
+)
 
 
 class Case:

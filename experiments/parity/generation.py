@@ -18,9 +18,13 @@ from fourm_jax.modalities.vocabulary import TextVocabulary
 from fourm_jax.ops import sampling
 
 FILES = (
-    "meta.json", "inputs.safetensors", "outputs.safetensors", "schedules.json",
-    "top_k_top_p.safetensors", "trunk",
-)  # fmt: skip
+    "meta.json",
+    "inputs.safetensors",
+    "outputs.safetensors",
+    "schedules.json",
+    "top_k_top_p.safetensors",
+    "trunk",
+)
 TOLERANCE = (1e-8, 1e-6)
 TINY_VOCABULARY = TextVocabulary(num_sentinels=recorded.NUM_SENTINELS)
 
@@ -116,11 +120,15 @@ def chained(name: str, case: dict[str, Any]) -> Iterator[Quantity]:
     """Every field of every step of a chained schedule."""
     given = case["args"]
     columns = {
-        "name": "target_domains", "scheme": "autoregression_schemes",
-        "num_tokens": "tokens_per_target", "num_steps": "decoding_steps",
-        "tokens": "token_decoding_schedules", "temperature": "temps",
-        "temperatures": "temp_schedules", "guidance": "cfg_scales",
-    }  # fmt: skip
+        "name": "target_domains",
+        "scheme": "autoregression_schemes",
+        "num_tokens": "tokens_per_target",
+        "num_steps": "decoding_steps",
+        "tokens": "token_decoding_schedules",
+        "temperature": "temps",
+        "temperatures": "temp_schedules",
+        "guidance": "cfg_scales",
+    }
     rows = zip(*(given[theirs] for theirs in columns.values()), strict=True)
     targets = []
     for row in rows:
@@ -139,8 +147,9 @@ def chained(name: str, case: dict[str, Any]) -> Iterator[Quantity]:
     yield Quantity(f"{name}/temperature", [s.temperature for s in steps], temperatures, TOLERANCE)
     found = [[s.target, s.scheme, s.num_tokens, s.guidance, list(s.guided)] for s in steps]
     fields = ("target_domain", "scheme", "num_tokens", "cfg_scale", "cfg_cond_domains")
-    recorded_steps = [[step[f] or 0 if f == "num_tokens" else step[f] for f in fields]
-                      for step in expected]  # fmt: skip
+    recorded_steps = [
+        [step[f] or 0 if f == "num_tokens" else step[f] for f in fields] for step in expected
+    ]
     yield Quantity(f"{name}/steps", found, recorded_steps)
 
 

@@ -18,9 +18,17 @@ NAMES = {
     "inverse_sqrt_scheduler": "inverse_sqrt",
 }
 ARGUMENTS = (
-    "base_value", "final_value", "epochs", "niter_per_ep", "warmup_epochs", "warmup_steps",
-    "start_warmup_value", "cooldown_epochs", "cooldown_steps", "timescale",
-)  # fmt: skip
+    "base_value",
+    "final_value",
+    "epochs",
+    "niter_per_ep",
+    "warmup_epochs",
+    "warmup_steps",
+    "start_warmup_value",
+    "cooldown_epochs",
+    "cooldown_steps",
+    "timescale",
+)
 TOLERANCE = (1e-9, 2e-6)
 
 

@@ -14,9 +14,15 @@ from fourm_jax.modalities import registry
 from fourm_jax.tokenizers.text import TextTokenizer
 
 PARTS = (
-    "simple_span_masking", "chunk_span_masking", "sequence_mask", "sequence_emb_mask_span",
-    "token_budgets", "image_mask", "adapt_decoder_attention_mask", "transfer_masking",
-)  # fmt: skip
+    "simple_span_masking",
+    "chunk_span_masking",
+    "sequence_mask",
+    "sequence_emb_mask_span",
+    "token_budgets",
+    "image_mask",
+    "adapt_decoder_attention_mask",
+    "transfer_masking",
+)
 
 
 Text = str | list[str] | Mapping[str, list[int]]

@@ -33,9 +33,16 @@ NUM_BUDGETS = 4_096
 SIGMAS = (4.5, 0.0)
 SLACK = 1e-3  # tokens: recorded means and variances are rounded
 DESCRIPTION = (
-    "config", "N", "pool_size", "input_tokens_range", "target_tokens_range", "sampling_weights",
-    "modalities", "max_tokens", "alphas",
-)  # fmt: skip
+    "config",
+    "N",
+    "pool_size",
+    "input_tokens_range",
+    "target_tokens_range",
+    "sampling_weights",
+    "modalities",
+    "max_tokens",
+    "alphas",
+)
 
 
 @flax.struct.dataclass
@@ -239,11 +246,15 @@ def standard_errors(values: Iterable[int], recorded: Mapping[str, Any]) -> list[
     fourth = ((values - values.mean()) ** 4).mean()
     share = recorded["frac_zero"]
     pairs = (
-        (values.mean() - recorded["mean"], np.hypot(values.std() / n**0.5,
-                                                    recorded["std_err_of_mean"])),
-        (values.var() - recorded["var"], ((fourth - values.var() ** 2) * (1 / n + 1 / other))
-         ** 0.5),
-    )  # fmt: skip
+        (
+            values.mean() - recorded["mean"],
+            np.hypot(values.std() / n**0.5, recorded["std_err_of_mean"]),
+        ),
+        (
+            values.var() - recorded["var"],
+            ((fourth - values.var() ** 2) * (1 / n + 1 / other)) ** 0.5,
+        ),
+    )
     found = [max(abs(off) - SLACK, 0) / max(error, 1e-9) for off, error in pairs]
     error = (max(share * (1 - share), 1e-3) * (1 / n + 1 / other)) ** 0.5
     return [*found, abs((values == 0).mean() - share) / error]

@@ -23,8 +23,9 @@ def gaps(
     heads = latents.astype(np.float64).reshape(*found.shape, -1)
     if isinstance(quantizer, quantizers.Memcodes):
         own = variables["params"]["quantizer"]
-        keys = np.einsum("hkd,hdc->hkc", *(np.asarray(own[n], np.float64)
-                                           for n in ("codes", "to_keys")))  # fmt: skip
+        keys = np.einsum(
+            "hkd,hdc->hkc", *(np.asarray(own[n], np.float64) for n in ("codes", "to_keys"))
+        )
         scores = np.einsum("...hc,hkc->...hk", heads, keys) * keys.shape[-1] ** -0.5
     else:
         codes = np.asarray(variables["codebook"]["quantizer"]["codes"], np.float64)

@@ -18,9 +18,17 @@ FILES = ("meta.json", "inputs.safetensors", "outputs.safetensors")
 STATE = {"codes": "embed", "cluster_size": "cluster_size", "code_sums": "embed_avg"}
 MEMCODES = {"codes": "codes", "to_keys": "to_k.weight", "to_values": "to_v.weight"}
 EMA_ARGUMENTS = {
-    "dim", "codebook_size", "codebook_dim", "heads", "decay", "commitment_weight",
-    "use_cosine_sim", "norm_latents", "threshold_ema_dead_code", "code_replacement_policy",
-}  # fmt: skip
+    "dim",
+    "codebook_size",
+    "codebook_dim",
+    "heads",
+    "decay",
+    "commitment_weight",
+    "use_cosine_sim",
+    "norm_latents",
+    "threshold_ema_dead_code",
+    "code_replacement_policy",
+}
 
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
@@ -49,9 +57,12 @@ def codebook_step(module, book, latents, loss=lambda out: out.loss):
 
     def objective(latents):
         out, state = module.apply(
-            {"codebook": book}, latents, train=True, mutable=["codebook"],
+            {"codebook": book},
+            latents,
+            train=True,
+            mutable=["codebook"],
             rngs={"quantizer": jax.random.key(0)},
-        )  # fmt: skip
+        )
         return loss(out), (out, state["codebook"])
 
     gradient, (out, book) = jax.jit(jax.grad(objective, has_aux=True))(latents)
@@ -81,9 +92,11 @@ def training_step(made: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity
     book = {ours: inputs[f"{name}_before"] for ours, name in names.items()}
     weights = _channels_last(inputs["grad_output"])
     gradient, out, updated = codebook_step(
-        module, {**book, "initialized": jnp.asarray(True)}, latents,
+        module,
+        {**book, "initialized": jnp.asarray(True)},
+        latents,
         lambda out: jnp.sum(out.values * weights) + out.loss,
-    )  # fmt: skip
+    )
     yield Quantity("indices", out.ids, _ids(outputs["indices"]))
     yield Quantity("quantize", out.values, _channels_last(outputs["quantize"]), CLOSE)
     yield Quantity("loss", np.reshape(out.loss, 1), outputs["loss"], CLOSE)

@@ -21,9 +21,19 @@ FILES = ("meta.json", "schedulers.safetensors")
 PREDICTION = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
 TABLES = ("alphas_cumprod", "betas", "alphas_cumprod_pndm")
 STEP_FIELDS = {
-    "key", "scheduler", "num_train_timesteps", "beta_schedule", "prediction_type", "clip_sample",
-    "thresholding", "num_steps", "mode", "t", "eta", "zero_terminal_snr",
-}  # fmt: skip
+    "key",
+    "scheduler",
+    "num_train_timesteps",
+    "beta_schedule",
+    "prediction_type",
+    "clip_sample",
+    "thresholding",
+    "num_steps",
+    "mode",
+    "t",
+    "eta",
+    "zero_terminal_snr",
+}
 PNDM_STEPS = 10
 TOLERANCE = (5e-6, 0.0)
 

@@ -18,15 +18,25 @@ from fourm_jax.convert import tokenizers as convert
 from fourm_jax.ops.diffusion import process, samplers, schedules
 
 FILES = (
-    "model.safetensors", "config.json", "meta.json", "inputs.safetensors", "outputs.safetensors",
+    "model.safetensors",
+    "config.json",
+    "meta.json",
+    "inputs.safetensors",
+    "outputs.safetensors",
     "runs.json",
-)  # fmt: skip
+)
 SAMPLERS = {"DDIMScheduler": "ddim", "DDPMScheduler": "ddpm", "PNDMScheduler": "pndm"}
 RUN_FIELDS = ("tag", "scheduler", "steps", "mode", "kwargs", "eta")
 SCHEDULER_ARGUMENTS = (
-    "num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type",
-    "zero_terminal_snr", "thresholding", "clip_sample",
-)  # fmt: skip
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "prediction_type",
+    "zero_terminal_snr",
+    "thresholding",
+    "clip_sample",
+)
 PNDM_ARGUMENTS = ("skip_prk_steps", "set_alpha_to_one", "steps_offset")
 
 
@@ -158,9 +168,16 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
         row = jax.tree.map(lambda leaf, i=i: leaf[i], plan)
         answer = denoise(state.noised, jnp.full(len(noise), row.timestep), mask)
         state = samplers.step(
-            sampler, state, row, answer, lambda i=i: fresh[i] if i < len(fresh) else 0.0,
-            prediction=prediction, clip=clip, eta=eta, as_published=True,
-        )  # fmt: skip
+            sampler,
+            state,
+            row,
+            answer,
+            lambda i=i: fresh[i] if i < len(fresh) else 0.0,
+            prediction=prediction,
+            clip=clip,
+            eta=eta,
+            as_published=True,
+        )
         if i < len(answers):
             yield Quantity(f"{tag}/model_outputs/{i}", _channels_first(answer), answers[i])
             yield Quantity(f"{tag}/prev_samples/{i}", _channels_first(state.noised), samples[i])

@@ -112,8 +112,9 @@ def _instances(case):
         }
     )
     points = case["query_points_xy"]
-    inside = [[point, list(value.containing(point))] for point, _ in
-              case["instances_containing_point"]]  # fmt: skip
+    inside = [
+        [point, list(value.containing(point))] for point, _ in case["instances_containing_point"]
+    ]
     found = {
         "string_without_shuffling": (value.to_text(points), case["string_without_shuffling"]),
         "instances_containing_point": (inside, case["instances_containing_point"]),

@@ -14,13 +14,21 @@ from fourm_jax.models.backbones import unet, uvit, vit
 
 # published names of the parts of a residual block: ADM's, diffusers'
 ADM = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1",
-    "norm2": "out_layers.0", "conv2": "out_layers.3", "skip": "skip_connection",
-}  # fmt: skip
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "skip": "skip_connection",
+}
 DIFFUSERS = {
-    "norm1": "norm1", "conv1": "conv1", "time": "time_emb_proj",
-    "norm2": "norm2", "conv2": "conv2", "skip": "conv_shortcut",
-}  # fmt: skip
+    "norm1": "norm1",
+    "conv1": "conv1",
+    "time": "time_emb_proj",
+    "norm2": "norm2",
+    "conv2": "conv2",
+    "skip": "conv_shortcut",
+}
 
 
 def decoder_links(decoder: nn.Module) -> Iterator[Link]:

@@ -8,15 +8,22 @@ from typing import Any
 
 PREDICTIONS = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
 UNET_FIELDS = {
-    "patch_size": "patch_size", "model_channels": "dim", "channel_mult": "multipliers",
-    "num_res_blocks": "blocks_per_level", "attention_resolutions": "attention_at",
-}  # fmt: skip
+    "patch_size": "patch_size",
+    "model_channels": "dim",
+    "channel_mult": "multipliers",
+    "num_res_blocks": "blocks_per_level",
+    "attention_resolutions": "attention_at",
+}
 UVIT_FIELDS = {
-    "patch_size": "patch_size", "block_out_channels": "channels",
-    "layers_per_block": "blocks_per_level", "downsample_before_mid": "downsample_bottleneck",
-    "mid_layers": "depth", "mid_num_heads": "num_heads", "mid_dim": "dim",
+    "patch_size": "patch_size",
+    "block_out_channels": "channels",
+    "layers_per_block": "blocks_per_level",
+    "downsample_before_mid": "downsample_bottleneck",
+    "mid_layers": "depth",
+    "mid_num_heads": "num_heads",
+    "mid_dim": "dim",
     "mid_use_long_skip": "long_skip",
-}  # fmt: skip
+}
 FIXED = {"mid_mlp_ratio": 4, "mid_qkv_bias": True}
 SIZES = {
     "b": {"dim": 768, "depth": 12, "num_heads": 12},
@@ -24,12 +31,21 @@ SIZES = {
     "h": {"dim": 1280, "depth": 32, "num_heads": 16},
 }
 DEFAULTS = {
-    "scheduler": "ddpm", "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
-    "num_train_timesteps": 1000, "zero_terminal_snr": True, "thresholding": True,
-    "clip_sample": False, "cls_free_guidance_dropout": 0.0, "masked_cfg": False,
-    "masked_cfg_low": 0, "masked_cfg_high": None, "conditioning": "concat",
-    "dec_transformer_dropout": 0.2, "freeze_enc": False,
-}  # fmt: skip
+    "scheduler": "ddpm",
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+    "num_train_timesteps": 1000,
+    "zero_terminal_snr": True,
+    "thresholding": True,
+    "clip_sample": False,
+    "cls_free_guidance_dropout": 0.0,
+    "masked_cfg": False,
+    "masked_cfg_low": 0,
+    "masked_cfg_high": None,
+    "conditioning": "concat",
+    "dec_transformer_dropout": 0.2,
+    "freeze_enc": False,
+}
 
 
 def is_diffusion(config: Mapping[str, Any]) -> bool:

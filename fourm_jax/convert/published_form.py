@@ -14,9 +14,14 @@ from fourm_jax.models import tables
 from fourm_jax.models.fourm import FourM, initial_scales
 
 COMPARED = (
-    "kind", "vocab_size", "grid", "patch_size", "num_channels", "embedding_dim",
+    "kind",
+    "vocab_size",
+    "grid",
+    "patch_size",
+    "num_channels",
+    "embedding_dim",
     "codes_per_position",
-)  # fmt: skip
+)
 
 
 def of(model: FourM, params: Mapping[str, Any]) -> tuple[FourM, dict[str, Any]]:

@@ -22,12 +22,25 @@ VIT_FIXED = {"mlp_ratio": 4, "qkv_bias": True}  # of every published preset
 QUANTIZERS = {"lucid": "ema", "memcodes": "memcodes"}
 MLP_NAME = re.compile(r"(BottleneckMLP|MLP)/B_(\d+)-Wi_(\d+)(?:-(\d+))?")
 DEFAULTS = {
-    "n_labels": None, "patch_proj": True, "post_mlp": False, "out_conv": False, "num_codebooks": 1,
-    "norm_codes": True, "norm_latents": False, "ema_decay": 0.99, "commitment_weight": 1.0,
-    "code_replacement_policy": "batch_random", "kmeans_init": False, "image_size": 224,
-    "patch_size": 16, "quant_type": "lucid", "undo_std": False, "image_size_enc": None,
-    "image_size_dec": None, "patch_size_dec": None,
-}  # fmt: skip
+    "n_labels": None,
+    "patch_proj": True,
+    "post_mlp": False,
+    "out_conv": False,
+    "num_codebooks": 1,
+    "norm_codes": True,
+    "norm_latents": False,
+    "ema_decay": 0.99,
+    "commitment_weight": 1.0,
+    "code_replacement_policy": "batch_random",
+    "kmeans_init": False,
+    "image_size": 224,
+    "patch_size": 16,
+    "quant_type": "lucid",
+    "undo_std": False,
+    "image_size_enc": None,
+    "image_size_dec": None,
+    "patch_size_dec": None,
+}
 REQUIRED = ("n_channels", "enc_type", "dec_type", "codebook_size", "latent_dim")
 CONTROLNET = ("sd_path", "image_size_sd", "pretrained_cn")  # arguments that only VQControlNet has
 

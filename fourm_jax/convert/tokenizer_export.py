@@ -185,9 +185,10 @@ def _diffusion_decoder(decoder: nn.Module) -> dict[str, Any]:
         extra = {"conditioning": decoder.conditioning, "dropout": decoder.dropout}
     for name, (kind, fields) in divae_config.decoders().items():
         made = DECODERS[kind](
-            num_channels=decoder.num_channels, dtype=decoder.dtype, **(fields | extra)
-            if kind == "uvit" else fields,
-        )  # fmt: skip
+            num_channels=decoder.num_channels,
+            dtype=decoder.dtype,
+            **(fields | extra) if kind == "uvit" else fields,
+        )
         if made == decoder:
             config = {"dec_type": name}
             if extra:

@@ -231,13 +231,7 @@ def _pointwise(backbone: nn.Module, name: str) -> Iterator[Link]:
 
 
 def _convnext(theirs: str, ours: str) -> Iterator[Link]:
-    yield Link(
-        f"{ours}/depthwise/kernel",
-        (f"{theirs}.dwconv.weight",),  # [c, 1, h, w] -> [h, w, 1, c]
-        lambda t: t.transpose(2, 3, 1, 0),
-        lambda a: a.transpose(3, 2, 0, 1),
-    )
-    yield Link(f"{ours}/depthwise/bias", (f"{theirs}.dwconv.bias",))
+    yield from linking.conv(f"{theirs}.dwconv", f"{ours}/depthwise")
     yield from linking.norm(f"{theirs}.norm", f"{ours}/norm")
     yield from linking.dense(f"{theirs}.pwconv1", f"{ours}/fc1")
     yield from linking.dense(f"{theirs}.pwconv2", f"{ours}/fc2")

@@ -14,9 +14,14 @@ from fourm_jax.utils import errors
 
 KEEP_SCHEMES = ("random", "all", "binary")
 MIXTURE_KEYS = (
-    "input_alphas", "target_alphas", "keep", "weights", "input_range", "target_range",
+    "input_alphas",
+    "target_alphas",
+    "keep",
+    "weights",
+    "input_range",
+    "target_range",
     "share_leftover",
-)  # fmt: skip
+)
 NO_LIMIT = 2**30  # range of a mixture that names none: all slots there are
 
 

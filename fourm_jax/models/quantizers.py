@@ -145,13 +145,16 @@ class EMACodebook(nn.Module):
             threshold = share / self.dead_code_coefficient
             dead = sizes < threshold
             codes, sizes = quantize.replace_dead(
-                self.make_rng("quantizer"), codes, sizes, flat,
+                self.make_rng("quantizer"),
+                codes,
+                sizes,
+                flat,
                 threshold=threshold,
                 policy=self.dead_code_policy,
                 normalize=self.as_published or self.metric == "cosine",
                 reset_size=None if self.as_published else share,
                 **({"noise": 1e-10} if self.as_published else {}),
-            )  # fmt: skip
+            )
             if self.metric == "euclidean" and not self.as_published:
                 fresh = codes * sizes[:, None]
                 self.code_sums.value = jnp.where(dead[:, None], fresh, self.code_sums.value)

@@ -41,9 +41,12 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         return nn.GroupNorm(
-            self.num_groups, epsilon=NORM_EPSILON, use_fast_variance=False, dtype=self.dtype,
+            self.num_groups,
+            epsilon=NORM_EPSILON,
+            use_fast_variance=False,
+            dtype=self.dtype,
             name="groups",
-        )(x)  # fmt: skip
+        )(x)
 
 
 class ResBlock(nn.Module):

@@ -108,10 +108,16 @@ class UViT(nn.Module):
             x = unet_parts.Downsample(self.dtype, name="downsample_bottleneck")(x)
 
         x = uvit_bottleneck.Bottleneck(
-            dim=self.dim, depth=self.depth, num_heads=self.num_heads, long_skip=self.long_skip,
-            conditioning=self.conditioning, dropout=self.dropout, grid=self.grid,
-            dtype=self.dtype, name="bottleneck",
-        )(x, time, condition, condition_mask, train)  # fmt: skip
+            dim=self.dim,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            long_skip=self.long_skip,
+            conditioning=self.conditioning,
+            dropout=self.dropout,
+            grid=self.grid,
+            dtype=self.dtype,
+            name="bottleneck",
+        )(x, time, condition, condition_mask, train)
 
         if self.downsample_bottleneck:
             x = unet_parts.Upsample(self.dtype, name="upsample_bottleneck")(x)

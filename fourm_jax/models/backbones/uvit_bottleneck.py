@@ -191,6 +191,11 @@ class Bottleneck(nn.Module):
 
     def _block(self, kind: type[nn.Module], skip: bool, train: bool, name: str) -> nn.Module:
         return kind(
-            num_heads=self.num_heads, cross=self.conditioning == "xattn", skip=skip,
-            dropout=self.dropout, train=train, dtype=self.dtype, name=name,
-        )  # fmt: skip
+            num_heads=self.num_heads,
+            cross=self.conditioning == "xattn",
+            skip=skip,
+            dropout=self.dropout,
+            train=train,
+            dtype=self.dtype,
+            name=name,
+        )

@@ -83,9 +83,15 @@ def _trunk(backbone: Encoder | Decoder, x: Float[Array, "b y x d"]) -> Float[Arr
         length=backbone.depth,
     )
     x, _ = blocks(
-        num_heads=backbone.num_heads, mlp="gelu", mlp_dim=MLP_RATIO * dim, cross=False,
-        use_bias=True, qk_norm=False, dtype=backbone.dtype, name="blocks",
-    )(x.reshape(batch, rows * columns, dim), None, None, None, None)  # fmt: skip
+        num_heads=backbone.num_heads,
+        mlp="gelu",
+        mlp_dim=MLP_RATIO * dim,
+        cross=False,
+        use_bias=True,
+        qk_norm=False,
+        dtype=backbone.dtype,
+        name="blocks",
+    )(x.reshape(batch, rows * columns, dim), None, None, None, None)
     if backbone.post_mlp:
         x = x.astype(jnp.float32)
         x = x + TanhMLP(dim, name="post_mlp")(x)
