@@ -52,7 +52,7 @@ def answers(config: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, 
 
     @jax.jit
     def run(variables):
-        stages = module.apply(variables, image, method="stages")
+        stages: Any = module.apply(variables, image, method="stages")
         forward = [
             module.apply(variables, noised, jnp.array([TIME]), stages["quant"], m, method="denoise")
             for m in (None, mask)

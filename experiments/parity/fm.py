@@ -97,7 +97,8 @@ def choice(case: Case, expected: Mapping[str, np.ndarray]) -> Iterator[Quantity]
         yield Quantity(name, value, expected[name])
     valid = targets.valid
     yield Quantity("target_ids", targets.id[valid], expected["target_ids"][valid])
-    segment, order = case.model.apply({"params": case.params}, targets, method="segment_and_order")
+    ranks: Any = case.model.apply({"params": case.params}, targets, method="segment_and_order")
+    segment, order = ranks
     sees = attention.Visibility(segment, jnp.where(valid, segment, -1), order, order).mask()[:, 0]
     pairs = valid[:, :, None] & valid[:, None, :]
     name = "decoder_attention_mask"

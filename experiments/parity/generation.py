@@ -1,8 +1,9 @@
 """generation/: recorded runs of the sampler, its schedules, filters and span merging."""
 
+import functools
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from experiments.parity.quantity import EXACT, Quantity, Recorded
 from fourm_jax.convert import fourm
 from fourm_jax.generate import fill_spans, schedule
 from fourm_jax.modalities.vocabulary import TextVocabulary
+from fourm_jax.models.fourm import FourM
 from fourm_jax.ops import sampling
 
 FILES = (
@@ -53,7 +55,7 @@ def trunk_of(folder: pathlib.Path) -> pathlib.Path:
     return folder.parent / "fm" / json.loads((folder / "meta.json").read_text())["fm_case"]
 
 
-def images(trunk: pathlib.Path, model) -> dict[str, np.ndarray]:
+def images(trunk: pathlib.Path, model: FourM) -> dict[str, np.ndarray]:
     """Image tensors that the inputs of the runs leave out."""
     if not (trunk / "inputs.safetensors").exists():
         return {}
@@ -62,12 +64,12 @@ def images(trunk: pathlib.Path, model) -> dict[str, np.ndarray]:
     return {name: arrays[f"{name}/tensor"] for name in names if f"{name}/tensor" in arrays}
 
 
-def run(case: recorded.Case, model, params) -> Iterator[Quantity]:
+def run(case: recorded.Case, model: FourM, params: Any) -> Iterator[Quantity]:
     """Final tokens running freely, and every step from what was recorded before it."""
     compared = {f"final/{name}" for name in replay.not_generated(case, model)}
-    for found in replay.replay(case, model, params):
-        compared.add(found.name)
-        yield Quantity(found.name, found.found, found.expected, gaps=found.gaps)
+    for quantity in replay.replay(case, model, params):
+        compared.add(quantity.name)
+        yield quantity
     yield from quantities.unknown(
         name for name in case.outputs if name.removesuffix("/tensor") not in compared
     )
@@ -78,8 +80,8 @@ def filters(arrays: Recorded) -> Iterator[Quantity]:
     logits = jnp.asarray(arrays["logits"])
     for name in arrays:
         if name.startswith("filtered/k") and "_p" in name:
-            top_k, top_p = name.removeprefix("filtered/k").split("_p")
-            top_k = float(top_k) if "." in top_k else int(top_k)
+            count, top_p = name.removeprefix("filtered/k").split("_p")
+            top_k = float(count) if "." in count else int(count)
             found = sampling.filter_top_p(sampling.filter_top_k(logits, top_k), float(top_p))
             yield Quantity(name, found, arrays[name], EXACT)
     yield from arrays.unread()
@@ -87,10 +89,10 @@ def filters(arrays: Recorded) -> Iterator[Quantity]:
 
 def schedules(tables: dict[str, Any]) -> Iterator[Quantity]:
     """Token counts, temperatures, continued and chained schedules, merged spans."""
-    temperatures = {
+    temperatures: dict[str, Callable[..., list[float]]] = {
         "linear_temp_schedule": schedule.linear_temperature,
         "decreasing_temp_schedule": schedule.decreasing_temperature,
-        "onex_temp_schedule": lambda *a: schedule.onex_temperature(*a, as_published=True),
+        "onex_temp_schedule": functools.partial(schedule.onex_temperature, as_published=True),
     }
 
     def counts(rule: str, num_steps: str, num_tokens: str) -> list[int]:

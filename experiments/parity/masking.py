@@ -7,17 +7,19 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int
 
 from experiments.parity import masking_cases, masking_statistics
 from experiments.parity import quantity as quantities
 from experiments.parity import text as text_cases
 from experiments.parity.quantity import Quantity
+from fourm_jax.contracts import Batch, GridEntry
 from fourm_jax.masking import budgets, slots, span_targets
 from fourm_jax.masking import sample as masking
 from fourm_jax.modalities import registry
@@ -54,7 +56,7 @@ def _parts(
         yield name, CHECKS[name](entries)
 
 
-def spans(entries) -> Iterator[Quantity]:
+def spans(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
     """Masked tokens become sentinels and targets."""
     shown, asked = [], []
     for case in entries:  # an empty text cannot occur here: every text has its [EOS]
@@ -65,7 +67,7 @@ def spans(entries) -> Iterator[Quantity]:
     yield Quantity("target", asked, [case["target"] for case in entries])
 
 
-def chunk_spans(entries) -> Iterator[Quantity]:
+def chunk_spans(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
     """Masked chunks become sentinels and targets."""
     lists = []
     for case in entries:
@@ -76,7 +78,7 @@ def chunk_spans(entries) -> Iterator[Quantity]:
     yield Quantity("target", [asked for _, asked in lists], [case["target"] for case in entries])
 
 
-def texts(entries) -> Iterator[Quantity]:
+def texts(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
     """Texts are cut to their budgets at sentinels, one of which is drawn."""
     shown, asked, choices = [], [], []
     for case in entries:
@@ -84,8 +86,8 @@ def texts(entries) -> Iterator[Quantity]:
         inputs, targets = token_lists(case["ids"], case["masked"], budget, case["chosen"])
         shown.append(inputs if case["input_budget"] else [])
         asked.append(targets)
-        masked = np.array(case["masked"], bool)[None]
-        found = span_targets.find_spans(masked, np.array([masked.size]))
+        masked = jnp.array(case["masked"], bool)[None]
+        found = span_targets.find_spans(masked, jnp.array([masked.size]))
         drawn = case["num_choices"] is not None
         choices.append(max(1, int(found.run[0, -1])) if drawn else None)
     yield Quantity("inputs", shown, [case["inputs"] for case in entries])
@@ -93,7 +95,7 @@ def texts(entries) -> Iterator[Quantity]:
     yield Quantity("sentinel_choices", choices, [case["num_choices"] for case in entries])
 
 
-def vectors(entries) -> Iterator[Quantity]:
+def vectors(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
     """Masked spans of vectors become one zero vector each."""
     shown = []
     for case in entries:
@@ -103,30 +105,31 @@ def vectors(entries) -> Iterator[Quantity]:
     yield Quantity("inputs", shown, [case["inputs"] for case in entries])
 
 
-def token_budgets(entries) -> Iterator[Quantity]:
+def token_budgets(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
     """Budgets follow the Dirichlet draws."""
-    found = {"input": [], "target": []}
+    found: dict[str, list[np.ndarray]] = {"input": [], "target": []}
     for case in entries:
         most, is_image = np.array(case["max_tokens"]), np.array(case["is_img"])
         for side in ("input", "target"):
             (_, share), *rest = case[f"{side}_draws"]
-            extras = np.array([i for _, choices in rest for i in choices], np.int32)
+            extras = jnp.array([i for _, choices in rest for i in choices], jnp.int32)
             capacity = most - is_image * found["input"][-1] if side == "target" else most
-            split = budgets.split(np.array(share, np.float32), case["num_tokens"], extras)
-            found[side].append(np.minimum(split, capacity))
+            num_tokens = jnp.array(case["num_tokens"])
+            split = budgets.split(jnp.array(share, jnp.float32), num_tokens, extras)
+            found[side].append(np.minimum(np.asarray(split), capacity))
     for side, values in found.items():
         expected = [case[f"{side}_budget"] for case in entries]
         yield Quantity(f"{side}_budget", [value.tolist() for value in values], expected)
 
 
-def grids(entries) -> Iterator[Quantity]:
+def grids(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
     """Grids take inputs first and targets next, in random order."""
     found = [grid_positions(case["order"], *case["budgets"]) for case in entries]
     yield Quantity("inputs", [shown for shown, _ in found], [case["inputs"] for case in entries])
     yield Quantity("targets", [asked for _, asked in found], [case["targets"] for case in entries])
 
 
-def visibility(entries) -> Iterator[Quantity]:
+def visibility(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
     """Row i of the published mask sees as many slots as its compressed row has summed up to.
 
     A TokenBatch says that with one order per slot; in general it takes two, as a query and as a
@@ -138,27 +141,29 @@ def visibility(entries) -> Iterator[Quantity]:
         reach = place if case["decoder_causal_mask"] else np.cumsum(case["compressed"])[None] - 1
         segment = np.array(case["mod_mask"])[None] * case["decoder_sep_mask"]
         segment = segment - segment.min()  # here padding (-1) is a segment like others
-        sees = attention.Visibility(segment, segment, reach, place).mask()[0, 0]
+        visible = attention.Visibility(*map(jnp.asarray, (segment, segment, reach, place)))
+        sees = visible.mask()[0, 0]
         found.append((~np.asarray(sees)).tolist())
     expected = [np.array(case["masked"], bool).tolist() for case in entries]
     yield Quantity("masked", found, expected)
 
 
-def transfer(case) -> Iterator[Quantity]:
+def transfer(case: Mapping[str, Any]) -> Iterator[Quantity]:
     """Whole modalities shown, whole modalities asked for."""
     specs = registry.resolve("fourm", [*case["inputs"], *case["outputs"]])
-    batch = {}
+    batch: Batch = {}
+    here = np.array([True])
     for spec in specs:
         if spec.kind == "sequence":
-            mine = case["ids"][spec.name]
+            given = case["ids"][spec.name]
             ids = np.zeros((1, spec.max_tokens), np.int32)
-            ids[0, : len(mine)] = mine
-            batch[spec.name] = {"ids": ids, "length": np.array([len(mine)])}
+            ids[0, : len(given)] = given
+            chunk = np.arange(spec.max_tokens)[None]
+            batch[spec.name] = {"ids": ids, "length": np.array([len(given)]), "chunk": chunk}
         elif spec.kind == "pixels":
-            batch[spec.name] = {"pixels": np.zeros((1, 2, 2, 3)), "present": np.array([True])}
+            batch[spec.name] = {"pixels": np.zeros((1, 2, 2, 3), np.uint8), "present": here}
         else:
-            ids = np.zeros((1, spec.num_tokens), int)
-            batch[spec.name] = {"ids": ids, "present": np.array([True])}
+            batch[spec.name] = {"ids": np.zeros((1, spec.num_tokens), np.int32), "present": here}
     tokens = masking.fixed_tokens(
         batch, specs=specs, inputs=case["inputs"], outputs=case["outputs"]
     )
@@ -168,18 +173,18 @@ def transfer(case) -> Iterator[Quantity]:
     for i, spec in enumerate(specs):
         is_text = spec.kind == "sequence"
         if spec.name in case["inputs"]:
-            mine = inputs.valid & (inputs.modality == i)
-            found = (inputs.id if is_text else inputs.position)[mine]
+            chosen = inputs.valid & (inputs.modality == i)
+            found = (inputs.id if is_text else inputs.position)[chosen]
             yield Quantity(f"{spec.name}/shown", found.tolist(), case["shown"][spec.name])
         else:
-            mine = targets.valid & (targets.modality == i)
-            found = targets.position[mine].tolist()
+            chosen = targets.valid & (targets.modality == i)
+            found = targets.position[chosen].tolist()
             if is_text:  # the first entry is only ever an input, the last one only a target
-                found = [*targets.input_id[mine][:1].tolist(), *targets.id[mine].tolist()]
+                found = [*targets.input_id[chosen][:1].tolist(), *targets.id[chosen].tolist()]
             yield Quantity(f"{spec.name}/asked", found, case["asked"][spec.name])
 
 
-CHECKS = {
+CHECKS: Mapping[str, Callable[[Any], Iterator[Quantity]]] = {
     "simple_span_masking": spans,
     "chunk_span_masking": chunk_spans,
     "sequence_mask": texts,
@@ -191,7 +196,13 @@ CHECKS = {
 }
 
 
-def token_lists(ids, masked, budget=UNLIMITED, chosen=0, first_sentinel=None):
+def token_lists(
+    ids: Sequence[int],
+    masked: Sequence[int],
+    budget: int = UNLIMITED,
+    chosen: int = 0,
+    first_sentinel: int | None = None,
+) -> tuple[list[int], list[int]]:
     """Masked text and (window of the) target as lists of ids."""
     size = WIDTH * -(-max(len(ids), 1) // WIDTH)  # few compilations
     first = PUBLISHED.sentinel_id(1) if first_sentinel is None else first_sentinel
@@ -199,14 +210,20 @@ def token_lists(ids, masked, budget=UNLIMITED, chosen=0, first_sentinel=None):
     pad[: len(ids)] = ids
     mask = np.zeros(size, bool)
     mask[: len(ids)] = masked
-    shown, num_shown, asked, num_asked = _entries(
-        pad, mask, np.int32(len(ids)), np.int32(budget), np.int32(chosen), np.int32(first)
-    )
+    numbers = [jnp.array(number, jnp.int32) for number in (len(ids), budget, chosen, first)]
+    shown, num_shown, asked, num_asked = _entries(jnp.asarray(pad), jnp.asarray(mask), *numbers)
     return np.asarray(shown)[:num_shown].tolist(), np.asarray(asked)[:num_asked].tolist()
 
 
 @jax.jit
-def _entries(ids, masked, length, budget, chosen, first_sentinel):
+def _entries(
+    ids: Int[Array, "l"],
+    masked: Bool[Array, "l"],
+    length: Int[Array, ""],
+    budget: Int[Array, ""],
+    chosen: Int[Array, ""],
+    first_sentinel: Int[Array, ""],
+) -> tuple[Int[Array, "p"], Int[Array, ""], Int[Array, "p"], Int[Array, ""]]:
     """Both token lists of one text, padded."""
     found = span_targets.find_spans(masked[None], length[None])
     start, size = span_targets.choose_window(found, budget[None], chosen[None])
@@ -218,21 +235,23 @@ def _entries(ids, masked, length, budget, chosen, first_sentinel):
     return shown, found.num_inputs[0], asked, size[0]
 
 
-def grid_positions(order, num_shown: int, num_asked: int | None) -> tuple[list[int], list[int]]:
+def grid_positions(
+    order: Sequence[int], num_shown: int, num_asked: int | None
+) -> tuple[list[int], list[int]]:
     """Cells shown and asked for; without a budget of targets, all that is not shown."""
     size = len(order)
-    none = np.zeros(1, np.int32)
+    none = jnp.zeros(1, jnp.int32)
     spec = ModalitySpec(name="grid", kind="grid", vocab_size=1, grid=(1, size))
     layout = slots.layout([spec], ["grid"], ["grid"], PUBLISHED)
-    batch = {"grid": {"ids": np.zeros((1, size), int), "present": np.array([True])}}
-    sample = jax.tree.map(lambda x: x[0], slots.stack(batch, layout))
+    entry: GridEntry = {"ids": np.zeros((1, size), np.int32), "present": np.array([True])}
+    sample = jax.tree.map(lambda x: x[0], slots.stack({"grid": entry}, layout))
     plan = slots.Plan(
-        span_targets.find_spans(np.zeros((1, 1), bool), none),
+        span_targets.find_spans(jnp.zeros((1, 1), bool), none),
         none,
         none,
         none,
-        np.array([num_shown]),
-        np.array([size - num_shown if num_asked is None else num_asked]),
+        jnp.array([num_shown]),
+        jnp.array([size - num_shown if num_asked is None else num_asked]),
     )
     place = functools.partial(lambda order, row, rank: order[rank], jnp.asarray(order))
     sides = (

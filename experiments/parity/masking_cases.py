@@ -130,10 +130,10 @@ def pool(
             continue
         ids = np.zeros((len(values), size), np.int32)
         chunk = np.tile(np.arange(size), (len(values), 1))
-        length = np.zeros(len(values), np.int32)
+        lengths = np.zeros(len(values), np.int32)
         for row, value in enumerate(values):
-            mine, chunks = encode(value, size, text)
-            length[row] = len(mine)
-            ids[row, : len(mine)], chunk[row, : len(mine)] = mine, chunks
-        batch[name] = {"ids": ids, "length": length, "chunk": chunk}
+            own_ids, own_chunks = encode(value, size, text)
+            lengths[row] = len(own_ids)
+            ids[row, : len(own_ids)], chunk[row, : len(own_ids)] = own_ids, own_chunks
+        batch[name] = {"ids": ids, "length": lengths, "chunk": chunk}
     return batch

@@ -4,22 +4,23 @@ Both are samples, so that errors count in standard errors (of both samples toget
 may lie one token off where 2.5 % more or fewer of our draws would put them.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from experiments.parity import masking_cases
 from experiments.parity import quantity as quantities
 from experiments.parity.quantity import EXACT, Quantity
-from fourm_jax.contracts import InputTokens, TargetTokens
+from fourm_jax.contracts import AnyArray, Batch, InputTokens, TargetTokens
 from fourm_jax.masking import budgets, plans, slots
 from fourm_jax.masking import mixture as mixture_lib
 from fourm_jax.masking import sample as masking
@@ -54,8 +55,8 @@ class Draws:
       inputs, targets: the tokens themselves.
     """
 
-    shown: Int[np.ndarray, "n m"]
-    asked: Int[np.ndarray, "n m"]
+    shown: Int[AnyArray, "*n m"]
+    asked: Int[AnyArray, "*n m"]
     inputs: InputTokens
     targets: TargetTokens
 
@@ -117,8 +118,8 @@ def draw(
     samples = slots.stack(pool_batch(specs, pool, CHUNK), layout)
 
     @jax.jit
-    def mask(keys):
-        def one(key, sample):
+    def mask(keys: Key[Array, "n"]) -> Draws:
+        def one(key: Key[Array, ""], sample: slots.Sample) -> Draws:
             noise = plans.draw_noise(key, layout)
             plan = plans.make_plan(noise, sample, mixture, layout, most, most, "reference")
             place = lambda row, rank: rank  # noqa: E731
@@ -137,14 +138,16 @@ def draw(
     ]
     drawn = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     # shares of vectors, which nothing can predict, are lost
-    return drawn.replace(asked=drawn.asked * np.array([spec.is_token for spec in specs]))
+    return dataclasses.replace(
+        drawn, asked=drawn.asked * np.array([spec.is_token for spec in specs])
+    )
 
 
 def pool_batch(
     specs: Sequence[ModalitySpec], pool: Mapping[str, Mapping[str, np.ndarray]], size: int
-) -> dict[str, dict[str, np.ndarray]]:
+) -> Batch:
     """The texts of a pool in turn; what the other modalities hold does not matter."""
-    batch = {}
+    batch: dict[str, Any] = {}
     for spec in specs:
         if spec.kind in slots.SPAN_KINDS:
             texts = pool[spec.name]
@@ -158,37 +161,43 @@ def pool_batch(
 
 def spans(name: str, drawn: Draws, index: int, recorded: Mapping[str, Any]) -> Iterator[Quantity]:
     """Sentinels, ends and lengths of the masked spans of one text modality."""
-    mine_in, mine_out = (
+    in_inputs, in_targets = (
         side.valid & (side.modality == index) for side in (drawn.inputs, drawn.targets)
     )
-    sentinels = _is_sentinel(drawn.targets.id) & mine_out
+    sentinels = _is_sentinel(drawn.targets.id) & in_targets
     counts = {
-        "sentinels_in_input": (_is_sentinel(drawn.inputs.id) & mine_in).sum(1),
+        "sentinels_in_input": (_is_sentinel(drawn.inputs.id) & in_inputs).sum(1),
         # the first entry of a target is a sentinel that no slot predicts
         "sentinels_in_target": sentinels.sum(1) + (drawn.asked[:, index] > 0),
-        "span_length_between_sentinels_in_target": closed_spans(sentinels, mine_out),
+        "span_length_between_sentinels_in_target": closed_spans(sentinels, in_targets),
     }
     for part, value in recorded.items():
         if part in counts:
             yield from compare(f"{name}/{part}", counts[part], value)
         elif part == "frac_target_contains_eos":
-            has_end = ((drawn.targets.id == PUBLISHED.eos_id) & mine_out).any(1)
+            has_end = ((drawn.targets.id == PUBLISHED.eos_id) & in_targets).any(1)
             error = (0.25 * (1 / len(has_end) + 1 / 10_000)) ** 0.5
             yield Quantity(f"{name}/{part}", (has_end.mean() - value) / error, 0.0, SIGMAS)
         else:
             yield from quantities.unknown([f"{name}/{part}"])
 
 
-def closed_spans(sentinels: Bool[np.ndarray, "n m"], mine: Bool[np.ndarray, "n m"]) -> np.ndarray:
+def closed_spans(
+    sentinels: Bool[AnyArray, "n m"], is_text: Bool[AnyArray, "n m"]
+) -> Int[np.ndarray, "k"]:
     """Lengths of all spans that a following sentinel closes."""
-    lengths = []
-    for row, slot_is_mine in zip(sentinels, mine, strict=True):
-        lengths.extend(np.diff(np.flatnonzero(row[slot_is_mine]), prepend=-1) - 1)
-    return np.array(lengths)
+    lengths: list[int] = []
+    for row, own_slots in zip(sentinels, is_text, strict=True):
+        lengths.extend(np.diff(np.flatnonzero(row[own_slots]), prepend=-1) - 1)
+    return np.array(lengths, np.int64)
 
 
 def component_budgets(
-    name: str, specs, mixture: mixture_lib.Mixture, recorded: Mapping[str, Any], stats
+    name: str,
+    specs: Sequence[ModalitySpec],
+    mixture: mixture_lib.Mixture,
+    recorded: Mapping[str, Any],
+    stats: Mapping[str, Any],
 ) -> Iterator[Quantity]:
     """Token budgets of one component of the mixture."""
     k = recorded["component"]
@@ -219,15 +228,17 @@ def _budgets(specs: tuple[ModalitySpec, ...], total: int) -> Callable:
     layout = slots.layout(specs, [], [], PUBLISHED)
     keys = masking.evaluation_keys(jnp.arange(NUM_BUDGETS), seed=1)
 
-    def split(key, alphas, probabilities):
+    def split(
+        key: Key[Array, ""], alphas: Float[Array, "2 m"], probabilities: Float[Array, "2 m"]
+    ) -> Int[Array, "2 m"]:
         gammas, extras = plans.draw_shares(plans.draw_noise(key, layout), alphas, probabilities)
         share = jax.vmap(budgets.shares)(gammas, jnp.full(gammas.shape, True))
-        return jax.vmap(budgets.split, in_axes=(0, None, 0))(share, total, extras)
+        return jax.vmap(budgets.split, in_axes=(0, None, 0))(share, jnp.array(total), extras)
 
     return functools.partial(jax.jit(jax.vmap(split, in_axes=(0, None, None))), keys)
 
 
-def compare(name: str, counts, recorded: Mapping[str, Any]) -> Iterator[Quantity]:
+def compare(name: str, counts: Any, recorded: Mapping[str, Any]) -> Iterator[Quantity]:
     """One count, or one per modality: {modality: counts} beside {modality: distribution}."""
     if "std_err_of_mean" in recorded:
         counts, recorded = {"": counts}, {"": recorded}
@@ -240,27 +251,27 @@ def compare(name: str, counts, recorded: Mapping[str, Any]) -> Iterator[Quantity
     yield Quantity(f"{name} (quantiles)", outside, np.zeros(len(outside)), EXACT)
 
 
-def standard_errors(values: Iterable[int], recorded: Mapping[str, Any]) -> list[float]:
+def standard_errors(values: Int[np.ndarray, "n"], recorded: Mapping[str, Any]) -> list[float]:
     """How far mean, variance and share of zeros lie from the recorded ones, in standard errors."""
-    values, n, other = np.asarray(values, np.float64), len(values), recorded["n"]
-    fourth = ((values - values.mean()) ** 4).mean()
+    counts, n, other = values.astype(np.float64), len(values), recorded["n"]
+    fourth = ((counts - counts.mean()) ** 4).mean()
     share = recorded["frac_zero"]
     pairs = (
         (
-            values.mean() - recorded["mean"],
-            np.hypot(values.std() / n**0.5, recorded["std_err_of_mean"]),
+            counts.mean() - recorded["mean"],
+            np.hypot(counts.std() / n**0.5, recorded["std_err_of_mean"]),
         ),
         (
-            values.var() - recorded["var"],
-            ((fourth - values.var() ** 2) * (1 / n + 1 / other)) ** 0.5,
+            counts.var() - recorded["var"],
+            ((fourth - counts.var() ** 2) * (1 / n + 1 / other)) ** 0.5,
         ),
     )
     found = [max(abs(off) - SLACK, 0) / max(error, 1e-9) for off, error in pairs]
     error = (max(share * (1 - share), 1e-3) * (1 / n + 1 / other)) ** 0.5
-    return [*found, abs((values == 0).mean() - share) / error]
+    return [*found, abs((counts == 0).mean() - share) / error]
 
 
-def tokens_outside(values: Iterable[int], quantiles: Mapping[str, float]) -> float:
+def tokens_outside(values: Int[np.ndarray, "n"], quantiles: Mapping[str, float]) -> float:
     """Largest distance of a recorded quantile from where ours may be; 0 if all are inside."""
     worst = 0.0
     for quantile, value in quantiles.items():
@@ -271,6 +282,6 @@ def tokens_outside(values: Iterable[int], quantiles: Mapping[str, float]) -> flo
     return worst
 
 
-def _is_sentinel(ids: Int[np.ndarray, "n m"]) -> Bool[np.ndarray, "n m"]:
+def _is_sentinel(ids: Int[AnyArray, "n m"]) -> Bool[AnyArray, "n m"]:
     first = PUBLISHED.sentinel_id(1)
     return (ids >= first) & (ids < first + PUBLISHED.num_sentinels - 1)

@@ -2,18 +2,21 @@
 
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.parity import quantity as quantities
 from experiments.parity.quantity import CLOSE, Quantity, Recorded
+from experiments.parity.recorded import below
 from fourm_jax.models import quantizers
 from fourm_jax.ops import kmeans, quantize
 
+Arrays = Mapping[str, np.ndarray]
 FILES = ("meta.json", "inputs.safetensors", "outputs.safetensors")
 STATE = {"codes": "embed", "cluster_size": "cluster_size", "code_sums": "embed_avg"}
 MEMCODES = {"codes": "codes", "to_keys": "to_k.weight", "to_values": "to_v.weight"}
@@ -33,15 +36,19 @@ EMA_ARGUMENTS = {
 
 def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     """One case per tag."""
-    yield from _unknown_files(folder)
+    for path in sorted(folder.iterdir()):
+        if path.name not in FILES:
+            yield path.name, quantities.unknown(["(file)"])
     meta = json.loads((folder / "meta.json").read_text())
     inputs, outputs = (quantities.load(folder / f"{n}.safetensors") for n in ("inputs", "outputs"))
     tags = {name.split("/")[0] for name in (*inputs, *outputs)} | set(meta)
     for tag in sorted(tags):
-        yield tag, check(meta.get(tag), _of(inputs, tag), Recorded(_of(outputs, tag)), tag)
+        yield tag, check(meta.get(tag), below(inputs, tag), Recorded(below(outputs, tag)), tag)
 
 
-def check(made, inputs, outputs: Recorded, tag: str) -> Iterator[Quantity]:
+def check(
+    made: Mapping[str, Any] | None, inputs: Arrays, outputs: Recorded, tag: str
+) -> Iterator[Quantity]:
     """One case: `made` are the constructor's arguments, None for k-means."""
     if made is None and "samples" in inputs:
         yield from clusters(inputs, outputs, "cosine" if "cosine" in tag else "euclidean")
@@ -52,10 +59,15 @@ def check(made, inputs, outputs: Recorded, tag: str) -> Iterator[Quantity]:
     yield from outputs.unread()
 
 
-def codebook_step(module, book, latents, loss=lambda out: out.loss):
+def codebook_step(
+    module: nn.Module,
+    book: Mapping[str, Any],
+    latents: np.ndarray,
+    loss: Callable[[quantizers.Quantized], jax.Array] = lambda out: out.loss,
+) -> tuple[jax.Array, quantizers.Quantized, Mapping[str, jax.Array]]:
     """(gradient of `loss`, Quantized, new codebook) of one training step."""
 
-    def objective(latents):
+    def loss_of(latents: jax.Array) -> tuple[jax.Array, tuple[quantizers.Quantized, Any]]:
         out, state = module.apply(
             {"codebook": book},
             latents,
@@ -65,11 +77,11 @@ def codebook_step(module, book, latents, loss=lambda out: out.loss):
         )
         return loss(out), (out, state["codebook"])
 
-    gradient, (out, book) = jax.jit(jax.grad(objective, has_aux=True))(latents)
+    gradient, (out, book) = jax.jit(jax.grad(loss_of, has_aux=True))(latents)
     return gradient, out, book
 
 
-def training_step(made: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity]:
+def training_step(made: Mapping[str, Any], inputs: Arrays, outputs: Recorded) -> Iterator[Quantity]:
     """Values, ids, loss, gradient and codebook after one step with moving averages."""
     heads, threshold = made.get("heads", 1), made["threshold_ema_dead_code"]
     latents = _channels_last(inputs["x"])
@@ -118,13 +130,13 @@ def training_step(made: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity
         yield Quantity(f"{name}_after", after[keep], recorded[keep], CLOSE)
 
 
-def memcodes(made: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity]:
+def memcodes(made: Mapping[str, Any], inputs: Arrays, outputs: Recorded) -> Iterator[Quantity]:
     """Evaluation: ids, their values, and values looked up by id."""
     module = quantizers.Memcodes(
         num_codes=made["codebook_size"], latent_dim=made["dim"], num_heads=made["heads"]
     )
     params = {"params": {ours: inputs[theirs] for ours, theirs in MEMCODES.items()}}
-    out = module.apply(params, _channels_last(inputs["x"]))
+    out: Any = module.apply(params, _channels_last(inputs["x"]))
     yield Quantity("eval_indices", out.ids, _ids(outputs["eval_indices"]))
     yield Quantity("eval_quantize", out.values, _channels_last(outputs["eval_quantize"]), CLOSE)
     if "indices_to_embedding" in outputs:
@@ -134,23 +146,12 @@ def memcodes(made: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity]:
         yield Quantity("indices_to_embedding", found, expected, CLOSE)
 
 
-def clusters(inputs, outputs, metric: str) -> Iterator[Quantity]:
+def clusters(inputs: Arrays, outputs: Recorded, metric: quantize.Metric) -> Iterator[Quantity]:
     """Ten iterations of k-means that start from the first samples."""
     samples = jnp.asarray(inputs["samples"])
     means, sizes = kmeans.kmeans(samples, samples[: len(outputs["means"])], metric=metric)
     yield Quantity("means", means, outputs["means"], CLOSE)
     yield Quantity("bins", sizes.astype(jnp.int32), outputs["bins"])
-
-
-def _unknown_files(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
-    for path in sorted(folder.iterdir()):
-        if path.name not in FILES:
-            yield path.name, quantities.unknown(["(file)"])
-
-
-def _of(arrays: Mapping[str, np.ndarray], tag: str) -> dict[str, np.ndarray]:
-    start = tag + "/"
-    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
 
 
 def _channels_last(x: np.ndarray) -> np.ndarray:

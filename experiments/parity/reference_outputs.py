@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.convert import fourm as fourm_checkpoint
@@ -21,23 +21,23 @@ def forward(model: FourM, params: Mapping[str, Any], tokens: TokenBatch) -> dict
     """
 
     def run(module: FourM, tokens: TokenBatch) -> dict[str, Array]:
-        content, where = module.embed_inputs(tokens)
+        content, position_vectors = module.embed_inputs(tokens)
         encoded = module.encode(tokens)
-        target_content, target_where = module.embed_targets(tokens.targets)
+        target_content, target_position_vectors = module.embed_targets(tokens.targets)
         decoded = module.decode(encoded, tokens.targets)
         logits = {f"logits/{name}": module.logits(decoded, name) for name in module.outputs}
         if module.num_registers:
             count = module.num_registers
             registers = jnp.broadcast_to(module.registers, (len(content), count, module.dim))
             content = jnp.concatenate([registers, content], axis=1)
-            where = jnp.pad(where, ((0, 0), (count, 0), (0, 0)))
+            position_vectors = jnp.pad(position_vectors, ((0, 0), (count, 0), (0, 0)))
         return {
             "encoder_tokens": content,
-            "encoder_emb": where,
+            "encoder_emb": position_vectors,
             "encoder_out": encoded.hidden,
             "context": encoded.context,
             "decoder_tokens": target_content,
-            "decoder_emb": target_where,
+            "decoder_emb": target_position_vectors,
             "decoder_out": decoded,
             **logits,
         }
@@ -59,14 +59,17 @@ def losses_and_gradients(
         all of the model.
     """
 
-    def weighted(params, tokens, weights):
-        loss = model.apply({"params": params}, tokens, method="token_losses").loss
-        where = (loss, tokens.targets.modality, tokens.targets.valid, len(model.modalities))
-        sums, counts = losses.modality_losses(*where)
+    def weighted(
+        params: Mapping[str, Any], tokens: TokenBatch, weights: Float[Array, "2"]
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        predicted: Any = model.apply({"params": params}, tokens, method="token_losses")
+        targets = tokens.targets
+        of_batch = (predicted.loss, targets.modality, targets.valid, len(model.modalities))
+        sums, counts = losses.modality_losses(*of_batch)
         means = sums / jnp.maximum(counts, 1)
         values = {
-            "loss_mod": losses.mod_loss(*where, divisor=num_outputs or len(model.outputs)),
-            "loss_token": losses.token_loss(*where, weights=[s.vocab_size for s in specs]),
+            "loss_mod": losses.mod_loss(*of_batch, divisor=num_outputs or len(model.outputs)),
+            "loss_token": losses.token_loss(*of_batch, weights=[s.vocab_size for s in specs]),
             **{f"loss_mod/{specs[i].name}": means[i] for i in outputs},
         }
         return weights[0] * values["loss_mod"] + weights[1] * values["loss_token"], values
@@ -74,7 +77,8 @@ def losses_and_gradients(
     specs = model.modalities
     outputs = [i for i, spec in enumerate(specs) if spec.name in model.outputs]
     step = jax.jit(jax.grad(weighted, has_aux=True))
-    gradients, values = {}, {}
+    gradients: dict[str, dict[str, Array]] = {}
+    values: dict[str, Array] = {}
     for kind, weights in {"mod": (1.0, 0.0), "token": (0.0, 1.0)}.items():
         gradient, values = step(params, tokens, jnp.array(weights))
         gradients[kind] = dict(fourm_checkpoint.published_tensors(model, gradient))

@@ -1,6 +1,5 @@
 """Replay recorded runs of the published sampler and set ours beside every recorded quantity."""
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,27 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.parity import published_sampler
+from experiments.parity.quantity import Quantity
 from experiments.parity.recorded import Case, below
+from fourm_jax.contracts import TokenBatch
 from fourm_jax.generate import chain, trunk
 from fourm_jax.generate import state as states
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.state import State
 from fourm_jax.models.fourm import FourM
 from fourm_jax.ops import sampling
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """One recorded array and ours; integers must be equal, floats close.
-
-    `gaps`, where ids are the best of some logits: our logit of the id found less that of the id
-    expected.
-    """
-
-    name: str
-    found: np.ndarray
-    expected: np.ndarray
-    gaps: np.ndarray | None = None
 
 
 def replay(case: Case, model: FourM, params: Any) -> Iterator[Quantity]:
@@ -58,7 +45,7 @@ def _run(case: Case, model: FourM, params: Any, state: State) -> State:
         keys=chain.row_keys(0, jnp.arange(state.batch_size)),
         sampling=case.sampling,
         conditions=case.conditions,
-        orders={name: np.concatenate(parts, axis=1) for name, parts in orders.items()},
+        orders={n: jnp.asarray(np.concatenate(parts, axis=1)) for n, parts in orders.items()},
         max_new=max_new,
         end_ids=end_ids,
         vocabulary=case.vocabulary,
@@ -143,7 +130,9 @@ def _rows(ids: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
     return rows
 
 
-def _grid_steps(case, model, params, state: State, done: State) -> Iterator[Quantity]:
+def _grid_steps(
+    case: Case, model: FourM, params: Any, state: State, done: State
+) -> Iterator[Quantity]:
     """Logits of every pass, from the tokens that were recorded before it."""
     groups, current = case.conditions, None
     for number, step in case.passes():
@@ -173,7 +162,7 @@ def _grid_steps(case, model, params, state: State, done: State) -> Iterator[Quan
         yield Quantity(f"step{number}/guided_logits", guided[:, : expected.shape[1]], expected)
         ids, probs = _sample(case, step, guided)
         gaps = _logits_of(guided, ids) - _logits_of(guided, recorded["samples"])
-        yield Quantity(f"step{number}/samples", ids, recorded["samples"], gaps)
+        yield Quantity(f"step{number}/samples", ids, recorded["samples"], gaps=gaps)
         yield Quantity(f"step{number}/probs", probs, recorded["probs"])
         if step.scheme == "maskgit":
             for name, found, expected in _kept(step, recorded, ids, probs):
@@ -200,10 +189,12 @@ def _logits_of(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.take_along_axis(logits, ids[..., None].astype(np.int64), axis=-1)[..., 0]
 
 
-def _kept(step: Step, recorded: Mapping[str, np.ndarray], ids, probs):
+def _kept(
+    step: Step, recorded: Mapping[str, np.ndarray], ids: np.ndarray, probs: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Slots, positions and ids that a MaskGIT step keeps, in the order of the slots."""
     mask = sampling.keep_most_confident(
-        jnp.asarray(probs), jnp.ones(probs.shape, bool), step.num_tokens
+        jnp.asarray(probs), jnp.ones(probs.shape, bool), jnp.array(step.num_tokens)
     )
     slots = np.nonzero(np.asarray(mask))[1].reshape(len(ids), -1)
     order = np.argsort(recorded["top_pos"], axis=1)
@@ -223,7 +214,14 @@ def _between(steps: Sequence[Step], first: str | None, last: str) -> list[str]:
     return names[names.index(first) + 1 if first else 0 : names.index(last)]
 
 
-def _views(case, model, step, state, before, groups):
+def _views(
+    case: Case,
+    model: FourM,
+    step: Step,
+    state: State,
+    before: State,
+    groups: Sequence[Sequence[str]],
+) -> tuple[list[State], list[int], np.ndarray]:
     """Views with the unconditional one first, their order in the recording, and weights."""
     specs = model.modalities
     if groups:
@@ -240,22 +238,28 @@ def _views(case, model, step, state, before, groups):
             )
             for number, group in enumerate(seen)
         ]
-        return views, [*range(1, len(views)), 0], np.float32(step.guidance)
+        return views, [*range(1, len(views)), 0], np.asarray(step.guidance, np.float32)
     guided = [name for name in step.guided if name in state.ids]
     if step.guidance == 1 or not guided:
         return [state], [0], np.zeros(0, np.float32)
     hidden = states.hide(state, guided, specs=specs, vocabulary=case.vocabulary)
-    return [hidden, state], [1, 0], np.float32([step.guidance])
+    return [hidden, state], [1, 0], np.asarray([step.guidance], np.float32)
 
 
-def _logits(model, params, target, views, places) -> np.ndarray:
+def _logits(
+    model: FourM,
+    params: Any,
+    target: str,
+    views: Sequence[State],
+    places: Sequence[np.ndarray],
+) -> np.ndarray:
     """Logits [views, b, n, V] at recorded positions, padded to one shape for all passes."""
     index = states.index_of(model.modalities, target)
     width = model.modalities[index].num_tokens
     targets = []
     for place in places:
         padding = ((0, 0), (0, width - place.shape[1]))
-        valid = np.pad(np.ones(place.shape, bool), padding)
+        valid = jnp.pad(jnp.ones(place.shape, bool), padding)
         targets.append(states.parallel_targets(index, jnp.asarray(np.pad(place, padding)), valid))
     tokens = states.token_batch(views, targets, model.modalities)
     logits = np.asarray(_apply(model, params, tokens, target))
@@ -263,7 +267,7 @@ def _logits(model, params, target, views, places) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "target"))
-def _apply(model, params, tokens, target):
+def _apply(model: FourM, params: Any, tokens: TokenBatch, target: str) -> jax.Array:
     return trunk.tokens_to_logits(model, params, target)(tokens)
 
 
@@ -291,7 +295,7 @@ def _write(state: State, name: str, recorded: Mapping[str, np.ndarray]) -> State
     return state.with_tokens(name, jnp.asarray(ids), jnp.asarray(known))
 
 
-def _sequence_logits(case, model, params, state: State, done: State) -> Quantity:
+def _sequence_logits(case: Case, model: FourM, params: Any, state: State, done: State) -> Quantity:
     """Last-position logits of every decoder pass, teacher-forced with the recorded choices."""
     recorded, found, at = case.outputs["ar_last_logits"], [], 0
     for step in case.steps:
@@ -299,7 +303,7 @@ def _sequence_logits(case, model, params, state: State, done: State) -> Quantity
             state = state.with_tokens(step.target, done.ids[step.target], done.known[step.target])
             continue
         views, order, weights = _views(case, model, step, state, state, ())
-        tokens, used = _choices(case, model, step, recorded[:, at:], order, weights)
+        tokens, used = _choices(case, step, recorded[:, at:], order, weights)
         index = states.index_of(model.modalities, step.target)
         targets = states.sequence_targets(
             index, jnp.asarray(tokens), jnp.full(len(tokens), tokens.shape[1])
@@ -315,7 +319,9 @@ def _sequence_logits(case, model, params, state: State, done: State) -> Quantity
     return Quantity("ar_last_logits", np.concatenate(found, axis=1), recorded)
 
 
-def _choices(case, model, step, recorded, order, weights):
+def _choices(
+    case: Case, step: Step, recorded: np.ndarray, order: Sequence[int], weights: np.ndarray
+) -> tuple[np.ndarray, int]:
     """Tokens [b, passes + 1] that the recorded logits led to, and how many logits they used."""
     entry = case.mod_dict[step.target]
     targets = np.asarray(entry["tensor"])[0][~np.asarray(entry["target_mask"], bool)[0]]

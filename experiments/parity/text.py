@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -156,7 +156,11 @@ CHECKS = {
 }
 
 
-def _columns(recorded: list[Mapping[str, Any]], functions, prefix: str = "") -> Iterator[Quantity]:
+def _columns(
+    recorded: list[Mapping[str, Any]],
+    functions: Mapping[str, Callable[[Any], Any]],
+    prefix: str = "",
+) -> Iterator[Quantity]:
     """One quantity per field: ours over all entries, beside what was recorded."""
     fields = {name for case in recorded for name in case}
     yield from quantities.unknown(prefix + name for name in fields - set(functions))

@@ -1,8 +1,9 @@
 """tokenizers/: VQ-VAEs, MLPs and DiVAEs, stage by stage, and every sampling run of the DiVAEs."""
 
+import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.convert import divae_config, fourm_config, safetensors_io, tokenizer_config
 from fourm_jax.convert import tokenizers as convert
 from fourm_jax.ops.diffusion import process, samplers, schedules
+from fourm_jax.tokenizers.diffusion_autoencoder import DiffusionAutoencoder
 
 FILES = (
     "model.safetensors",
@@ -25,7 +27,11 @@ FILES = (
     "outputs.safetensors",
     "runs.json",
 )
-SAMPLERS = {"DDIMScheduler": "ddim", "DDPMScheduler": "ddpm", "PNDMScheduler": "pndm"}
+SAMPLERS: Mapping[str, samplers.Name] = {
+    "DDIMScheduler": "ddim",
+    "DDPMScheduler": "ddpm",
+    "PNDMScheduler": "pndm",
+}
 RUN_FIELDS = ("tag", "scheduler", "steps", "mode", "kwargs", "eta")
 SCHEDULER_ARGUMENTS = (
     "num_train_timesteps",
@@ -54,11 +60,9 @@ def check(directory: pathlib.Path) -> Iterator[Quantity]:
     presets = json.loads(meta.read_text()).get("tiny_presets", {}) if meta.exists() else {}
     family, arguments = tokenizer_config.arguments_of(config, presets=presets)
     tensors = safetensors_io.Tensors(safetensors_io.SafeFile(weights))
-    inputs, outputs = (
-        quantities.load(directory / f"{name}.safetensors") for name in ("inputs", "outputs")
-    )
+    inputs = quantities.load(directory / "inputs.safetensors")
+    outputs = Recorded(quantities.load(directory / "outputs.safetensors"))
     module, variables, report = convert.import_tensors(family, arguments, tensors)
-    outputs = Recorded(outputs)
     if (directory / "runs.json").exists():
         runs = json.loads((directory / "runs.json").read_text())["runs"]
         yield from diffusion_stages(module, variables, inputs, outputs)
@@ -70,7 +74,12 @@ def check(directory: pathlib.Path) -> Iterator[Quantity]:
     yield from outputs.unread()
 
 
-def all_stages(module: nn.Module, variables, inputs, outputs: Recorded) -> Iterator[Quantity]:
+def all_stages(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: Mapping[str, np.ndarray],
+    outputs: Recorded,
+) -> Iterator[Quantity]:
     """Every intermediate value of a reconstruction, at every recorded input size."""
     run = jax.jit(lambda raw: module.apply(variables, raw, method="stages"))
     for tag in sorted({name.split("/")[0] for name in inputs}):
@@ -80,13 +89,17 @@ def all_stages(module: nn.Module, variables, inputs, outputs: Recorded) -> Itera
 
 
 def compare_stages(
-    module: nn.Module, variables, stages, outputs: Recorded, prefix: str = ""
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    found: Mapping[str, jax.Array],
+    outputs: Recorded,
+    prefix: str = "",
 ) -> Iterator[Quantity]:
     """Recorded entries that have a stage of the same name.
 
     Where an id differs at a near tie, what follows is computed from the recorded id.
     """
-    stages, gaps = dict(stages), None
+    stages, gaps = dict(found), np.zeros(0)
     name = f"{prefix}tokens"
     if name in outputs:
         recorded = _ids_last(outputs[name], stages["tokens"].shape)
@@ -116,7 +129,12 @@ def _ids_last(ids: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.moveaxis(ids.reshape(shape[0], shape[-1], *shape[1:-1]), 1, -1)
 
 
-def diffusion_stages(module, variables, inputs, outputs: Recorded) -> Iterator[Quantity]:
+def diffusion_stages(
+    module: DiffusionAutoencoder,
+    variables: Mapping[str, Any],
+    inputs: Mapping[str, np.ndarray],
+    outputs: Recorded,
+) -> Iterator[Quantity]:
     """Codes of the encoder, one pass of the decoder, noising and velocity."""
     stages = jax.jit(lambda x: module.apply(variables, x, method="stages"))
     found = stages(_channels_last(inputs["x"]))
@@ -141,7 +159,13 @@ def diffusion_stages(module, variables, inputs, outputs: Recorded) -> Iterator[Q
         yield Quantity(name, _channels_first(found), outputs[name])
 
 
-def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterator[Quantity]:
+def replay(
+    module: DiffusionAutoencoder,
+    variables: Mapping[str, Any],
+    run: Mapping[str, Any],
+    inputs: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
+) -> Iterator[Quantity]:
     """One sampling run, step by step, with the recorded noise."""
     tag, sampler, options = run["tag"], SAMPLERS.get(run["scheduler"]), run["kwargs"]
     allowed = SCHEDULER_ARGUMENTS + (PNDM_ARGUMENTS if sampler == "pndm" else ())
@@ -172,7 +196,7 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
             state,
             row,
             answer,
-            lambda i=i: fresh[i] if i < len(fresh) else 0.0,
+            functools.partial(_fresh_noise, fresh, i, noise),
             prediction=prediction,
             clip=clip,
             eta=eta,
@@ -184,7 +208,13 @@ def replay(module, variables, run: Mapping[str, Any], inputs, outputs) -> Iterat
     yield Quantity(f"{tag}/image", _channels_first(state.noised), outputs[f"{tag}/image"])
 
 
-def run_plan(module, run: Mapping[str, Any], sampler: str) -> samplers.Plan:
+def _fresh_noise(recorded: Sequence[jax.Array], i: int, like: jax.Array) -> jax.Array:
+    return recorded[i] if i < len(recorded) else jnp.zeros_like(like)
+
+
+def run_plan(
+    module: DiffusionAutoencoder, run: Mapping[str, Any], sampler: samplers.Name
+) -> samplers.Plan:
     """Times and alphas of a run, whose scheduler may differ from the one of the config."""
     options = run["kwargs"]
     alphas = schedules.alphas_cumprod(
@@ -205,7 +235,12 @@ def run_plan(module, run: Mapping[str, Any], sampler: str) -> samplers.Plan:
     )
 
 
-def round_trip(module, variables, report, tensors) -> Iterator[Quantity]:
+def round_trip(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    report: convert.Report,
+    tensors: Mapping[str, np.ndarray],
+) -> Iterator[Quantity]:
     """Out again with the published names, bit for bit."""
     exported = convert.export_tensors(module, variables)
     yield Quantity("export/names", sorted(exported), sorted(tensors))
@@ -220,9 +255,11 @@ def round_trip(module, variables, report, tensors) -> Iterator[Quantity]:
         yield Quantity(f"export/{name}", exported[name], published, tolerance)
 
 
-def _denoiser(module, variables, values):
+def _denoiser(
+    module: DiffusionAutoencoder, variables: Mapping[str, Any], values: jax.Array
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     @jax.jit
-    def denoise(noised, times, mask):
+    def denoise(noised: jax.Array, times: jax.Array, mask: jax.Array) -> jax.Array:
         return module.apply(variables, noised, times, values, mask, method="denoise")
 
     return denoise

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,14 @@ def images(arrays: Recorded, settings: Mapping[str, Any]) -> Iterator[Quantity]:
     yield from arrays.unread()
 
 
-def _picture(arrays, transform, crop, size, flip, mode):
+def _picture(
+    arrays: Recorded,
+    transform: str,
+    crop: Sequence[int],
+    size: tuple[int, int],
+    flip: int,
+    mode: str,
+) -> np.ndarray | None:
     """Ours, channels first as recorded; None for a transform that does not exist here."""
 
     def view(field, raw):
