@@ -53,11 +53,11 @@ def answers(config: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, 
     @jax.jit
     def run(variables):
         stages: Any = module.apply(variables, image, method="stages")
-        forward = [
+        forward: list[Any] = [
             module.apply(variables, noised, jnp.array([TIME]), stages["quant"], m, method="denoise")
             for m in (None, mask)
         ]
-        sampled = module.apply(
+        sampled: Any = module.apply(
             variables,
             stages["quant"],
             noised,

@@ -135,13 +135,13 @@ def losses(case: Case, expected: Mapping[str, np.ndarray]) -> Iterator[Quantity]
                 found = values[key.replace("loss_token/", "loss_mod/")]
                 yield Quantity(key, np.reshape(found, 1), expected[key], LOSS)
         norms = case.meta[f"grad_norms_{kind}"]
-        found = [np.linalg.norm(gradients[kind][key]) for key in norms]
+        lengths = [np.linalg.norm(gradients[kind][key]) for key in norms]
         recorded = [float(norm or 0) for norm in norms.values()]
-        yield Quantity(f"meta/grad_norms_{kind}", found, recorded, GRADIENT)
+        yield Quantity(f"meta/grad_norms_{kind}", lengths, recorded, GRADIENT)
         for key in sorted(expected):
             if key.startswith(f"grad_{kind}/"):
-                found = gradients[kind][key.removeprefix(f"grad_{kind}/")]
-                yield Quantity(key, found, expected[key], GRADIENT)
+                gradient = gradients[kind][key.removeprefix(f"grad_{kind}/")]
+                yield Quantity(key, gradient, expected[key], GRADIENT)
 
 
 def round_trip(case: Case) -> Iterator[Quantity]:

@@ -106,8 +106,8 @@ def schedules(tables: dict[str, Any]) -> Iterator[Quantity]:
             found = temperatures[rule](counts(*arguments[:3]), *map(float, arguments[3:]))
             yield Quantity(name, found, expected, TOLERANCE)
         elif rule == "continue_schedule":
-            found = schedule.continue_tokens(counts(*arguments[:3]), int(arguments[3]))
-            yield Quantity(name, found, expected)
+            left = schedule.continue_tokens(counts(*arguments[:3]), int(arguments[3]))
+            yield Quantity(name, left, expected)
         elif rule == "chained":
             for number, case in enumerate(expected):
                 yield from chained(f"{name}/{number}", case)
@@ -148,9 +148,9 @@ def chained(name: str, case: dict[str, Any]) -> Iterator[Quantity]:
     temperatures = [step["temperature"] for step in expected]
     yield Quantity(f"{name}/temperature", [s.temperature for s in steps], temperatures, TOLERANCE)
     found = [[s.target, s.scheme, s.num_tokens, s.guidance, list(s.guided)] for s in steps]
-    fields = ("target_domain", "scheme", "num_tokens", "cfg_scale", "cfg_cond_domains")
+    names = ("target_domain", "scheme", "num_tokens", "cfg_scale", "cfg_cond_domains")
     recorded_steps = [
-        [step[f] or 0 if f == "num_tokens" else step[f] for f in fields] for step in expected
+        [step[n] or 0 if n == "num_tokens" else step[n] for n in names] for step in expected
     ]
     yield Quantity(f"{name}/steps", found, recorded_steps)
 

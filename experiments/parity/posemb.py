@@ -48,6 +48,6 @@ def table(name: str, rank: int) -> np.ndarray | None:
             return np.asarray(posemb.sincos_2d(*nominal, as_published=True))
         case ("vit_2d", 3, 0) | ("bicubic", 3, 2):
             rows, columns, dim = nominal
-            size = tuple(actual) or (rows, columns)
+            size = (actual[0], actual[1]) if actual else (rows, columns)
             return np.moveaxis(np.asarray(vit.position_table((rows, columns), size, dim)), -1, 0)
     return None

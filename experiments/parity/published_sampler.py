@@ -4,6 +4,7 @@ A "mod dict" holds per modality `tensor`, `input_mask` and `target_mask`, True =
 (docs/published.md#trunk, docs/published.md#generation).
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,13 +30,15 @@ def read_state(mod_dict: ModDict, specs: Specs) -> State:
         tensor = np.asarray(entry["tensor"])
         if kind == "sequence":
             tensor, known = _to_the_front(tensor, known)
-        ids = np.zeros(known.shape, np.int32)
+        ids: np.ndarray = np.zeros(known.shape, np.int32)
         if kind == "pixels":
             images = jnp.asarray(tensor.transpose(0, 2, 3, 1), jnp.float32)
-            state = state.replace(pixels={**state.pixels, name: images})
+            state = dataclasses.replace(state, pixels={**state.pixels, name: images})
         elif kind == "embedding":
-            state = state.replace(embeddings={**state.embeddings, name: jnp.asarray(tensor)})
-            ids += 1 + np.arange(ids.shape[1], dtype=np.int32)
+            state = dataclasses.replace(
+                state, embeddings={**state.embeddings, name: jnp.asarray(tensor)}
+            )
+            ids = ids + 1 + np.arange(known.shape[1], dtype=np.int32)
         else:
             ids = tensor.reshape(known.shape).astype(np.int32)
         state = state.with_tokens(name, jnp.asarray(ids), jnp.asarray(known))

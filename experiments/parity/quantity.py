@@ -68,7 +68,8 @@ class Recorded(Mapping):
     """A mapping that remembers which of its entries were read."""
 
     def __init__(self, values: Mapping[str, Any]):
-        self._values, self._read = values, set()
+        self._values = values
+        self._read: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
         value = self._values[key]

@@ -7,8 +7,9 @@ here the same choice is made on the host.
 
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
 from fourm_jax import contracts
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
@@ -46,10 +47,10 @@ def from_mod_dict(
     # a is T, 0, 0, … over an image of T tokens and 1 on every text token: i sees j iff c_j <= c_i.
     chosen["order"] = np.cumsum(chosen["order"], axis=1)
     return TokenBatch(
-        inputs=InputTokens(**_first_valid(inputs, num_inputs)),
-        targets=TargetTokens(**chosen),
+        inputs=InputTokens(**_on_device(_first_valid(inputs, num_inputs))),
+        targets=TargetTokens(**_on_device(chosen)),
         pixels={
-            spec.name: np.moveaxis(_tensor(mod_dict, spec, _image_shape(spec)), 1, -1)
+            spec.name: jnp.moveaxis(_tensor(mod_dict, spec, _image_shape(spec)), 1, -1)
             for spec in specs
             if spec.kind == "pixels"
         },
@@ -71,15 +72,20 @@ def group(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]
 
 
 def _image_shape(spec: ModalitySpec) -> tuple[int, int, int]:
-    return (spec.num_channels, *(side * spec.patch_size for side in spec.grid))
+    rows, columns = spec.grid
+    return spec.num_channels, rows * spec.patch_size, columns * spec.patch_size
 
 
-def _tensor(mod_dict: ModDict, spec: ModalitySpec, shape: tuple[int, ...]) -> np.ndarray:
+def _on_device(fields: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    return {name: jnp.asarray(values) for name, values in fields.items()}
+
+
+def _tensor(mod_dict: ModDict, spec: ModalitySpec, shape: tuple[int, ...]) -> Array:
     """A modality's tensor, float32; zeros where a batch is without it."""
     if spec.name in mod_dict:
-        return np.asarray(mod_dict[spec.name]["tensor"], np.float32)
+        return jnp.asarray(mod_dict[spec.name]["tensor"], jnp.float32)
     batch = len(next(iter(mod_dict.values()))["input_mask"])
-    return np.zeros((batch, *shape), np.float32)
+    return jnp.zeros((batch, *shape), jnp.float32)
 
 
 def _inputs(index: int, spec: ModalitySpec, entry: Mapping) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fourm_jax.contracts import TokenBatch
@@ -42,12 +43,13 @@ def forward(model: FourM, params: Mapping[str, Any], tokens: TokenBatch) -> dict
             **logits,
         }
 
-    return model.apply({"params": params}, tokens, method=run)
+    states: Any = model.apply({"params": params}, tokens, method=run)
+    return states
 
 
 def losses_and_gradients(
     model: FourM, params: Mapping[str, Any], tokens: TokenBatch, num_outputs: int | None = None
-) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+) -> tuple[dict[str, Array], dict[str, dict[str, np.ndarray]]]:
     """Return (losses, gradients) in the published normalization (docs/published.md#losses).
 
     Losses: "loss_mod" (sum of the modality means over *all* target modalities), "loss_token"
@@ -77,7 +79,7 @@ def losses_and_gradients(
     specs = model.modalities
     outputs = [i for i, spec in enumerate(specs) if spec.name in model.outputs]
     step = jax.jit(jax.grad(weighted, has_aux=True))
-    gradients: dict[str, dict[str, Array]] = {}
+    gradients: dict[str, dict[str, np.ndarray]] = {}
     values: dict[str, Array] = {}
     for kind, weights in {"mod": (1.0, 0.0), "token": (0.0, 1.0)}.items():
         gradient, values = step(params, tokens, jnp.array(weights))

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,11 +14,12 @@ from jaxtyping import Array, Float
 from experiments.parity import pndm_variants
 from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity, Recorded
+from fourm_jax.contracts import AnyArray
+from fourm_jax.convert import divae_config
 from fourm_jax.ops.diffusion import pndm, process, samplers
 from fourm_jax.ops.diffusion import schedules as diffusion_schedules
 
 FILES = ("meta.json", "schedulers.safetensors")
-PREDICTION = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
 TABLES = ("alphas_cumprod", "betas", "alphas_cumprod_pndm")
 STEP_FIELDS = {
     "key",
@@ -54,7 +55,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     known = ("steps", "timesteps", "add_noise_timesteps", "pndm", "alphas_times")
     left += quantities.unknown(f"meta/{name}" for name in meta if name not in known)
     if left:
-        yield "other", left
+        yield "other", iter(left)
 
 
 def schedules(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
@@ -80,10 +81,10 @@ def betas_of(alphas: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
 
 
 def noise_of_velocity(
-    noised: Float[np.ndarray, "b *s"], velocity: Float[np.ndarray, "b *s"], alpha: np.ndarray
+    noised: Float[AnyArray, "b *s"], velocity: Float[AnyArray, "b *s"], alpha: Float[AnyArray, "b"]
 ) -> Float[Array, "b *s"]:
     """Noise in `noised`, given its velocity."""
-    return process.clean_and_noise(noised, velocity, alpha, "v")[1]
+    return process.clean_and_noise(jnp.asarray(noised), jnp.asarray(velocity), alpha, "v")[1]
 
 
 def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
@@ -91,22 +92,23 @@ def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
     alphas = diffusion_schedules.alphas_cumprod("linear")
     for name, expected in meta["timesteps"].items():
         sampler, spacing, *count = name.split("/")
+        plan: samplers.Plan
         if sampler == "pndm":
             num_steps = int(count[0]) if count else PNDM_STEPS
-            found = pndm_variants.plan(alphas, num_steps, runge_kutta="skip0" in spacing).timestep
+            plan = pndm_variants.plan(alphas, num_steps, runge_kutta="skip0" in spacing)
         else:
-            found = samplers.plan(
-                sampler, alphas, int(count[0]), spacing=spacing, as_published=True
-            ).timestep
-        found = np.asarray(found).tolist()
+            plan = samplers.plan(sampler, alphas, int(count[0]), spacing=spacing, as_published=True)
+        times = np.asarray(plan.timestep).tolist()
         if isinstance(expected[-1], list):  # long ones: length, first three, last three
-            found = [len(found), found[:3], found[-3:]]
-        yield Quantity(name, found, expected)
+            times = [len(times), times[:3], times[-3:]]
+        yield Quantity(name, times, expected)
 
 
 def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
     """One step from a given time, the noise given."""
-    sample, output, noise = (tensors[f"in/{n}"] for n in ("sample", "model_output", "noise"))
+    sample, output, noise = (
+        jnp.asarray(tensors[f"in/{name}"]) for name in ("sample", "model_output", "noise")
+    )
     schedules = {}
     for step in meta["steps"]:
         key = step["key"]
@@ -119,24 +121,24 @@ def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
             schedules[made] = diffusion_schedules.alphas_cumprod(*made[:2], zero_terminal_snr=zero)
         alphas = schedules[made]
         goal = step["t"] - num_times // step["num_steps"]
-        image = (sample, output, alphas[step["t"]], alphas[goal] if goal >= 0 else np.float32(1))
-        read = {
-            "prediction": PREDICTION[step["prediction_type"]],
-            "clip": (-1, 1) if step.get("clip_sample") or step.get("thresholding") else None,
+        alpha, alpha_next = np.asarray(alphas[step["t"]]), np.ones((), np.float32)
+        alpha_next = np.asarray(alphas[goal]) if goal >= 0 else alpha_next
+        read: dict[str, Any] = {
+            "prediction": divae_config.PREDICTIONS[step["prediction_type"]],
+            "clip": (-1.0, 1.0) if step.get("clip_sample") or step.get("thresholding") else None,
         }
         if step["scheduler"] == "ddim":
-            found = process.ddim_step(
-                *image, **read, eta=step.get("eta", 0.0), noise=noise, as_published=True
-            )
+            read |= {"eta": step.get("eta", 0.0), "noise": noise, "as_published": True}
+            found = process.ddim_step(sample, output, alpha, alpha_next, **read)
         else:
-            found = process.ddpm_step(*image, noise, **read)
+            found = process.ddpm_step(sample, output, alpha, alpha_next, noise, **read)
         for value, part in zip(found, ("prev_sample", "pred_original_sample"), strict=True):
             yield Quantity(f"{key}/{part}", value, tensors[f"{key}/{part}"])
 
 
 def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
     """Noised samples, velocities, and the noise of a velocity."""
-    functions = {
+    functions: dict[str, Callable[..., Array]] = {
         "add_noise": process.add_noise,
         "get_velocity": process.velocity,
         "get_noise": noise_of_velocity,
@@ -152,9 +154,10 @@ def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
 def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
     """PNDM from start to end; the network's answers are a formula that the description states."""
     words = re.search(r"beta_schedule (\S+?) ([\d.]+?)\.\.([\d.]+), .*?(\d+) steps", meta["pndm"])
+    assert words, meta["pndm"]
     name, start, end, num_steps = words.groups()
-    offset = re.search(r"steps_offset (\d+)", meta["pndm"])
-    offset = int(offset[1]) if offset else 0
+    stated = re.search(r"steps_offset (\d+)", meta["pndm"])
+    offset = int(stated[1]) if stated else 0
     alphas = diffusion_schedules.alphas_cumprod(
         name, zero_terminal_snr=False, start=float(start), end=float(end)
     )
@@ -166,11 +169,16 @@ def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantit
         plan = pndm_variants.plan(
             alphas, int(num_steps), runge_kutta=match[1] == "0", offset=offset
         )
-        prediction = PREDICTION[match[2]]
+        prediction = divae_config.PREDICTIONS[match[2]]
 
-        def step(state, row, plan=plan, prediction=prediction):
-            index, row = row
-            answer = 0.4 * state.noised + 0.2 * noise * (index + 1) / len(plan.timestep)
+        def step(
+            state: pndm.State,
+            numbered: tuple[Array, pndm.Plan],
+            num_rows: int = len(plan.timestep),
+            prediction: process.Prediction = prediction,
+        ) -> tuple[pndm.State, Array]:
+            index, row = numbered
+            answer = 0.4 * state.noised + 0.2 * noise * (index + 1) / num_rows
             state = pndm.step(state, row, answer, prediction=prediction)
             return state, state.noised
 

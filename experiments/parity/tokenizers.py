@@ -65,6 +65,7 @@ def check(directory: pathlib.Path) -> Iterator[Quantity]:
     module, variables, report = convert.import_tensors(family, arguments, tensors)
     if (directory / "runs.json").exists():
         runs = json.loads((directory / "runs.json").read_text())["runs"]
+        assert isinstance(module, DiffusionAutoencoder)
         yield from diffusion_stages(module, variables, inputs, outputs)
         for run in runs:
             yield from replay(module, variables, run, inputs, outputs)
@@ -99,13 +100,13 @@ def compare_stages(
 
     Where an id differs at a near tie, what follows is computed from the recorded id.
     """
-    stages, gaps = dict(found), np.zeros(0)
-    name = f"{prefix}tokens"
+    stages: dict[str, Any] = dict(found)
+    gaps, name = np.zeros(0), f"{prefix}tokens"
     if name in outputs:
-        recorded = _ids_last(outputs[name], stages["tokens"].shape)
-        latents = stages["quant_proj_out"]
-        gaps = near_ties.gaps(module.quantizer, variables, latents, stages["tokens"], recorded)
-        if near_ties.allowed(stages["tokens"], recorded, gaps):
+        tokens, latents = np.asarray(stages["tokens"]), np.asarray(stages["quant_proj_out"])
+        recorded = _ids_last(outputs[name], tokens.shape)
+        gaps = near_ties.gaps(module.quantizer, variables, latents, tokens, recorded)
+        if near_ties.allowed(tokens, recorded, gaps):
             values = module.apply(
                 variables, jnp.asarray(recorded), method=lambda m, ids: m.quantizer.lookup(ids)
             )
@@ -260,7 +261,8 @@ def _denoiser(
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     @jax.jit
     def denoise(noised: jax.Array, times: jax.Array, mask: jax.Array) -> jax.Array:
-        return module.apply(variables, noised, times, values, mask, method="denoise")
+        answer: Any = module.apply(variables, noised, times, values, mask, method="denoise")
+        return answer
 
     return denoise
 

@@ -60,9 +60,9 @@ def texts(function: Callable[[Mapping], dict[str, tuple]], recorded) -> Iterator
         for name, pair in function(entry).items():
             for column, value in zip(columns.setdefault(name, ([], [])), pair, strict=True):
                 column.append(value)
-    for name, (found, expected) in columns.items():
-        if isinstance(found[0], np.ndarray):
-            found, expected = np.concatenate(found), np.concatenate(expected)
+    for name, column_pair in columns.items():
+        is_array = isinstance(column_pair[0][0], np.ndarray)
+        found, expected = map(np.concatenate, column_pair) if is_array else column_pair
         yield Quantity(name, found, expected)
 
 
@@ -75,6 +75,7 @@ def _det(case):
     value = value.ordered(BOX_ORDERS[case["bbox_order"]])
     after = case["boxes_after"]
     corners = np.reshape([row[:4] for row in after], (-1, 4))
+    assert value.scores is not None
     return {
         "string": (value.to_text(), case["string"]),
         "boxes_after": (value.boxes.reshape(-1, 4), corners),

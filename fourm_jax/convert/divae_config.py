@@ -6,7 +6,13 @@ Source: docs/published.md#checkpoints.
 from collections.abc import Mapping
 from typing import Any
 
-PREDICTIONS = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "v"}
+from fourm_jax.ops.diffusion import process
+
+PREDICTIONS: Mapping[str, process.Prediction] = {
+    "sample": "sample",
+    "epsilon": "epsilon",
+    "v_prediction": "v",
+}
 UNET_FIELDS = {
     "patch_size": "patch_size",
     "model_channels": "dim",
