@@ -68,7 +68,7 @@ RawBatch = dict[str, np.ndarray]
 
 @flax.struct.dataclass
 class InputTokens:
-    """Visible tokens, all [b, n].
+    """Visible tokens, all [b, n] ([n] of one sample, inside `vmap`).
 
     Attributes:
       modality: index into the model's tuple of modality specs.
@@ -78,15 +78,15 @@ class InputTokens:
       valid: False = the slot holds nothing.
     """
 
-    modality: Int[Array, "b n"]
-    position: Int[Array, "b n"]
-    id: Int[Array, "b n"]
-    valid: Bool[Array, "b n"]
+    modality: Int[Array, "*b n"]
+    position: Int[Array, "*b n"]
+    id: Int[Array, "*b n"]
+    valid: Bool[Array, "*b n"]
 
 
 @flax.struct.dataclass
 class TargetTokens:
-    """Tokens to predict, all [b, m].
+    """Tokens to predict, all [b, m] ([m] of one sample, inside `vmap`).
 
     Attributes:
       modality, position, valid: as for the inputs; sequence positions count target slots from 0.
@@ -97,12 +97,12 @@ class TargetTokens:
         (equal inside a grid, increasing along a sequence).
     """
 
-    modality: Int[Array, "b m"]
-    position: Int[Array, "b m"]
-    input_id: Int[Array, "b m"]
-    id: Int[Array, "b m"]
-    valid: Bool[Array, "b m"]
-    order: Int[Array, "b m"]
+    modality: Int[Array, "*b m"]
+    position: Int[Array, "*b m"]
+    input_id: Int[Array, "*b m"]
+    id: Int[Array, "*b m"]
+    valid: Bool[Array, "*b m"]
+    order: Int[Array, "*b m"]
 
 
 @flax.struct.dataclass

@@ -194,7 +194,7 @@ def _kept(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Slots, positions and ids that a MaskGIT step keeps, in the order of the slots."""
     mask = sampling.keep_most_confident(
-        jnp.asarray(probs), jnp.ones(probs.shape, bool), jnp.array(step.num_tokens)
+        jnp.asarray(probs), jnp.ones(probs.shape, bool), step.num_tokens
     )
     slots = np.nonzero(np.asarray(mask))[1].reshape(len(ids), -1)
     order = np.argsort(recorded["top_pos"], axis=1)

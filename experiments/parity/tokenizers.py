@@ -190,7 +190,7 @@ def replay(
     state = samplers.start(sampler, noise)
     answers, samples = outputs[f"{tag}/model_outputs"], outputs[f"{tag}/prev_samples"]
     for i in range(len(plan.timestep)):
-        row = jax.tree.map(lambda leaf, i=i: leaf[i], plan)
+        row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), plan)
         answer = denoise(state.noised, jnp.full(len(noise), row.timestep), mask)
         state = samplers.step(
             sampler,

@@ -1,4 +1,4 @@
-"""transforms/: serialised modalities, the modality table, and image transforms."""
+"""transforms/: serialized modalities, the modality table, and image transforms."""
 
 import json
 import pathlib

@@ -69,11 +69,11 @@ def _unet(decoder: unet.UNet) -> Iterator[Link]:
     width = decoder.multipliers[0] * decoder.dim
     skips = [width]
     for i, (kind, out, attends) in enumerate(decoder.down_path(), start=1):
-        block, mine = f"{theirs}.input_blocks.{i}", f"{ours}/down_{i}"
+        their_block, our_block = f"{theirs}.input_blocks.{i}", f"{ours}/down_{i}"
         if kind == "downsample":
-            yield from linking.conv(f"{block}.0.op", f"{mine}/conv")
+            yield from linking.conv(f"{their_block}.0.op", f"{our_block}/conv")
         else:
-            yield from _stage(block, mine, width != out, attends)
+            yield from _stage(their_block, our_block, width != out, attends)
         width = out
         skips.append(width)
     middle = f"{theirs}.middle_block"
@@ -81,10 +81,12 @@ def _unet(decoder: unet.UNet) -> Iterator[Link]:
     yield from _attention(f"{middle}.1", f"{ours}/middle_0/attention")
     yield from _resnet(f"{middle}.2", f"{ours}/middle_1/resnet", ADM, False)
     for i, (out, attends, upsample) in enumerate(decoder.up_path()):
-        block, mine = f"{theirs}.output_blocks.{i}", f"{ours}/up_{i}"
-        yield from _stage(block, mine, width + skips.pop() != out, attends)
+        their_block, our_block = f"{theirs}.output_blocks.{i}", f"{ours}/up_{i}"
+        yield from _stage(their_block, our_block, width + skips.pop() != out, attends)
         if upsample:
-            yield from linking.conv(f"{block}.{1 + attends}.conv", f"{mine}/upsample/conv")
+            yield from linking.conv(
+                f"{their_block}.{1 + attends}.conv", f"{our_block}/upsample/conv"
+            )
         width = out
     yield from linking.norm(f"{theirs}.out.0", f"{ours}/norm/groups")
     yield Link(
@@ -134,16 +136,18 @@ def _attention(theirs: str, ours: str) -> Iterator[Link]:
 def _uvit(decoder: uvit.UViT) -> Iterator[Link]:
     theirs, ours = "decoder", "params/decoder"
     levels, last = decoder.channels, len(decoder.channels) - 1
-    for layer, mine in (("linear_1", "fc1"), ("linear_2", "fc2")):
-        yield from linking.dense(f"{theirs}.time_embedding.{layer}", f"{ours}/time/{mine}")
+    for their_layer, our_layer in (("linear_1", "fc1"), ("linear_2", "fc2")):
+        yield from linking.dense(
+            f"{theirs}.time_embedding.{their_layer}", f"{ours}/time/{our_layer}"
+        )
     yield from _patches(decoder)
     width = levels[0]
     skips = [width]
     for i, channels in enumerate(levels):
         for j in range(decoder.blocks_per_level):
-            block, mine = f"down_blocks.{i}.resnets.{j}", f"down_{i}/resnet_{j}"
+            their_block, our_block = f"down_blocks.{i}.resnets.{j}", f"down_{i}/resnet_{j}"
             yield from _resnet(
-                f"{theirs}.{block}", f"{ours}/{mine}", DIFFUSERS, skip=width != channels
+                f"{theirs}.{their_block}", f"{ours}/{our_block}", DIFFUSERS, skip=width != channels
             )
             width = channels
             skips.append(width)
@@ -153,15 +157,17 @@ def _uvit(decoder: uvit.UViT) -> Iterator[Link]:
             skips.append(width)
     if decoder.downsample_bottleneck:
         middle = f"{theirs}.downsample_mid"
-        mine = f"{ours}/downsample_bottleneck/conv"
-        yield from linking.conv(f"{middle}.conv", mine, alias=f"{middle}.Conv2d_0")
+        down = f"{ours}/downsample_bottleneck/conv"
+        yield from linking.conv(f"{middle}.conv", down, alias=f"{middle}.Conv2d_0")
         yield from linking.conv(f"{theirs}.upsample_mid.conv", f"{ours}/upsample_bottleneck/conv")
     yield from _bottleneck(decoder)
     for i in range(len(levels)):
         for j in range(decoder.blocks_per_level + 1):
-            block, mine = f"up_blocks.{i}.resnets.{j}", f"up_{i}/resnet_{j}"
+            their_block, our_block = f"up_blocks.{i}.resnets.{j}", f"up_{i}/resnet_{j}"
             # joined channels are always more than those of one level
-            yield from _resnet(f"{theirs}.{block}", f"{ours}/{mine}", DIFFUSERS, skip=True)
+            yield from _resnet(
+                f"{theirs}.{their_block}", f"{ours}/{our_block}", DIFFUSERS, skip=True
+            )
         if i < last:
             sampler = f"{theirs}.up_blocks.{i}.upsamplers.0.conv"
             yield from linking.conv(sampler, f"{ours}/upsample_{i}/conv")
@@ -219,8 +225,8 @@ def _block(decoder: uvit.UViT, skip: bool) -> Iterator[Link]:
     if cross:
         yield from linking.norm("query_norm", "query_norm")
         yield from linking.norm("context_norm", "context_norm")
-        for part, mine in (("q", "q"), ("kv", "kv"), ("proj", "out")):
-            yield from linking.dense(f"cross_attn.{part}", f"cross_attention/{mine}")
+        for their_part, our_part in (("q", "q"), ("kv", "kv"), ("proj", "out")):
+            yield from linking.dense(f"cross_attn.{their_part}", f"cross_attention/{our_part}")
     yield from linking.dense("mlp.fc1", "feed_forward/fc1")
     yield from linking.dense("mlp.fc2", "feed_forward/fc2")
     yield from linking.dense("adaLN_modulation", "modulation")

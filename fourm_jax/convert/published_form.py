@@ -53,8 +53,8 @@ def of(model: FourM, params: Mapping[str, Any]) -> tuple[FourM, dict[str, Any]]:
 def _spread(table: np.ndarray, ours: tables.Layout, theirs: tables.Layout) -> np.ndarray:
     """Rows of every modality in a table where none are shared."""
     rows = np.empty((theirs.num_rows, table.shape[1]), table.dtype)
-    for mine, start, size in zip(ours.offsets, theirs.offsets, theirs.sizes, strict=True):
-        rows[start : start + size] = table[mine : mine + size]
+    for source, goal, size in zip(ours.offsets, theirs.offsets, theirs.sizes, strict=True):
+        rows[goal : goal + size] = table[source : source + size]
     return rows
 
 

@@ -8,7 +8,7 @@ NUM_ROUNDS = 6
 
 
 def mix(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
-    """Spread every input bit over all 32 output bits (the finaliser of MurmurHash3)."""
+    """Spread every input bit over all 32 output bits (the finalizer of MurmurHash3)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
@@ -50,7 +50,7 @@ def _shuffle_once(
     columns: Int[Array, "*n"],
     seed: UInt32[Array, "*n"],
 ) -> Int[Array, "*n"]:
-    # Float division is exact here (cells < 2^16) and, unlike integer division, vectorised.
+    # Float division is exact here (cells < 2^16) and, unlike integer division, vectorized.
     x = jnp.floor((cell + 0.5) / columns.astype(jnp.float32)).astype(jnp.int32)
     y = cell - x * columns
     for i in range(0, NUM_ROUNDS, 2):

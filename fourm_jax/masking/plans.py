@@ -1,4 +1,4 @@
-"""What one sample shows and is asked for: component, budgets, masked spans, windows."""
+"""Which tokens of one sample are inputs and targets: component, budgets, spans, windows."""
 
 import math
 
@@ -32,7 +32,7 @@ class Noise:
     keep: Float[Array, "s"]
     window: Float[Array, "s"]
     tokens: UInt32[Array, "s l"]
-    tries: UInt32[Array, "2 t"]
+    tries: UInt32[Array, "2 r"]
     cells: UInt32[Array, "g"]
 
 

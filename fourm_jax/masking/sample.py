@@ -30,7 +30,7 @@ def sample_tokens(
     budget: str = "fill",
     vocabulary: TextVocabulary = PUBLISHED,
 ) -> TokenBatch:
-    """Draw what each sample shows and what it is asked for (docs/published.md#masking).
+    """Draw inputs and targets of every sample (docs/published.md#masking).
 
     Grids, globals and pixels: disjoint random cells. Texts: span masking with sentinels, inputs
     the masked text, targets the spans. Embeddings (inputs only): masked spans become one zero
@@ -84,10 +84,11 @@ def fixed_tokens(
     num_targets: int | None = None,
     vocabulary: TextVocabulary = PUBLISHED,
 ) -> TokenBatch:
-    """Show all of `inputs` and ask for all of `outputs`, in raster and reading order.
+    """Take all tokens of `inputs` as inputs and all of `outputs` as targets, without masking.
 
-    Texts are shown whole with [EOS]; asked-for texts begin with [S_1] as first decoder input and
-    end with the sentinel after [EOS], as in training (ml-4m: TransferMasking).
+    Grids are in raster order, texts in reading order. Input texts are whole, with [EOS]; target
+    texts begin with [S_1] as first decoder input and end with the sentinel after [EOS], as in
+    training (ml-4m: TransferMasking).
 
     Args:
       num_inputs, num_targets: slots; default as many as the longest sample can need.
@@ -98,7 +99,7 @@ def fixed_tokens(
     """
     both = sorted(set(inputs) & set(outputs))
     if both:
-        raise ValueError(f"{both} cannot be shown and asked for at once")
+        raise ValueError(f"{both} cannot be inputs and outputs at once")
     layout = slots.layout(specs, inputs, outputs, vocabulary)
     sizes = {
         spec.name: spec.num_tokens + (spec.kind == "sequence" and spec.name in outputs)

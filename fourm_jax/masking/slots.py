@@ -171,14 +171,15 @@ def _check_size(spec: ModalitySpec, ids: Integer[AnyArray, "b l"], size: int) ->
 
 @flax.struct.dataclass
 class Plan:
-    """What one sample shows and asks for.
+    """How many tokens of each modality of one sample are inputs and targets.
 
     Attributes:
       spans: the masked texts.
-      span_inputs: [s] entries of the masked text that are shown: all of them or none.
-      window_start, window_size: [s] part of the target that is asked for, in entries; t entries
-        fill t - 1 slots, because each entry is predicted from the one before.
-      cell_inputs, cell_targets: [g] cells shown, and cells asked for after them in `place`.
+      span_inputs: [s] entries of the masked text that are inputs: all of them or none.
+      window_start, window_size: [s] part of the text's target that is predicted, in entries; t
+        entries fill t - 1 slots, because each entry is predicted from the one before.
+      cell_inputs, cell_targets: [g] number of input cells, and of target cells, which come next in
+        the order of `place`.
     """
 
     spans: span_targets.Spans

@@ -66,7 +66,7 @@ def choose_masked(
     threshold = (keep_prob[:, None] * decay * 2.0**30).astype(jnp.int32)  # [s, t]
 
     # A token fills an entry unless it and the one before it are masked. A scan over tokens with
-    # all tries side by side vectorises; the plain sum over the token axis took 30 times as long.
+    # all tries side by side vectorizes; the plain sum over the token axis took 30 times as long.
     def count(carry, token):
         before, entries = carry
         bits, exists = token

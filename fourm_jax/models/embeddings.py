@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
@@ -101,7 +102,7 @@ class InputEmbedding(nn.Module):
     token_std: float
     token_scale: float
     as_published: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def setup(self):
         self.layout = tables.token_layout(self.specs, self.used)
@@ -190,7 +191,7 @@ class TargetEmbedding(nn.Module):
     token_std: float
     token_scale: float
     as_published: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def setup(self):
         self.layout = tables.token_layout(self.specs, self.used)
@@ -214,7 +215,7 @@ class TargetEmbedding(nn.Module):
         )
 
     def _init_as_published(
-        self, key: Key[Array, ""], shape: tuple[int, int], dtype: jnp.dtype = jnp.float32
+        self, key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "rows d"]:
         """Tied tables start Xavier-uniform per head: the head's init overwrites the table's."""
         bounds = np.concatenate(

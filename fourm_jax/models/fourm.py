@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fourm_jax.contracts import TargetTokens, TokenBatch
@@ -104,7 +105,7 @@ class FourM(nn.Module):
     drop_path: float = 0.0
     remat: Literal["none", "full", "dots"] = "none"
     scan_unroll: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     as_published: bool = False
 
     def setup(self):
@@ -170,7 +171,7 @@ class FourM(nn.Module):
     def decode(
         self, encoded: Encoded, targets: TargetTokens, train: bool = False
     ) -> Float[Array, "b m d"]:
-        """Decode a whole set of targets at once; who sees whom follows `targets.order`."""
+        """Decode a whole set of targets at once; `targets.order` says which ones see each other."""
         content, position_vectors = self.embed_targets(targets)
         x = sharding.constrain(content + position_vectors, P(sharding.BATCH))
         segment, order = self.segment_and_order(targets)
@@ -283,7 +284,7 @@ class FourM(nn.Module):
         return self.decoder_embedding(targets, vectors)
 
     def segment_and_order(self, targets: TargetTokens) -> tuple[Array, Array]:
-        """Segments and ranks that say which targets see each other."""
+        """Segment ids and ranks of the targets, which give their visibility (`ops.attention`)."""
         segment, order = targets.modality, targets.order
         if not self.separate_targets:
             segment = jnp.zeros_like(segment)

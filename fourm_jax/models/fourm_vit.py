@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fourm_jax import contracts
@@ -41,7 +42,7 @@ class FourMViT(nn.Module):
     drop_path: float = 0.0
     remat: Literal["none", "full", "dots"] = "none"
     scan_unroll: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     as_published: bool = False
 
     def setup(self):

@@ -6,6 +6,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fourm_jax.ops import attention
@@ -41,7 +42,7 @@ def has_bias(use_bias: UseBias, part: str) -> bool:
     return use_bias if isinstance(use_bias, bool) else part in use_bias
 
 
-def norm(*, use_bias: bool, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
+def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm with statistics in float32 (mean-subtracting, eps 1e-6).
 
     Source: docs/published.md#blocks.
@@ -57,7 +58,7 @@ class HeadsIn(nn.Module):
     count: int
     num_heads: int
     use_bias: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n h k"]]:
@@ -74,7 +75,7 @@ class HeadsOut(nn.Module):
     """Join the heads; kernel [h, k, d]."""
 
     use_bias: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n d"]:
@@ -98,7 +99,7 @@ class Attention(nn.Module):
     cross: bool = False
     use_bias: UseBias = False
     qk_norm: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         biased = has_bias(self.use_bias, "qkv")
@@ -145,7 +146,7 @@ class Mlp(nn.Module):
     hidden_dim: int
     kind: MlpKind = "swiglu"
     use_bias: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:

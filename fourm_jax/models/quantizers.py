@@ -78,7 +78,7 @@ class EMACodebook(nn.Module):
         return quantize.l2_normalize(codes) if self.metric == "cosine" else codes
 
     def __call__(self, latents: Float[Array, "... d"], train: bool = False) -> Quantized:
-        """Quantise; with `train` also update the codebook (collection must be mutable)."""
+        """Quantize; with `train` also update the codebook (collection must be mutable)."""
         head_shape = (*latents.shape[:-1], self.num_heads, self.codes.value.shape[1])
         heads = latents.astype(jnp.float32).reshape(head_shape)
         flat = jax.lax.stop_gradient(heads.reshape(-1, head_shape[-1]))
@@ -193,7 +193,7 @@ class Memcodes(nn.Module):
         self.to_values = self.param("to_values", linear, (self.num_heads, width, width))
 
     def __call__(self, latents: Float[Array, "... d"], train: bool = False) -> Quantized:
-        """Quantise; with `train` sample the choice (rng stream "quantizer")."""
+        """Quantize; with `train` sample the choice (rng stream "quantizer")."""
         width = self.latent_dim // self.num_heads
         queries = latents.astype(jnp.float32).reshape(*latents.shape[:-1], self.num_heads, width)
         keys = jnp.einsum("hkd,hdc->hkc", self.codes, self.to_keys)

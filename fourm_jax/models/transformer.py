@@ -6,6 +6,7 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fourm_jax.models import layers
@@ -44,7 +45,7 @@ class Block(nn.Module):
     cross: bool
     use_bias: layers.UseBias
     qk_norm: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def setup(self):
         norm = {"use_bias": layers.has_bias(self.use_bias, "norm"), "dtype": self.dtype}
@@ -109,7 +110,7 @@ class Stack(nn.Module):
     drop_path: float = 0.0
     remat: Literal["none", "full", "dots"] = "none"
     scan_unroll: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         block = Block

@@ -1,6 +1,6 @@
-"""Normalised sums of token losses: mean over modalities, or over tokens (docs/published.md#losses).
+"""Normalized sums of token losses: mean over modalities, or over tokens (docs/published.md#losses).
 
-Sums run over the whole (global) batch with its true counts, so that the objective does not depend
+Sums run over the whole (global) batch with its true counts, so that the loss does not depend
 on how the batch is cut over devices. The published normalizations are the optional arguments.
 """
 
@@ -18,8 +18,8 @@ def modality_losses(
     num_modalities: int,
 ) -> tuple[Float[Array, "modalities"], Float[Array, "modalities"]]:
     """Return (sum of the losses, number of tokens) of every modality, float32."""
-    member = jax.nn.one_hot(modality, num_modalities) * valid[..., None]
-    return jnp.einsum("bm,bmk->k", jnp.where(valid, loss, 0), member), member.sum((0, 1))
+    one_hot = jax.nn.one_hot(modality, num_modalities) * valid[..., None]
+    return jnp.einsum("bm,bmk->k", jnp.where(valid, loss, 0), one_hot), one_hot.sum((0, 1))
 
 
 def mod_loss(

@@ -4,7 +4,7 @@ Source: docs/published.md#embeddings.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 def sincos_1d(num_positions: int, dim: int) -> Float[np.ndarray, "n d"]:
@@ -41,7 +41,7 @@ def sincos_2d(
     )
 
 
-def _sincos(positions: Float[np.ndarray, "n"], dim: int) -> Float[np.ndarray, "n d"]:
+def _sincos(positions: Int[np.ndarray, "n"], dim: int) -> Float[np.ndarray, "n d"]:
     if dim % 2:
         raise ValueError(f"sin-cos positions need an even width, got {dim}")
     # float32 throughout, as the tables that published weights were trained with

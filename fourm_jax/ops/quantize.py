@@ -1,4 +1,4 @@
-"""Vector quantisation on plain arrays: assignment, running codebook averages, dead codes."""
+"""Vector quantization on plain arrays: assignment, running codebook averages, dead codes."""
 
 from typing import Literal
 

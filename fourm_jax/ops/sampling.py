@@ -126,7 +126,7 @@ def guide(logits: Float[Array, "g b m v"], weights: Float[Array, "g-1"]) -> Floa
 
 
 def keep_most_confident(
-    confidence: Float[Array, "b m"], candidate_mask: Bool[Array, "b m"], count: Int[Array, ""]
+    confidence: Float[Array, "b m"], candidate_mask: Bool[Array, "b m"], count: Int[Array, ""] | int
 ) -> Bool[Array, "b m"]:
     """Mark the `count` most confident candidates of each row; ties go to the first."""
     order = jnp.argsort(jnp.where(candidate_mask, -confidence, jnp.inf), axis=-1, stable=True)

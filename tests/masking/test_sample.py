@@ -44,7 +44,7 @@ def make_batch(seed=0, size=BATCH):
         here = (rng.random(size) < 0.8) | (spec.name == "rgb")
         length = rng.integers(1, spec.max_tokens + 1, size) * here
         if spec.kind == "sequence":
-            # Distinct ids above everything reserved, so that places can be recognised.
+            # Distinct ids above everything reserved, so that places can be recognized.
             ids = 4300 + np.tile(np.arange(spec.max_tokens), (size, 1))
             chunk = np.tile(np.arange(spec.max_tokens) // 2, (size, 1))
             batch[spec.name] = {"ids": ids, "length": length, "chunk": chunk}
@@ -393,7 +393,7 @@ def test_fixed_tokens_refuse_too_few_slots_and_both_sides_at_once():
         masking.fixed_tokens(
             make_batch(), specs=SPECS, inputs=["depth"], outputs=["vector"], num_inputs=15
         )
-    with pytest.raises(ValueError, match=r"\['depth'\] cannot be shown and asked for"):
+    with pytest.raises(ValueError, match=r"\['depth'\] cannot be inputs and outputs"):
         masking.fixed_tokens(make_batch(), specs=SPECS, inputs=["depth"], outputs=["depth"])
 
 

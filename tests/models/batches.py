@@ -71,7 +71,7 @@ def tokens(batch: int = 2, num_inputs: int = 12, num_targets: int = 10, seed: in
 
 
 def parameters(model: FourM, tokens: TokenBatch, seed: int = 0):
-    """Random variables, drawn on the host: compiling the real initialisation is slow."""
+    """Random variables, drawn on the host: compiling the real initialization is slow."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)
 

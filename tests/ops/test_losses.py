@@ -1,4 +1,4 @@
-"""Normalisation of token losses, worked out by hand."""
+"""Normalization of token losses, worked out by hand."""
 
 import jax.numpy as jnp
 import numpy as np

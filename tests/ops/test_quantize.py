@@ -1,4 +1,4 @@
-"""Vector quantisation: hand-worked cases, and one step of every published quantizer."""
+"""Vector quantization: hand-worked cases, and one step of every published quantizer."""
 
 import jax
 import jax.numpy as jnp

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from fourm_jax.ops import sampling
 from tests import golden_cases
 
-LOGITS = np.log(np.array([[[0.1, 0.4, 0.2, 0.3]]], np.float32))
+LOGITS = jnp.log(jnp.array([[[0.1, 0.4, 0.2, 0.3]]], jnp.float32))
 
 
 def kept(logits):

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fourm_jax.models.backbones import mlp, unet_parts
@@ -17,7 +18,7 @@ class ImageAttention(nn.Module):
     """x + out(attention(norm(x))) with one head over all positions; the projection starts at 0."""
 
     num_groups: int = 32
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -37,7 +38,7 @@ class Stage(nn.Module):
     attention: bool = False
     upsample: bool = False
     num_groups: int = 32
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -76,7 +77,7 @@ class UNet(nn.Module):
     attention_at: tuple[int, ...] = (4, 8)
     patch_size: int = 4
     num_groups: int = 32
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def multiple(self) -> int:

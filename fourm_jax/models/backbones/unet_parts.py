@@ -5,7 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Shaped
 
 NORM_EPSILON = 1e-5
 MAX_PERIOD = 10_000.0
@@ -36,7 +37,7 @@ class GroupNorm(nn.Module):
     """Norm over groups of neighbouring channels, statistics in float32."""
 
     num_groups: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -58,7 +59,7 @@ class ResBlock(nn.Module):
 
     channels: int
     num_groups: int = 32
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -80,7 +81,7 @@ class ResBlock(nn.Module):
 class Downsample(nn.Module):
     """Half the rows and columns by a strided 3 x 3 convolution."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
@@ -92,7 +93,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Twice the rows and columns: repeat, then a 3 x 3 convolution."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
@@ -100,7 +101,9 @@ class Upsample(nn.Module):
         return nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name="conv")(x)
 
 
-def resize_nearest(x: Float[Array, "b h w *c"], size: tuple[int, int]) -> Float[Array, "b y x *c"]:
+def resize_nearest(
+    x: Shaped[Array, "b h w *c"], size: tuple[int, int]
+) -> Shaped[Array, "b y x *c"]:
     """Take, for every output pixel, the input pixel ⌊i · inputs / outputs⌋."""
     rows = jnp.arange(size[0]) * x.shape[1] // size[0]
     columns = jnp.arange(size[1]) * x.shape[2] // size[1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fourm_jax.models.backbones import mlp, unet_parts, uvit_bottleneck
@@ -22,7 +23,7 @@ class Level(nn.Module):
     channels: int
     depth: int
     num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -75,7 +76,7 @@ class UViT(nn.Module):
     dropout: float = 0.0
     grid: int = 32
     num_groups: int = 32
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def multiple(self) -> int:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from fourm_jax.contracts import AnyArray
@@ -21,7 +22,7 @@ class CrossAttention(nn.Module):
     """Attention to a context of another width than the queries'."""
 
     num_heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -51,7 +52,7 @@ class Block(nn.Module):
     skip: bool
     dropout: float
     train: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -116,7 +117,7 @@ class Bottleneck(nn.Module):
     conditioning: Conditioning
     dropout: float
     grid: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(

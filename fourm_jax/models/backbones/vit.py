@@ -6,6 +6,7 @@ Source: docs/published.md#tokenizers.
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fourm_jax.models import layers, transformer
@@ -33,7 +34,7 @@ class Encoder(nn.Module):
     patch_size: int
     grid: tuple[int, int]
     post_mlp: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b y x d"]:
@@ -57,7 +58,7 @@ class Decoder(nn.Module):
     grid: tuple[int, int]
     post_mlp: bool = True
     out_conv: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b y x d"]) -> Float[Array, "b h w c"]:

@@ -14,20 +14,20 @@ Range = tuple[Float[Array, "*c"] | float, Float[Array, "*c"] | float]
 
 
 def add_noise(
-    clean: Float[Array, "b *s"], noise: Float[Array, "b *s"], alpha: Float[Array, "b"]
+    clean: Float[Array, "b *s"], noise: Float[Array, "b *s"], alpha: Float[AnyArray, "*b"]
 ) -> Float[Array, "b *s"]:
     """Return √ᾱ x + √(1-ᾱ) ε, the noised image (Ho et al. 2020, equation 4).
 
     Args:
       clean, noise: x and ε.
-      alpha: ᾱ, the cumulative alpha at the time of each sample, 0..1.
+      alpha: ᾱ, the cumulative alpha at the time of each sample (or of all), 0..1.
     """
     signal, rest = _roots(alpha, clean)
     return signal * clean + rest * noise
 
 
 def velocity(
-    clean: Float[Array, "b *s"], noise: Float[Array, "b *s"], alpha: Float[Array, "b"]
+    clean: Float[Array, "b *s"], noise: Float[Array, "b *s"], alpha: Float[AnyArray, "*b"]
 ) -> Float[Array, "b *s"]:
     """Return √ᾱ ε - √(1-ᾱ) x (Salimans and Ho 2022, appendix D)."""
     signal, rest = _roots(alpha, clean)
@@ -37,7 +37,7 @@ def velocity(
 def target(
     clean: Float[Array, "b *s"],
     noise: Float[Array, "b *s"],
-    alpha: Float[Array, "b"],
+    alpha: Float[AnyArray, "*b"],
     prediction: Prediction,
 ) -> Float[Array, "b *s"]:
     """Return what a network with this `prediction` should say; ValueError where it is unknown."""

@@ -128,7 +128,7 @@ def test_a_perfect_network_leads_every_sampler_to_the_image(sampler, prediction)
     plan = samplers.plan(sampler, alphas, 6)
     state = samplers.start(sampler, noised)
     for i in range(len(plan.timestep)):
-        row = jax.tree.map(lambda leaf, i=i: leaf[i], plan)
+        row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), plan)
         alpha = jnp.asarray(alphas)[row.timestep]
         noise = (state.noised - jnp.sqrt(alpha) * clean) / jnp.sqrt(1 - alpha)
         answer = process.target(clean, noise, alpha, prediction)
