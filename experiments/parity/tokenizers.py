@@ -16,6 +16,7 @@ from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.convert import divae_config, fourm_config, safetensors_io, tokenizer_config
 from fourm_jax.convert import tokenizers as convert
+from fourm_jax.convert.report import Report
 from fourm_jax.ops.diffusion import process, samplers, schedules
 from fourm_jax.tokenizers.diffusion_autoencoder import DiffusionAutoencoder
 
@@ -239,7 +240,7 @@ def run_plan(
 def round_trip(
     module: nn.Module,
     variables: Mapping[str, Any],
-    report: convert.Report,
+    report: Report,
     tensors: Mapping[str, np.ndarray],
 ) -> Iterator[Quantity]:
     """Out again with the published names, bit for bit."""

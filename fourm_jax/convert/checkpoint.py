@@ -28,6 +28,7 @@ from fourm_jax.convert import (
     tokenizer_export,
     tokenizers,
 )
+from fourm_jax.convert.report import Report
 from fourm_jax.models.backbones import vit
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
@@ -91,7 +92,7 @@ def convert(
     output: str | os.PathLike,
     *,
     overrides: Mapping[str, Mapping] | None = None,
-) -> fourm.Report | tokenizers.Report:
+) -> Report:
     """Write the converted copy of a published checkpoint, tensor by tensor for trunks.
 
     Raises:
@@ -148,7 +149,7 @@ def export(source: str | os.PathLike, output: str | os.PathLike) -> None:
 
 def _published_tokenizer(
     config: Mapping[str, Any], weights: pathlib.Path
-) -> tuple[TrainedTokenizer, tokenizers.Report]:
+) -> tuple[TrainedTokenizer, Report]:
     if "codebook_size" not in config:
         raise ValueError(
             f"{weights}: config with {sorted(config)[:8]} is neither a trunk's (domains_in) nor a "

@@ -15,27 +15,12 @@ from jaxtyping import PyTree
 
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.convert import folders, fourm_config, names, published_form, safetensors_io
+from fourm_jax.convert.report import Report
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
 
 # sin-cos tables differ in the last bits between libraries, and by the rounding of the file's dtype
 BUFFER_TOLERANCE = 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """Names of a file's tensors by what became of them.
-
-    Attributes:
-      used: read into parameters.
-      derived: not needed: equal to another tensor or to what we compute ourselves.
-    """
-
-    used: tuple[str, ...]
-    derived: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{len(self.used)} tensors used, {len(self.derived)} derived, 0 left over"
 
 
 @dataclasses.dataclass(frozen=True)

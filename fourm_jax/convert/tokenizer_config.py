@@ -65,54 +65,61 @@ def arguments_of(
       ValueError: a required key is missing, a backbone or quantizer is not known, a preset has a
         field that no published one has.
     """
-    controlnet = is_controlnet(config)
-    for key in REQUIRED:
-        if config.get(key) is None and not (controlnet and key == "dec_type"):
-            raise ValueError(f"tokenizer config without {key!r}; it needs {REQUIRED}")
+    _check_keys(config)
     config = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
-    signal = signal or _published_signal(config)
+    encoder, decoder = config["enc_type"], config.get("dec_type", "")
     common = {
-        "signal": signal,
+        "signal": signal or _published_signal(config),
         "num_codes": config["codebook_size"],
         "latent_dim": config["latent_dim"],
+        **_quantizer_arguments(config),
     }
     loss = "cross_entropy" if config["n_labels"] else "mse"
-    if config["quant_type"] not in QUANTIZERS:
-        raise ValueError(f"quant_type {config['quant_type']!r}, allowed: {sorted(QUANTIZERS)}")
-    encoder, decoder = config["enc_type"], config.get("dec_type", "")
     if MLP_NAME.fullmatch(encoder) and MLP_NAME.fullmatch(decoder):
         sides = {"encoder": _mlp_backbone(encoder), "decoder": _mlp_backbone(decoder)}
-        return "mlp", {**common, "loss": loss, **sides, **_quantizer_arguments(config)}
+        return "mlp", {**common, "loss": loss, **sides}
     sizes = {**PRESETS, **(presets or {})}
-    diffusion = divae_config.is_diffusion(config)
-    for name in (encoder,) if diffusion or controlnet else (encoder, decoder):
-        if name not in sizes:
-            raise ValueError(f"tokenizer backbone {name!r}, known: {sorted(sizes)}")
-    if controlnet and config["quant_type"] != "lucid":
-        raise ValueError(f"quant_type {config['quant_type']!r} of a VQControlNet, allowed: 'lucid'")
     patch_size = config["patch_size"] if config["patch_proj"] else 1
     common |= {
         "image_size": config["image_size"] if patch_size > 1 else _grid_side(config),
         "patch_size": patch_size,
         "encoder": _vit_arguments(config, encoder, sizes)
         | _positions(config, config["image_size_enc"], config["patch_size"]),
-        **_quantizer_arguments(config),
     }
-    if controlnet:
+    if is_controlnet(config):
         del common["quantizer_type"]
         return "vqcontrolnet", common
     common["loss"] = loss
-    if diffusion:
+    if divae_config.is_diffusion(config):
         num_tokens = (config["image_size"] // config["patch_size"]) ** 2
         return "divae", common | divae_config.arguments_of(
             config, num_tokens=num_tokens, presets=presets
         )
-    decoder = _vit_arguments(config, decoder, sizes) | {"out_conv": config["out_conv"]}
-    decoder_patch = config["patch_size_dec"] or config["patch_size"]
-    decoder |= _positions(config, config["image_size_dec"], decoder_patch)
-    if config["patch_proj"] and decoder_patch != patch_size:
-        decoder["patch_size"] = decoder_patch
-    return "vqvae", common | {"decoder": decoder, "class_dim": config["n_channels"]}
+    common["decoder"] = _vit_decoder(config, decoder, sizes, patch_size)
+    return "vqvae", common | {"class_dim": config["n_channels"]}
+
+
+def _check_keys(config: Mapping[str, Any]) -> None:
+    controlnet = is_controlnet(config)
+    for key in REQUIRED:
+        if config.get(key) is None and not (controlnet and key == "dec_type"):
+            raise ValueError(f"tokenizer config without {key!r}; it needs {REQUIRED}")
+    kind = config.get("quant_type") or DEFAULTS["quant_type"]
+    if kind not in QUANTIZERS:
+        raise ValueError(f"quant_type {kind!r}, allowed: {sorted(QUANTIZERS)}")
+    if controlnet and kind != "lucid":
+        raise ValueError(f"quant_type {kind!r} of a VQControlNet, allowed: 'lucid'")
+
+
+def _vit_decoder(
+    config: Mapping[str, Any], name: str, sizes: Mapping[str, Mapping[str, int]], patch_size: int
+) -> dict[str, Any]:
+    own_patch = config["patch_size_dec"] or config["patch_size"]
+    arguments = _vit_arguments(config, name, sizes) | {"out_conv": config["out_conv"]}
+    arguments |= _positions(config, config["image_size_dec"], own_patch)
+    if config["patch_proj"] and own_patch != patch_size:
+        arguments["patch_size"] = own_patch
+    return arguments
 
 
 def is_controlnet(config: Mapping[str, Any]) -> bool:
@@ -127,7 +134,11 @@ def _positions(config: Mapping[str, Any], image_size: int | None, patch: int) ->
     return {} if side == tokens else {"grid": (side, side)}
 
 
-def _vit_arguments(config: Mapping[str, Any], name: str, presets: Mapping) -> dict[str, Any]:
+def _vit_arguments(
+    config: Mapping[str, Any], name: str, presets: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    if name not in presets:
+        raise ValueError(f"tokenizer backbone {name!r}, known: {sorted(presets)}")
     preset = _preset(presets[name])
     sizes = {key: preset.pop(key) for key in ("dim", "depth", "num_heads")}
     preset.pop("dim_tokens", None)

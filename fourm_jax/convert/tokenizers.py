@@ -5,7 +5,6 @@ we compute), or an error. Encoder and quantizer have their own link tables, so t
 share them (VQ-VAE, DiVAE) share the conversion.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,32 +16,13 @@ import numpy as np
 
 from fourm_jax.convert import divae, linking
 from fourm_jax.convert.linking import Link
+from fourm_jax.convert.report import Report
 from fourm_jax.models import quantizers
 from fourm_jax.models.backbones import mlp, vit
 from fourm_jax.tokenizers import autoencoder, base, vqcontrolnet
 
 Tensors = Mapping[str, np.ndarray]
 POSITION_TOLERANCE = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """Names of the published tensors by what became of them.
-
-    Attributes:
-      used: read into variables.
-      derived: not needed: we compute them.
-      unsupported: of a part that this package does not have (ControlNet, Stable Diffusion); not
-        read.
-    """
-
-    used: tuple[str, ...]
-    derived: tuple[str, ...]
-    unsupported: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        other = f"{len(self.unsupported)} not supported, " if self.unsupported else ""
-        return f"{len(self.used)} tensors used, {len(self.derived)} derived, {other}0 left over"
 
 
 def import_tensors(
