@@ -82,7 +82,6 @@ def fixed_tokens(
     outputs: Sequence[str],
     num_inputs: int | None = None,
     num_targets: int | None = None,
-    vocabulary: TextVocabulary = PUBLISHED,
 ) -> TokenBatch:
     """Take all tokens of `inputs` as inputs and all of `outputs` as targets, without masking.
 
@@ -100,7 +99,7 @@ def fixed_tokens(
     both = sorted(set(inputs) & set(outputs))
     if both:
         raise ValueError(f"{both} cannot be inputs and outputs at once")
-    layout = slots.layout(specs, inputs, outputs, vocabulary)
+    layout = slots.layout(specs, inputs, outputs, PUBLISHED)
     sizes = {
         spec.name: spec.num_tokens + (spec.kind == "sequence" and spec.name in outputs)
         for spec in specs

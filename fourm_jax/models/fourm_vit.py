@@ -100,7 +100,7 @@ class FourMViT(nn.Module):
 
 
 def from_fourm(
-    model: FourM, params: Mapping[str, Any], modality: str, pool: Literal["none", "mean"] = "none"
+    model: FourM, params: Mapping[str, Any], modality: str
 ) -> tuple[FourMViT, dict[str, Any]]:
     """Return the encoder of a trained model for one of its pixels inputs, and its parameters.
 
@@ -126,4 +126,4 @@ def from_fourm(
     }
     if model.num_registers:
         chosen["registers"] = params["registers"]
-    return FourMViT(modality=by_name[modality], pool=pool, **fields), chosen
+    return FourMViT(modality=by_name[modality], **fields), chosen
