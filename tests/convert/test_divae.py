@@ -15,10 +15,17 @@ from tests import drawn, golden_cases
 from tests.convert import divae_cases
 
 RGB = {
-    "enc_type": "vit_b_enc", "dec_type": "unet_patched", "n_channels": 3, "codebook_size": 16384,
-    "latent_dim": 32, "image_size": 224, "patch_size": 16, "post_mlp": True,
-    "prediction_type": "sample", "beta_schedule": "linear",
-}  # fmt: skip
+    "enc_type": "vit_b_enc",
+    "dec_type": "unet_patched",
+    "n_channels": 3,
+    "codebook_size": 16384,
+    "latent_dim": 32,
+    "image_size": 224,
+    "patch_size": 16,
+    "post_mlp": True,
+    "prediction_type": "sample",
+    "beta_schedule": "linear",
+}
 
 
 @pytest.mark.parametrize("name", ["divae_unet", "divae_uvit"])
@@ -54,13 +61,23 @@ def test_published_models_have_their_number_of_tensors(decoder, count):
 @pytest.mark.parametrize("fields", [{"long_skip": True}, {"conditioning": "xattn"}])
 def test_variants_without_published_weights_go_out_and_come_back(fields):
     decoder = {
-        "channels": (32, 32), "blocks_per_level": 1, "dim": 16, "depth": 3, "num_heads": 2,
-        "grid": 4, **fields,
-    }  # fmt: skip
+        "channels": (32, 32),
+        "blocks_per_level": 1,
+        "dim": 16,
+        "depth": 3,
+        "num_heads": 2,
+        "grid": 4,
+        **fields,
+    }
     arguments = {
-        "signal": {"num_channels": 1}, "image_size": 32, "patch_size": 16, "num_codes": 4,
-        "latent_dim": 2, "encoder": {"dim": 8, "depth": 1, "num_heads": 1}, "decoder": decoder,
-    }  # fmt: skip
+        "signal": {"num_channels": 1},
+        "image_size": 32,
+        "patch_size": 16,
+        "num_codes": 4,
+        "latent_dim": 2,
+        "encoder": {"dim": 8, "depth": 1, "num_heads": 1},
+        "decoder": decoder,
+    }
     module = base.build("divae", arguments)
     variables = drawn.variables(base.abstract_variables(module))
     tensors = tokenizers.export_tensors(module, variables)

@@ -56,8 +56,14 @@ def test_importing_an_export_gives_the_same_bits(name, tmp_path):
 def test_weights_land_in_the_given_shardings():
     case = fm_cases.load(fm_cases.SHIPPED)
     sharding = NamedSharding(meshes.make_mesh(data=2, fsdp=4), P(None, "fsdp"))
-    shardings = jax.tree.map(lambda leaf: sharding if leaf.ndim == 2 and leaf.shape[1] % 4 == 0
-                             else NamedSharding(sharding.mesh, P()), case.params)  # fmt: skip
+    shardings = jax.tree.map(
+        lambda leaf: (
+            sharding
+            if leaf.ndim == 2 and leaf.shape[1] % 4 == 0
+            else NamedSharding(sharding.mesh, P())
+        ),
+        case.params,
+    )
     _, params = fourm.load(case.directory, overrides=case.overrides, shardings=shardings)
     assert params["encoder_embedding"]["tokens"].sharding == sharding
     jax.tree.map(np.testing.assert_array_equal, params, case.params)
@@ -102,7 +108,7 @@ def broken(tmp_path, change=None, config=None):
         (lambda t: t.update(mask_token=np.zeros((1, 1, 32), int)), "is int64, expected floats"),
         (lambda t: t["decoder_norm.bias"].__iadd__(1), "'decoder_norm.bias' differs by 1"),
     ],
-)  # fmt: skip
+)
 def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, change, message):
     overrides = fm_cases.load(fm_cases.SHIPPED).overrides
     with pytest.raises(ValueError, match=message):
@@ -119,8 +125,9 @@ def test_weights_of_another_float_type_are_read_as_float32(tmp_path, dtype):
     _, params = fourm.load(tmp_path, overrides=case.overrides)
     jax.tree.map(
         lambda found, exact: np.testing.assert_array_equal(found, exact.astype(dtype)),
-        params, jax.device_get(case.params),
-    )  # fmt: skip
+        params,
+        jax.device_get(case.params),
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,12 +143,25 @@ def test_weights_of_another_float_type_are_read_as_float32(tmp_path, dtype):
 def test_every_setting_of_the_published_constructor_is_read_and_written_back(changes):
     domains = ["caption", "tok_dinov2_global"]
     config = {
-        "domains_in": domains, "domains_out": domains, "dim": 24, "encoder_depth": 1,
-        "decoder_depth": 1, "num_heads": 2, "mlp_ratio": 4, "gated_mlp": False,
-        "act_layer": "GELU", "qk_norm": False, "share_modality_embeddings": True,
-        "image_size": 224, "patch_size": 16, "qkv_bias": True, "proj_bias": True,
-        "mlp_bias": True, "norm_bias": True, **changes,
-    }  # fmt: skip
+        "domains_in": domains,
+        "domains_out": domains,
+        "dim": 24,
+        "encoder_depth": 1,
+        "decoder_depth": 1,
+        "num_heads": 2,
+        "mlp_ratio": 4,
+        "gated_mlp": False,
+        "act_layer": "GELU",
+        "qk_norm": False,
+        "share_modality_embeddings": True,
+        "image_size": 224,
+        "patch_size": 16,
+        "qkv_bias": True,
+        "proj_bias": True,
+        "mlp_bias": True,
+        "norm_bias": True,
+        **changes,
+    }
     model = fourm_config.to_model(config)
     assert fourm_config.from_model(model) == config
     entries = list(names.entries(model))

@@ -18,22 +18,39 @@ from tests import drawn
 from tests.models import batches
 
 MICRO = {"dim": 16, "depth": 1, "num_heads": 2}
-IMAGE = {"dtype": "uint8", "num_channels": 3, "low": 0.0, "high": 255.0, "mean": 127.5,
-         "std": 127.5}  # fmt: skip
+IMAGE = {
+    "dtype": "uint8",
+    "num_channels": 3,
+    "low": 0.0,
+    "high": 255.0,
+    "mean": 127.5,
+    "std": 127.5,
+}
 SIZES = {"image_size": 8, "patch_size": 4, "num_codes": 16, "latent_dim": 4}
 SIDES = {"encoder": {**MICRO, "post_mlp": False}, "decoder": {**MICRO, "post_mlp": False}}
 VIT = {**SIZES, **SIDES, "signal": IMAGE, "quantizer": {"normalize_latents": True}}
 MLP = {
     "signal": {"axes": "c", "num_channels": 6, "low": -9.0, "high": 9.0, "mean": 0.5},
-    "num_codes": 16, "latent_dim": 8, "loss": "smooth_l1", "encoder": {"dim": 8, "depth": 1},
-    "decoder": {"dim": 8, "depth": 2, "expansion": 2}, "quantizer": {"num_heads": 2},
-}  # fmt: skip
+    "num_codes": 16,
+    "latent_dim": 8,
+    "loss": "smooth_l1",
+    "encoder": {"dim": 8, "depth": 1},
+    "decoder": {"dim": 8, "depth": 2, "expansion": 2},
+    "quantizer": {"num_heads": 2},
+}
 DIVAE = {
     **{key: VIT[key] for key in ("signal", "num_codes", "latent_dim", "quantizer")},
-    "image_size": 64, "patch_size": 32, "encoder": MICRO, "decoder_type": "unet", "decoder": {},
-    "prediction": "sample", "schedule": "linear", "condition_dropout": 0.1, "num_decode_steps": 2,
+    "image_size": 64,
+    "patch_size": 32,
+    "encoder": MICRO,
+    "decoder_type": "unet",
+    "decoder": {},
+    "prediction": "sample",
+    "schedule": "linear",
+    "condition_dropout": 0.1,
+    "num_decode_steps": 2,
     "condition_dropout_tokens": [1, 3],
-}  # fmt: skip
+}
 OWN = {
     "vit": ("vqvae", VIT),
     "vit with its own position tables": (
@@ -44,17 +61,23 @@ OWN = {
     "vit of classes": (
         "vqvae",
         {
-            **VIT, "signal": {"axes": "hw", "kind": "classes", "dtype": "uint8", "num_classes": 5},
-            "loss": "cross_entropy", "class_dim": 8,
+            **VIT,
+            "signal": {"axes": "hw", "kind": "classes", "dtype": "uint8", "num_classes": 5},
+            "loss": "cross_entropy",
+            "class_dim": 8,
         },
     ),
     "memcodes": ("mlp", MLP),
     "linear stack": (
         "mlp",
-        {**MLP, "encoder": {"kind": "linear", "dim": 8, "depth": 1}, "quantizer_type": "ema",
-         "quantizer": {"metric": "euclidean", "commitment_weight": 1e-5}},
+        {
+            **MLP,
+            "encoder": {"kind": "linear", "dim": 8, "depth": 1},
+            "quantizer_type": "ema",
+            "quantizer": {"metric": "euclidean", "commitment_weight": 1e-5},
+        },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -118,23 +141,38 @@ def test_a_diffusion_tokenizer_is_described_by_published_arguments():
     assert base.build(family, arguments) == base.build("divae", DIVAE)
     family, arguments = tokenizer_config.arguments_of(config)
     back, own = base.build(family, arguments), base.build("divae", DIVAE)
-    for field in ("encoder", "decoder", "schedule", "num_times", "prediction", "sampler",
-                  "condition_dropout", "condition_dropout_tokens"):  # fmt: skip
+    for field in (
+        "encoder",
+        "decoder",
+        "schedule",
+        "num_times",
+        "prediction",
+        "sampler",
+        "condition_dropout",
+        "condition_dropout_tokens",
+    ):
         assert getattr(back, field) == getattr(own, field), field
 
 
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("vqvae", {"backbone": "patch_mlp", "encoder": {"dim": 8, "depth": 1},
-                   "decoder": {"dim": 8, "depth": 1}}, "has no PatchMLPEncoder as a backbone"),
+        (
+            "vqvae",
+            {
+                "backbone": "patch_mlp",
+                "encoder": {"dim": 8, "depth": 1},
+                "decoder": {"dim": 8, "depth": 1},
+            },
+            "has no PatchMLPEncoder as a backbone",
+        ),
         ("vqvae", {"encoder": {**MICRO, "depth": 2}}, "has no ViT with {'dim': 16, 'depth': 2"),
         ("vqvae", {"encoder": MICRO}, "one post_mlp for both sides, here it is True and False"),
         ("vqvae", {"image_size": (8, 4)}, r"square images only, image_size is \(8, 4\)"),
         ("mlp", {"quantizer": {"num_heads": 2, "temperature": 0.5}}, "temperature 1, not 0.5"),
         ("divae", {"decoder": {"dim": 64}}, "has no UNet of these sizes"),
     ],
-)  # fmt: skip
+)
 def test_what_the_published_format_does_not_have_is_named(family, changes, message):
     arguments = {"vqvae": VIT, "mlp": MLP, "divae": DIVAE}[family] | changes
     with pytest.raises(ValueError, match=message):
@@ -174,16 +212,24 @@ def test_an_export_of_an_earlier_version_that_says_compat_is_read():
 
 def test_small_numbers_survive_the_header():
     assert tokenizer_export.header({"a": 1e-05, "b": 0.99, "c": None, "d": "vit_b_enc"}) == {
-        "a": "1.0e-05", "b": "0.99", "c": "None", "d": "vit_b_enc",
-    }  # fmt: skip
+        "a": "1.0e-05",
+        "b": "0.99",
+        "c": "None",
+        "d": "vit_b_enc",
+    }
 
 
 # --- trunks -----------------------------------------------------------------------------------
 
 NAMES = (
-    "rgb@224", "tok_semseg@224", "tok_dinov2_global", "t5_caption", "human_poses", "caption",
+    "rgb@224",
+    "tok_semseg@224",
+    "tok_dinov2_global",
+    "t5_caption",
+    "human_poses",
+    "caption",
     "metadata",
-)  # fmt: skip
+)
 # As configs/fourm.py trains it: no text longer than its published position table.
 SHORTER = {"human_poses": {"max_tokens": 263}}
 
@@ -196,9 +242,15 @@ def own_trunk(**changes) -> FourM:
     )
     outputs = tuple(spec.name for spec in specs if spec.is_token)
     fields = {
-        "modalities": specs, "inputs": NAMES, "outputs": outputs, "dim": 16, "encoder_depth": 1,
-        "decoder_depth": 1, "num_heads": 2, "mlp_dim": 40,
-    }  # fmt: skip
+        "modalities": specs,
+        "inputs": NAMES,
+        "outputs": outputs,
+        "dim": 16,
+        "encoder_depth": 1,
+        "decoder_depth": 1,
+        "num_heads": 2,
+        "mlp_dim": 40,
+    }
     return FourM(**fields | changes)
 
 
@@ -238,13 +290,19 @@ def full_size_tokens(model):
         return rng.integers(0, sizes[which])
 
     inputs = example.inputs.replace(
-        modality=modality, position=rng.integers(0, lengths[modality]), id=ids(modality),
+        modality=modality,
+        position=rng.integers(0, lengths[modality]),
+        id=ids(modality),
         valid=np.arange(num) < np.full((2, 1), num - 1),
-    )  # fmt: skip
+    )
     targets = example.targets.replace(
-        modality=wanted, position=rng.integers(0, lengths[wanted]), input_id=ids(wanted),
-        id=ids(wanted), valid=inputs.valid, order=np.arange(num) * np.ones((2, 1), int),
-    )  # fmt: skip
+        modality=wanted,
+        position=rng.integers(0, lengths[wanted]),
+        input_id=ids(wanted),
+        id=ids(wanted),
+        valid=inputs.valid,
+        order=np.arange(num) * np.ones((2, 1), int),
+    )
     return example.replace(
         inputs=inputs,
         targets=targets,
@@ -271,24 +329,34 @@ def test_shared_tables_are_written_once_per_modality_and_tokens_at_their_scale(t
         (batches.model(), "has no modality 'rgb', only"),
         (own_trunk(positions="learned"), "has no positions='learned', only sincos"),
         (
-            own_trunk(modalities=(registry.resolve("fourm", ["caption"])[0].replace(
-                vocab_size=99),), inputs=("caption",), outputs=("caption",)),
+            own_trunk(
+                modalities=(registry.resolve("fourm", ["caption"])[0].replace(vocab_size=99),),
+                inputs=("caption",),
+                outputs=("caption",),
+            ),
             "'caption' has vocab_size 99, in the published format it is 30000",
         ),
         (
-            own_trunk(modalities=registry.resolve("fourm", ["human_poses"]),
-                      inputs=("human_poses",), outputs=("human_poses",)),
+            own_trunk(
+                modalities=registry.resolve("fourm", ["human_poses"]),
+                inputs=("human_poses",),
+                outputs=("human_poses",),
+            ),
             "'human_poses': 263 positions for 275 tokens",
         ),
         (
-            own_trunk(modalities=registry.resolve("fourm", ["caption"], {"caption": {
-                "max_tokens": 300, "max_positions": 300}}),
-                inputs=("caption",), outputs=("caption",)),
+            own_trunk(
+                modalities=registry.resolve(
+                    "fourm", ["caption"], {"caption": {"max_tokens": 300, "max_positions": 300}}
+                ),
+                inputs=("caption",),
+                outputs=("caption",),
+            ),
             "'caption' has max_tokens 300, in the published format it is 256",
         ),
     ],
     ids=["modality", "positions", "vocabulary", "poses", "length"],
-)  # fmt: skip
+)
 def test_a_trunk_without_published_form_is_refused_by_name(model, message):
     with pytest.raises(ValueError, match=message):
         published_form.of(model, {})

@@ -16,9 +16,14 @@ from tests import golden_cases
 
 SHIPPED = golden_cases.shipped("tokenizers")
 CASES = (
-    "mlp_lucid", "mlp_lucid_euclid", "mlp_memcodes", "vqvae_clip", "vqvae_rgb",
-    "vqvae_sam_outconv", "vqvae_semseg",
-)  # fmt: skip
+    "mlp_lucid",
+    "mlp_lucid_euclid",
+    "mlp_memcodes",
+    "vqvae_clip",
+    "vqvae_rgb",
+    "vqvae_sam_outconv",
+    "vqvae_semseg",
+)
 
 
 def folder_of(case):
@@ -91,9 +96,16 @@ def test_a_position_table_that_is_not_sin_cos_is_refused():
 
 def published(**changes):
     return {
-        "n_channels": 3, "enc_type": "vit_b_enc", "dec_type": "vit_b_dec", "codebook_size": 1024,
-        "latent_dim": 32, "post_mlp": True, "image_size": 224, "patch_size": 16, **changes,
-    }  # fmt: skip
+        "n_channels": 3,
+        "enc_type": "vit_b_enc",
+        "dec_type": "vit_b_dec",
+        "codebook_size": 1024,
+        "latent_dim": 32,
+        "post_mlp": True,
+        "image_size": 224,
+        "patch_size": 16,
+        **changes,
+    }
 
 
 @pytest.mark.parametrize(
@@ -110,30 +122,42 @@ def published(**changes):
         ),
         (
             {
-                "n_channels": 207, "enc_type": "BottleneckMLP/B_6-Wi_1024",
-                "dec_type": "BottleneckMLP/B_6-Wi_1024", "codebook_size": 1024,
-                "latent_dim": 1024, "quant_type": "memcodes", "num_codebooks": 8,
+                "n_channels": 207,
+                "enc_type": "BottleneckMLP/B_6-Wi_1024",
+                "dec_type": "BottleneckMLP/B_6-Wi_1024",
+                "codebook_size": 1024,
+                "latent_dim": 1024,
+                "quant_type": "memcodes",
+                "num_codebooks": 8,
             },
             106.68,
         ),
         (
             {
-                "n_channels": 768, "enc_type": "BottleneckMLP/B_6-Wi_1024",
-                "dec_type": "BottleneckMLP/B_6-Wi_1024", "codebook_size": 8192,
-                "latent_dim": 1024, "quant_type": "memcodes", "num_codebooks": 16,
+                "n_channels": 768,
+                "enc_type": "BottleneckMLP/B_6-Wi_1024",
+                "dec_type": "BottleneckMLP/B_6-Wi_1024",
+                "codebook_size": 8192,
+                "latent_dim": 1024,
+                "quant_type": "memcodes",
+                "num_codebooks": 16,
             },
             115.04,
         ),
         (
             {
-                "n_channels": 1280, "enc_type": "BottleneckMLP/B_6-Wi_1024",
-                "dec_type": "BottleneckMLP/B_6-Wi_1024", "codebook_size": 8192,
-                "latent_dim": 1024, "quant_type": "memcodes", "num_codebooks": 16,
+                "n_channels": 1280,
+                "enc_type": "BottleneckMLP/B_6-Wi_1024",
+                "dec_type": "BottleneckMLP/B_6-Wi_1024",
+                "codebook_size": 8192,
+                "latent_dim": 1024,
+                "quant_type": "memcodes",
+                "num_codebooks": 16,
             },
             116.09,
         ),
     ],
-)  # fmt: skip
+)
 def test_published_sizes_have_the_published_number_of_parameters(config, millions):
     module = base.build(*tokenizer_config.arguments_of(config))
     params = base.abstract_variables(module)["params"]
@@ -162,8 +186,9 @@ def test_position_tables_may_be_of_another_image_size_on_each_side():
     )
     tables = tokenizers.derived_tensors(module)
     assert {name: table.shape for name, table in tables.items()} == {
-        "encoder.pos_emb": (1, 768, 14, 14), "decoder.pos_emb": (1, 768, 21, 21),
-    }  # fmt: skip
+        "encoder.pos_emb": (1, 768, 14, 14),
+        "decoder.pos_emb": (1, 768, 21, 21),
+    }
     # half the size reads the middle of 2 x 2 blocks: cubic weights (a = -0.75) -3 19 19 -3 of 32
     table = np.asarray(vit.position_table((8, 8), (8, 8), 4), np.float64)
     weights = np.array([-3, 19, 19, -3]) / 32
@@ -178,9 +203,14 @@ def tiny(**changes):
     """A ViT of one block on either side, 16 pixels in patches of 8."""
     sizes = {"dim_tokens": 8, "depth": 1, "num_heads": 2, "mlp_ratio": 4, "qkv_bias": True}
     config = published(
-        enc_type="tiny_enc", dec_type="tiny_dec", image_size=16, patch_size=8, codebook_size=6,
-        latent_dim=4, **changes,
-    )  # fmt: skip
+        enc_type="tiny_enc",
+        dec_type="tiny_dec",
+        image_size=16,
+        patch_size=8,
+        codebook_size=6,
+        latent_dim=4,
+        **changes,
+    )
     return tokenizer_config.arguments_of(config, presets={"tiny_enc": sizes, "tiny_dec": sizes})
 
 

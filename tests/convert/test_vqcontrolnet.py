@@ -16,13 +16,24 @@ from tests.convert.test_checkpoint import ROOT
 
 PRESET = {"dim": 8, "depth": 1, "num_heads": 2}
 VQ = {
-    "n_channels": 3, "enc_type": "vit_micro_enc", "codebook_size": 16, "latent_dim": 4,
-    "image_size": 8, "patch_size": 4, "post_mlp": True,
-}  # fmt: skip
+    "n_channels": 3,
+    "enc_type": "vit_micro_enc",
+    "codebook_size": 16,
+    "latent_dim": 4,
+    "image_size": 8,
+    "patch_size": 4,
+    "post_mlp": True,
+}
 CONFIG = {
-    **VQ, "sd_path": "runwayml/stable-diffusion-v1-5", "image_size_sd": 512, "pretrained_cn": False,
-    "cls_free_guidance_dropout": 0.1, "masked_cfg": False, "enable_xformer": False, "adapter": None,
-}  # fmt: skip
+    **VQ,
+    "sd_path": "runwayml/stable-diffusion-v1-5",
+    "image_size_sd": 512,
+    "pretrained_cn": False,
+    "cls_free_guidance_dropout": 0.1,
+    "masked_cfg": False,
+    "enable_xformer": False,
+    "adapter": None,
+}
 ELSEWHERE = {
     "decoder.controlnet.conv_in.weight": np.zeros((4, 3), np.float32),
     "decoder.unet.conv_in.weight": np.zeros((4, 4), np.float16),

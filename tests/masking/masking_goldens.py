@@ -70,14 +70,18 @@ def main(full: pathlib.Path) -> None:
         write(path.name, cut(stats))
         name = path.name.replace("stats_", "pool_")
         samples = json.loads((source / name).read_text())
-        write(name, [
-            {
-                modality: value if "num_embeddings" in value
-                else encoded(value, stats["max_tokens"][modality], text)
-                for modality, value in sample.items()
-            }
-            for sample in samples
-        ])  # fmt: skip
+        write(
+            name,
+            [
+                {
+                    modality: value
+                    if "num_embeddings" in value
+                    else encoded(value, stats["max_tokens"][modality], text)
+                    for modality, value in sample.items()
+                }
+                for sample in samples
+            ],
+        )
 
 
 if __name__ == "__main__":

@@ -48,9 +48,13 @@ def test_corrected_cosine_codes_stay_on_the_sphere_and_unused_ones_do_not_move()
 def test_euclidean_codes_are_sums_by_laplace_smoothed_sizes():
     """Sizes 1 and 3, then (decay 0.5) one latent for code 0, two for code 1: 1 and 2.5."""
     codes, sizes, sums = quantize.update_euclidean(
-        jnp.array([1.0, 3.0]), jnp.array([[2.0], [6.0]]), jnp.array([[4.0], [1.0], [3.0]]),
-        jnp.array([0, 1, 1]), decay=0.5, epsilon=0.25,
-    )  # fmt: skip
+        jnp.array([1.0, 3.0]),
+        jnp.array([[2.0], [6.0]]),
+        jnp.array([[4.0], [1.0], [3.0]]),
+        jnp.array([0, 1, 1]),
+        decay=0.5,
+        epsilon=0.25,
+    )
     np.testing.assert_allclose(sizes, [1.0, 2.5])
     np.testing.assert_allclose(sums, [[3.0], [5.0]])
     # (1 + 0.25) and (2.5 + 0.25) scaled by 3.5 / (3.5 + 2 * 0.25)
@@ -59,9 +63,12 @@ def test_euclidean_codes_are_sums_by_laplace_smoothed_sizes():
 
 def test_a_code_without_latents_stays_finite_when_its_size_has_gone_to_zero():
     codes, *_ = quantize.update_euclidean(
-        jnp.array([0.0, 4.0]), jnp.array([[0.0], [8.0]]), jnp.array([[2.0]]), jnp.array([1]),
+        jnp.array([0.0, 4.0]),
+        jnp.array([[0.0], [8.0]]),
+        jnp.array([[2.0]]),
+        jnp.array([1]),
         decay=0.9,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(codes, [[0.0], [2.0]], atol=1e-4)
 
 
@@ -69,9 +76,15 @@ def test_dead_codes_become_copies_of_the_most_used_ones_in_their_order():
     codes = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.0, -1.0]])
     sizes = jnp.array([0.1, 5.0, 9.0, 0.2])
     replaced, kept = quantize.replace_dead(
-        jax.random.key(0), codes, sizes, jnp.zeros((1, 2)),
-        threshold=1.0, policy="linde_buzo_gray", normalize=True, noise=1e-6,
-    )  # fmt: skip
+        jax.random.key(0),
+        codes,
+        sizes,
+        jnp.zeros((1, 2)),
+        threshold=1.0,
+        policy="linde_buzo_gray",
+        normalize=True,
+        noise=1e-6,
+    )
     np.testing.assert_allclose(replaced, [[0.6, 0.8], [0, 1], [0.6, 0.8], [0, 1]], atol=1e-5)
     np.testing.assert_array_equal(kept, sizes)  # published: the old size stays
 
@@ -79,9 +92,15 @@ def test_dead_codes_become_copies_of_the_most_used_ones_in_their_order():
 def test_a_replaced_code_is_a_latent_and_starts_with_a_fresh_size():
     latents = jnp.array([[3.0, 4.0]] * 5)
     codes, sizes = quantize.replace_dead(
-        jax.random.key(0), jnp.eye(2), jnp.array([0.1, 5.0]), latents,
-        threshold=1.0, policy="batch_random", normalize=True, reset_size=2.5,
-    )  # fmt: skip
+        jax.random.key(0),
+        jnp.eye(2),
+        jnp.array([0.1, 5.0]),
+        latents,
+        threshold=1.0,
+        policy="batch_random",
+        normalize=True,
+        reset_size=2.5,
+    )
     np.testing.assert_allclose(codes, [[0.6, 0.8], [0, 1]], rtol=1e-6)
     np.testing.assert_allclose(sizes, [2.5, 5.0])
 
@@ -89,9 +108,14 @@ def test_a_replaced_code_is_a_latent_and_starts_with_a_fresh_size():
 def test_an_unknown_policy_is_named():
     with pytest.raises(ValueError, match="policy 'lloyd', allowed"):
         quantize.replace_dead(
-            jax.random.key(0), jnp.eye(2), jnp.ones(2), jnp.eye(2),
-            threshold=1.0, policy="lloyd", normalize=True,
-        )  # fmt: skip
+            jax.random.key(0),
+            jnp.eye(2),
+            jnp.ones(2),
+            jnp.eye(2),
+            threshold=1.0,
+            policy="lloyd",
+            normalize=True,
+        )
 
 
 def test_usage_counts_codes_and_perplexity_is_the_effective_number():
@@ -132,10 +156,13 @@ def test_k_means_by_hand():
 def test_memcodes_training_draws_codes_by_their_softmax_and_returns_their_values():
     """One head of width 1: keys = codes · 1, values = codes · 2, logits = latent · key."""
     module = quantizers.Memcodes(num_codes=2, latent_dim=1)
-    params = {"params": {
-        "codes": jnp.array([[[0.0], [1.0]]]), "to_keys": jnp.ones((1, 1, 1)),
-        "to_values": jnp.full((1, 1, 1), 2.0),
-    }}  # fmt: skip
+    params = {
+        "params": {
+            "codes": jnp.array([[[0.0], [1.0]]]),
+            "to_keys": jnp.ones((1, 1, 1)),
+            "to_values": jnp.full((1, 1, 1), 2.0),
+        }
+    }
     latents = jnp.full((20_000, 1), np.log(3.0))  # logits 0 and log 3: shares 1/4 and 3/4
 
     @jax.jit

@@ -8,9 +8,18 @@ from tests import golden_cases
 
 SHIPPED = ("maskgit_cfg", "roar_cfg", "ar_temp_topk")
 OTHERS = (
-    "maskgit", "maskgit_topk_topp", "maskgit_temp0_onestep", "maskgit_inpaint", "roar", "ar",
-    "ar_cfg", "ar_custom_text", "chained", "multi_guided_maskgit", "multi_guided_roar",
-)  # fmt: skip
+    "maskgit",
+    "maskgit_topk_topp",
+    "maskgit_temp0_onestep",
+    "maskgit_inpaint",
+    "roar",
+    "ar",
+    "ar_cfg",
+    "ar_custom_text",
+    "chained",
+    "multi_guided_maskgit",
+    "multi_guided_roar",
+)
 
 
 def compared(folder, name):

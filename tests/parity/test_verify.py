@@ -17,8 +17,15 @@ from tests import golden_cases
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAST = (
-    "fm", "lr_schedules", "posemb", "quantizers", "schedulers", "text", "tokenizers", "transforms",
-)  # fmt: skip
+    "fm",
+    "lr_schedules",
+    "posemb",
+    "quantizers",
+    "schedulers",
+    "text",
+    "tokenizers",
+    "transforms",
+)
 
 
 def judged(directory) -> list[quantity.Result]:

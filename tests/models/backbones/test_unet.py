@@ -11,9 +11,14 @@ from fourm_jax.models.backbones import unet, unet_parts
 from tests import drawn
 
 TINY = unet.UNet(
-    num_channels=1, dim=8, multipliers=(1, 2), blocks_per_level=1, attention_at=(2,), patch_size=2,
+    num_channels=1,
+    dim=8,
+    multipliers=(1, 2),
+    blocks_per_level=1,
+    attention_at=(2,),
+    patch_size=2,
     num_groups=4,
-)  # fmt: skip
+)
 
 
 def inputs(size=(8, 12), batch=2):
@@ -31,9 +36,12 @@ def tiny():
 
 def test_the_published_decoder_has_its_number_of_parameters():
     shapes = jax.eval_shape(
-        unet.UNet(num_channels=3).init, jax.random.key(0),
-        jnp.zeros((1, 224, 224, 3)), jnp.zeros(1), jnp.zeros((1, 14, 14, 32)),
-    )  # fmt: skip
+        unet.UNet(num_channels=3).init,
+        jax.random.key(0),
+        jnp.zeros((1, 224, 224, 3)),
+        jnp.zeros(1),
+        jnp.zeros((1, 14, 14, 32)),
+    )
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     assert round(count / 1e6, 2) == 196.35
 

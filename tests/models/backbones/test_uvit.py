@@ -12,13 +12,24 @@ from fourm_jax.models.backbones import uvit, uvit_bottleneck
 from tests import drawn
 
 SMALL = {
-    "num_channels": 1, "patch_size": 2, "channels": (8, 8), "blocks_per_level": 1, "dim": 16,
-    "num_heads": 2, "num_groups": 4, "grid": 4, "depth": 3,
-}  # fmt: skip
+    "num_channels": 1,
+    "patch_size": 2,
+    "channels": (8, 8),
+    "blocks_per_level": 1,
+    "dim": 16,
+    "num_heads": 2,
+    "num_groups": 4,
+    "grid": 4,
+    "depth": 3,
+}
 MILLIONS = {
-    "uvit_b_p4_f16": 126.75, "uvit_l_p4_f16": 391.42, "uvit_h_p4_f16": 769.36,
-    "uvit_b_p4_f8": 125.57, "uvit_b_p4_f16_longskip": 143.29, "uvit_b_p4_f16_extraconv": 160.79,
-}  # fmt: skip
+    "uvit_b_p4_f16": 126.75,
+    "uvit_l_p4_f16": 391.42,
+    "uvit_h_p4_f16": 769.36,
+    "uvit_b_p4_f8": 125.57,
+    "uvit_b_p4_f16_longskip": 143.29,
+    "uvit_b_p4_f16_extraconv": 160.79,
+}
 VARIANTS = {
     "concat": {},
     "long_skip": {"long_skip": True},
@@ -45,9 +56,12 @@ def case(request):
 def test_published_decoders_have_their_number_of_parameters(name, millions):
     module = uvit.UViT(num_channels=3, **divae_config.decoders()[name][1])
     shapes = jax.eval_shape(
-        module.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)), jnp.zeros(1),
+        module.init,
+        jax.random.key(0),
+        jnp.zeros((1, 224, 224, 3)),
+        jnp.zeros(1),
         jnp.zeros((1, 14, 14, 32)),
-    )  # fmt: skip
+    )
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     assert round(count / 1e6, 2) == millions
 
@@ -174,9 +188,15 @@ def test_a_block_with_cross_attention_and_skip_is_what_its_formula_says():
 def test_blocks_of_the_first_half_feed_those_of_the_second_in_reverse():
     """Five gateless blocks whose skip layers take the earlier stream only: 1 -> 5, 2 -> 4."""
     bottleneck = uvit_bottleneck.Bottleneck(
-        dim=4, depth=5, num_heads=1, long_skip=True, conditioning="concat", dropout=0.0, grid=1,
+        dim=4,
+        depth=5,
+        num_heads=1,
+        long_skip=True,
+        conditioning="concat",
+        dropout=0.0,
+        grid=1,
         dtype=jnp.float32,
-    )  # fmt: skip
+    )
     x, time, condition = jnp.ones((1, 1, 1, 4)), jnp.ones((1, 3)), jnp.zeros((1, 1, 1, 2))
     arguments = (x, time, condition, None, False)
     shapes = jax.eval_shape(lambda key: bottleneck.init(key, *arguments), jax.random.key(0))

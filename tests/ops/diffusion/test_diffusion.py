@@ -154,9 +154,13 @@ def test_clipping_keeps_image_and_noise_consistent_unless_as_published():
 def test_ranges_may_differ_between_channels():
     low, high = jnp.array([-1.0, -2.0, -3.0]), jnp.array([1.0, 2.0, 3.0])
     _, clean = process.ddim_step(
-        draw(0), 100 * draw(1), jnp.float32(0.5), jnp.float32(1), prediction="sample",
+        draw(0),
+        100 * draw(1),
+        jnp.float32(0.5),
+        jnp.float32(1),
+        prediction="sample",
         clip=(low, high),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(jnp.abs(clean).max(axis=(0, 1, 2)), high)
 
 
