@@ -149,7 +149,7 @@ def visibility(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
 
 
 def transfer(case: Mapping[str, Any]) -> Iterator[Quantity]:
-    """Whole modalities shown, whole modalities asked for."""
+    """Whole modalities as inputs, whole modalities as targets."""
     specs = registry.resolve("fourm", [*case["inputs"], *case["outputs"]])
     batch: Batch = {}
     here = np.array([True])
@@ -238,7 +238,7 @@ def _entries(
 def grid_positions(
     order: Sequence[int], num_shown: int, num_asked: int | None
 ) -> tuple[list[int], list[int]]:
-    """Cells shown and asked for; without a budget of targets, all that is not shown."""
+    """Input cells and target cells; without a budget of targets, all other cells."""
     size = len(order)
     none = jnp.zeros(1, jnp.int32)
     spec = ModalitySpec(name="grid", kind="grid", vocab_size=1, grid=(1, size))

@@ -1,4 +1,4 @@
-"""Ids of a quantizer that two codes deserve almost equally: rounding decides between them."""
+"""Quantizer ids at near ties: two codes score almost equally, and rounding decides."""
 
 from collections.abc import Mapping
 from typing import Any

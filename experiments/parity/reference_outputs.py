@@ -1,4 +1,4 @@
-"""Everything the published forward and backward pass can be compared by, under its own names."""
+"""States, losses and gradients of a forward and backward pass, under their published names."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -127,7 +127,7 @@ def _instances(case):
 
 
 def _caption(case):
-    """A drawn one must be of the list."""
+    """A caption that is drawn at random must be one of the list."""
     rng = np.random.default_rng(0)
     chosen = captions.select(case["value"], case["rand_aug_idx"], rng).to_text()
     if case["rand_aug_idx"] is None and isinstance(case["value"], list):

@@ -55,7 +55,7 @@ def split(
     Args:
       extra_choices: the modality that gets each token of the rest, in turn; e >= m - 1 suffices.
     """
-    # As torch's Dirichlet, which never returns more: even a lone winner leaves one token to draw.
+    # As torch's Dirichlet, which never returns more: with one modality, one token is still drawn.
     share = jnp.minimum(share, 1 - 2**-24)
     budget = jnp.floor(share * total).astype(jnp.int32)
     rest = total - budget.sum()

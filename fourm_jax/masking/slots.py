@@ -1,4 +1,4 @@
-"""From "how much of what" (`Plan`) to the slots of a TokenBatch, looked up slot by slot."""
+"""Fill the slots of a TokenBatch as a `Plan` says: which token stands in each slot."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

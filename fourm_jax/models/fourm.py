@@ -82,7 +82,7 @@ class FourM(nn.Module):
       as_published: reproduce what published weights depend on: 512 rows in every 1-D position
         table, target positions >= max_positions become 0, 2-D positions of non-square grids divide
         by the number of rows, tokens enter at table scale, and the published initialization. By
-        default positions are clamped to the last row, and tokens start as loud as positions.
+        default positions are clamped to the last row, and tokens start at the scale of positions.
     """
 
     modalities: tuple[ModalitySpec, ...]
@@ -296,10 +296,10 @@ class FourM(nn.Module):
 def initial_scales(dim: int, as_published: bool) -> dict[str, Any]:
     """Initial standard deviations of vectors and tables, and the factor on looked-up tokens.
 
-    From scratch, tokens start as loud as sin-cos positions (rms 0.7): published N(0, 0.02) tokens
-    take thousands of steps to be heard. Their table stays at 1/sqrt(D), so that tied heads start
-    with logits of about unit variance, and the factor sqrt(D) lifts what is looked up. Modality
-    vectors and mask token start small: at 0.5 they slow the first steps down.
+    From scratch, token vectors start at the scale of sin-cos positions (rms 0.7): beside those, the
+    published N(0, 0.02) tokens need thousands of steps to matter. The table itself starts at
+    1/sqrt(D), so that tied heads give logits of about unit variance; the factor sqrt(D) applies to
+    what is looked up. Modality vectors and mask token start small: at 0.5 the first steps are slow.
     """
     if as_published:
         return {"std": 0.02, "token_std": 0.02, "token_scale": 1.0}
@@ -307,7 +307,7 @@ def initial_scales(dim: int, as_published: bool) -> dict[str, Any]:
 
 
 def check(model: FourM) -> None:
-    """Refuse settings that cannot work.
+    """Check the settings of a model.
 
     Raises:
       ValueError: names the value and what is allowed.

@@ -63,8 +63,8 @@ class EMACodebook(nn.Module):
             )
         shape = (self.num_codes, self.latent_dim // self.num_heads)
         self.codes = self.variable("codebook", "codes", self._initial_codes, shape)
-        # A corrected Euclidean code is sums / size from the first step on; the published sizes
-        # start at 0 beside sums that do not.
+        # A Euclidean code is code_sums / cluster_size from the first step on. As published, the
+        # sizes start at 0, although the sums do not.
         size = float(self.metric == "euclidean" and not self.as_published)
         self.cluster_size = self.variable("codebook", "cluster_size", jnp.full, shape[:1], size)
         self.initialized = self.variable(

@@ -28,7 +28,7 @@ def draw_most_likely(key: Key[Array, ""], logits: Float[Array, "*n v"]) -> Int[A
 
 
 def check_filters(top_k: int | float, top_p: float) -> None:
-    """Refuse filters that mean nothing.
+    """Check the settings of the filters.
 
     Raises:
       ValueError: negative or non-integer count in `top_k` (a float must lie in [0, 1]), or

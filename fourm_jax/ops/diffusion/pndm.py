@@ -166,7 +166,7 @@ def step(
     prediction: process.Prediction,
     clip: process.Range | None = None,
 ) -> State:
-    """Return the state after one row; `output` answers (state.noised, row.timestep).
+    """Return the state after one row; `output` is the network's at (state.noised, row.timestep).
 
     Outputs are combined as the network gives them and then read as `prediction` (equation 9).
     """

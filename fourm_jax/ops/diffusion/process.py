@@ -40,7 +40,7 @@ def target(
     alpha: Float[AnyArray, "*b"],
     prediction: Prediction,
 ) -> Float[Array, "b *s"]:
-    """Return what a network with this `prediction` should say; ValueError where it is unknown."""
+    """Return what a network with this `prediction` should output; ValueError for an unknown one."""
     targets = {"sample": clean, "epsilon": noise, "v": velocity(clean, noise, alpha)}
     if prediction not in targets:
         raise ValueError(f"prediction {prediction!r}, allowed: {PREDICTIONS}")
@@ -154,7 +154,7 @@ def keep_condition(
     rate: float,
     num_lost: tuple[int, int] | None = None,
 ) -> Bool[Array, "b y x"]:
-    """Draw which positions of the condition are used in training, so that guidance can be.
+    """Draw which positions of the condition training uses; guidance needs samples without.
 
     Args:
       key: of the draw.

@@ -88,7 +88,9 @@ def step(
     eta: float = 0.0,
     as_published: bool = False,
 ) -> State:
-    """Return the state after one row of the plan; `output` answers (state.noised, row.timestep).
+    """Return the state after one row of the plan.
+
+    `output` is the network's at (state.noised, row.timestep).
 
     `eta` is the share of the variance that DDIM draws anew (`diffusion.ddim_step`).
     """
