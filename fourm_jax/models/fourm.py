@@ -21,7 +21,7 @@ from fourm_jax.utils import errors
 
 @flax.struct.dataclass
 class Encoded:
-    """What the decoder attends to; r registers come first.
+    """What the decoder attends to: s slots, registers first, then the inputs.
 
     Attributes:
       context: projected encoder output with input position and modality vectors added again.
@@ -29,9 +29,9 @@ class Encoded:
       hidden: encoder output after the final norm.
     """
 
-    context: Float[Array, "b r+n d"]
-    valid: Bool[Array, "b r+n"]
-    hidden: Float[Array, "b r+n d"]
+    context: Float[Array, "b s d"]
+    valid: Bool[Array, "b s"]
+    hidden: Float[Array, "b s d"]
 
 
 @flax.struct.dataclass
@@ -48,13 +48,13 @@ class DecoderCache:
 
     Attributes:
       layers: keys and values of every decoder layer.
-      valid: which encoder slots exist.
+      valid: which of the s encoder slots exist.
       segment, order: of the target tokens so far; segment -1 = empty or not valid.
       length: number of slots written so far, the same for all samples.
     """
 
     layers: transformer.LayerMemory
-    valid: Bool[Array, "b r+n"]
+    valid: Bool[Array, "b s"]
     segment: Int[Array, "b t"]
     order: Int[Array, "b t"]
     length: Int[Array, ""]

@@ -90,7 +90,8 @@ class FourMViT(nn.Module):
             pixels={self.modality.name: pixels},
             embeddings={},
         )
-        content, position_vectors = self.encoder_embedding(tokens, self.modality_embedding[None])
+        modality_vectors = jnp.broadcast_to(self.modality_embedding, (*shape, self.dim))
+        content, position_vectors = self.encoder_embedding(tokens, modality_vectors)
         x = content + position_vectors
         if self.num_registers:
             registers = jnp.broadcast_to(self.registers, (len(x), *self.registers.shape))

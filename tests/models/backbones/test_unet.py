@@ -39,7 +39,7 @@ def test_the_published_decoder_has_its_number_of_parameters():
         unet.UNet(num_channels=3).init,
         jax.random.key(0),
         jnp.zeros((1, 224, 224, 3)),
-        jnp.zeros(1),
+        jnp.zeros(1, jnp.int32),
         jnp.zeros((1, 14, 14, 32)),
     )
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

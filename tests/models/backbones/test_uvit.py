@@ -59,7 +59,7 @@ def test_published_decoders_have_their_number_of_parameters(name, millions):
         module.init,
         jax.random.key(0),
         jnp.zeros((1, 224, 224, 3)),
-        jnp.zeros(1),
+        jnp.zeros(1, jnp.int32),
         jnp.zeros((1, 14, 14, 32)),
     )
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
