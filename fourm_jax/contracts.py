@@ -63,7 +63,7 @@ Entry = GridEntry | SequenceEntry | PixelsEntry | EmbeddingEntry
 Batch = dict[str, Entry | Int[AnyArray, "b"]]
 
 # {record field: stacked values}: what tokenizers train on.
-RawBatch = dict[str, np.ndarray]
+RawBatch = dict[str, AnyArray]
 
 
 @flax.struct.dataclass

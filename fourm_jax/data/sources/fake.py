@@ -1,10 +1,10 @@
 """Random but valid records and batches for any modalities: tests, `runlocal` configs, Colab."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from fourm_jax.contracts import Batch
 from fourm_jax.data import collate
 from fourm_jax.modalities import registry, vocabulary
 from fourm_jax.modalities.spec import ModalitySpec
@@ -79,8 +79,8 @@ def record(
 
 def batch(
     specs: Sequence[ModalitySpec], batch_size: int, seed: int = 0, *, absent: float = 0.0
-) -> dict[str, Any]:
-    """Random Batch (docs/architecture.md#contracts).
+) -> Batch:
+    """Random batch of tokens, pictures and vectors.
 
     Args:
       absent: probability that a sample lacks a modality.
