@@ -11,7 +11,7 @@ EVERYTHING = (*CHECKED, "configs", "tests")
 
 # Limits that only go down.
 MOST_UNANNOTATED = 30
-MOST_HAND_LAID = 59
+MOST_HAND_LAID = 58
 ROOMS_WITHOUT_MYPY = {
     "experiments",
     "fourm_jax.data",
