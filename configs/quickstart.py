@@ -85,7 +85,8 @@ def job(
     config.evaluation = {
         "num_records": 8 if runlocal else 256,
         "num_shown": 2 if runlocal else 6,
-        "conditions": conditions,
+        "condition": "rgb",  # of the tasks that predict every other modality
+        "conditions": conditions,  # of the galleries
         "generated": generated,
     }
     return config.lock()

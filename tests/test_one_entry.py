@@ -144,7 +144,7 @@ def test_a_new_field_is_built_cropped_tokenized_trained_generated_measured_and_d
     model, heat = from_config.make_model(config), tokenizers.load(tmp_path / "heat")
     generator = Generator(model, result.state.eval_params, {"heat": heat})
     data = held_out(tmp_path, config, specs)
-    tasks = any_to_any.from_one(generator, data)
+    tasks = any_to_any.from_one(generator, data, "rgb")
     assert set(tasks) == {"rgb->tok_heat"}
     assert tasks["rgb->tok_heat"]["metric"] == "mse"
     assert tasks["rgb->tok_heat"]["n"] == len(data)

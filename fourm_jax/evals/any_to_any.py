@@ -44,9 +44,7 @@ class HeldOut:
         return len(next(iter(self.truth.values())))
 
 
-def from_one(
-    generator: Generator, data: HeldOut, condition: str = "rgb"
-) -> dict[str, dict[str, Any]]:
+def from_one(generator: Generator, data: HeldOut, condition: str) -> dict[str, dict[str, Any]]:
     """Every other modality from `condition` alone; tasks "<condition>-><target>".
 
     Grids and vectors are predicted in one pass, sequences greedily token by token. How each is

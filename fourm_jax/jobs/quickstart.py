@@ -15,7 +15,8 @@ from etils import epath
 from fourm_jax.data import datasets as sources
 from fourm_jax.data.crops import policy
 from fourm_jax.jobs import phases, pretokenize, shard_job
-from fourm_jax.modalities import captions, registry
+from fourm_jax.modalities import captions, registry, serializers
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import text
 from fourm_jax.train import export, loop, run_config
@@ -26,6 +27,7 @@ PHASES = (
     *("trunk", "evaluate", "report"),
 )
 SPLITS = ("train", "test")
+NUM_TEXTS = 4_096  # records that the text tokenizer learns from
 
 
 def raw_dir(workdir: epath.PathLike) -> epath.Path:
@@ -149,15 +151,25 @@ def _train_text(
         record.reuse("text_tokenizer", str(output))
         return
     with record.run("text_tokenizer", "learning word pieces from the captions"):
-        source = open_raw(workdir, "train")
-        names = [name for name in ("caption", "det") if name in config.raw_fields]
-        rows = raw_fields(source, names, 4_096)
+        forms = {spec.source: spec.text_form for spec in _specs(config)}
+        plain = [field for field, form in forms.items() if form == serializers.PLAIN]
+        boxes = [field for field, form in forms.items() if form == "boxes"]
+        rows = raw_fields(open_raw(workdir, "train"), [*plain, *boxes], NUM_TEXTS)
         tokenizer = text.TextTokenizer.train(
-            [captions.serialize(caption) for caption in rows["caption"]],
+            [captions.serialize(value) for field in plain for value in rows[field]],
             vocab_size=config.text_vocab_size,
-            class_names=sorted({name for det in rows.get("det", ()) for name in det["classes"]}),
+            # Every name becomes one word.
+            class_names=sorted(
+                {name for field in boxes for value in rows[field] for name in value["classes"]}
+            ),
         )
         tokenizer.save(output)
+
+
+def _specs(config: ml_collections.ConfigDict) -> tuple[ModalitySpec, ...]:
+    """The modalities that are tokenized."""
+    modalities = config.pretokenize.modalities.to_dict()
+    return registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
 
 
 def _train_tokenizers(
@@ -179,8 +191,7 @@ def _tokenize(
 ) -> None:
     settings = config.pretokenize.to_dict()
     finished = all((workdir / "data" / f"{split}.json").exists() for split in SPLITS)
-    modalities = settings["modalities"]
-    specs = registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
+    specs = _specs(config)
     doing = "reusing" if finished else "writing"
     with record.run("tokenize", f"{doing} token shards of {len(specs)} modalities"):
         for split in SPLITS:

@@ -35,7 +35,7 @@ def run(
     generator = loading.load_generator(workdir)
     data = held_out(config, workdir, generator)
     with record.run("evaluate", f"{len(data)} held-out records, one modality from another"):
-        tasks = any_to_any.from_one(generator, data)
+        tasks = any_to_any.from_one(generator, data, config.evaluation.condition)
         for task in config.evaluation.generated:
             how = measure.load(task.measure)
             tasks |= any_to_any.generated(
