@@ -12,7 +12,7 @@ from fourm_jax.evals import measures
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import modules
+from fourm_jax.utils import errors, modules
 
 
 class Measure(Protocol):
@@ -55,11 +55,27 @@ def load(name: str, signal: Signal | None = None) -> Measure:
     """
     head, _, options = name.partition(":")
     if "." in head:
-        return getattr(importlib.import_module(f"fourm_jax.{head}"), options)
+        return _of_room(head, options)
     make = modules.get(measures, "make", head, "measure").make
     parameters = list(inspect.signature(make).parameters.values())[1:]
     defaults = {parameter.name: parameter.default for parameter in parameters}
     return make(signal, **config_lib.parse_arg(options, **defaults).to_dict())
+
+
+def _of_room(module: str, name: str) -> Measure:
+    """A measure of another room, which this one does not know."""
+    try:
+        held = vars(importlib.import_module(f"fourm_jax.{module}"))
+    except ModuleNotFoundError as error:
+        raise ValueError(f"measure {module}:{name}: there is no module {module!r}") from error
+    known = [
+        key
+        for key, value in held.items()
+        if hasattr(value, "higher_is_better") and not isinstance(value, type)
+    ]
+    if name not in known:
+        raise ValueError(errors.unknown_value(f"measure of {module}", name, known))
+    return held[name]
 
 
 def of(spec: ModalitySpec, signal: Signal | None = None) -> tuple[Measure, ...]:

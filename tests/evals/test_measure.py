@@ -95,6 +95,10 @@ def test_an_unknown_measure_or_option_names_the_nearest():
         measure.load("miuo")
     with pytest.raises(ValueError, match="argument 'units'; did you mean 'unit'"):
         measure.load("mae:units=m")
+    with pytest.raises(ValueError, match="'ANY_PAIRS'; did you mean 'ANY_PAIR'"):
+        measure.load("scenes.caption_scores:ANY_PAIRS")
+    with pytest.raises(ValueError, match=r"no module 'scenes\.captions'"):
+        measure.load("scenes.captions:ANY_PAIR")
 
 
 def test_every_measure_that_a_modality_names_exists():
