@@ -1,7 +1,6 @@
 """The documents stand alone: what code and pages cite, link, name and command exists in a clone."""
 
 import ast
-import importlib
 import pathlib
 import re
 
@@ -24,6 +23,8 @@ NOT_IN_A_CLONE = re.compile(
     r"\bspec(ification)?s?( pages?)? \d|\bpages? \d\d|§|\bdefects? [A-Z]-\d|shared/(spec|design)"
 )
 NAME = r"[A-Za-z_]\w*"
+ROOMS = {path.stem for path in (ROOT / "fourm_jax").iterdir() if path.suffix in ("", ".py")}
+FILE_ENDINGS = (".py", ".json", ".jsonl", ".safetensors")
 
 
 def relative(path: pathlib.Path) -> str:
@@ -155,20 +156,42 @@ def test_every_file_and_dotted_name_of_the_package_on_a_page_exists(page):
         assert resolves(name), f"{relative(page)} names {name}"
 
 
+@pytest.mark.parametrize("path", CODE, ids=relative)
+def test_a_name_in_backticks_in_code_exists(path):
+    """As in `masking.mixture.make_mixture`; the package's own name may be left out."""
+    for name in re.findall(rf"`((?:{NAME}\.)+{NAME})(?:\([^`]*\))?`", path.read_text()):
+        if name.partition(".")[0] in ROOMS and not name.endswith(FILE_ENDINGS):
+            assert resolves(f"fourm_jax.{name}"), f"{relative(path)} names {name}"
+
+
 def resolves(name: str) -> bool:
-    """Whether a dotted name is a module, or an attribute of one."""
+    """Whether a dotted name is a module, or bound in one (in a class of one), by syntax alone."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
-        try:
-            value = importlib.import_module(".".join(parts[:count]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[count:]:
-            if not hasattr(value, part):
-                return False
-            value = getattr(value, part)
-        return True
+        path = ROOT.joinpath(*parts[:count])
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if file.is_file():
+            body, rest = ast.parse(file.read_text()).body, parts[count:]
+            return all(rest[: number + 1] in bound(body) for number in range(min(len(rest), 2)))
     return False
+
+
+def bound(body: list[ast.stmt]) -> list[list[str]]:
+    """[name] of what a module binds, [class, name] of what its classes do."""
+    found = []
+    for node in body:
+        if isinstance(node, ast.If | ast.With):  # imports that are lazy, or for types alone
+            found += bound(node.body)
+        if isinstance(node, ast.ClassDef):
+            found += [[node.name, *names] for names in bound(node.body)]
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.append([node.name])
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found += [[n.id] for target in targets for n in ast.walk(target) if hasattr(n, "id")]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found += [[(alias.asname or alias.name).partition(".")[0]] for alias in node.names]
+    return found
 
 
 def test_every_room_has_a_page_of_the_reference_and_a_line_on_the_map():

@@ -70,8 +70,8 @@ def load(
 
     Raises:
       ValueError: nothing there, or something that does not fit, by name (`hub.locate`,
-        `fourm.open_checkpoint`, `tokenizers.import_tensors`); an unknown dtype, or one that this
-        tokenizer does not have. Pickles are refused.
+        `fourm.open_checkpoint`, `convert.tokenizers.import_tensors`); an unknown dtype, or one
+        that this tokenizer does not have. Pickles are refused.
     """
     if dtype is not None:
         vit.compute_dtype(dtype)

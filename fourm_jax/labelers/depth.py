@@ -16,7 +16,7 @@ def make_labeler(*, model: str) -> Labeler:
     nearest point of the picture, 1 at the farthest, linear in inverse depth.
 
     Raises:
-      ValueError: see `models.load`.
+      ValueError: see `labelers.models.load`.
     """
     loaded = models.load("depth", "AutoModelForDepthEstimation", model)
     config = loaded.net.config

@@ -15,7 +15,7 @@ def make_labeler(*, model: str) -> Labeler:
     "scores": float32 [k]}, highest score first.
 
     Raises:
-      ValueError: see `models.load`.
+      ValueError: see `labelers.models.load`.
     """
     loaded = models.load("det", "AutoModelForObjectDetection", model)
     names = loaded.net.config.id2label

@@ -13,7 +13,7 @@ def make_labeler(*, model: str) -> Labeler:
     the model's three outputs are read, whatever their length.
 
     Raises:
-      ValueError: see `models.load`; a model with another number of outputs.
+      ValueError: see `labelers.models.load`; a model with another number of outputs.
     """
     loaded = models.load("normal", "AutoModelForSemanticSegmentation", model)
     count = loaded.net.config.num_labels

@@ -20,7 +20,7 @@ def make_labeler(*, model: str) -> Labeler:
     tokenizer has added "token_ids". `sam_edge` uint8 is 255 on the borders of the masks, else 0.
 
     Raises:
-      ValueError: see `models.load`; torchvision or scikit-image is missing.
+      ValueError: see `labelers.models.load`; torchvision or scikit-image is missing.
     """
     extras.require("torchvision", "sam")
     measure = extras.require("skimage.measure", "sam")

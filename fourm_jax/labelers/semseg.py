@@ -11,7 +11,7 @@ def make_labeler(*, model: str) -> Labeler:
     """Make `semseg` uint8 class ids: 0 no class, c + 1 the c-th of `coco.CLASSES`.
 
     Raises:
-      ValueError: see `models.load`; a model of other classes.
+      ValueError: see `labelers.models.load`; a model of other classes.
     """
     transformers = extras.require("transformers", "semseg")
     try:

@@ -25,7 +25,7 @@ def make(name: str, auto_class: str, model: str, read: Read, outputs: tuple[str,
         that of the vector float32 [c].
 
     Raises:
-      ValueError: see `models.load`; a model without square patches.
+      ValueError: see `labelers.models.load`; a model without square patches.
     """
     loaded = models.load(name, auto_class, model)
     patch = getattr(loaded.net.config, "patch_size", None)

@@ -31,7 +31,7 @@ class DiffusionAutoencoder(nn.Module):
     Attributes:
       signal, encoder, quantizer, image_size, patch_size: as of `autoencoder.Autoencoder`.
       decoder: (noised, times, codes, condition_mask, train) -> prediction.
-      schedule, num_times, zero_terminal_snr: see `ops.diffusion_schedules.alphas_cumprod`.
+      schedule, num_times, zero_terminal_snr: see `ops.diffusion.schedules.alphas_cumprod`.
       prediction: what the decoder answers: "sample" (the clean image), "epsilon", "v".
       loss: "mse", "l1" or "smooth_l1" between answer and target.
       loss_space: "prediction" compares answers as they are; "epsilon" compares the noise that they

@@ -30,7 +30,7 @@ NUMBERS = {
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Record i of a split is scene i of `scenes.SceneSource`."""
+    """Record i of a split is scene i of `scenes.world.SceneSource`."""
 
     VERSION = tfds.core.Version("1.0.0")
 
