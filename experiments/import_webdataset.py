@@ -24,7 +24,10 @@ _OUTPUT = cli.define_path("output", None, "Folder of the shards and of the repor
 _SPLIT = flags.DEFINE_string("split", "train", "Name of the split that is written.")
 _FAMILY = flags.DEFINE_string("family", "fourm", "Family of the modalities.")
 _MODALITIES = flags.DEFINE_list(
-    "modalities", None, "Modalities, or modality=folder where the folder has another name."
+    "modalities",
+    None,
+    "Modalities, or modality=folder where the folder has another name.",
+    required=True,
 )
 _PICTURES = flags.DEFINE_string(
     "pictures", import_records.PICTURE, "Folder of the pictures; empty if there are none."
@@ -49,7 +52,6 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of what texts draw, such as the or
 _WORKERS = flags.DEFINE_integer("num_workers", 1, "Processes of this machine.")
 _INDEX = flags.DEFINE_integer("process_index", 0, "Which of the machines this is.")
 _COUNT = flags.DEFINE_integer("process_count", 1, "How many machines share the work.")
-flags.mark_flags_as_required(["modalities"])
 
 
 def main() -> None:

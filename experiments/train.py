@@ -14,6 +14,9 @@ from experiments import cli
 
 cli.set_environment()
 
+import jax  # noqa: E402
+from clu import platform  # noqa: E402
+
 from fourm_jax.parallel import distributed  # noqa: E402
 from fourm_jax.train import export, held_out, loop  # noqa: E402
 from fourm_jax.utils import progress, run_folder  # noqa: E402
@@ -32,6 +35,9 @@ CLUSTER = flags.DEFINE_bool(
 def main() -> None:
     """Train; a tokenizer is then saved for use."""
     distributed.start(cluster=CLUSTER.value)
+    work_unit = platform.work_unit()  # a job scheduler shows it, where clu knows one
+    work_unit.set_task_status(f"process {jax.process_index()} of {jax.process_count()}")
+    work_unit.create_artifact(platform.ArtifactType.DIRECTORY, str(WORKDIR.value), "workdir")
     config = CONFIG.value
     evaluators = (held_out.make_evaluator(config),) if config.eval_every else ()
     result = loop.train(config, WORKDIR.value, evaluators=evaluators)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from clu import parameter_overview
 from etils import epath
 from jax.sharding import Mesh
 
@@ -27,7 +28,7 @@ from fourm_jax.train import (
 )
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import io, progress, tree, upgrades
+from fourm_jax.utils import io, progress, run_folder, tree, upgrades
 
 Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 
@@ -124,6 +125,10 @@ def train(
             start = int(state.step)
             _announce(config, program, mesh, start, example)
             io.write_json(workdir / "config.json", description.config)
+            table = parameter_overview.get_parameter_overview(
+                program.abstract.params, include_stats="sharding"
+            )
+            io.write_text(workdir / run_folder.PARAMETERS, table + "\n")
             left_out = LeftOutLog(
                 config.max_bad_records,
                 workdir,

@@ -7,4 +7,5 @@ TRUNK = "trunk"  # work directory of its training
 
 # The work directory of one training.
 CHECKPOINTS = "checkpoints"
+PARAMETERS = "parameters.txt"  # name, shape, type, size and sharding of each
 TOKENIZER = "tokenizer"  # of a finished training of a tokenizer: weights and card

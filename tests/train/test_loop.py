@@ -225,6 +225,13 @@ def test_the_config_lies_in_the_workdir(finished):
     assert io.read_json(finished[0] / "config.json")["batch_size"] == 8
 
 
+def test_a_table_of_the_parameters_lies_in_the_workdir(finished):
+    table = (finished[0] / run_folder.PARAMETERS).read_text()
+    count = tree.num_elements(finished[1].state.params)
+    assert f"Total: {count:,} -- " in table
+    assert "Sharding" in table.splitlines()[1]
+
+
 def test_a_run_of_constant_rate_may_be_extended(finished):
     result = run(tiny.tokenizer(num_steps=8), finished[0])  # last: it changes the workdir
     assert int(result.state.step) == 8
