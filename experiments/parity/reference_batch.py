@@ -72,8 +72,8 @@ def group(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]
 
 
 def _image_shape(spec: ModalitySpec) -> tuple[int, int, int]:
-    rows, columns = spec.grid
-    return spec.num_channels, rows * spec.patch_size, columns * spec.patch_size
+    height, width, channels = spec.image_shape
+    return channels, height, width
 
 
 def _on_device(fields: Mapping[str, np.ndarray]) -> dict[str, Array]:

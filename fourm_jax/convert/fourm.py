@@ -166,11 +166,7 @@ def example_tokens(model: FourM) -> TokenBatch:
         inputs=InputTokens(slot, slot, slot, slot == 0),
         targets=TargetTokens(slot, slot, slot, slot, slot == 0, slot),
         pixels={
-            s.name: jnp.zeros(
-                (1, s.grid[0] * s.patch_size, s.grid[1] * s.patch_size, s.num_channels), jnp.uint8
-            )
-            for s in specs
-            if s.kind == "pixels"
+            s.name: jnp.zeros((1, *s.image_shape), jnp.uint8) for s in specs if s.kind == "pixels"
         },
         embeddings={
             s.name: jnp.zeros((1, s.max_tokens, s.embedding_dim))

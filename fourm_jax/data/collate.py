@@ -103,11 +103,6 @@ def id_dtype(vocab_size: int) -> np.dtype:
     return np.dtype(np.uint16 if vocab_size <= 2**16 else np.int32)
 
 
-def picture_shape(spec: ModalitySpec) -> tuple[int, int, int]:
-    """Height, width and channels of the pictures of a pixels modality."""
-    return spec.grid[0] * spec.patch_size, spec.grid[1] * spec.patch_size, spec.num_channels
-
-
 def _collate_grid(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:
     codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
     ids = np.zeros((len(values), spec.max_tokens, *codes), id_dtype(spec.vocab_size))
@@ -174,7 +169,7 @@ def _chunks(
 
 
 def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:
-    shape = picture_shape(spec)
+    shape = spec.image_shape
     pixels = np.zeros((len(values), *shape), np.uint8)
     present = np.zeros(len(values), bool)
     for row, value in enumerate(values):

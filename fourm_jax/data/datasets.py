@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fourm_jax.data import collate, sources
+from fourm_jax.data import sources
 from fourm_jax.data.crops import stored
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors, modules
@@ -139,10 +139,8 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
         )
     if stored.SETTINGS in schema and spec.kind == "pixels":
         shape = shape[1:] if len(shape) == 4 else ()  # crops, or a picture of any size
-    if spec.kind == "pixels" and len(shape) == 3 and shape != collate.picture_shape(spec):
-        raise ValueError(
-            f"{what}: pictures of {shape}, the modality takes {collate.picture_shape(spec)}"
-        )
+    if spec.kind == "pixels" and len(shape) == 3 and shape != spec.image_shape:
+        raise ValueError(f"{what}: pictures of {shape}, the modality takes {spec.image_shape}")
 
 
 def read_records(source: Source, indices: Sequence[int]) -> list[Mapping[str, Any]]:

@@ -59,9 +59,10 @@ def check_ids(spec: ModalitySpec, ids: np.ndarray) -> None:
 
 
 def _check_pixels(spec: ModalitySpec, pixels: np.ndarray) -> np.ndarray:
-    size = (spec.grid[0] * spec.patch_size, spec.grid[1] * spec.patch_size, spec.num_channels)
-    if pixels.shape[1:] != size:
-        raise ValueError(f"modality {spec.name!r}: images {pixels.shape[1:]}, allowed: {size}")
+    if pixels.shape[1:] != spec.image_shape:
+        raise ValueError(
+            f"modality {spec.name!r}: images {pixels.shape[1:]}, allowed: {spec.image_shape}"
+        )
     return pixels
 
 

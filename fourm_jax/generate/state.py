@@ -240,8 +240,7 @@ def _blank(specs: Specs, kind: str, num_rows: int) -> dict[str, Array]:
     blank = {}
     for spec in specs:
         if spec.kind == kind == "pixels":
-            size = (spec.grid[0] * spec.patch_size, spec.grid[1] * spec.patch_size)
-            blank[spec.name] = jnp.zeros((num_rows, *size, spec.num_channels), jnp.uint8)
+            blank[spec.name] = jnp.zeros((num_rows, *spec.image_shape), jnp.uint8)
         elif spec.kind == kind:
             blank[spec.name] = jnp.zeros((num_rows, 1, spec.embedding_dim))
     return blank

@@ -109,6 +109,12 @@ class ModalitySpec:
         return self.max_tokens * self.codes_per_position
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the pictures of a "pixels" modality."""
+        rows, columns = self.grid
+        return rows * self.patch_size, columns * self.patch_size, self.num_channels
+
+    @property
     def is_token(self) -> bool:
         """Whether it has a vocabulary, hence can be a target."""
         return self.kind in TOKEN_KINDS

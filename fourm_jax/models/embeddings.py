@@ -273,11 +273,14 @@ def patches(spec: ModalitySpec, pixels: Float[Array, "b h w c"]) -> Float[Array,
       ValueError: the image does not fit the spec's grid.
     """
     (rows, columns), size = spec.grid, spec.patch_size
-    expected = (rows * size, columns * size, spec.num_channels)
-    if pixels.shape[1:] != expected:
-        raise ValueError(f"modality {spec.name!r}: pixels {pixels.shape[1:]}, expected {expected}")
+    if pixels.shape[1:] != spec.image_shape:
+        raise ValueError(
+            f"modality {spec.name!r}: pixels {pixels.shape[1:]}, expected {spec.image_shape}"
+        )
     tiles = pixels.reshape(-1, rows, size, columns, size, spec.num_channels)
-    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * columns, size * size * expected[2])
+    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(
+        -1, rows * columns, size * size * spec.num_channels
+    )
 
 
 def _per_modality(values: Sequence, modality: Int[Array, "b n"]) -> Array:

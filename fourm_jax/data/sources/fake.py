@@ -98,7 +98,7 @@ def _value(
     spec: ModalitySpec, rng: np.random.Generator, lengths: tuple[int, int, int] | None
 ) -> np.ndarray:
     if spec.kind == "pixels":
-        return rng.integers(0, 256, collate.picture_shape(spec), dtype=np.uint8)
+        return rng.integers(0, 256, spec.image_shape, dtype=np.uint8)
     if spec.kind == "embedding":
         length = _length(rng, lengths or (1, spec.max_tokens, 1), spec.max_tokens)
         return rng.standard_normal((length, spec.embedding_dim), dtype=np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.parity import schedulers as verify
-from fourm_jax.ops.diffusion import process, samplers, schedules
+from fourm_jax.ops.diffusion import pndm, process, samplers, schedules
 from tests import golden_cases
 
 
@@ -93,6 +93,20 @@ def test_an_unknown_sampler_or_too_few_pndm_steps_are_refused():
         samplers.plan("euler", alphas, 4)
     with pytest.raises(ValueError, match=r"3 PNDM steps, allowed: 4\.\.1000"):
         samplers.plan("pndm", alphas, 3)
+
+
+def test_pndm_takes_the_first_step_twice_and_then_extrapolates():
+    """4 steps of 8 times: 7, 5, 3, 1, each to the next one; the last one goes to time 0."""
+    alphas = np.linspace(0.9, 0.2, 8).astype(np.float32)
+    plan = pndm.plan(alphas, 4)
+    np.testing.assert_array_equal(plan.timestep, [7, 5, 5, 3, 1])
+    np.testing.assert_array_equal(plan.alpha, alphas[[7, 7, 5, 3, 1]])
+    np.testing.assert_array_equal(plan.alpha_next, alphas[[5, 5, 3, 1, 0]])
+    np.testing.assert_allclose(plan.newest, [1, 0.5, 3 / 2, 23 / 12, 55 / 24])
+    np.testing.assert_allclose(plan.earlier[2:, 0], [-1 / 2, -16 / 12, -59 / 24])
+    assert plan.first.tolist() == [True, False, False, False, False]
+    assert plan.restart.tolist() == [False, True, False, False, False]
+    assert plan.remember.tolist() == [True, False, True, True, True]
 
 
 # --- arithmetic -----------------------------------------------------------------------------
