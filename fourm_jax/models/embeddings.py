@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
-from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
+from fourm_jax.contracts import AnyArray, InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers, tables
 from fourm_jax.utils import imagenet
@@ -239,7 +239,7 @@ class TargetEmbedding(nn.Module):
 
     def head_table(self) -> Float[Array, "rows d"]:
         """Rows of all output heads, laid out as `tables.token_layout`."""
-        return self.tokens if self.tie_heads else self.heads
+        return jnp.asarray(self.tokens if self.tie_heads else self.heads)
 
 
 def token_vectors(
@@ -253,11 +253,14 @@ def token_vectors(
     return _rows(table, _per_modality(layout.offsets, modality) + jnp.clip(ids, 0, last))
 
 
-def normalize(pixels: Array) -> Float[Array, "b h w c"]:
+def normalize(
+    pixels: UInt8[AnyArray, "b h w c"] | Float[AnyArray, "b h w c"],
+) -> Float[Array, "b h w c"]:
     """uint8 pixels to float32, ImageNet mean and std for 3 channels, else to [-1, 1].
 
     Float pixels pass: they are taken as already normalized.
     """
+    pixels = jnp.asarray(pixels)
     if pixels.dtype != jnp.uint8:
         return pixels
     unit = pixels.astype(jnp.float32) / 255

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from fourm_jax import contracts
-from fourm_jax.contracts import InputTokens, TokenBatch
+from fourm_jax.contracts import AnyArray, InputTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import embeddings, layers, tables, transformer
 from fourm_jax.models.fourm import FourM, initial_scales
@@ -78,7 +78,9 @@ class FourMViT(nn.Module):
         )
 
     def __call__(
-        self, pixels: Array, train: bool = False
+        self,
+        pixels: UInt8[AnyArray, "b h w c"] | Float[AnyArray, "b h w c"],
+        train: bool = False,
     ) -> Float[Array, "b l d"] | Float[Array, "b d"]:
         """Features of images [b, h, w, c]: uint8, or floats that are already normalized."""
         shape = (len(pixels), self.modality.max_tokens)
@@ -87,7 +89,7 @@ class FourMViT(nn.Module):
         tokens = TokenBatch(
             inputs=InputTokens(zeros, position, zeros, zeros == 0),
             targets=contracts.empty_targets(len(pixels)),
-            pixels={self.modality.name: pixels},
+            pixels={self.modality.name: jnp.asarray(pixels)},
             embeddings={},
         )
         modality_vectors = jnp.broadcast_to(self.modality_embedding, (*shape, self.dim))

@@ -56,7 +56,7 @@ def test_a_write_that_fails_leaves_no_file(tmp_path):
         ({"a": entry(shape=(3,))}, b"12345678", "invalid shape"),
         ({"a": entry(shape=(-2,))}, b"12345678", "-2"),
         ({"a": {"dtype": "F32"}}, b"", "missing field `shape`"),
-        ({"a": entry(), "b": entry()}, b"12345678", "invalid offset for tensor `b`"),
+        ({"a": entry(), "b": entry()}, b"12345678", "invalid offset for tensor `[ab]`"),
         ({"a": entry(offsets=(4, 12))}, b"123456789012", "invalid offset for tensor `a`"),
         ({"__metadata__": {"a": 1}}, b"", "expected a string"),
         (b"[1, 2]", b"", "invalid JSON"),
