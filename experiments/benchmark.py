@@ -1,17 +1,18 @@
 """Measure speed and memory; one JSON line per case.
 
-    python -m experiments.benchmark --suite=masking
+    python -m experiments.benchmark --suite=train
+    python -m experiments.benchmark --suite=train --cases=tiny_mod7 --compare=before.jsonl --profile
 
-Suites: masking (device-side masking per sample), pipeline (host records per second), published
-(memory and speed of 4M-21 B, XL and the ViT-B tokenizer), scenes (rendered scenes per second),
-trunk (training steps of configs/scenes.py). Run on an idle machine; each line carries the load
-average and, where there is one, a yardstick measured in the same run.
+Suites: train (steps of the published trunks), generate (chains on one picture), masking
+(device-side masking per sample), pipeline (host records per second), published (memory and speed of
+4M-21 B, XL and the ViT-B tokenizer), scenes (rendered scenes per second), trunk (training steps of
+configs/scenes.py). Run on an idle machine; each line carries the load average and, where there is
+one, a yardstick measured in the same run.
 """
 
-import importlib
+import inspect
 import json
 import os
-import pathlib
 
 from absl import flags
 
@@ -19,22 +20,30 @@ from experiments import cli
 
 cli.set_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
 
-from fourm_jax.utils import errors  # noqa: E402
+from experiments import benchmarks  # noqa: E402
+from experiments.benchmarking import comparison  # noqa: E402
+from fourm_jax.utils import modules  # noqa: E402
 
-SUITES = sorted(
-    path.stem
-    for path in (pathlib.Path(__file__).parent / "benchmarks").glob("*.py")
-    if path.stem != "__init__"
-)
-SUITE = flags.DEFINE_string("suite", None, f"One of {', '.join(SUITES)}.", required=True)
+SUITE = flags.DEFINE_string("suite", None, "A file of experiments/benchmarks.", required=True)
+CASES = flags.DEFINE_list("cases", [], "Cases of the suite; default: all that fit this machine.")
+COMPARE = flags.DEFINE_string("compare", None, "Earlier output; prints ratios against it.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace and print the time by kind of kernel.")
 
 
 def main() -> None:
     """Run one suite."""
-    if SUITE.value not in SUITES:
-        raise ValueError(errors.unknown_value("suite", SUITE.value, SUITES))
-    for case in importlib.import_module(f"experiments.benchmarks.{SUITE.value}").run():
-        print(json.dumps({**case, "load_average": round(os.getloadavg()[0], 2)}), flush=True)
+    suite = modules.get(benchmarks, "run", SUITE.value, "suite")
+    options = {"cases": tuple(CASES.value), "profile": PROFILE.value}
+    options = {name: value for name, value in options.items() if value}
+    for name in options:
+        if name not in inspect.signature(suite.run).parameters:
+            raise ValueError(f"suite {SUITE.value!r} has no option --{name}")
+    earlier = comparison.read(COMPARE.value) if COMPARE.value else {}
+    for case in suite.run(**options):
+        row = {**case, "load_average": round(os.getloadavg()[0], 2)}
+        print(json.dumps(row), flush=True)
+        for line in comparison.ratios(row, earlier):
+            print(f"  {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -76,12 +76,15 @@ class InputTokens:
       id: token id. Pixels: 0, their content is gathered by `position`. Embeddings: 1 + index of
         the vector in `TokenBatch.embeddings`, and 0 for the zero vector of a masked span.
       valid: False = the slot holds nothing.
+      packed: known when compiled: the valid slots are the first ones of every sample. Attention
+        then needs lengths instead of a mask.
     """
 
     modality: Int[Array, "*b n"]
     position: Int[Array, "*b n"]
     id: Int[Array, "*b n"]
     valid: Bool[Array, "*b n"]
+    packed: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 @flax.struct.dataclass

@@ -216,6 +216,7 @@ def input_slots(
         position=_masked(valid, is_text, entry, cell),
         id=_masked(valid, is_text, text_id, _cell_id(sample, layout, cell_row, cell)),
         valid=valid,
+        packed=True,
     )
 
 

@@ -27,11 +27,13 @@ class Encoded:
       context: projected encoder output with input position and modality vectors added again.
       valid: which slots exist; registers always do.
       hidden: encoder output after the final norm.
+      packed: as of `contracts.InputTokens`.
     """
 
     context: Float[Array, "b s d"]
     valid: Bool[Array, "b s"]
     hidden: Float[Array, "b s d"]
+    packed: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 @flax.struct.dataclass
@@ -77,7 +79,7 @@ class FourM(nn.Module):
       causal_targets: a target sees no target in a later slot, whatever its order.
       positions: "sincos" constants, or "learned" (starting from sin-cos); "global" modalities
         always learn theirs.
-      remat, scan_unroll, drop_path: see `transformer.Stack`.
+      remat, scan_unroll, attention, drop_path: see `transformer.Stack`.
       dtype: of the computation; parameters, norm statistics, softmax and losses are float32.
       as_published: reproduce what published weights depend on: 512 rows in every 1-D position
         table, target positions >= max_positions become 0, 2-D positions of non-square grids divide
@@ -103,8 +105,9 @@ class FourM(nn.Module):
     causal_targets: bool = False
     positions: Literal["sincos", "learned"] = "sincos"
     drop_path: float = 0.0
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: transformer.Remat = "none"
     scan_unroll: int = 1
+    attention: transformer.Backend = "auto"
     dtype: DTypeLike = jnp.float32
     as_published: bool = False
 
@@ -143,6 +146,7 @@ class FourM(nn.Module):
             "drop_path": self.drop_path,
             "remat": self.remat,
             "scan_unroll": self.scan_unroll,
+            "attention": self.attention,
             "dtype": self.dtype,
         }
         self.encoder = transformer.Stack(depth=self.encoder_depth, **blocks)
@@ -156,7 +160,7 @@ class FourM(nn.Module):
     def encode(self, tokens: TokenBatch, train: bool = False) -> Encoded:
         """Encode the visible tokens."""
         content, position_vectors = self.embed_inputs(tokens)
-        valid = tokens.inputs.valid
+        valid, packed = tokens.inputs.valid, tokens.inputs.packed
         if self.num_registers:
             batch = len(valid)
             registers = jnp.broadcast_to(self.registers, (batch, *self.registers.shape))
@@ -164,9 +168,14 @@ class FourM(nn.Module):
             position_vectors = jnp.pad(position_vectors, ((0, 0), (self.num_registers, 0), (0, 0)))
             valid = jnp.pad(valid, ((0, 0), (self.num_registers, 0)), constant_values=True)
         x = sharding.constrain(content + position_vectors, P(sharding.BATCH))
-        mask = attention.sees_valid(valid, x.shape[1])
+        mask = attention.sees_valid(
+            valid,
+            x.shape[1],
+            packed=packed,
+            padding_may_differ=True,  # a slot that holds something sees at least itself
+        )
         hidden = self.encoder(x, self_mask=mask, train=train)
-        return Encoded(context=self.context(hidden) + position_vectors, valid=valid, hidden=hidden)
+        return Encoded(self.context(hidden) + position_vectors, valid, hidden, packed)
 
     def decode(
         self, encoded: Encoded, targets: TargetTokens, train: bool = False
@@ -179,9 +188,13 @@ class FourM(nn.Module):
             x,
             encoded.context,
             self_mask=attention.Visibility(
-                segment, jnp.where(targets.valid, segment, -1), order, order
+                segment,
+                jnp.where(targets.valid, segment, -1),
+                order,
+                order,
+                padding_may_differ=True,  # a target sees at least itself
             ),
-            cross_mask=attention.sees_valid(encoded.valid, x.shape[1]),
+            cross_mask=attention.sees_valid(encoded.valid, x.shape[1], packed=encoded.packed),
             train=train,
         )
 
@@ -325,6 +338,7 @@ def check(model: FourM) -> None:
         "mlp": tuple(layers.MLPS),
         "positions": ("sincos", "learned"),
         "remat": ("none", *transformer.REMAT_POLICIES),
+        "attention": attention.BACKENDS,
         "as_published": (False, True),
     }
     for field, values in allowed.items():

@@ -40,7 +40,7 @@ class FourMViT(nn.Module):
     positions: Literal["sincos", "learned"] = "sincos"
     pool: Literal["none", "mean"] = "none"
     drop_path: float = 0.0
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: transformer.Remat = "none"
     scan_unroll: int = 1
     dtype: DTypeLike = jnp.float32
     as_published: bool = False

@@ -6,10 +6,12 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fourm_jax.ops import attention
+from fourm_jax.ops import norm as norm_op
 
 NORM_EPSILON = 1e-6
 
@@ -19,6 +21,10 @@ XAVIER_HEADS = nn.initializers.variance_scaling(
 )
 XAVIER_OUT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
 XAVIER = nn.initializers.xavier_uniform()
+
+# Names of what a rematerialisation policy may keep: matrix products and the sums of branches.
+# Norms, activations and gates are cheap to compute again and dear to write and read.
+SAVED_NAMES = ("heads", "attended", "hidden", "stream", norm_op.SAVED)
 
 BIASED = ("qkv", "proj", "mlp", "norm")  # parts of a block that may have biases
 UseBias = bool | tuple[str, ...]
@@ -42,12 +48,25 @@ def has_bias(use_bias: UseBias, part: str) -> bool:
     return use_bias if isinstance(use_bias, bool) else part in use_bias
 
 
+class Norm(nn.LayerNorm):
+    """Flax's LayerNorm; on accelerators with the backward pass of `ops.norm`."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        if jax.default_backend() == "cpu":
+            return super().__call__(x)
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", self.bias_init, shape) if self.use_bias else jnp.zeros(shape)
+        return norm_op.layer_norm(x, scale, bias, self.epsilon, self.dtype)
+
+
 def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm with statistics in float32 (mean-subtracting, eps 1e-6).
 
     Source: docs/published.md#blocks.
     """
-    return nn.LayerNorm(
+    return Norm(
         epsilon=NORM_EPSILON, use_bias=use_bias, dtype=dtype, use_fast_variance=False, name=name
     )
 
@@ -68,7 +87,9 @@ class HeadsIn(nn.Module):
         y = jnp.einsum("bnd,dchk->bnchk", x, kernel)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
-        return [y[:, :, i] for i in range(self.count)]
+        # split, not slices: the gradient of a split is one concatenation
+        parts = jax.lax.split(y, [1] * self.count, axis=2)
+        return [checkpoint_name(part[:, :, 0], "heads") for part in parts]
 
 
 class HeadsOut(nn.Module):
@@ -99,6 +120,7 @@ class Attention(nn.Module):
     cross: bool = False
     use_bias: UseBias = False
     qk_norm: bool = False
+    backend: attention.Backend = "auto"
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -137,11 +159,17 @@ class Attention(nn.Module):
 
     def attend(self, q, k, v, mask: attention.Visibility | None = None) -> Float[Array, "b n d"]:
         """Attend and join the heads."""
-        return self.out(attention.attend(q, k, v, mask))
+        attended = attention.attend(q, k, v, mask, backend=self.backend)
+        return self.out(checkpoint_name(attended, "attended"))
 
 
 class Mlp(nn.Module):
-    """fc2(act(fc1 x)), or fc2(act(fc1 x) · fc3 x) with a gate; `kind` is a key of `MLPS`."""
+    """fc2(act(fc1 x)), or fc2(act(fc1 x) · fc3 x) with a gate; `kind` is a key of `MLPS`.
+
+    Matrix units work on tiles: inside the step the hidden width is filled up with zeros to a
+    multiple of `width_multiple()`, which changes no result (every activation maps 0 to 0) and no
+    parameter.
+    """
 
     hidden_dim: int
     kind: MlpKind = "swiglu"
@@ -153,16 +181,43 @@ class Mlp(nn.Module):
         # Two axes instead of three: XLA's CPU backend transposes what it keeps for the backward
         # pass of products with a batch axis, which made it three times slower.
         rows = x.reshape(-1, x.shape[-1])
+        dim, width, multiple = x.shape[-1], self.hidden_dim, width_multiple()
+        padded = width + -width % multiple
+        dense = {"use_bias": self.use_bias, "dtype": self.dtype}
+        enter = {"shape": (dim, width), "padded": (dim, padded), **dense}
         activation, gated = MLPS[self.kind]
-        y = activation(self._dense(self.hidden_dim, "fc1")(rows))
+        y = activation(checkpoint_name(PaddedDense(**enter, name="fc1")(rows), "hidden"))
         if gated:
-            y = y * self._dense(self.hidden_dim, "fc3")(rows)
-        return self._dense(x.shape[-1], "fc2")(y).reshape(x.shape)
+            y = y * checkpoint_name(PaddedDense(**enter, name="fc3")(rows), "hidden")
+        leave = {"shape": (width, dim), "padded": (padded, dim), **dense}
+        return PaddedDense(**leave, name="fc2")(y).reshape(x.shape)
 
-    def _dense(self, features: int, name: str) -> nn.Dense:
-        return nn.Dense(
-            features, use_bias=self.use_bias, dtype=self.dtype, kernel_init=XAVIER, name=name
-        )
+
+class PaddedDense(nn.Module):
+    """A dense layer with a kernel of `shape` that is filled up with zeros to `padded` for use."""
+
+    shape: tuple[int, int]
+    padded: tuple[int, int]
+    use_bias: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "r d"]) -> Float[Array, "r f"]:
+        kernel = self.param("kernel", XAVIER, self.shape).astype(self.dtype)
+        y = x.astype(self.dtype) @ self._fill(kernel)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, self.shape[1:])
+            y += self._fill(bias.astype(self.dtype))
+        return y
+
+    def _fill(self, x: Array) -> Array:
+        missing = [p - s for p, s in zip(self.padded, self.shape, strict=True)]
+        return jnp.pad(x, [(0, size) for size in missing[-x.ndim :]])
+
+
+def width_multiple() -> int:
+    """What widths are filled up to for the matrix units of the default device."""
+    return 1 if jax.default_backend() == "cpu" else 128
 
 
 def hidden_dim(dim: int, kind: str, ratio: float = 4.0) -> int:

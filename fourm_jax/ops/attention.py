@@ -1,9 +1,19 @@
-"""The one attention entry: who sees whom is said with segments and orders, not with masks."""
+"""The one attention entry: visibility is given by segments and ranks, the kernel by the device."""
+
+import functools
+from typing import Literal
 
 import flax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from fourm_jax.utils import errors, progress
+
+Backend = Literal["auto", "xla", "cudnn", "splash", "triton"]
+BACKENDS = ("auto", "xla", "cudnn", "splash", "triton")
+_PLATFORM = {"cudnn": "gpu", "triton": "gpu", "splash": "tpu"}
+_LONG = 1024  # from this many keys on, a TPU gains by not writing the logits to memory
 
 
 @flax.struct.dataclass
@@ -14,12 +24,18 @@ class Visibility:
       query_segment: [b, n].
       key_segment: [b, m]; negative = padding, seen by nobody.
       query_order, key_order: [b, n] and [b, m], or both None: order does not matter.
+      key_length: [b], or None. Given only where every query sees the first `key_length` keys and no
+        other: kernels that know lengths then need no mask.
+      padding_may_differ: queries that see nothing are padding whose output nobody reads, so that a
+        kernel may give them any finite value instead of 0.
     """
 
     query_segment: Int[Array, "b n"]
     key_segment: Int[Array, "b m"]
     query_order: Int[Array, "b n"] | None = None
     key_order: Int[Array, "b m"] | None = None
+    key_length: Int[Array, "b"] | None = None
+    padding_may_differ: bool = flax.struct.field(pytree_node=False, default=False)
 
     def mask(self) -> Bool[Array, "b 1 n m"]:
         """Dense form, True = query i sees key j; the axis of heads has size 1."""
@@ -30,10 +46,20 @@ class Visibility:
         return seen
 
 
-def sees_valid(valid: Bool[Array, "b m"], num_queries: int) -> Visibility:
-    """Every query sees every valid key."""
-    queries = jnp.zeros((valid.shape[0], num_queries), jnp.int32)
-    return Visibility(queries, jnp.where(valid, 0, -1))
+def sees_valid(
+    valid: Bool[Array, "b m"],
+    num_queries: int,
+    *,
+    packed: bool = False,
+    padding_may_differ: bool = False,
+) -> Visibility:
+    """Every query sees every valid key; `packed`: those are the first ones of each sample."""
+    return Visibility(
+        jnp.zeros((valid.shape[0], num_queries), jnp.int32),
+        jnp.where(valid, 0, -1),
+        key_length=valid.sum(axis=1, dtype=jnp.int32) if packed else None,
+        padding_may_differ=padding_may_differ,
+    )
 
 
 def attend(
@@ -41,16 +67,72 @@ def attend(
     k: Float[Array, "b m h k"],
     v: Float[Array, "b m h k"],
     mask: Visibility | None = None,
+    *,
+    backend: Backend = "auto",
 ) -> Float[Array, "b n h k"]:
     """Return softmax(q kᵀ / sqrt(head_dim)) v in the dtype of `v`; logits and softmax in float32.
 
     Args:
       q, k, v: projected queries, keys and values; m may be 0.
       mask: who sees whom; None = everybody sees everybody.
+      backend: "xla" runs everywhere; "cudnn" and "triton" are fused kernels of NVIDIA GPUs,
+        "splash" one of TPUs. A kernel that cannot take these arrays says so once and leaves them
+        to "xla". "auto" takes the fastest one that can, silently.
 
     A query that sees nothing gets exactly 0 (the published code averages over all keys there,
     which only padding meets, or attends over an empty axis, which gives 0 as here).
+
+    Raises:
+      ValueError: unknown backend.
     """
+    if backend not in BACKENDS:
+        raise ValueError(errors.unknown_value("attention backend", backend, BACKENDS))
+    if backend == "auto":
+        backend = _fastest(q, k, mask)
+    elif obstacle := _obstacle(backend, q, k, mask):
+        _say_once(f"attention backend {backend!r} {obstacle}: using 'xla'")
+        backend = "xla"
+    return _KERNELS[backend](q, k, v, mask)
+
+
+def _fastest(q: Array, k: Array, mask: Visibility | None) -> str:
+    preferred = {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend(), "xla")
+    if preferred == "splash" and k.shape[1] < _LONG:
+        return "xla"
+    return "xla" if _obstacle(preferred, q, k, mask) else preferred
+
+
+def _obstacle(backend: str, q: Array, k: Array, mask: Visibility | None) -> str:
+    """Why a backend cannot take these arrays; empty if it can."""
+    (_, n, _, head_dim), m = q.shape, k.shape[1]
+    if backend == "xla":
+        return ""
+    if jax.default_backend() != _PLATFORM[backend]:
+        return f"needs a {_PLATFORM[backend].upper()}"
+    if min(n, m) == 0:
+        return "needs at least one query and one key"
+    if backend != "cudnn" and jax.sharding.get_abstract_mesh().size > 1:
+        return "runs on one device"
+    if backend == "splash":
+        if mask is not None and mask.key_order is not None:
+            return "knows segments, not ranks"
+        return "" if n % 128 == m % 128 == 0 else f"needs multiples of 128 tokens, not {n} and {m}"
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"needs 16-bit floats, not {q.dtype}"
+    if backend == "triton":
+        fits = head_dim in (16, 32, 64, 128)
+        return "" if fits else f"needs heads of 16, 32, 64 or 128 channels, not {head_dim}"
+    if head_dim % 8 or head_dim > 128:
+        return f"needs heads of a multiple of 8 and at most 128 channels, not {head_dim}"
+    return "" if n % 2 == m % 2 == 0 else f"needs even numbers of tokens, not {n} and {m}"
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    progress.announce(message)
+
+
+def _xla(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
     # Heads first: with them inside, XLA's CPU backend takes three times as long for the products.
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     logits = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
@@ -62,3 +144,60 @@ def attend(
         probs = jax.nn.softmax(jnp.where(seen, logits, jnp.finfo(jnp.float32).min), axis=-1)
         probs = jnp.where(seen, probs, 0.0)
     return jnp.swapaxes(jnp.einsum("bhnm,bhmk->bhnk", probs.astype(v.dtype), v), 1, 2)
+
+
+def _cudnn(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
+    kernel = functools.partial(jax.nn.dot_product_attention, q, k, v, implementation="cudnn")
+    if mask is None:
+        return kernel()
+    if mask.key_length is not None:
+        out = kernel(key_value_seq_lengths=jnp.maximum(mask.key_length, 1))
+    else:
+        seen = mask.mask()
+        # A query that sees nothing would give nan gradients, so it sees everything before it is
+        # set to 0.
+        out = kernel(mask=seen | ~seen.any(axis=-1, keepdims=True))
+    return out if mask.padding_may_differ else _zero_unseeing(out, mask)
+
+
+def _triton(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
+    from fourm_jax.ops import flash  # Pallas is slow to import and needs no place on a CPU
+
+    return flash.flash_attention(q, k, v, ranks(mask, q, k))
+
+
+def _splash(q, k, v, mask: Visibility | None, interpret: bool = False) -> Float[Array, "b n h k"]:
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    kernel = splash.make_splash_mha_single_device(
+        splash.MultiHeadMask([splash.FullMask((q.shape[1], k.shape[1]))] * q.shape[2]),
+        interpret=interpret,
+    )
+    heads_first = (jnp.swapaxes(x, 1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
+    if mask is None:
+        return jnp.swapaxes(jax.vmap(kernel)(*heads_first), 1, 2)
+    segments = splash.SegmentIds(mask.query_segment, mask.key_segment)
+    out = jnp.swapaxes(jax.vmap(kernel)(*heads_first, segments), 1, 2)
+    return _zero_unseeing(out, mask)
+
+
+def ranks(mask: Visibility | None, q: Array, k: Array) -> tuple[Array, Array, Array, Array]:
+    """Segments and orders of queries and keys, zeros where `mask` does not speak of them."""
+    no_query, no_key = (jnp.zeros(x.shape[:2], jnp.int32) for x in (q, k))
+    if mask is None:
+        return no_query, no_key, no_query, no_key
+    if mask.key_order is None:
+        return mask.query_segment, mask.key_segment, no_query, no_key
+    return mask.query_segment, mask.key_segment, mask.query_order, mask.key_order
+
+
+def _zero_unseeing(out: Float[Array, "b n h k"], mask: Visibility) -> Float[Array, "b n h k"]:
+    """Set queries that see nothing to 0; the kernels average over some keys there."""
+    if mask.key_length is not None:
+        any_seen = (mask.key_length > 0)[:, None, None, None]
+    else:
+        any_seen = jnp.swapaxes(mask.mask().any(axis=-1, keepdims=True), 1, 2)
+    return jnp.where(any_seen, out, jnp.zeros((), out.dtype))
+
+
+_KERNELS = {"xla": _xla, "cudnn": _cudnn, "triton": _triton, "splash": _splash}

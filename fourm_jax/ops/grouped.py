@@ -3,8 +3,12 @@
 The heads of a model with many modalities hold far more rows than any one of them; evaluating all
 of them for every token would double the cost of the model, and a [tokens, all rows] array would
 not fit. Tokens are sorted by head and cut into tiles; every tile is one dense product with its own
-head, in a loop whose length follows the tokens that are really there. `jax.lax.ragged_dot` says
-the same in one call but is not grouped on CPU.
+head, in a loop whose length follows the tokens that are really there.
+
+A CPU gets tiles of one small size, which waste little and stay in its caches. An accelerator gets
+the smallest of a few sizes that holds all tokens of a head: reading a head and adding to its
+gradient then happens once per head instead of once per tile, and products are large.
+`jax.lax.ragged_dot` says the same in one call but is grouped on TPU only.
 """
 
 import functools
@@ -16,7 +20,8 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-SMALLEST_TILE, LARGEST_TILE = 32, 1024
+SMALLEST_TILE, LARGEST_TILE = 32, 1024  # on a CPU
+TILES = (512, 1024, 2048, 3072, 4096, 8192)  # on an accelerator; the last bounds the logits' memory
 TOKEN_AXES = ("data", "fsdp", "tensor")
 
 
@@ -29,7 +34,7 @@ def grouped_cross_entropy(
     *,
     offsets: tuple[int, ...],
     sizes: tuple[int, ...],
-    tile: int = 0,
+    tiles: tuple[int, ...] = (),
 ) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
     """Return (-log softmax(features · headᵀ)[id], whether the id has the highest logit).
 
@@ -43,11 +48,12 @@ def grouped_cross_entropy(
       group: which head each token meets: index into `offsets` and `sizes`.
       ids: what to predict, 0 .. sizes[group] - 1.
       offsets, sizes: first row and number of rows of each head.
-      tile: tokens per product; 0 = as fits the number of tokens per head.
+      tiles: allowed numbers of tokens per product, ascending; empty = as fits the device and the
+        number of tokens.
     """
     axes, num_shards = _token_axes(len(ids))
-    tile = tile or _fitting_tile(len(ids) // num_shards, len(sizes))
-    compute = functools.partial(_cross_entropy, offsets, sizes, tile)
+    tiles = tiles or _fitting_tiles(len(ids) // num_shards, len(sizes))
+    compute = functools.partial(_cross_entropy, offsets, sizes, tiles)
     if num_shards > 1:
         tokens = P(axes)
         compute = jax.shard_map(
@@ -69,9 +75,12 @@ def _token_axes(num_tokens: int) -> tuple[tuple[str, ...], int]:
     return axes, parts
 
 
-def _fitting_tile(num_tokens: int, num_groups: int) -> int:
+def _fitting_tiles(num_tokens: int, num_groups: int) -> tuple[int, ...]:
+    if jax.default_backend() != "cpu":
+        fewer = [tile for tile in TILES if tile < num_tokens]
+        return (*fewer, TILES[len(fewer)]) if len(fewer) < len(TILES) else TILES
     half = max(num_tokens // (2 * num_groups), 1)  # little waste in the last tile of a head
-    return min(max(2 ** (half.bit_length() - 1), SMALLEST_TILE), LARGEST_TILE)
+    return (min(max(2 ** (half.bit_length() - 1), SMALLEST_TILE), LARGEST_TILE),)
 
 
 @flax.struct.dataclass
@@ -98,33 +107,53 @@ def _sort(tile: int, num_groups: int, features, group, ids, valid) -> tuple[_Sor
     return tokens, order
 
 
-def _each_tile(tile: int, offsets, sizes, tokens: _Sorted, table, carry, body):
-    """Run `body(carry, tile slice)` over all non-empty tiles, one loop per distinct head size.
+def _each_tile(tiles: tuple[int, ...], offsets, sizes, tokens: _Sorted, table, carry, body, merge):
+    """Loop over all non-empty tiles, one loop per distinct head size.
 
-    `body(carry, start, mine, first_row, features, ids, head)` sees `tile` sorted tokens from
-    `start` on, of which `mine` belong to this head, whose rows begin at `first_row`.
+    `body(start, mine, features, ids, head)` computes one tile: sorted tokens from `start` on, of
+    which `mine` belong to this head. It returns arrays by token and by row of the head;
+    `merge(carry, start, mine, first_row, *arrays)` puts them into `carry`. Of several tile sizes
+    the smallest one that holds the head's tokens is taken, and its arrays by token are filled up
+    to the largest, so that the large arrays of the carry stay outside of the branches.
     """
+    largest = tiles[-1]
     for size in sorted(set(sizes)):
         members = np.flatnonzero(np.array(sizes) == size)
         first_rows = jnp.asarray(np.array(offsets)[members])
         starts, counts = tokens.starts[members], tokens.counts[members]
-        num_tiles = -(-counts // tile)
+        num_tiles = -(-counts // largest)
         ends = jnp.cumsum(num_tiles)
 
         def step(i, carry, size=size, ends=ends, num_tiles=num_tiles, starts=starts,
                  counts=counts, first_rows=first_rows):  # fmt: skip
             g = (i >= ends).sum()
-            skipped = (i - (ends[g] - num_tiles[g])) * tile
-            start = starts[g] + skipped
-            mine = jnp.arange(tile) < counts[g] - skipped
-            features = jax.lax.dynamic_slice_in_dim(tokens.features, start, tile)
-            ids = jax.lax.dynamic_slice_in_dim(tokens.ids, start, tile)
+            skipped = (i - (ends[g] - num_tiles[g])) * largest
+            start, left = starts[g] + skipped, counts[g] - skipped
             head = jax.lax.dynamic_slice_in_dim(table, first_rows[g], size)
-            head = head.astype(features.dtype)
-            return body(carry, start, mine, first_rows[g], features, ids, head)
+            head = head.astype(tokens.features.dtype)
+
+            def compute(tile: int):
+                mine = jnp.arange(tile) < left
+                features = jax.lax.dynamic_slice_in_dim(tokens.features, start, tile)
+                ids = jax.lax.dynamic_slice_in_dim(tokens.ids, start, tile)
+                by_token, by_row = body(start, mine, features, ids, head)
+                return tuple(_fill(x, largest) for x in by_token), by_row
+
+            if len(tiles) == 1:
+                by_token, by_row = compute(largest)
+            else:
+                branches = [functools.partial(compute, tile) for tile in tiles]
+                smallest = (left > jnp.array(tiles)[:-1]).sum()
+                by_token, by_row = jax.lax.switch(smallest, branches)
+            mine = jnp.arange(largest) < left
+            return merge(carry, start, mine, first_rows[g], *by_token, *by_row)
 
         carry = jax.lax.fori_loop(0, ends[-1], step, carry)
     return carry
+
+
+def _fill(x: Array, size: int) -> Array:
+    return jnp.pad(x, ((0, size - len(x)),) + ((0, 0),) * (x.ndim - 1))
 
 
 def _logits(features, head) -> Float[Array, "tile size"]:
@@ -139,57 +168,60 @@ def _merge(whole, part, start, mine):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _cross_entropy(offsets, sizes, tile, features, table, group, ids, valid):
-    return _forward(offsets, sizes, tile, features, table, group, ids, valid)[0]
+def _cross_entropy(offsets, sizes, tiles, features, table, group, ids, valid):
+    return _forward(offsets, sizes, tiles, features, table, group, ids, valid)[0]
 
 
-def _forward(offsets, sizes, tile, features, table, group, ids, valid):
-    tokens, order = _sort(tile, len(sizes), features, group, ids, valid)
+def _forward(offsets, sizes, tiles, features, table, group, ids, valid):
+    tokens, order = _sort(tiles[-1], len(sizes), features, group, ids, valid)
 
-    def body(carry, start, mine, first_row, features, ids, head):
-        del first_row
-        loss, correct, log_sum = carry
+    def body(start, mine, features, ids, head):
+        del start, mine
         logits = _logits(features, head)
         label = jnp.take_along_axis(logits, ids[:, None], axis=1, mode="clip")[:, 0]
         highest = logits.max(axis=1)
         total = jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1)) + highest
-        return (
-            _merge(loss, total - label, start, mine),
-            _merge(correct, label >= highest, start, mine),
-            _merge(log_sum, total, start, mine),
-        )
+        return (total - label, label >= highest, total), ()
+
+    def merge(carry, start, mine, first_row, *parts):
+        del first_row
+        return tuple(_merge(c, part, start, mine) for c, part in zip(carry, parts, strict=True))
 
     zeros = jnp.zeros(len(tokens.ids))
     loss, correct, log_sum = _each_tile(
-        tile, offsets, sizes, tokens, table, (zeros, zeros > 0, zeros), body
+        tiles, offsets, sizes, tokens, table, (zeros, zeros > 0, zeros), body, merge
     )
     back = jnp.argsort(order)
     return (loss[back], correct[back]), (features, table, group, ids, valid, log_sum)
 
 
-def _backward(offsets, sizes, tile, saved, gradients):
+def _backward(offsets, sizes, tiles, saved, gradients):
     features, table, group, ids, valid, log_sum = saved
-    tokens, order = _sort(tile, len(sizes), features, group, ids, valid)
-    loss_gradient = jnp.pad(gradients[0][order], (0, tile))
+    tokens, order = _sort(tiles[-1], len(sizes), features, group, ids, valid)
+    loss_gradient = jnp.pad(gradients[0][order], (0, tiles[-1]))
 
-    def body(carry, start, mine, first_row, features, ids, head):
-        d_features, d_table = carry
-        total = jax.lax.dynamic_slice_in_dim(log_sum, start, tile)
-        weight = jnp.where(mine, jax.lax.dynamic_slice_in_dim(loss_gradient, start, tile), 0)
+    def body(start, mine, features, ids, head):
+        total = jax.lax.dynamic_slice_in_dim(log_sum, start, len(mine))
+        weight = jax.lax.dynamic_slice_in_dim(loss_gradient, start, len(mine))
+        weight = jnp.where(mine, weight, 0)
         hit = ids[:, None] == jnp.arange(len(head))
         d_logits = (jnp.exp(_logits(features, head) - total[:, None]) - hit) * weight[:, None]
         # the rows of other heads in this tile carry the sum of their own logits: keep them out
         d_logits = jnp.where(mine[:, None], d_logits, 0).astype(head.dtype)
         d_tile = jnp.einsum("tv,vd->td", d_logits, head, preferred_element_type=jnp.float32)
         d_head = jnp.einsum("tv,td->vd", d_logits, features, preferred_element_type=jnp.float32)
-        d_head += jax.lax.dynamic_slice_in_dim(d_table, first_row, len(head))
+        return (d_tile,), (d_head,)
+
+    def merge(carry, start, mine, first_row, d_tile, d_head):
+        d_features, d_table = carry
+        d_head += jax.lax.dynamic_slice_in_dim(d_table, first_row, len(d_head))
         return (
             _merge(d_features, d_tile, start, mine),
             jax.lax.dynamic_update_slice_in_dim(d_table, d_head, first_row, 0),
         )
 
     zeros = (jnp.zeros(tokens.features.shape), jnp.zeros(table.shape))
-    d_features, d_table = _each_tile(tile, offsets, sizes, tokens, table, zeros, body)
+    d_features, d_table = _each_tile(tiles, offsets, sizes, tokens, table, zeros, body, merge)
     d_features = d_features[jnp.argsort(order)].astype(features.dtype)
     return d_features, d_table.astype(table.dtype), None, None, None
 

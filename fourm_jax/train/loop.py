@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "mesh.",
     "model.remat",
     "model.scan_unroll",
+    "model.attention",
     "max_bad_records",
 )
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the device; bounds the memory of waiting batches

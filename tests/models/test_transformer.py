@@ -13,7 +13,16 @@ def stack(**changes):
     return transformer.Stack(**fields | changes)
 
 
-@pytest.mark.parametrize("changes", [{"remat": "full"}, {"remat": "dots", "scan_unroll": 3}])
+CHANGES = [
+    {"remat": "full"},
+    {"remat": "dots", "scan_unroll": 3},
+    {"remat": "names"},
+    {"remat": "names", "scan_unroll": 3},
+    {"remat": "offload"},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES)
 def test_rematerialisation_and_unrolling_change_no_number(changes):
     x = jax.random.normal(jax.random.key(0), (2, 4, 8))
     params = jax.jit(stack().init)(jax.random.key(1, impl="rbg"), x)
@@ -26,6 +35,41 @@ def test_rematerialisation_and_unrolling_change_no_number(changes):
         gradient(stack(**changes)),
         gradient(stack()),
     )
+
+
+def test_what_accelerators_compute_equals_what_a_cpu_computes(monkeypatch):
+    # there the hidden width 6 is filled up to 128, and norms have a backward pass of their own
+    module = stack(cross=True, use_bias=True, remat="names")
+    x, context = jax.random.normal(jax.random.key(0), (2, 2, 4, 8))
+    params = jax.jit(module.init)(jax.random.key(1, impl="rbg"), x, context)
+
+    def step():
+        def loss(params, x, context):
+            y = module.apply(params, x, context)
+            return (y**3).sum(), y
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, x, context)
+
+    expected = step()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    actual = step()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), actual, expected
+    )
+    monkeypatch.undo()
+    assert jax.tree.map(jnp.shape, module.init(jax.random.key(1), x, context)) == jax.tree.map(
+        jnp.shape, params
+    )
+
+
+@pytest.mark.parametrize(("remat", "hidden"), [("full", 0), ("names", 2), ("dots", 2)])
+def test_a_policy_decides_what_waits_for_the_backward_pass(remat, hidden):
+    module = stack(mlp_dim=7, remat=remat)  # only hidden layers have 7 channels
+    x = jnp.ones((2, 5, 8))
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    backward = jax.eval_shape(lambda p, x: jax.vjp(module.apply, p, x)[1], params, x)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(backward)]
+    assert shapes.count((3, 10, 7)) == hidden  # [layers, samples · tokens, channels]
 
 
 def test_stochastic_depth_ramps_up_from_zero_and_keeps_the_mean():

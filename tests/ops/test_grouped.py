@@ -41,12 +41,12 @@ def total(function, weights, features, table, *rest):
     return (loss * weights).sum(), (loss, correct)
 
 
-@pytest.mark.parametrize("tile", [4, 64])
-def test_values_and_gradients_equal_the_dense_formula(tile):
+@pytest.mark.parametrize("tiles", [(4,), (64,), (2, 8, 16)])
+def test_values_and_gradients_equal_the_dense_formula(tiles):
     arguments = problem()
     weights = np.random.default_rng(1).normal(size=61)
     function = functools.partial(
-        grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES, tile=tile
+        grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES, tiles=tiles
     )
     step = {
         f: jax.jit(jax.value_and_grad(functools.partial(total, f, weights), (0, 1), has_aux=True))

@@ -1,0 +1,1 @@
+"""What the suites of experiments/benchmarks share: yardsticks, traces, comparison with before."""
