@@ -14,7 +14,7 @@ from fourm_jax.masking import sample as masking
 from fourm_jax.models import fourm
 from fourm_jax.ops import losses
 from fourm_jax.parallel import sharding
-from fourm_jax.train import flops, metrics, step
+from fourm_jax.train import accumulation, flops, metrics, step
 from fourm_jax.utils import errors
 
 LOSSES = ("mod", "token")
@@ -32,6 +32,7 @@ class FourMTask:
       maskings_per_record: samples drawn from each loaded record; the batch has that many times
         fewer records.
       loss_name: "mod" (mean over modalities) or "token" (mean over tokens).
+      accumulate_steps: parts that a batch is computed in, one after the other, to save memory.
     """
 
     model: fourm.FourM
@@ -41,6 +42,7 @@ class FourMTask:
     budget: Literal["fill", "reference"] = "fill"
     maskings_per_record: int = 1
     loss_name: Literal["mod", "token"] = "mod"
+    accumulate_steps: int = 1
 
     def __post_init__(self) -> None:
         if self.loss_name not in LOSSES:
@@ -92,12 +94,13 @@ class FourMTask:
         """Loss of the global batch; metrics by modality and how full the slots are."""
         mask_key, drop_key = jax.random.split(key)
         tokens = self.sample(mask_key, batch)
-        predicted: Any = self.model.apply(  # no mutable collections: the method's result alone
-            {"params": params}, tokens, train, rngs={"drop_path": drop_key}, method="token_losses"
-        )
         targets = tokens.targets
         slots = (targets.modality, targets.valid, len(self.model.modalities))
-        value = self._mean_loss(predicted.loss, *slots)
+        if self.accumulate_steps > 1:
+            value, predicted = self._in_parts(params, tokens, drop_key, train)
+        else:
+            predicted = self._token_losses(params, tokens, drop_key, train)
+            value = self._mean_loss(predicted.loss, *slots)
         sums, counts = losses.modality_losses(predicted.loss, *slots)
         hits, _ = losses.modality_losses(predicted.correct.astype(jnp.float32), *slots)
         samples = jnp.float32(targets.valid.shape[0])
@@ -112,6 +115,28 @@ class FourMTask:
             "target_tokens_per_sample": (counts.sum(), samples),
         }
         return value, step.Aux(aux, model_state)
+
+    def _token_losses(self, params: Any, tokens: TokenBatch, drop_key, train: bool) -> Any:
+        return self.model.apply(  # no mutable collections: the method's result alone
+            {"params": params}, tokens, train, rngs={"drop_path": drop_key}, method="token_losses"
+        )
+
+    def _in_parts(self, params: Any, tokens: TokenBatch, drop_key, train: bool):
+        """Loss and token losses, `accumulate_steps` parts of the samples one after the other."""
+        targets, num_samples = tokens.targets, len(tokens.targets.valid)
+        slots = (targets.modality, targets.valid, len(self.model.modalities))
+        # the loss is linear in the token losses, and the counts in it are those of all samples
+        weights = jax.grad(lambda loss: self._mean_loss(loss, *slots))(
+            jnp.zeros(targets.valid.shape)
+        )
+
+        def part_loss(params, part):
+            tokens, weights, keys = part
+            predicted = self._token_losses(params, tokens, keys[0], train)
+            return (predicted.loss * weights).sum(), predicted
+
+        samples = (tokens, weights, jax.random.split(drop_key, num_samples))
+        return accumulation.loss_of_parts(part_loss, self.accumulate_steps, params, samples)
 
     def _mean_loss(
         self,

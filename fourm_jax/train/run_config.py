@@ -94,7 +94,12 @@ def make_task(
       ValueError: as `build`, but for the data.
     """
     check(config)
-    optimizer.make_schedule(_settings(config), config.num_steps)
+    settings = _settings(config)
+    optimizer.make_schedule(settings, config.num_steps)
+    if config.task == "tokenizer" and settings.accumulate_steps > 1:
+        raise ValueError(
+            "optimizer.accumulate_steps is for trunks; a tokenizer takes whole batches"
+        )
     return make_tokenizer_task(config) if config.task == "tokenizer" else _fourm(config)
 
 
@@ -104,6 +109,10 @@ def make_tokenizer_task(config: ml_collections.ConfigDict) -> tokenizer_task.Tok
     Raises:
       ValueError: an unknown key or family, or arguments that the family refuses.
     """
+    if _settings(config).accumulate_steps > 1:
+        raise ValueError(
+            "optimizer.accumulate_steps is for trunks; a tokenizer takes whole batches"
+        )
     group = config_lib.check_group(
         config.tokenizer, "tokenizer", ("family", "name", "source_field", "arguments")
     )
@@ -172,13 +181,19 @@ def _datasets(
 
 
 def _fourm(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:
-    own = ("model", "mixture", "loss_name")
+    own = ("model", "mixture", "loss_name", "accumulate_steps")
     task = fourm_task.FourMTask(
         model=from_config.make_model(config),
         mixture=make_mixture(config),
         loss_name=config.loss,
+        accumulate_steps=_settings(config).accumulate_steps,
         **config_lib.fields_of(config, "masking", fourm_task.FourMTask, except_names=own),
     )
+    if config.batch_size % task.accumulate_steps:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not divisible by optimizer.accumulate_steps "
+            f"{task.accumulate_steps}"
+        )
     if config.batch_size % task.maskings_per_record:
         raise ValueError(
             f"batch_size {config.batch_size} is not divisible by masking.maskings_per_record "
