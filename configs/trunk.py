@@ -78,6 +78,7 @@ def architecture(
         "drop_path": 0.0,
         "remat": remat,
         "scan_unroll": scan_unroll,
+        "attention": "auto",
     }
 
 
@@ -104,4 +105,6 @@ def adamw(
         "cooldown_steps": 0,
         "min_lr": 0.0,
         "ema_decay": ema_decay,
+        "accumulate_steps": 1,
+        "moment_dtype": "float32",
     }

@@ -43,6 +43,8 @@ MAY_CHANGE = (
     "model.remat",
     "model.scan_unroll",
     "model.attention",
+    "optimizer.accumulate_steps",
+    "optimizer.moment_dtype",  # a checkpoint is cast as it is read
     "max_bad_records",
 )
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the device; bounds the memory of waiting batches

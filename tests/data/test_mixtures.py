@@ -114,9 +114,9 @@ def test_a_run_without_pixels_never_touches_a_picture(datasets, specs):
 @pytest.mark.parametrize(
     ("arg", "lr", "clip_norm", "remat", "dim", "tokens"),
     [
-        ("mix=mod7,size=base", 3.2e-3, 0.0, "none", 768, 128),
+        ("mix=mod7,size=base", 3.2e-3, 0.0, "names", 768, 128),
         ("mix=mod7,size=xlarge", 6.4e-4, 3.0, "full", 2048, 128),
-        ("mix=mod21,size=large", 1.6e-3, 0.0, "full", 1024, 256),
+        ("mix=mod21,size=large", 1.6e-3, 0.0, "names", 1024, 256),
         ("mix=mod21,size=xlarge", 3.2e-4, 3.0, "full", 2048, 256),
     ],
 )

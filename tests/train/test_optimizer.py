@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fourm_jax.train import optimizer
@@ -103,3 +104,13 @@ def test_muon_treats_every_scanned_layer_and_projection_on_its_own():
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         optimizer.Settings(**{"lr": 1.0, **settings})
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_first_moments_may_be_bfloat16(name):
+    settings = optimizer.Settings(name=name, lr=1.0, moment_dtype="bfloat16")
+    state = optimizer.make(settings).init(PARAMS)
+    moments = jax.tree.leaves(optax.tree.get(state, "mu"))
+    assert {leaf.dtype for leaf in moments} == {jnp.dtype("bfloat16")}
+    with pytest.raises(ValueError, match="float16"):
+        optimizer.Settings(lr=1.0, moment_dtype="float16")
