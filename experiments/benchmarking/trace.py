@@ -5,7 +5,7 @@ import gzip
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,12 +23,15 @@ KINDS = (
 )
 
 
+Totals = dict[str, dict[str, float]]  # kind -> name of a kernel -> milliseconds
+
+
 def record(function: Callable[[], Any], directory: pathlib.Path, *, calls: int) -> list[str]:
     """Trace calls of `function`; return lines: milliseconds per call by kind, and the top ones."""
     with jax.profiler.trace(directory):
         for _ in range(calls):
             jax.block_until_ready(function())
-    totals: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    totals: Totals = collections.defaultdict(lambda: collections.defaultdict(float))
     for path in directory.glob("**/*.trace.json.gz"):
         for name, milliseconds in kernels(json.loads(gzip.decompress(path.read_bytes()))):
             totals[kind(name)][name] += milliseconds / calls
@@ -66,9 +69,9 @@ def kind(name: str) -> str:
     return "other"
 
 
-def _table(totals: dict[str, collections.Counter], top: int = 4) -> Iterable[str]:
-    order = sorted(totals, key=lambda label: -totals[label].total())
-    for label in order:
-        yield f"{label}: {totals[label].total():.1f} ms"
-        for name, milliseconds in totals[label].most_common(top):
-            yield f"    {milliseconds:8.2f} ms  {name[:90]}"
+def _table(totals: Totals, top: int = 4) -> Iterator[str]:
+    for label in sorted(totals, key=lambda label: -sum(totals[label].values())):
+        yield f"{label}: {sum(totals[label].values()):.1f} ms"
+        names = totals[label]
+        for name in sorted(names, key=lambda name: -names[name])[:top]:
+            yield f"    {names[name]:8.2f} ms  {name[:90]}"

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ class PlainStep:
         shape = heads[0].shape
         q, k, v = (x.reshape(*x.shape[:2], self.num_heads, -1) for x in heads)
         fused = jax.default_backend() == "gpu" and q.dtype == jnp.bfloat16
-        implementation = "cudnn" if fused else "xla"
+        implementation: Literal["cudnn", "xla"] = "cudnn" if fused else "xla"
         out = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
         return out.reshape(shape)
 

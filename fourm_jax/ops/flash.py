@@ -2,7 +2,7 @@
 
 Visibility comes as segment ids and ranks, a few bytes per token, so no [n, m] mask is read, and a
 query that sees nothing gets exactly 0. The scheme is that of FlashAttention-2 (Dao 2023,
-arXiv 2307.08691): softmax over blocks of keys with a running maximum; the backward pass recomputes
+arXiv:2307.08691): softmax over blocks of keys with a running maximum; the backward pass recomputes
 the probabilities from the saved log-sum-exp, once per block of queries (dq) and once per block of
 keys (dk, dv).
 """
