@@ -29,7 +29,7 @@ MAX_CHARACTERS = 2**20  # of one text; the longest sequence takes a few thousand
 MAX_SIDE = 2**20  # of a picture in pixels
 MAX_CROPS = 256  # of a record
 _STORED_AS_FILE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of what `collate` decodes
-_ONE_PER_CROP = ("caption",)  # lists that may hold one value per crop
+_ONE_PER_CROP = (serializers.PLAIN,)  # text forms whose lists may hold one value per crop
 _NEED_SIZE = (fields.DetectedBoxes, fields.HumanPoses)
 
 View = dict[str, np.ndarray]  # of one modality in one crop, by suffix of the field's name
@@ -266,7 +266,8 @@ def _write(
     spec: ModalitySpec, value: Any, frame: _Frame, index: int, rng: np.random.Generator
 ) -> str | list[str] | None:
     """Text of a value in one crop; None if the crop cannot have it."""
-    if spec.source in _ONE_PER_CROP and isinstance(value, list) and len(value) == frame.num_crops:
+    per_crop = spec.text_form in _ONE_PER_CROP and isinstance(value, list)
+    if per_crop and len(value) == frame.num_crops:
         value = value[index]
     if frame.settings is not None and frame.size is not None:
         *rectangle, flip = frame.settings[index].tolist()
