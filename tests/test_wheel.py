@@ -72,7 +72,7 @@ def quickstart(installed):
     """What the quickstart prints; its run folder is "run" in the empty folder."""
     programs, empty = installed
     command = [programs / "fourm", "quickstart", "--config=quickstart:runlocal", "--workdir=run"]
-    shorter = ["--config.evaluation.conditions=(('rgb',),)", "--config.evaluation.pictures_from=()"]
+    shorter = ["--config.evaluation.conditions=(('rgb',),)", "--config.evaluation.generated=()"]
     return output([*command, *shorter], empty)
 
 

@@ -20,7 +20,7 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import text
 from fourm_jax.train import export, loop, run_config
-from fourm_jax.utils import io
+from fourm_jax.utils import io, run_folder
 
 PHASES = (
     *("render", "text_tokenizer", "tokenizers", "tokenize"),
@@ -32,12 +32,12 @@ NUM_TEXTS = 4_096  # records that the text tokenizer learns from
 
 def raw_dir(workdir: epath.PathLike) -> epath.Path:
     """Folder of the raw records."""
-    return epath.Path(workdir) / "raw"
+    return epath.Path(workdir) / run_folder.RAW
 
 
 def tokenizers_dir(workdir: epath.PathLike) -> epath.Path:
     """Folder with one folder per tokenizer."""
-    return epath.Path(workdir) / "tokenizers"
+    return epath.Path(workdir) / run_folder.TOKENIZERS
 
 
 def prepare(
@@ -60,7 +60,7 @@ def prepare(
     _train_tokenizers(config, workdir, record)
     _tokenize(config, workdir, record)
     with record.run("trunk", f"{config.trunk.num_steps:,} steps of masked prediction"):
-        return loop.train(config.trunk, workdir / "trunk")
+        return loop.train(config.trunk, workdir / run_folder.TRUNK)
 
 
 def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

@@ -18,7 +18,7 @@ from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import phases, quickstart
 from fourm_jax.tokenizers.base import Tokenizer
 from fourm_jax.train import metrics
-from fourm_jax.utils import io
+from fourm_jax.utils import io, run_folder
 
 NUM_TRAIN_RECORDS = 2_048  # for the constant predictors
 
@@ -98,7 +98,7 @@ def make_parts(
         parts.append(report.gallery_html(shown))
         if conditions == config.evaluation.conditions[0]:
             io.write_bytes(workdir / "gallery.png", pictures.png(galleries.sheet(shown)))
-    history = metrics.read_history(workdir / "trunk")
+    history = metrics.read_history(workdir / run_folder.TRUNK)
     for metric, note in (
         ("loss", "Cross-entropy in nats per target token under random masks (training batches)."),
         ("accuracy", "Share of target tokens predicted exactly."),
