@@ -17,7 +17,7 @@ from fourm_jax.convert import fourm
 from fourm_jax.generate import fill_spans, schedule
 from fourm_jax.modalities.vocabulary import TextVocabulary
 from fourm_jax.models.fourm import FourM
-from fourm_jax.ops import sampling
+from fourm_jax.ops import filters
 
 FILES = (
     "meta.json",
@@ -39,7 +39,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
     if (folder / "schedules.json").exists():
         yield "schedules", schedules(json.loads((folder / "schedules.json").read_text()))
     if (folder / "top_k_top_p.safetensors").exists():
-        yield "top_k_top_p", filters(Recorded(quantities.load(folder / "top_k_top_p.safetensors")))
+        yield "top_k_top_p", filtered(Recorded(quantities.load(folder / "top_k_top_p.safetensors")))
     if not (folder / "meta.json").exists():
         return
     trunk = trunk_of(folder)
@@ -75,14 +75,14 @@ def run(case: recorded.Case, model: FourM, params: Any) -> Iterator[Quantity]:
     )
 
 
-def filters(arrays: Recorded) -> Iterator[Quantity]:
+def filtered(arrays: Recorded) -> Iterator[Quantity]:
     """Top-k, then top-p; removed logits are -inf."""
     logits = jnp.asarray(arrays["logits"])
     for name in arrays:
         if name.startswith("filtered/k") and "_p" in name:
             count, top_p = name.removeprefix("filtered/k").split("_p")
             top_k = float(count) if "." in count else int(count)
-            found = sampling.filter_top_p(sampling.filter_top_k(logits, top_k), float(top_p))
+            found = filters.filter_top_p(filters.filter_top_k(logits, top_k), float(top_p))
             yield Quantity(name, found, arrays[name], EXACT)
     yield from arrays.unread()
 

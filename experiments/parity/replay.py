@@ -274,7 +274,7 @@ def _apply(model: FourM, params: Any, tokens: TokenBatch, target: str) -> jax.Ar
 def _sample(case: Case, step: Step, guided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     options = case.sampling
     ids, probs = sampling.sample(
-        chain.row_keys(0, jnp.arange(len(guided))),
+        jnp.zeros(guided.shape[:2]),
         jnp.asarray(guided),
         step.temperature,
         top_k=options.top_k,

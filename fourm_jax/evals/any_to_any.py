@@ -109,7 +109,7 @@ def predict(generator: Generator, data: HeldOut, condition: str, target: str) ->
         result = generator.generate(given, [target], sampling=GREEDY, batch_size=128)
         return record_values(spec, result.decoded[target])
     tokenizer = generator.tokenizer(target)
-    probabilities = results.as_grid(spec, generator.predict(given, target))
+    probabilities = results.as_grid(spec, generator.predict(given, [target])[target])
     if tokenizer.signal.kind == "continuous":  # averages of its codes mean something
         return tokenizer.decode_probabilities(probabilities)
     return tokenizer.decode(probabilities.argmax(-1))

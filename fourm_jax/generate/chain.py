@@ -1,5 +1,6 @@
 """Any-to-any: run the steps of a schedule one target after the other, each one compiled once."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from fourm_jax.generate import grids, sequences, trunk
-from fourm_jax.generate import state as states
-from fourm_jax.generate.grids import GridStage, PassPlan, Sampling
+from fourm_jax.generate import buckets, grids, sequences, trunk
+from fourm_jax.generate.grids import GridStage, GridStep, Sampling
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.generate.state import State, index_of
@@ -23,10 +23,22 @@ from fourm_jax.utils import rng
 from fourm_jax.utils.errors import unknown_value
 
 
-def row_keys(seed: int, rows: Int[Array | np.ndarray, "b"]) -> Key[Array, "b"]:
-    """One key per row number, so that a row is the same in every batch."""
+def row_keys(
+    seed: int, rows: Int[Array | np.ndarray, "b"], num_samples: int = 1
+) -> Key[Array, "b·samples"]:
+    """One key per row number and sample, so that a row is the same in every batch.
+
+    The samples of a row follow each other; the first has the key that it would have alone.
+    """
     root = rng.stream(jax.random.key(seed), "generate")
-    return jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.asarray(rows))
+    keys = jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.asarray(rows))
+    if num_samples == 1:
+        return keys
+    others = [
+        jax.vmap(lambda key, number=number: rng.stream(key, f"sample {number}"))(keys)
+        for number in range(1, num_samples)
+    ]
+    return jnp.stack([keys, *others], axis=1).reshape(-1)
 
 
 def run(
@@ -88,23 +100,21 @@ def run(
                 **shared,
             )
             temperature = jnp.float32(stage[0].temperature)
-            state = _write_sequence(
+            state = _sequence_stage(
                 model, params, state, stage_keys, temperature, weights[0], sequence
             )
         else:
             roar = stage[0].scheme == "roar"
-            largest = max(step.num_tokens for step in stage)
             grid = GridStage(
                 scheme="roar" if roar else "maskgit",
-                num_slots=min(largest, spec.num_tokens) if roar else spec.num_tokens,
+                num_slots=min(max(step.num_tokens for step in stage), spec.num_tokens),
                 forget=roar and bool(conditions) and sampling.as_published,
                 **shared,
             )
             order = (orders or {}).get(target)
-            order = None if order is None else jnp.asarray(order, jnp.int32)
-            state = _write_grid(
-                model, params, state, stage_keys, _plan(stage, weights), order, grid
-            )
+            if order is None:
+                order = _random_order(stage_keys, state.known[target], sampling.as_published)
+            state = _grid_stage(model, params, state, stage_keys, order, stage, weights, grid)
         if conditions:
             conditions += ((target,),)
     return state
@@ -145,38 +155,97 @@ def _guidance(
     return (guided, ()), jnp.asarray([[step.guidance] for step in stage], jnp.float32)
 
 
-def _plan(stage: Sequence[Step], weights: Float[Array, "s g-1"]) -> PassPlan:
-    return PassPlan(
-        counts=jnp.asarray([step.num_tokens for step in stage], jnp.int32),
-        temperature=jnp.asarray([step.temperature for step in stage], jnp.float32),
-        weights=weights,
-    )
+def _hidden(stage: GridStage | SequenceStage) -> set[str]:
+    return {name for names in stage.hidden_conditions for name in names}
 
 
-@functools.partial(jax.jit, static_argnames=("model", "stage"))
-def _write_grid(
+@functools.partial(jax.jit, static_argnames="as_published")
+def _random_order(
+    keys: Key[Array, "b"], known: Bool[Array, "b l"], as_published: bool
+) -> Int[Array, "b l"]:
+    order_keys = jax.vmap(lambda key: rng.stream(key, "order"))(keys)
+    if as_published:
+        order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
+    return sampling_ops.random_order(order_keys, ~known)
+
+
+def _grid_stage(
     model: FourM,
     params: Any,
     state: State,
     keys: Key[Array, "b"],
-    plan: PassPlan,
-    order: Int[Array, "b l"] | None,
+    order: Int[Array, "b l"],
+    steps: Sequence[Step],
+    weights: Float[Array, "s g-1"],
     stage: GridStage,
 ) -> State:
-    if order is None:
-        order_keys = jax.vmap(lambda key: rng.stream(key, "order"))(keys)
-        if stage.sampling.as_published:
-            order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
-        order = sampling_ops.random_order(order_keys, ~state.known[stage.target])
-    return grids.write_grid(
+    """All passes over one grid, each one with as many slots as there are tokens at most."""
+    target, initial, num_written = stage.target, state, 0
+    known, size = buckets.known_range(state), state.ids[stage.target].shape[1]
+    for number, step in enumerate(steps):
+        num_open = size - known[target][0] - num_written
+        if step.num_tokens and num_open > 0:
+            if stage.scheme == "maskgit":
+                stage = dataclasses.replace(stage, num_slots=buckets.bucket(num_open, size))
+            widths = buckets.input_widths(
+                state, known, written={target: num_written}, hidden=_hidden(stage)
+            )
+            state = _write_tokens(
+                model,
+                params,
+                state,
+                initial,
+                keys,
+                jnp.asarray(order, jnp.int32),
+                GridStep(
+                    index=jnp.int32(number),
+                    start=jnp.int32(num_written),
+                    count=jnp.int32(step.num_tokens),
+                    temperature=jnp.float32(step.temperature),
+                    weights=weights[number],
+                ),
+                dataclasses.replace(stage, input_widths=widths),
+            )
+            num_written += step.num_tokens
+    return state
+
+
+@functools.partial(jax.jit, static_argnames=("model", "stage"))
+def _write_tokens(
+    model: FourM,
+    params: Any,
+    state: State,
+    initial: State,
+    keys: Key[Array, "b"],
+    order: Int[Array, "b l"],
+    step: GridStep,
+    stage: GridStage,
+) -> State:
+    return grids.write_tokens(
         state,
+        initial,
         keys,
         order,
-        plan,
+        step,
         stage=stage,
         specs=model.modalities,
         tokens_to_logits=trunk.tokens_to_logits(model, params, stage.target),
     )
+
+
+def _sequence_stage(
+    model: FourM,
+    params: Any,
+    state: State,
+    keys: Key[Array, "b"],
+    temperature: Float[Array, ""],
+    weights: Float[Array, "g-1"],
+    stage: SequenceStage,
+) -> State:
+    known = buckets.known_range(state)
+    widths = buckets.input_widths(state, known, written={}, hidden=_hidden(stage))
+    stage = dataclasses.replace(stage, input_widths=widths)
+    return _write_sequence(model, params, state, keys, temperature, weights, stage)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stage"))
@@ -198,20 +267,3 @@ def _write_sequence(
         specs=model.modalities,
         decoder=trunk.TrunkSequenceDecoder(model, params, stage.target),
     )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "target"))
-def predict(model: FourM, params: Any, state: State, target: str) -> Float[Array, "b l v"]:
-    """Probabilities of all tokens of a grid or global modality in one pass, known ones included.
-
-    The argmax is the cheapest prediction; the probabilities serve soft decoding.
-    """
-    index = index_of(model.modalities, target)
-    shape = state.known[target].shape
-    unknown = state.with_tokens(target, state.ids[target], jnp.zeros(shape, bool))
-    positions = jnp.broadcast_to(jnp.arange(shape[1]), shape)
-    targets = states.parallel_targets(index, positions, jnp.ones(shape, bool))
-    logits = trunk.tokens_to_logits(model, params, target)(
-        states.token_batch([unknown], [targets], model.modalities)
-    )
-    return jax.nn.softmax(logits, axis=-1)

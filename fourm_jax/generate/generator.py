@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fourm_jax.generate import chain, results, schedule
+from fourm_jax.generate import chain, parallel, results, schedule
 from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
@@ -106,6 +107,7 @@ class Generator:
         guidance: float = 1.0,
         sampling: Sampling | None = None,
         seed: int = 0,
+        num_samples: int = 1,
         batch_size: int = 64,
     ) -> Generated:
         """Generate every target from the conditions, one after the other.
@@ -116,6 +118,8 @@ class Generator:
           plan: how; default: `default_plan` with `num_steps` and `guidance`.
           sampling: default: nucleus of 0.8, as in the published demo.
           seed: row i of the conditions draws from stream (seed, i), whatever the batch size.
+          num_samples: results per row of the conditions, next to each other; the first is the one
+            of a single sample.
           batch_size: rows on the device at once.
         """
         if targets == "all":
@@ -130,6 +134,8 @@ class Generator:
             chosen = [target for target in plan if isinstance(target, Target)]
             steps = list(schedule.build_chained_schedule(conditions, chosen))
         sampling = sampling or Sampling(top_p=0.8)
+        keys = chain.row_keys(seed, np.arange(state.batch_size), num_samples)
+        state = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_samples, axis=0), state)
         parts = []
         for rows, block in _blocks(state, batch_size):
             done = chain.run(
@@ -137,7 +143,7 @@ class Generator:
                 self.params,
                 block,
                 steps,
-                keys=chain.row_keys(seed, rows),
+                keys=keys[rows],
                 sampling=sampling,
                 vocabulary=self.vocabulary,
             )
@@ -168,17 +174,47 @@ class Generator:
         return plan
 
     def predict(
-        self, conditions: Mapping[str, Any], target: str, *, batch_size: int = 64
-    ) -> np.ndarray:
-        """Probabilities [b, l, V] of a grid or global target in one pass (see `chain.predict`)."""
-        state = self.start({n: v for n, v in conditions.items() if n != target}, [target])
-        if self.spec(target).kind == "sequence":
-            raise ValueError(f"target {target!r} is a sequence, allowed: grid and global targets")
+        self, conditions: Mapping[str, Any], targets: Sequence[str], *, batch_size: int = 64
+    ) -> dict[str, np.ndarray]:
+        """Probabilities [b, l, V] of grid and global targets from one pass of the encoder.
+
+        Equal to predicting each target alone from the conditions that are no targets
+        (`parallel.predict`).
+
+        Raises:
+          ValueError: a sequence among the targets, or anything that `start` refuses.
+        """
+        given = {name: value for name, value in conditions.items() if name not in targets}
+        state = self.start(given, targets)
+        for name in targets:
+            if self.spec(name).kind == "sequence":
+                raise ValueError(f"target {name!r} is a sequence, allowed: grid and global targets")
         parts = [
-            np.asarray(chain.predict(self.model, self.params, block, target))
+            jax.device_get(parallel.predict(self.model, self.params, block, targets))
             for _, block in _blocks(state, batch_size)
         ]
-        return np.concatenate(parts)[: state.batch_size]
+        return {
+            name: np.concatenate([part[name] for part in parts])[: state.batch_size]
+            for name in targets
+        }
+
+    def ensemble(
+        self, conditions: Mapping[str, Any], target: str, *, num_samples: int, **options: Any
+    ) -> np.ndarray:
+        """Raw signal of one target from several samples per row, all in one batch.
+
+        The mean of continuous signals, in their own units and dtype; of others the value that most
+        samples have.
+
+        Args:
+          options: further arguments of `generate`.
+
+        Raises:
+          ValueError: the target has no tokenizer at hand, or anything that `generate` refuses.
+        """
+        signal = self.tokenizer(target).signal
+        done = self.generate(conditions, [target], num_samples=num_samples, **options)
+        return results.combine(done.decoded[target].raw, num_samples, signal)
 
     def _check_names(self, conditions: Iterable[str], targets: Iterable[str]) -> None:
         for name in conditions:
@@ -211,9 +247,8 @@ def _blocks(state: states.State, batch_size: int) -> Iterator[tuple[np.ndarray, 
     """Row numbers and states of equal size; the last one repeats its last row."""
     size = min(batch_size, state.batch_size)
     for start in range(0, state.batch_size, size):
-        rows = np.arange(start, start + size)
-        taken = np.minimum(rows, state.batch_size - 1)
-        yield rows, jax.tree.map(lambda leaf, taken=taken: leaf[taken], state)
+        rows = np.minimum(np.arange(start, start + size), state.batch_size - 1)
+        yield rows, jax.tree.map(lambda leaf, rows=rows: leaf[rows], state)
 
 
 def _check_tokenizer(spec: ModalitySpec, tokenizer: Tokenizer | SequenceTokenizer) -> None:

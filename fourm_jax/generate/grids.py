@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from fourm_jax.contracts import TargetTokens, TokenBatch
 from fourm_jax.generate import state as states
-from fourm_jax.generate.state import Specs, State
+from fourm_jax.generate.state import Specs, State, Widths
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
-from fourm_jax.ops import sampling
+from fourm_jax.ops import filters, sampling
 
 # [g, n] inputs and [g, m] targets of one modality -> [g, m, V] float32, g = branches · rows.
 TokensToLogits = Callable[[TokenBatch], Float[Array, "g m vocab"]]
@@ -29,17 +29,19 @@ class Sampling:
     as_published: bool = False
 
     def __post_init__(self):
-        sampling.check_filters(self.top_k, self.top_p)
+        filters.check_filters(self.top_k, self.top_p)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridStage:
-    """What is static about generating one grid; one compiled program per value.
+    """What is static about a pass over one grid; one compiled program per value.
 
     Attributes:
       target: modality name.
       scheme: "maskgit" or "roar".
-      num_slots: target slots per pass: all positions for MaskGIT, the largest step for ROAR.
+      num_slots: target slots: room for all open positions for MaskGIT, for those of the largest
+        step for ROAR.
+      input_widths: encoder slots of every modality, see `state.input_tokens`.
       hidden_conditions: by branch of guidance, the conditions it does not see; the first branch is
         the unconditional one, or the only one.
       leave_trace: whether hidden conditions leave something, see `state.hide`.
@@ -50,6 +52,7 @@ class GridStage:
     target: str
     scheme: Literal["maskgit", "roar"]
     num_slots: int
+    input_widths: Widths = ()
     hidden_conditions: tuple[tuple[str, ...], ...] = ((),)
     leave_trace: bool = True
     forget: bool = False
@@ -58,71 +61,75 @@ class GridStage:
 
 
 @flax.struct.dataclass
-class PassPlan:
-    """What may change without recompiling, one entry per pass.
+class GridStep:
+    """What may change from pass to pass without recompiling.
 
     Attributes:
-      counts: tokens to write.
+      index: number of the pass; its random numbers depend on it.
+      start: tokens that earlier passes have written.
+      count: tokens to write.
       temperature: of the softmax.
       weights: of guidance, one per branch after the first.
     """
 
-    counts: Int[Array, "s"]
-    temperature: Float[Array, "s"]
-    weights: Float[Array, "s g-1"]
+    index: Int[Array, ""]
+    start: Int[Array, ""]
+    count: Int[Array, ""]
+    temperature: Float[Array, ""]
+    weights: Float[Array, "g-1"]
 
 
-def write_grid(
+def write_tokens(
     state: State,
+    initial: State,
     keys: Key[Array, "b"],
     order: Int[Array, "b l"],
-    plan: PassPlan,
+    step: GridStep,
     *,
     stage: GridStage,
     specs: Specs,
     tokens_to_logits: TokensToLogits,
 ) -> State:
-    """Fill the unknown positions of one grid or global modality; known ones are never changed.
+    """Write the next tokens of one grid or global modality; known ones are never changed.
 
     Args:
       state: what is known; every pass encodes it anew, with the tokens written so far.
+      initial: what was known before the first pass.
       keys: one per row; a row's tokens depend on its own key only.
       order: positions in the order in which ROAR writes them, the unknown ones first. MaskGIT
         chooses by confidence and ignores it.
-      plan: the schedule; a row whose positions are used up early is left alone.
+      step: how many; a row whose positions are used up early is left alone.
       tokens_to_logits: the trunk.
     """
-    initial = state
-    num_open = (~state.known[stage.target]).sum(axis=1)
-
-    def one_pass(carry, step):
-        state, start = carry
-        index, counts, temperature, weights = step
-        targets = _targets(stage, specs, state, order, start, counts, num_open)
-        others = targets
-        if stage.forget:
-            others = _targets(stage, specs, state, order, 0, counts, num_open)
-        branches = _branches(stage, specs, state, initial)
-        logits = branch_logits(
-            branches, [targets] + [others] * (len(branches) - 1), specs, tokens_to_logits
-        )
-        ids, confidence = sampling.sample(
-            jax.vmap(lambda key: jax.random.fold_in(key, index))(keys),
-            sampling.guide(logits, weights),
-            temperature,
-            top_k=stage.sampling.top_k,
-            top_p=stage.sampling.top_p,
-            draw=stage.sampling.draw,
-            as_published=stage.sampling.as_published,
-        )
-        chosen = targets.valid
-        if stage.scheme == "maskgit":
-            chosen = sampling.keep_most_confident(confidence, targets.valid, counts)
-        return (_write(state, stage.target, targets.position, ids, chosen), start + counts), None
-
-    steps = (jnp.arange(len(plan.counts)), plan.counts, plan.temperature, plan.weights)
-    (state, _), _ = jax.lax.scan(one_pass, (state, jnp.zeros((), jnp.int32)), steps)
-    return state
+    num_open = (~initial.known[stage.target]).sum(axis=1)
+    targets = _targets(stage, specs, state, order, step.start, step.count, num_open)
+    others = targets
+    if stage.forget:
+        others = _targets(stage, specs, state, order, 0, step.count, num_open)
+    branches = _branches(stage, specs, state, initial)
+    logits = branch_logits(
+        branches,
+        [targets] + [others] * (len(branches) - 1),
+        specs,
+        tokens_to_logits,
+        stage.input_widths,
+    )
+    # A number per position of the grid, so that it does not matter which slot a position has.
+    pass_keys = jax.vmap(lambda key: jax.random.fold_in(key, step.index))(keys)
+    uniform = sampling.uniforms(pass_keys, order.shape[1])
+    ids, confidence = sampling.sample(
+        jnp.take_along_axis(uniform, targets.position, axis=1),
+        sampling.guide(logits, step.weights),
+        step.temperature,
+        top_k=stage.sampling.top_k,
+        top_p=stage.sampling.top_p,
+        draw=stage.sampling.draw,
+        as_published=stage.sampling.as_published,
+    )
+    chosen = targets.valid
+    if stage.scheme == "maskgit":
+        chosen = sampling.keep_most_confident(confidence, targets.valid, step.count)
+    return _write(state, stage.target, targets.position, ids, chosen)
 
 
 def branch_logits(
@@ -130,9 +137,10 @@ def branch_logits(
     targets: Sequence[TargetTokens],
     specs: Specs,
     tokens_to_logits: TokensToLogits,
+    widths: Widths = (),
 ) -> Float[Array, "g b m v"]:
     """Logits of several branches of the same samples, in one pass of the trunk."""
-    logits = tokens_to_logits(states.token_batch(branches, targets, specs))
+    logits = tokens_to_logits(states.token_batch(branches, targets, specs, widths))
     return logits.reshape(len(branches), -1, *logits.shape[1:])
 
 
@@ -160,18 +168,19 @@ def _targets(
     state: State,
     order: Int[Array, "b l"],
     start: Int[Array, ""] | int,
-    counts: Int[Array, ""],
+    count: Int[Array, ""],
     num_open: Int[Array, "b"],
 ) -> TargetTokens:
-    """Open positions: all of them, or the next `counts` of the order."""
+    """Open positions: all of them, or the next `count` of the order."""
     index = states.index_of(specs, stage.target)
     known = state.known[stage.target]
     if stage.scheme == "maskgit":
-        positions = jnp.broadcast_to(jnp.arange(known.shape[1]), known.shape)
-        return states.parallel_targets(index, positions, ~known)
+        positions = jnp.argsort(known, axis=1, stable=True)[:, : stage.num_slots]
+        valid = ~jnp.take_along_axis(known, positions, axis=1)
+        return states.parallel_targets(index, positions, valid)
     slots = start + jnp.arange(stage.num_slots)
     positions = jnp.take(order, slots, axis=1, mode="clip")
-    valid = (slots < start + counts) & (slots < num_open[:, None])
+    valid = (slots < start + count) & (slots < num_open[:, None])
     return states.parallel_targets(index, positions, valid)
 
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Num
 
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.parsed import Dropped, Parsed
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
+from fourm_jax.tokenizers.signal import Signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,19 @@ def decode(
     if spec.kind != "sequence" and isinstance(tokenizer, Tokenizer):
         return Decoded(tokenizer.decode(as_grid(spec, ids)))
     return None
+
+
+def combine(
+    raw: Num[np.ndarray, "b·samples ..."], num_samples: int, signal: Signal
+) -> Num[np.ndarray, "b ..."]:
+    """Mean over the samples of each row, which lie next to each other, or most frequent value."""
+    samples = raw.reshape(-1, num_samples, *raw.shape[1:])
+    if signal.kind == "continuous":
+        mean = samples.mean(axis=1)
+        return (mean if signal.dtype == "float32" else np.rint(mean)).astype(raw.dtype)
+    values = np.unique(samples)
+    votes = np.stack([(samples == value).sum(axis=1) for value in values])
+    return values[votes.argmax(axis=0)]
 
 
 def as_grid(spec: ModalitySpec, ids: np.ndarray) -> np.ndarray:

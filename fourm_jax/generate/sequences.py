@@ -13,7 +13,7 @@ from fourm_jax.contracts import TokenBatch
 from fourm_jax.generate import fill_spans
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
-from fourm_jax.generate.state import Specs, State
+from fourm_jax.generate.state import Specs, State, Widths
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.ops import sampling
 
@@ -42,13 +42,14 @@ class SequenceStage:
       max_new: most tokens to generate, sentinels included.
       length: slots of the merged sequence.
       end_id: token that ends a row, instead of the sentinel after its last one.
-      hidden_conditions, leave_trace: see `grids.GridStage`.
+      hidden_conditions, leave_trace, input_widths: see `grids.GridStage`.
     """
 
     target: str
     max_new: int
     length: int
     end_id: int | None = None
+    input_widths: Widths = ()
     hidden_conditions: tuple[tuple[str, ...], ...] = ((),)
     leave_trace: bool = True
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
@@ -94,7 +95,7 @@ def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: S
     ]
     index = states.index_of(specs, stage.target)
     unread = states.sequence_targets(index, first[:, None], jnp.ones_like(first))
-    return states.token_batch(branches, [unread] * len(branches), specs)
+    return states.token_batch(branches, [unread] * len(branches), specs, stage.input_widths)
 
 
 def _next_token(
@@ -112,7 +113,7 @@ def _next_token(
     logits, memory = decoder.step(memory, jnp.tile(token, num_branches), at)
     logits = logits.reshape(num_branches, len(token), 1, -1)
     drawn, _ = sampling.sample(
-        jax.vmap(lambda key: jax.random.fold_in(key, at))(keys),
+        sampling.uniforms(jax.vmap(lambda key: jax.random.fold_in(key, at))(keys), 1),
         sampling.guide(logits, weights),
         temperature,
         top_k=stage.sampling.top_k,

@@ -16,6 +16,7 @@ from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.utils.errors import unknown_value
 
 Specs = tuple[ModalitySpec, ...]
+Widths = tuple[tuple[str, int], ...]  # encoder slots by modality, hashable
 
 
 @flax.struct.dataclass
@@ -159,9 +160,14 @@ def hide(
     return dataclasses.replace(state, ids=ids, known=known)
 
 
-def input_tokens(state: State, specs: Specs) -> InputTokens:
-    """All slots of all modalities, in the model's order; unknown ones are not valid."""
-    parts = []
+def input_tokens(state: State, specs: Specs, widths: Widths = ()) -> InputTokens:
+    """Slots of all modalities, in the model's order; unknown ones are not valid.
+
+    Args:
+      widths: by modality how many slots it gets, its known tokens first; that must be enough for
+        them. Default: all slots, as they lie.
+    """
+    parts, limits = [], dict(widths)
     for index, spec in enumerate(specs):
         if spec.name not in state.ids:
             continue
@@ -169,15 +175,21 @@ def input_tokens(state: State, specs: Specs) -> InputTokens:
         position = jnp.arange(known.shape[1], dtype=jnp.int32)
         if spec.kind in ("sequence", "embedding"):
             position = contracts.dense_positions(known)
-        parts.append(
-            InputTokens(
-                modality=jnp.full(known.shape, index, jnp.int32),
-                position=jnp.broadcast_to(position, known.shape),
-                id=state.ids[spec.name],
-                valid=known,
-            )
+        part = InputTokens(
+            modality=jnp.full(known.shape, index, jnp.int32),
+            position=jnp.broadcast_to(position, known.shape),
+            id=state.ids[spec.name],
+            valid=known,
         )
+        width = limits.get(spec.name, known.shape[1])
+        parts.append(part if width == known.shape[1] else _valid_first(part, width))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+
+
+def _valid_first(tokens: InputTokens, width: int) -> InputTokens:
+    """The first `width` slots once the valid ones come first, otherwise in their order."""
+    slots = jnp.argsort(~tokens.valid, axis=1, stable=True)[:, :width]
+    return jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, slots, axis=1), tokens)
 
 
 def parallel_targets(
@@ -216,7 +228,10 @@ def sequence_targets(
 
 
 def token_batch(
-    branches: Sequence[State], targets: Sequence[TargetTokens], specs: Specs
+    branches: Sequence[State],
+    targets: Sequence[TargetTokens],
+    specs: Specs,
+    widths: Widths = (),
 ) -> TokenBatch:
     """Stack several branches of the same samples along the batch axis: [branches · b, ...].
 
@@ -225,7 +240,7 @@ def token_batch(
     """
     batches = [
         TokenBatch(
-            inputs=input_tokens(branch, specs),
+            inputs=input_tokens(branch, specs, widths),
             targets=target,
             pixels=_blank(specs, "pixels", branch.batch_size) | branch.pixels,
             embeddings=_blank(specs, "embedding", branch.batch_size) | branch.embeddings,

@@ -1,4 +1,4 @@
-"""Drawing tokens from logits: filters, temperature, guidance and confidences, as pure functions."""
+"""Drawing tokens from logits: temperature, guidance and confidences, as pure functions."""
 
 from typing import Protocol, runtime_checkable
 
@@ -6,74 +6,66 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from fourm_jax.ops import filters
+
 ZERO_TEMPERATURE = 1e-10  # below it the most likely token is taken
+BLOCK = 128  # ids whose probabilities are cumulated together
 
 
 @runtime_checkable
 class Draw(Protocol):
-    """Picks one id per row of log-probabilities [..., V]."""
+    """Picks one id per row of logits [..., V], -inf = never; one random number in [0, 1) each."""
 
-    def __call__(self, key: Key[Array, ""], logits: Float[Array, "*n v"]) -> Int[Array, "*n"]: ...
-
-
-def draw_categorical(key: Key[Array, ""], logits: Float[Array, "*n v"]) -> Int[Array, "*n"]:
-    """Draw an id from softmax(logits)."""
-    return jax.random.categorical(key, logits)
+    def __call__(
+        self, uniform: Float[Array, "*n"], logits: Float[Array, "*n v"]
+    ) -> Int[Array, "*n"]: ...
 
 
-def draw_most_likely(key: Key[Array, ""], logits: Float[Array, "*n v"]) -> Int[Array, "*n"]:
-    """Take the most likely id; `key` stays unused, confidences keep their meaning."""
-    del key
+def draw_categorical(uniform: Float[Array, "*n"], logits: Float[Array, "*n v"]) -> Int[Array, "*n"]:
+    """Draw ids from softmax(logits): the first whose cumulated probability exceeds `uniform`.
+
+    Probabilities are cumulated over blocks of `BLOCK` ids, then inside the one block that is met.
+    """
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    padding = -weights.shape[-1] % BLOCK
+    weights = jnp.pad(weights, [(0, 0)] * uniform.ndim + [(0, padding)])
+    blocks = weights.reshape(*uniform.shape, -1, BLOCK)
+    sums = blocks.sum(-1)
+    block, rest = _first_above(sums, uniform * sums.sum(-1))
+    inside = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    return block * BLOCK + _first_above(inside, rest)[0]
+
+
+def _first_above(
+    weights: Float[Array, "*n k"], level: Float[Array, "*n"]
+) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
+    """First index whose cumulated weight exceeds `level`, and what is left of the level there.
+
+    Never an index without weight, whatever rounding does: beyond the sum it is the last one with.
+    """
+    cumulated = jnp.cumsum(weights, axis=-1)
+    candidate, numbers = weights > 0, jnp.arange(weights.shape[-1])
+    above = candidate & (cumulated > level[..., None])
+    first = jnp.where(above, numbers, weights.shape[-1]).min(-1)
+    last = jnp.where(candidate, numbers, 0).max(-1)
+    index = jnp.minimum(first, last)
+    before = jnp.where(numbers == index[..., None], cumulated - weights, 0.0).sum(-1)
+    return index.astype(jnp.int32), jnp.maximum(level - before, 0.0)
+
+
+def draw_most_likely(uniform: Float[Array, "*n"], logits: Float[Array, "*n v"]) -> Int[Array, "*n"]:
+    """Take the most likely id; `uniform` stays unused, confidences keep their meaning."""
+    del uniform
     return jnp.argmax(logits, axis=-1)
 
 
-def check_filters(top_k: int | float, top_p: float) -> None:
-    """Check the settings of the filters.
-
-    Raises:
-      ValueError: negative or non-integer count in `top_k` (a float must lie in [0, 1]), or
-        `top_p` outside [0, 1].
-    """
-    if top_k < 0 or (isinstance(top_k, float) and top_k > 1):
-        raise ValueError(f"top_k {top_k!r}, allowed: an int >= 0 (count) or a float in [0, 1]")
-    if not 0 <= top_p <= 1:
-        raise ValueError(f"top_p {top_p!r}, allowed: 0 (off) to 1")
-
-
-def filter_top_k(logits: Float[Array, "*n v"], top_k: int | float) -> Float[Array, "*n v"]:
-    """Set all but the `top_k` largest logits to -inf; ties with the last one kept stay.
-
-    Args:
-      logits: any real values.
-      top_k: int: how many; float in [0, 1]: which share of the vocabulary; 0 keeps
-        everything (docs/published.md#generation).
-    """
-    vocab_size = logits.shape[-1]
-    count = int(top_k * vocab_size) if isinstance(top_k, float) else top_k
-    if top_k == 0 or count >= vocab_size:
-        return logits
-    smallest_kept = jax.lax.top_k(logits, max(count, 1))[0][..., -1:]
-    return jnp.where(logits < smallest_kept, -jnp.inf, logits)
-
-
-def filter_top_p(logits: Float[Array, "*n v"], top_p: float) -> Float[Array, "*n v"]:
-    """Keep the smallest set of most likely ids whose probability reaches `top_p`; 0 keeps all.
-
-    The id that crosses the threshold stays, so at least one always does.
-    """
-    if top_p == 0:
-        return logits
-    order = jnp.argsort(-logits, axis=-1)
-    probs = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs
-    # The first id stays whatever rounding does to `before`.
-    kept = (before <= top_p).at[..., 0].set(True)
-    kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
-    return jnp.where(kept, logits, -jnp.inf)
+def uniforms(keys: Key[Array, "b"], num_positions: int) -> Float[Array, "b m"]:
+    """One random number in [0, 1) per row and position, each row from its own key."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (num_positions,)))(keys)
 
 
 def sample(
-    keys: Key[Array, "b"],
+    uniform: Float[Array, "b m"],
     logits: Float[Array, "b m v"],
     temperature: Float[Array, ""] | float,
     *,
@@ -85,10 +77,10 @@ def sample(
     """Sample one token per position and return (ids, confidences).
 
     Args:
-      keys: one key per row, so that a row does not depend on its neighbours.
+      uniform: random numbers in [0, 1), see `uniforms`.
       logits: float32.
       temperature: may be traced; below 1e-10 the most likely id is taken.
-      top_k, top_p: see `filter_top_k`, `filter_top_p`.
+      top_k, top_p: see `filters.filter_top_k`, `filters.filter_top_p`.
       draw: `draw_categorical`, or `draw_most_likely` for reproducible runs.
       as_published: compute the nucleus before the temperature is applied; at temperature 0 all
         confidences are 1, so that ties decide by position. By default the nucleus belongs to the
@@ -101,13 +93,12 @@ def sample(
     temperature = jnp.asarray(temperature, jnp.float32)
     frozen = jnp.abs(temperature) < ZERO_TEMPERATURE
     divisor = jnp.where(frozen, 1.0, temperature)
-    filtered = filter_top_k(logits, top_k)
+    filtered = filters.filter_top_k(logits, top_k)
     if as_published:
-        filtered = filter_top_p(filtered, top_p) / divisor
+        filtered = filters.filter_top_p(filtered, top_p) / divisor
     else:
-        filtered = filter_top_p(filtered / divisor, top_p)
-    drawn = jax.vmap(draw)(keys, filtered)
-    ids = jnp.where(frozen, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
+        filtered = filters.filter_top_p(filtered / divisor, top_p)
+    ids = jax.lax.cond(frozen, draw_most_likely, draw, uniform, filtered).astype(jnp.int32)
     log_probs = jax.nn.log_softmax(filtered, axis=-1)
     confidence = jnp.exp(jnp.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0])
     if as_published:

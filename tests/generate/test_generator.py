@@ -79,8 +79,30 @@ def test_a_plan_of_ones_own_is_followed(generator):
     plan = [Target(name="edge", scheme="maskgit", num_tokens=9, num_steps=1, temperature=0.0)]
     done = generator.generate({"rgb": rgb(1)}, ["edge"], plan=plan, sampling=Sampling())
     assert done.decoded == {}  # this modality has no tokenizer here
-    best = generator.predict({"rgb": rgb(1)}, "edge").argmax(axis=-1)
+    best = generator.predict({"rgb": rgb(1)}, ["edge"])["edge"].argmax(axis=-1)
     np.testing.assert_array_equal(done.ids["edge"], best)
+
+
+def test_samples_of_a_row_follow_each_other_and_the_first_is_that_of_a_single_one(generator):
+    single = generator.generate({"rgb": rgb(2)}, ["depth"], num_steps=2)
+    several = generator.generate({"rgb": rgb(2)}, ["depth"], num_steps=2, num_samples=3)
+    assert several.ids["depth"].shape == (6, 9)
+    np.testing.assert_array_equal(several.ids["depth"][::3], single.ids["depth"])
+    assert (several.ids["depth"][0] != several.ids["depth"][1]).any()
+    parts = generator.generate({"rgb": rgb(2)}, ["depth"], num_steps=2, num_samples=3, batch_size=4)
+    np.testing.assert_array_equal(several.ids["depth"], parts.ids["depth"])
+
+
+def test_an_ensemble_is_the_mean_of_its_samples(generator):
+    several = generator.generate({"rgb": rgb(2)}, ["depth"], num_steps=2, num_samples=3)
+    mean = generator.ensemble({"rgb": rgb(2)}, "depth", num_steps=2, num_samples=3)
+    expected = several.decoded["depth"].raw.reshape(2, 3, 3, 3).mean(axis=1)
+    np.testing.assert_allclose(mean, expected, rtol=1e-6)
+
+
+def test_a_sequence_is_not_predicted_in_one_pass(generator):
+    with pytest.raises(ValueError, match="'caption' is a sequence, allowed: grid and global"):
+        generator.predict({"rgb": rgb(1)}, ["depth", "caption"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Static sizes that follow what is known and open: few of them, so that few programs compile.
+
+A pass pays for the tokens that are there: targets to come take no slot of the encoder, a target
+that is half written takes half of its slots there and the other half in the decoder.
+"""
+
+from collections.abc import Collection, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fourm_jax.generate.state import State, Widths
+
+NUM_BUCKETS = 2  # sizes of one modality, and 0
+SMALLEST = 32  # slots; smaller modalities are there as a whole or not at all
+
+
+def bucket(count: int, size: int) -> int:
+    """Slots for `count` of at most `size` tokens, rounded up to a half of the size.
+
+    bucket(0, 196) -> 0, bucket(1, 196) -> 98, bucket(99, 196) -> 196
+    """
+    unit = max(-(-size // NUM_BUCKETS), SMALLEST)
+    return max(0, min(-(-count // unit) * unit, size))
+
+
+def known_range(state: State) -> dict[str, tuple[int, int]]:
+    """Fewest and most known tokens of any row, by modality; waits for the device."""
+    return {
+        name: (int(fewest), int(most))
+        for name, (fewest, most) in jax.device_get(_known_range(state)).items()
+    }
+
+
+@jax.jit
+def _known_range(state: State) -> Mapping[str, tuple[Int[Array, ""], Int[Array, ""]]]:
+    counts = {name: jnp.sum(known, axis=1) for name, known in state.known.items()}
+    return {name: (count.min(), count.max()) for name, count in counts.items()}
+
+
+def input_widths(
+    state: State,
+    known: Mapping[str, tuple[int, int]],
+    *,
+    written: Mapping[str, int],
+    hidden: Collection[str],
+) -> Widths:
+    """Encoder slots of every modality of a state; see `state.input_tokens`.
+
+    Args:
+      known: of `known_range`.
+      written: tokens by modality that were written since then.
+      hidden: modalities that guidance hides, which may leave one token where there was none.
+    """
+    widths = []
+    for name, ids in state.ids.items():
+        most = max(known[name][1] + written.get(name, 0), int(name in hidden))
+        widths.append((name, bucket(most, ids.shape[1])))
+    return tuple(widths)

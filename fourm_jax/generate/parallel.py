@@ -1,0 +1,72 @@
+"""Dense prediction: every token of one or several targets from one pass of the encoder."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fourm_jax import contracts
+from fourm_jax.generate import buckets
+from fourm_jax.generate import state as states
+from fourm_jax.generate.state import State, Widths, index_of
+from fourm_jax.models.fourm import FourM
+
+Tree = TypeVar("Tree")
+
+
+def predict(
+    model: FourM, params: Any, state: State, targets: Iterable[str]
+) -> dict[str, Float[Array, "b l v"]]:
+    """Probabilities of all tokens of grid or global modalities, known ones included.
+
+    No target sees another, so that each one is what it would be alone. The argmax is the cheapest
+    prediction; the probabilities serve soft decoding.
+
+    Args:
+      state: conditions and targets; what is known of the targets is not read.
+    """
+    targets = tuple(targets)
+    for name in targets:
+        state = state.with_tokens(name, state.ids[name], jnp.zeros_like(state.known[name]))
+    known = buckets.known_range(state)
+    widths = buckets.input_widths(state, known, written={}, hidden=())
+    return _predict(model, params, state, targets, widths)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "targets", "widths"))
+def _predict(
+    model: FourM, params: Any, state: State, targets: tuple[str, ...], widths: Widths
+) -> dict[str, Float[Array, "b l v"]]:
+    specs, num_rows = model.modalities, state.batch_size
+
+    def size_of(name: str) -> int:
+        return state.ids[name].shape[1]
+
+    def all_targets(module: FourM) -> dict[str, Float[Array, "b l v"]]:
+        nothing = contracts.empty_targets(num_rows)
+        encoded = module.encode(states.token_batch([state], [nothing], specs, widths))
+        probabilities = {}
+        # Targets of one size share a pass of the decoder, each one in rows of its own.
+        for size, group in itertools.groupby(sorted(targets, key=size_of), size_of):
+            names = tuple(group)
+            positions = jnp.broadcast_to(jnp.arange(size), (num_rows, size))
+            asked = [
+                states.parallel_targets(index_of(specs, name), positions, positions >= 0)
+                for name in names
+            ]
+            features = module.decode(_stack([encoded] * len(names)), _stack(asked))
+            for name, part in zip(names, jnp.split(features, len(names)), strict=True):
+                probabilities[name] = jax.nn.softmax(module.logits(part, name), axis=-1)
+        return probabilities
+
+    result: Any = model.apply({"params": params}, method=all_targets)
+    return result
+
+
+def _stack(parts: Sequence[Tree]) -> Tree:
+    """Rows of all parts, one after the other."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
