@@ -6,24 +6,25 @@ parallel pass. Tokens are drawn from a nucleus of 0.9. "base" runs where there i
 """
 
 import dataclasses
-import statistics
+import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import trunk
+from experiments.benchmarking import yardsticks
 from fourm_jax.convert import fourm
-from fourm_jax.generate import chain, schedule
+from fourm_jax.generate import chain, parallel, schedule
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Target
 from fourm_jax.modalities import registry
 from fourm_jax.models import sizes
 from fourm_jax.models.fourm import FourM
+from fourm_jax.utils import errors
 
 PICTURE, GRID, TEXT = "rgb@224", "tok_depth@224", "caption"
 NUM_PASSES, NUM_WORDS, NUCLEUS, GUIDANCE = 8, 64, 0.9, 2.0
@@ -38,12 +39,12 @@ class Case:
     targets: tuple[str, ...]
     batch: int = 1
     guidance: float = 1.0
+    parallel: bool = False
     max_new: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def cases() -> Iterator[Case]:
+def all_cases(on_accelerator: bool) -> Iterator[Case]:
     """What one size is measured on."""
-    on_accelerator = jax.default_backend() != "cpu"
     for batch in (1, 4, 32) if on_accelerator else (1, 4):
         yield Case(name=f"depth_maskgit8_b{batch}", targets=(GRID,), batch=batch)
     yield Case(name="depth_maskgit8_cfg_b1", targets=(GRID,), guidance=GUIDANCE)
@@ -51,16 +52,45 @@ def cases() -> Iterator[Case]:
         words = {TEXT: NUM_WORDS}
         yield Case(name=f"caption64_b{batch}", targets=(TEXT,), batch=batch, max_new=words)
     yield Case(name="all_b1", targets=registry.MOD7_OUT)
+    grids = tuple(name for name in registry.MOD7_OUT if name.startswith("tok_"))
+    for batch in (1, 4):
+        yield Case(name=f"predict_b{batch}", targets=grids, batch=batch, parallel=True)
 
 
-def run() -> Iterator[dict]:
-    """Yield one row per size and case, beside a float32 product of the same run as yardstick."""
-    for size in ("tiny",) if jax.default_backend() == "cpu" else ("tiny", "base"):
+def run(cases: Sequence[str] = ()) -> Iterator[dict]:
+    """Yield one row per size and case, beside a float32 product of the same run as yardstick.
+
+    Args:
+      cases: names of rows; default: all that fit this machine.
+
+    Raises:
+      ValueError: an unknown case.
+    """
+    on_accelerator = jax.default_backend() != "cpu"
+    rows = {
+        f"{size}_{case.name}": (size, case)
+        for size in (("tiny", "base") if on_accelerator else ("tiny",))
+        for case in all_cases(on_accelerator)
+    }
+    for name in cases:
+        if name not in rows:
+            raise ValueError(errors.unknown_value("case", name, rows))
+    for name in cases or rows:
+        size, case = rows[name]
         model, params = random_trunk(size)
-        for case in cases():
-            yield {**measure(size, model, params, case), "sgemm_gflops": round(trunk.sgemm(), 1)}
+        timing = predict if case.parallel else generate
+        yield {
+            "suite": "generate",
+            "case": name,
+            **timing(model, params, case),
+            "batch": case.batch,
+            "dtype": jnp.dtype(model.dtype).name,
+            "device": jax.devices()[0].device_kind,
+            "sgemm_gflops": round(yardsticks.product_gflops(jnp.float32, 1024), 1),
+        }
 
 
+@functools.cache
 def random_trunk(size: str) -> tuple[FourM, Any]:
     """4M-7 with random weights; bfloat16 arithmetic on an accelerator."""
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
@@ -80,11 +110,64 @@ def random_trunk(size: str) -> tuple[FourM, Any]:
     return model, jax.tree.map(drawn, shapes)
 
 
-def measure(size: str, model: FourM, params: Any, case: Case) -> dict:
-    """Compile one case, then time it; the number of tokens is that of one sample."""
-    specs = {spec.name: spec for spec in model.modalities}
+def generate(model: FourM, params: Any, case: Case) -> dict:
+    """Seconds of one chain; the number of tokens is that of one sample."""
+    steps = schedule.build_chained_schedule([PICTURE], plan(model, case))
+    keys = chain.row_keys(0, np.arange(case.batch))
+
+    def run_chain() -> states.State:
+        return chain.run(
+            model,
+            params,
+            start(model, case, case.targets),
+            steps,
+            keys=keys,
+            sampling=Sampling(top_p=NUCLEUS),
+            max_new=case.max_new,
+        )
+
+    first, seconds = timed(run_chain)
+    done = run_chain()
+    known = sum(float(done.known[name].sum(axis=1).mean()) for name in case.targets)
+    return {
+        "seconds": round(seconds, 3),
+        "tokens": round(known, 1),
+        "compile_s": round(first - seconds, 1),
+    }
+
+
+def predict(model: FourM, params: Any, case: Case) -> dict:
+    """Seconds of one parallel prediction, and of predicting its targets one by one."""
+
+    def together() -> Any:
+        state = start(model, case, case.targets)
+        return parallel.predict(model, params, state, case.targets)
+
+    def one_by_one() -> Any:
+        return [
+            parallel.predict(model, params, start(model, case, [name]), [name])
+            for name in case.targets
+        ]
+
+    first, seconds = timed(together)
+    _, alone = timed(one_by_one)
+    return {
+        "seconds": round(seconds, 3),
+        "one_by_one_seconds": round(alone, 3),
+        "compile_s": round(first - seconds, 1),
+    }
+
+
+def start(model: FourM, case: Case, targets: Sequence[str]) -> states.State:
+    """Random pictures and unknown targets."""
     pixels = np.random.default_rng(0).integers(0, 256, (case.batch, 224, 224, 3), dtype=np.uint8)
-    plan = [
+    return states.create({PICTURE: {"pixels": pixels}}, targets, specs=model.modalities)
+
+
+def plan(model: FourM, case: Case) -> list[Target]:
+    """MaskGIT with cosine counts for grids, token by token for texts."""
+    specs = {spec.name: spec for spec in model.modalities}
+    return [
         Target(name=name, scheme="autoregressive", guidance=case.guidance)
         if specs[name].kind == "sequence"
         else Target(
@@ -97,42 +180,11 @@ def measure(size: str, model: FourM, params: Any, case: Case) -> dict:
         )
         for name in case.targets
     ]
-    steps = schedule.build_chained_schedule([PICTURE], plan)
-    keys = chain.row_keys(0, np.arange(case.batch))
-
-    def generate() -> states.State:
-        state = states.create({PICTURE: {"pixels": pixels}}, case.targets, specs=model.modalities)
-        done = chain.run(
-            model,
-            params,
-            state,
-            steps,
-            keys=keys,
-            sampling=Sampling(top_p=NUCLEUS),
-            max_new=case.max_new,
-        )
-        return jax.block_until_ready(done)
-
-    done, compile_s, seconds = timed(generate)
-    known = {name: float(done.known[name].sum(axis=1).mean()) for name in case.targets}
-    return {
-        "suite": "generate",
-        "case": f"{size}_{case.name}",
-        "seconds": round(seconds, 3),
-        "tokens": round(sum(known.values()), 1),
-        "batch": case.batch,
-        "dtype": jnp.dtype(model.dtype).name,
-        "device": jax.devices()[0].device_kind,
-        "compile_s": round(compile_s, 1),
-    }
 
 
-def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Result, seconds of the first call beyond a later one, median seconds of later ones."""
-    seconds = []
-    for _ in range(1 + NUM_ROUNDS):
-        start = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - start)
-    median = statistics.median(seconds[1:])
-    return result, seconds[0] - median, median
+def timed(function: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of the first call, which compiles, and median seconds of later ones."""
+    begin = time.perf_counter()
+    jax.block_until_ready(function())
+    first = time.perf_counter() - begin
+    return first, yardsticks.median_seconds(function, rounds=NUM_ROUNDS)
