@@ -14,7 +14,7 @@ of one machine: --num_workers; several machines: --process_index=0..P-1 --proces
 from absl import flags
 
 from experiments import cli
-from fourm_jax.data.crops import stored
+from fourm_jax.data.crops import settings
 from fourm_jax.data.storage import left_out
 from fourm_jax.jobs import import_records, import_webdataset
 from fourm_jax.utils import progress
@@ -34,7 +34,7 @@ _PICTURES = flags.DEFINE_string(
 )
 _CROPS = flags.DEFINE_string(
     "crop_settings",
-    stored.SETTINGS,
+    settings.SETTINGS,
     "Folder of the crop settings; empty if there are none: one centred square crop.",
 )
 _TOKENIZER = cli.define_path(

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Int, Integer, UInt8
 from PIL import Image
 
 from fourm_jax.contracts import Batch
-from fourm_jax.data.crops import stored as crops
+from fourm_jax.data.crops import settings, stored
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
 
-CHUNK_SUFFIX = crops.CHUNK_SUFFIX
+CHUNK_SUFFIX = stored.CHUNK_SUFFIX
 MAX_PIXELS = 64 * 2**20  # of a picture that is still to be cropped
 
 
@@ -51,7 +51,7 @@ def collate(
     cropped = {
         row: _choose(row, record, draws[row] if draws is not None else 0.0)
         for row, record in enumerate(rows)
-        if crops.SETTINGS in record
+        if settings.SETTINGS in record
     }
     for spec in specs:
         values, chunks = _values(spec, rows, fields, cropped)
@@ -63,9 +63,9 @@ def collate(
     return batch
 
 
-def _choose(row: int, record: Mapping[str, Any], draw: float) -> crops.Crop | None:
+def _choose(row: int, record: Mapping[str, Any], draw: float) -> settings.Crop | None:
     try:
-        return crops.choose(record, draw)
+        return settings.choose(record, draw)
     except ValueError as error:
         raise RecordError("bad_crops", str(error), row) from error
 
@@ -74,7 +74,7 @@ def _values(
     spec: ModalitySpec,
     rows: Sequence[Mapping[str, Any]],
     fields: Sequence[Mapping[str, str]],
-    cropped: Mapping[int, crops.Crop],
+    cropped: Mapping[int, settings.Crop],
 ) -> tuple[list, list]:
     """What each row holds of one modality, and the chunks of it; None where there is nothing."""
     values, chunks = [], []
@@ -90,7 +90,7 @@ def _values(
                 chunk = record.get(name + CHUNK_SUFFIX)
             if row in cropped:
                 try:
-                    value, chunk = crops.select(spec, record, name, cropped[row])
+                    value, chunk = stored.select(spec, record, name, cropped[row])
                 except ValueError as error:
                     raise RecordError("bad_crops", f"{spec.name!r}: {error}", row) from error
         values.append(value)
@@ -175,8 +175,8 @@ def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarra
     for row, value in enumerate(values):
         if value is None:
             continue
-        if isinstance(value, crops.Whole):
-            value = _cut(spec, row, value, shape)
+        if isinstance(value, stored.UncroppedPicture):
+            value = _crop_picture(spec, row, value, shape)
         if value.dtype != np.uint8:
             message = f"{spec.name!r} has dtype {value.dtype}, expected uint8"
             raise RecordError("wrong_type", message, row)
@@ -190,18 +190,18 @@ def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarra
     return {"pixels": pixels, "present": present}
 
 
-def _cut(
-    spec: ModalitySpec, row: int, whole: crops.Whole, shape: tuple[int, int, int]
+def _crop_picture(
+    spec: ModalitySpec, row: int, uncropped: stored.UncroppedPicture, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "h w c"]:
     """One crop of a whole picture, at the modality's size."""
-    picture = whole.picture
+    picture = uncropped.picture
     if picture.ndim == 1:
         picture = _decode_picture(spec, row, picture, (None, None, shape[2]))
     if picture.ndim != 3:
         message = f"{spec.name!r} has shape {picture.shape}, expected a picture"
         raise RecordError("wrong_shape", message, row)
     try:
-        return crops.cut(picture, whole.crop, shape[:2])
+        return stored.cut(picture, uncropped.crop, shape[:2])
     except ValueError as error:
         raise RecordError("bad_crops", f"{spec.name!r}: {error}", row) from error
 

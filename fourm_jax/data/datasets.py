@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from fourm_jax.data import sources
-from fourm_jax.data.crops import stored
+from fourm_jax.data.crops import settings
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors, modules
 
@@ -130,14 +130,14 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
             f"{spec.vocab_size}; set its vocab_size or tokenize with another tokenizer"
         )
     shape = tuple(field.get("shape", ()))
-    if stored.SETTINGS in schema and spec.kind in ("grid", "global"):
+    if settings.SETTINGS in schema and spec.kind in ("grid", "global"):
         shape = shape[1:]  # of one crop
     if spec.kind in ("grid", "global") and math.prod(shape) != spec.num_tokens:
         raise ValueError(
             f"{what}: {math.prod(shape)} tokens per record, the modality has {spec.num_tokens} "
             f"(grid {spec.grid}, {spec.codes_per_position} codes per position)"
         )
-    if stored.SETTINGS in schema and spec.kind == "pixels":
+    if settings.SETTINGS in schema and spec.kind == "pixels":
         shape = shape[1:] if len(shape) == 4 else ()  # crops, or a picture of any size
     if spec.kind == "pixels" and len(shape) == 3 and shape != spec.image_shape:
         raise ValueError(f"{what}: pictures of {shape}, the modality takes {spec.image_shape}")

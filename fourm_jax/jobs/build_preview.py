@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.data.crops import fields
+from fourm_jax.data.crops import fields, settings
 from fourm_jax.data.storage import shards
 from fourm_jax.evals import drawing, panels, pictures
 from fourm_jax.evals.drawing import Cell
@@ -35,9 +35,8 @@ def draw(directory: pathlib.Path, split: str, path: pathlib.Path) -> None:
 def row(record: dict[str, Any], names: list[str]) -> Picture:
     """One record: its centre crop in every field, an empty cell where it lacks one."""
     size = record["rgb"].shape[:2]
-    settings = fields.sample_crops(np.random.default_rng(0), size, 1)
-    (view,) = fields.crop_record(record, settings, (SIDE, SIDE), names=names)
-    return panels.sheet({name: _cell(name, view) if name in view else "" for name in names})
+    [square] = fields.crop_record(record, settings.centre(size), (SIDE, SIDE), names=names)
+    return panels.sheet({name: _cell(name, square) if name in square else "" for name in names})
 
 
 def _cell(name: str, record: Mapping[str, Any]) -> Cell:

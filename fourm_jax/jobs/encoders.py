@@ -21,9 +21,9 @@ from fourm_jax.tokenizers import base, trained
 from fourm_jax.tokenizers.base import SequenceTokenizer
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 
-# Records (or views of them) and their numbers -> the fields that one modality adds to each, or why
+# Records (or crops of them) and their numbers -> the fields that one modality adds to each, or why
 # the record cannot have it. Numbers seed the draws of serialisers: of a record its index in the
-# source, of each view another one.
+# source, of each crop another one.
 Encoder = Callable[[Sequence[records.Record], Sequence[int]], list[records.Record | ValueError]]
 
 

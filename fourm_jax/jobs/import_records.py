@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from fourm_jax.data import collate
-from fourm_jax.data.crops import fields, stored
+from fourm_jax.data.crops import fields, settings, stored
 from fourm_jax.data.published import file_decoders, layout
 from fourm_jax.data.storage import records
 from fourm_jax.data.storage.left_out import RecordError
@@ -26,13 +26,11 @@ from fourm_jax.tokenizers.base import SequenceTokenizer
 PICTURE = "rgb"  # record field of the picture, whatever pixels modalities read it
 KEY = "key"  # record field: shard/name in the layout that it came from
 MAX_CHARACTERS = 2**20  # of one text; the longest sequence takes a few thousand
-MAX_SIDE = 2**20  # of a picture in pixels
-MAX_CROPS = 256  # of a record
 _STORED_AS_FILE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of what `collate` decodes
 _ONE_PER_CROP = (serializers.PLAIN,)  # text forms whose lists may hold one value per crop
 _NEED_SIZE = (fields.DetectedBoxes, fields.HumanPoses)
 
-View = dict[str, np.ndarray]  # of one modality in one crop, by suffix of the field's name
+Parts = dict[str, np.ndarray]  # of one modality in one crop, by suffix of the field's name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,11 +81,11 @@ class _Frame(NamedTuple):
 
     key: str
     size: tuple[int, int] | None  # height, width of the picture
-    settings: Int[np.ndarray, "k 5"] | None
+    rows: Int[np.ndarray, "k 5"] | None  # crop settings
 
     @property
     def num_crops(self) -> int:
-        return 1 if self.settings is None else len(self.settings)
+        return 1 if self.rows is None else len(self.rows)
 
 
 def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Converted:
@@ -95,12 +93,12 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
 
     Args:
       key: shard/name; also seeds the draws.
-      files: where the value of each modality lies, by name; `PICTURE` and `crops.SETTINGS` too.
+      files: where the value of each modality lies, by name; `PICTURE` and `settings.SETTINGS` too.
 
     Returns:
       Never raises on bad input; where picture or crop settings are bad, the rest is not looked at.
-      The record has `KEY`, `crops.SETTINGS` int32 [k, 5], `PICTURE` uint8 [bytes] (the file) if a
-      pixels modality is imported, and the other modalities as in `crops`.
+      The record has `KEY`, `settings.SETTINGS` int32 [k, 5], `PICTURE` uint8 [bytes] (the file) if
+      a pixels modality is imported, and the other modalities as in `crops.stored`.
     """
     errors: dict[str, RecordError] = {}
     missing = [name for name in _wanted(rules) if name not in files]
@@ -111,9 +109,9 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
         frame = _frame(key, files, rules, record, errors)
     except RecordError:
         return Converted(None, errors)
-    views: list[View] = [
-        {} if frame.settings is None else {stored.SETTINGS: row}
-        for row in (frame.settings if frame.settings is not None else [None])
+    crops: list[Parts] = [
+        {} if frame.rows is None else {settings.SETTINGS: row}
+        for row in (frame.rows if frame.rows is not None else [None])
     ]
     for spec in rules.specs:
         if spec.kind == "pixels" or spec.name in errors:
@@ -123,18 +121,18 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
         except RecordError as error:
             errors[spec.name] = error
             continue
-        for view, part in zip(views, parts, strict=True):
-            view.update({spec.name + suffix: value for suffix, value in part.items()})
+        for crop, part in zip(crops, parts, strict=True):
+            crop.update({spec.name + suffix: value for suffix, value in part.items()})
     if errors and not rules.keep_incomplete:
         return Converted(None, errors)
-    record |= views[0] if frame.settings is None else stored.stack(views, rules.specs)
+    record |= crops[0] if frame.rows is None else stored.stack(crops, rules.specs)
     arrays = {name: value for name, value in record.items() if isinstance(value, np.ndarray)}
     size = sum(array.nbytes for array in arrays.values())
     if size > records.MAX_BYTES // 2:  # the other half: room for what describes the arrays
         largest = max(arrays, key=lambda name: arrays[name].nbytes)
         message = f"record of {size} bytes, allowed: {records.MAX_BYTES // 2}"
         return Converted(None, {**errors, largest: RecordError("too_large", message)})
-    if record.keys() <= {KEY, stored.SETTINGS}:
+    if record.keys() <= {KEY, settings.SETTINGS}:
         empty = RecordError("empty_record", f"{key} holds nothing that could be learned from")
         return Converted(None, errors or {rules.specs[0].name: empty})
     return Converted(record, errors)
@@ -148,7 +146,7 @@ def read(member: layout.Member) -> Any:
 
 def _wanted(rules: Rules) -> list[str]:
     names = [spec.name for spec in rules.specs if spec.kind != "pixels"]
-    return [PICTURE] * rules.has_pictures + [stored.SETTINGS] * rules.has_crops + names
+    return [PICTURE] * rules.has_pictures + [settings.SETTINGS] * rules.has_crops + names
 
 
 def _frame(
@@ -159,24 +157,24 @@ def _frame(
     errors: dict[str, RecordError],
 ) -> _Frame:
     """Read picture and crop settings; RecordError, which is in `errors`, if one is no good."""
-    size = settings = None
+    size = rows = None
     name = PICTURE
     try:
         if rules.has_pictures:
             if name in errors:
                 raise errors[name]
             size = _read_picture(files[name], rules, record)
-        name = stored.SETTINGS
+        name = settings.SETTINGS
         if rules.has_crops:
             if name in errors:
                 raise errors[name]
-            settings = _read_settings(files[name], size)
+            rows = _read_settings(files[name], size)
         elif size is not None:
-            settings = fields.sample_crops(np.random.default_rng(0), size, 1)  # no draw
+            rows = settings.centre(size)
     except RecordError as error:
         errors[name] = error
         raise
-    return _Frame(key, size, settings)
+    return _Frame(key, size, rows)
 
 
 def _read_picture(member: layout.Member, rules: Rules, record: records.Record) -> tuple[int, int]:
@@ -197,22 +195,12 @@ def _read_picture(member: layout.Member, rules: Rules, record: records.Record) -
 def _read_settings(member: layout.Member, size: tuple[int, int] | None) -> Int[np.ndarray, "k 5"]:
     value = read(member)
     try:
-        settings = stored.check(value)
+        return settings.check(value, size)
     except (ValueError, TypeError) as error:
         raise RecordError("bad_crops", str(error)) from error
-    if len(settings) > MAX_CROPS:
-        raise RecordError("bad_crops", f"{len(settings)} crops, allowed: {MAX_CROPS}")
-    limits = size or (MAX_SIDE, MAX_SIDE)
-    # In any integer type a value of its own may be out of range, and a sum of two overflow.
-    too_large = (settings > MAX_SIDE).any()
-    settings = settings.astype(np.int64)
-    if too_large or (settings[:, :2] + settings[:, 2:4] > limits).any():
-        message = f"crops {settings.tolist()} are not all inside a picture of {limits}"
-        raise RecordError("bad_crops", message)
-    return settings.astype(np.int32)
 
 
-def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:
+def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[Parts]:
     """Stored ids [crops, n] (or [n] of the one crop)."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
@@ -234,7 +222,7 @@ def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> 
     return [{"": row} for row in ids.astype(collate.id_dtype(spec.vocab_size))]
 
 
-def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:
+def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[Parts]:
     """Raw JSON or text, as the published transforms take it."""
     parts = []
     for index in range(frame.num_crops):
@@ -249,7 +237,7 @@ def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) ->
     return parts
 
 
-def _encode(spec: ModalitySpec, written: str | list[str], tokenizer: SequenceTokenizer) -> View:
+def _encode(spec: ModalitySpec, written: str | list[str], tokenizer: SequenceTokenizer) -> Parts:
     """Ids of a text, and their chunks if it is chunked."""
     count = sum(len(part) for part in written)
     if count > MAX_CHARACTERS:
@@ -269,20 +257,13 @@ def _write(
     per_crop = spec.text_form in _ONE_PER_CROP and isinstance(value, list)
     if per_crop and len(value) == frame.num_crops:
         value = value[index]
-    if frame.settings is not None and frame.size is not None:
-        *rectangle, flip = frame.settings[index].tolist()
-        view = fields.View(
-            rectangle=tuple(rectangle),
-            flip=bool(flip),
-            size=frame.size,
-            target=frame.size,
-            index=index,
-        )
-        value = fields.RULES[spec.crop](value, view)
+    if frame.rows is not None and frame.size is not None:
+        crop = settings.crop_at(frame.rows, index)
+        value = fields.RULES[spec.crop](value, crop, fields.Sizes(frame.size, frame.size))
     return None if value is None else serializers.get(spec.text_form).serialize(value, rng)
 
 
-def _import_embeddings(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[View]:
+def _import_embeddings(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[Parts]:
     """Published {"emb": [captions, l, e], "mask_valid": [captions, l]}: one caption per crop."""
     if not isinstance(value, Mapping) or not {"emb", "mask_valid"} <= value.keys():
         raise RecordError("wrong_type", "expected an .npz file with emb and mask_valid")
@@ -309,7 +290,7 @@ def _rng(rules: Rules, frame: _Frame, index: int) -> np.random.Generator:
     return np.random.default_rng([rules.seed, zlib.crc32(frame.key.encode()), index])
 
 
-_IMPORT: Mapping[str, Callable[[ModalitySpec, Any, _Frame, Rules], Sequence[View]]] = {
+_IMPORT: Mapping[str, Callable[[ModalitySpec, Any, _Frame, Rules], Sequence[Parts]]] = {
     "grid": _import_ids,
     "global": _import_ids,
     "sequence": _import_text,

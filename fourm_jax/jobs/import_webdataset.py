@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from fourm_jax.data.crops import stored
+from fourm_jax.data.crops import settings
 from fourm_jax.data.published import layout
 from fourm_jax.data.storage import shards
 from fourm_jax.data.storage.left_out import LeftOutRecord
@@ -59,7 +59,7 @@ class Job(shard_job.ShardJob):
     modalities: tuple[str, ...]
     family: str = "fourm"
     pictures: str = import_records.PICTURE
-    crop_settings: str = stored.SETTINGS
+    crop_settings: str = settings.SETTINGS
     text_tokenizer: str = ""
     incomplete: str = "drop"
     shards: str = "*"
@@ -122,7 +122,7 @@ def _make_plan(job: Job) -> _Plan:
         try:
             present[name] = frozenset(layout.list_shards(root / folder, job.shards))
         except ValueError as error:
-            optional = {import_records.PICTURE: "pictures", stored.SETTINGS: "crop_settings"}
+            optional = {import_records.PICTURE: "pictures", settings.SETTINGS: "crop_settings"}
             hint = f" ({optional[name]}='' if there are none)" if name in optional else ""
             raise ValueError(f"{error}{hint}") from error
     fingerprint = (
@@ -151,7 +151,7 @@ def _resolve(job: Job) -> tuple[tuple[ModalitySpec, ...], dict[str, str]]:
     if job.pictures:
         folders[import_records.PICTURE] = job.pictures
     if job.crop_settings:
-        folders[stored.SETTINGS] = job.crop_settings
+        folders[settings.SETTINGS] = job.crop_settings
     for spec in specs:
         if spec.kind != "pixels":
             default = spec.name if spec.kind in ("grid", "global") else spec.source

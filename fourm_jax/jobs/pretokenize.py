@@ -17,8 +17,7 @@ import numpy as np
 from etils import epath
 
 from fourm_jax.data import collate, datasets
-from fourm_jax.data.crops import policy
-from fourm_jax.data.crops import stored as crops_lib
+from fourm_jax.data.crops import policy, settings, stored
 from fourm_jax.data.storage import left_out, records, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.jobs import encoders, shard_job
@@ -27,7 +26,7 @@ from fourm_jax.tokenizers import trained
 
 READ_BLOCK = 256  # records that are read at once
 NUM_PROBED = 16  # records, all over a source, of which at least one must be good
-Numbered = tuple[int, records.Record]  # index in the source, or of a view, and content
+Numbered = tuple[int, records.Record]  # index in the source, or of a crop, and content
 # What becomes of each of these records, or why it cannot be used.
 Convert = Callable[[Sequence[Numbered]], Iterable[records.Record | ValueError]]
 
@@ -58,7 +57,7 @@ def tokenize(
     tokenizers: epath.PathLike,
     *,
     seed: int | None = 0,
-    crops: policy.Crops | None = None,
+    crops: policy.CropPolicy | None = None,
 ) -> shard_job.Result:
     """Write one split of token shards; fields are named like the modalities.
 
@@ -90,26 +89,26 @@ def tokenize(
         for parts in zip(*(step(rows, numbers) for step in steps), strict=True):
             yield left_out.attempt(_join, parts)
 
-    def make_views(index: int, row: records.Record) -> list[Numbered]:
+    def make_crops(index: int, row: records.Record) -> list[Numbered]:
         if crops is None:
             return [(index, row)]
-        return list(enumerate(crops.views(row, index, names), index * crops.num_crops))
+        return list(enumerate(crops.crop_all(row, index, names), index * crops.num_crops))
 
     def finish(numbered: Sequence[Numbered], encoded: Sequence[Any]) -> records.Record:
-        """The record of some views, as training will read it."""
-        for (_, view), record in zip(numbered, encoded, strict=True):
+        """The record of some crops, as training will read it."""
+        for (_, crop), record in zip(numbered, encoded, strict=True):
             if isinstance(record, ValueError):
                 raise record
             collate.collate([record], fields, [0], specs)  # checks what training will check
             if crops:
-                record[crops_lib.SETTINGS] = view[crops_lib.SETTINGS]
-        return crops_lib.stack(encoded, specs) if crops else encoded[0]
+                record[settings.SETTINGS] = crop[settings.SETTINGS]
+        return stored.stack(encoded, specs) if crops else encoded[0]
 
     def convert(numbered: Sequence[Numbered]) -> Iterator[records.Record | ValueError]:
-        cut = [left_out.attempt(make_views, *one) for one in numbered]
-        good = (group for group in cut if not isinstance(group, ValueError))
+        cropped = [left_out.attempt(make_crops, *one) for one in numbered]
+        good = (group for group in cropped if not isinstance(group, ValueError))
         encoded = encode(list(itertools.chain.from_iterable(good)))
-        for group in cut:
+        for group in cropped:
             if isinstance(group, ValueError):
                 yield group
             else:
@@ -219,7 +218,7 @@ def _join(parts: Sequence[records.Record | ValueError]) -> records.Record:
 
 
 def _storable(record: records.Record) -> records.Record:
-    if record.keys() <= {crops_lib.SETTINGS}:
+    if record.keys() <= {settings.SETTINGS}:
         message = "it has none of the modalities: nothing could be learned from it"
         raise RecordError("empty_record", message)
     records.encode(record)

@@ -72,23 +72,18 @@ class Boxes:
         boxes = self if self.scores is None else self.ordered("score")
         return boxes.select(range(min(count, len(boxes.classes))))
 
-    def cropped(
-        self, crop: Sequence[int], size: tuple[int, int], min_visibility: float = 0.0
-    ) -> "Boxes":
-        """Boxes in a crop, clipped to it; empty and hardly visible ones are left out.
+    def cropped(self, crop: Sequence[int], size: tuple[int, int]) -> "Boxes":
+        """Boxes in a crop, clipped to it; empty ones are left out.
 
         Args:
           crop: top, left, height, width in pixels.
           size: (height, width) of the picture.
-          min_visibility: a box stays if more than this share of its area lies in the crop.
         """
         top, left, height, width = crop
         scale = np.array([size[1], size[0]] * 2) / np.array([width, height] * 2)
         moved = self.boxes * scale - np.array([left / width, top / height] * 2)
         clipped = np.clip(moved, 0.0, 1.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            visible = area(clipped) / area(moved) > min_visibility
-        keep = np.flatnonzero(visible & (area(clipped) > 0))
+        keep = np.flatnonzero(area(clipped) > 0)
         return dataclasses.replace(self, boxes=clipped).select(keep)
 
     def flipped(self) -> "Boxes":

@@ -21,7 +21,7 @@ from fourm_jax.tokenizers import base, text
 
 SPECS = registry.FAMILIES["digits"]
 RECIPE = {"source": "digits"}
-CROPS = policy.Crops(num_crops=3, size=(32, 32), scale=(0.3, 0.8))
+CROPS = policy.CropPolicy(num_crops=3, size=(32, 32), scale=(0.3, 0.8))
 SIGNALS = {
     "rgb": {"axes": "hwc", "dtype": "uint8", "num_channels": 3, "low": 0, "high": 255, "std": 255},
     "edge": {"axes": "hw", "dtype": "uint8", "kind": "binary", "low": 0, "high": 255},
@@ -236,9 +236,9 @@ def test_every_crop_of_a_record_is_tokenized_as_a_record_of_its_own(tokenizers, 
     np.testing.assert_array_equal(settings[0], [0, 0, 32, 32, 0])  # the centre crop
     assert len({tuple(row) for row in settings.tolist()}) == 3
     cropped = transforms.crop_record(raw, settings, (32, 32))
-    pictures = np.stack([view["rgb"] for view in cropped])
+    pictures = np.stack([one["rgb"] for one in cropped])
     np.testing.assert_array_equal(record["rgb"], pictures)
-    edges = base.load(tokenizers / "edge").encode(np.stack([view["edge"] for view in cropped]))
+    edges = base.load(tokenizers / "edge").encode(np.stack([one["edge"] for one in cropped]))
     np.testing.assert_array_equal(record["tok_edge"], edges.reshape(3, 64))
     assert (edges[0] != edges[1]).any()
     assert record["caption"].ndim == 1  # all crops share it
@@ -273,13 +273,13 @@ def test_stored_crop_settings_are_used_again(tokenizers, tmp_path):
 
     side = 0
     again = with_source(job(tmp_path), Cropped("train", num_records=10))
-    two = policy.Crops(num_crops=2, size=(32, 32))
+    two = policy.CropPolicy(num_crops=2, size=(32, 32))
     edges = [spec for spec in SPECS if spec.name == "tok_edge"]
     pretokenize.tokenize(again, edges, tokenizers, crops=two)
     record = token_shards.make_source("train", directory=tmp_path)[0]
     np.testing.assert_array_equal(record["crop_settings"], [[0, 0, 32, 32, 0], [8, 4, 16, 20, 1]])
 
-    more = policy.Crops(num_crops=4, size=(32, 32))
+    more = policy.CropPolicy(num_crops=4, size=(32, 32))
     with pytest.raises(ValueError, match="first: record 0: 3 crops are stored, 4 were asked"):
         pretokenize.tokenize(
             pretokenize.Job(**{**vars(again), "output": tmp_path / "b"}),

@@ -1,50 +1,38 @@
 """Aligned crops, flips and resizes over all fields of a record (docs/published.md#modalities).
 
-A crop is one row (top, left, height, width, flip) in pixels of the record's pictures. What it does
-to a field is said by the modality that reads it (`ModalitySpec.crop`).
+What a crop (`settings.Crop`) does to a field is said by the modality that reads it
+(`ModalitySpec.crop`).
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped
 from PIL import Image
 
-from fourm_jax.data.crops import images
+from fourm_jax.data.crops import images, settings
+from fourm_jax.data.crops.settings import Crop
 from fourm_jax.modalities import boxes, poses, registry
 from fourm_jax.utils import errors
 
-ABSENT = None  # a field that a view cannot have
+ABSENT = None  # a field that a crop cannot have
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class View:
-    """One crop of one record.
+class Sizes(NamedTuple):
+    """(height, width) of a record's pictures, and of what is made of them."""
 
-    Attributes:
-      rectangle: top, left, height, width in pixels.
-      flip: whether it is mirrored left to right.
-      size: (height, width) of the record's pictures.
-      target: (height, width) of the result.
-      index: row among the record's crops.
-    """
-
-    rectangle: tuple[int, int, int, int]
-    flip: bool
-    size: tuple[int, int]
+    source: tuple[int, int]
     target: tuple[int, int]
-    index: int
 
 
 @runtime_checkable
 class Transform(Protocol):
-    """What a view makes of one field; ABSENT if it cannot have it."""
+    """What a crop makes of one field; ABSENT if it cannot have it."""
 
-    def __call__(self, value: Any, view: View) -> Any: ...
+    def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,9 +46,9 @@ class Picture:
     resample: str
 
     def __call__(
-        self, value: Shaped[np.ndarray, "h w *c"], view: View
+        self, value: Shaped[np.ndarray, "h w *c"], crop: Crop, sizes: Sizes
     ) -> Shaped[np.ndarray, "height width *c"]:
-        return images.crop_resize(value, view.rectangle, view.target, self.resample, view.flip)
+        return images.crop_resize(value, crop.rectangle, sizes.target, self.resample, crop.flip)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,12 +61,12 @@ class Normals:
     resample: str = "bicubic"
 
     def __call__(
-        self, value: Shaped[np.ndarray, "h w 3"], view: View
+        self, value: Shaped[np.ndarray, "h w 3"], crop: Crop, sizes: Sizes
     ) -> Shaped[np.ndarray, "height width 3"]:
         normals = np.array(
-            images.crop_resize(value, view.rectangle, view.target, self.resample, view.flip)
+            images.crop_resize(value, crop.rectangle, sizes.target, self.resample, crop.flip)
         )
-        if view.flip:
+        if crop.flip:
             x = normals[..., 0]
             normals[..., 0] = 255 - x if normals.dtype == np.uint8 else -x
         if normals.dtype != np.uint8:
@@ -90,75 +78,75 @@ class Normals:
 class DetectedBoxes:
     """Any form that `boxes.from_record` takes -> `Boxes`, cropped, clipped, empty ones dropped."""
 
-    def __call__(self, value: Any, view: View) -> boxes.Boxes:
-        cropped = boxes.from_record(value).cropped(view.rectangle, view.size)
-        return cropped.flipped() if view.flip else cropped
+    def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> boxes.Boxes:
+        inside = boxes.from_record(value).cropped(crop.rectangle, sizes.source)
+        return inside.flipped() if crop.flip else inside
 
 
 class HumanPoses:
     """`Poses` or HMR2.0 results -> `Poses`, cropped.
 
-    ABSENT in a mirrored view: the body pose is a code, and only its tokenizer could mirror it. (The
+    ABSENT in a mirrored crop: the body pose is a code, and only its tokenizer could mirror it. (The
     published system leaves poses of mirrored pictures as they are, which is wrong.)
     """
 
-    def __call__(self, value: Any, view: View) -> poses.Poses | None:
-        if view.flip:
+    def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> poses.Poses | None:
+        if crop.flip:
             return ABSENT
         if isinstance(value, Mapping):
-            value = poses.Poses.from_hmr(value, view.size)
-        return value.cropped(view.rectangle, view.size)
+            value = poses.Poses.from_hmr(value, sizes.source)
+        return value.cropped(crop.rectangle, sizes.source)
 
 
 class MirroredText:
     """Text, or lists or mappings of texts, whose words "left" and "right" change in a mirror."""
 
-    def __call__(self, value: Any, view: View) -> Any:
-        if not view.flip:
+    def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> Any:
+        if not crop.flip:
             return value
         if isinstance(value, str):
             other = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
             return re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda match: other[match[1]], value)
         if isinstance(value, Mapping):
-            return {key: self(text, view) for key, text in value.items()}
-        return [self(text, view) for text in value]
+            return {key: self(text, crop, sizes) for key, text in value.items()}
+        return [self(text, crop, sizes) for text in value]
 
 
 class PerCrop:
-    """One value per crop, made in advance: the view's own."""
+    """One value per crop, made in advance: this crop's own."""
 
-    def __call__(self, value: Any, view: View) -> Any:
-        if view.index >= len(value):
-            raise ValueError(f"crop {view.index}, but only {len(value)} were made in advance")
-        return value[view.index]
+    def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> Any:
+        if crop.index >= len(value):
+            raise ValueError(f"crop {crop.index}, but only {len(value)} were made in advance")
+        return value[crop.index]
 
 
 class Unchanged:
     """What a crop does not concern."""
 
-    def __call__(self, value: Any, view: View) -> Any:
+    def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> Any:
         return value
 
 
 class CoarseMap:
     """A float32 map [i, j, c] of the whole picture, coarser than its pixels (dense features).
 
-    A view keeps the cells per pixel: 16 x 24 cells of 256 x 384 pixels are 14 x 14 at 224 x 224.
+    A crop keeps the cells per pixel: 16 x 24 cells of 256 x 384 pixels are 14 x 14 at 224 x 224.
     """
 
     def __call__(
-        self, value: Shaped[np.ndarray, "i j c"], view: View
+        self, value: Shaped[np.ndarray, "i j c"], crop: Crop, sizes: Sizes
     ) -> Shaped[np.ndarray, "k l c"]:
-        top, left, height, width = view.rectangle
-        rows, columns = (cells / size for cells, size in zip(value.shape, view.size, strict=False))
-        grid = round(view.target[1] * columns), round(view.target[0] * rows)
+        top, left, height, width = crop.rectangle
+        rows, columns = value.shape[0] / sizes.source[0], value.shape[1] / sizes.source[1]
+        grid = round(sizes.target[1] * columns), round(sizes.target[0] * rows)
         box = (left * columns, top * rows, (left + width) * columns, (top + height) * rows)
         planes = [
             Image.fromarray(plane).resize(grid, Image.Resampling.BILINEAR, box=box)
             for plane in np.ascontiguousarray(np.moveaxis(value, -1, 0))
         ]
         cut = np.stack(planes, axis=-1)
-        return cut[:, ::-1] if view.flip else cut
+        return cut[:, ::-1] if crop.flip else cut
 
 
 # What a crop does to a record field, by `ModalitySpec.crop` of the modalities that read it.
@@ -187,100 +175,66 @@ def field_rules() -> dict[str, Transform]:
     return {field: RULES[rule] for field, rule in {**UNREAD, **read}.items()}
 
 
-def sample_crops(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    num_crops: int,
-    *,
-    scale: tuple[float, float] = (0.8, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    flip_probability: float = 0.5,
-) -> Int[np.ndarray, "n 5"]:
-    """Crop settings of one record: int32 rows (top, left, height, width, flip).
-
-    Row 0 is the largest centred square, not mirrored; the others are RandomResizedCrops.
-
-    Args:
-      rng: host generator.
-      size: (height, width) of the pictures.
-      num_crops: rows, at least 1.
-      scale: range of a crop's share of the area.
-      ratio: range of width / height, uniform in the logarithm.
-      flip_probability: of a random crop.
-    """
-    if num_crops < 1 or min(size) < 1:
-        raise ValueError(f"{num_crops} crops of size {size}, allowed: both at least 1")
-    height, width = size
-    side = min(size)
-    rows = [((height - side) // 2, (width - side) // 2, side, side, 0)]
-    for _ in range(num_crops - 1):
-        rectangle = _random_rectangle(rng, size, scale, ratio)
-        rows.append((*rectangle, int(rng.random() < flip_probability)))
-    return np.array(rows, np.int32)
-
-
-def _random_rectangle(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-) -> tuple[int, int, int, int]:
-    """Ten tries, then the largest centred rectangle of an allowed ratio (as in torchvision)."""
-    height, width = size
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            return int(top), int(left), h, w
-    aspect = min(max(width / height, ratio[0]), ratio[1])
-    w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
-    return (height - h) // 2, (width - w) // 2, h, w
-
-
 def crop_record(
     record: Mapping[str, Any],
-    settings: Int[np.ndarray, "n 5"],
+    rows: Int[np.ndarray, "n 5"],
     target: tuple[int, int],
     names: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """All views of one record, aligned over its fields.
+    """All crops of one record.
 
     Args:
       record: {field: value}; pictures of one record have one size.
-      settings: rows of `sample_crops`, or stored ones.
+      rows: crop settings, drawn or stored.
       target: (height, width) of the pictures in the result.
       names: fields of the result (those that the record has); None = all. The others only tell
         the size of the pictures, where they are pictures.
 
     Returns:
-      One record per row, without the fields that are ABSENT in it.
+      One record per row, see `crop_fields`.
 
     Raises:
-      ValueError: a field that no modality reads, no picture, pictures of different sizes, settings
-        of another shape or empty rectangles.
+      ValueError: see `crop_fields` and `settings.check`.
     """
+    _wanted(record, names)
+    rows = settings.check(rows, picture_size(record))
+    crops = [settings.crop_at(rows, index) for index in range(len(rows))]
+    return [crop_fields(record, crop, target, names) for crop in crops]
+
+
+def crop_fields(
+    record: Mapping[str, Any],
+    crop: Crop,
+    target: tuple[int, int],
+    names: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """One crop of a record, aligned over its fields; arguments as for `crop_record`.
+
+    Returns:
+      {field: value} without the fields that are ABSENT in this crop.
+
+    Raises:
+      ValueError: a field that no modality reads, no picture, or pictures of different sizes.
+    """
+    wanted = _wanted(record, names)
+    rules = field_rules()
+    sizes = Sizes(picture_size(record), target)
+    cropped = {}
+    for field in wanted:
+        value = rules[field](record[field], crop, sizes)
+        if value is not ABSENT:
+            cropped[field] = value
+    return cropped
+
+
+def _wanted(record: Mapping[str, Any], names: Collection[str] | None) -> list[str]:
+    """Fields of the record that are cropped; ValueError if no modality reads one."""
     rules = field_rules()
     wanted = [field for field in record if names is None or field in names]
     for field in wanted:
         if field not in rules:
             raise ValueError(errors.unknown_value("record field", field, rules))
-    settings = np.asarray(settings)
-    if settings.ndim != 2 or settings.shape[1] != 5 or (settings[:, 2:4] < 1).any():
-        raise ValueError(
-            f"crop settings {settings.tolist()}, allowed: rows of top, left, height >= 1, "
-            f"width >= 1, flip"
-        )
-    size = picture_size(record)
-    views = []
-    for index, (*rectangle, flip) in enumerate(settings.tolist()):
-        view = View(
-            rectangle=tuple(rectangle), flip=bool(flip), size=size, target=target, index=index
-        )
-        values = {field: rules[field](record[field], view) for field in wanted}
-        views.append({field: value for field, value in values.items() if value is not ABSENT})
-    return views
+    return wanted
 
 
 def picture_size(record: Mapping[str, Any]) -> tuple[int, int]:

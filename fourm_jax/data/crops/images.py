@@ -1,4 +1,4 @@
-"""Crop, resize, flip and normalise arrays that are pictures, of any dtype, on the host."""
+"""Crop, resize, flip and normalize arrays that are pictures, of any dtype, on the host."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,6 @@ RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-
-
-def crop(
-    image: Shaped[np.ndarray, "h w *c"], top: int, left: int, height: int, width: int
-) -> Shaped[np.ndarray, "height width *c"]:
-    """Cut a rectangle out; what lies outside the picture is 0."""
-    inside = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
-    before = min(max(-top, 0), height), min(max(-left, 0), width)
-    after = height - before[0] - inside.shape[0], width - before[1] - inside.shape[1]
-    if not any((*before, *after)):
-        return inside
-    channels = [(0, 0)] * (image.ndim - 2)
-    return np.pad(inside, [(before[0], after[0]), (before[1], after[1]), *channels])
 
 
 def resize(
@@ -80,7 +67,8 @@ def crop_resize(
     flip: bool = False,
 ) -> Shaped[np.ndarray, "height width *c"]:
     """Cut (top, left, height, width) out, resize to `size` = (height, width), mirror if `flip`."""
-    image = resize(crop(image, *(int(value) for value in rectangle)), size, resample)
+    top, left, height, width = rectangle
+    image = resize(image[top : top + height, left : left + width], size, resample)
     return image[:, ::-1] if flip else image
 
 
@@ -97,7 +85,7 @@ def normalize(
 def standardize_depth(
     depth: Float[np.ndarray, "*shape"], trim: float = 0.1, eps: float = 1e-6
 ) -> Float[np.ndarray, "*shape"]:
-    """Robust standardisation of one picture: mean and variance without the lowest and highest
+    """Robust standardization of one picture: mean and variance without the lowest and highest
     `trim` share of the pixels (docs/published.md#modalities, depth)."""
     ordered = np.sort(depth, axis=None)
     trimmed = ordered[int(trim * ordered.size) : int((1 - trim) * ordered.size)]

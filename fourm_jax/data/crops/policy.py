@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from fourm_jax.data.crops import fields, stored
+from fourm_jax.data.crops import fields, settings
 from fourm_jax.data.storage.records import Record
 from fourm_jax.utils import errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Crops:
+class CropPolicy:
     """Which crops of each record are tokenized; the config has these keys.
 
     A record that brings `crop_settings` shows the first of those, so that new tokens fit the ones
@@ -23,7 +23,7 @@ class Crops:
     Attributes:
       num_crops: crops per record: the largest centred square, then random ones.
       size: (height, width) in pixels that crops are resized to.
-      scale, ratio, flip_probability: of the random ones, see `transforms.sample_crops`.
+      scale, ratio, flip_probability: of the random ones, see `settings.sample`.
       seed: of the random ones. They do not depend on `size`: runs at 224 and 448 pixels agree.
     """
 
@@ -34,57 +34,62 @@ class Crops:
     flip_probability: float = 0.5
     seed: int = 0
 
-    def views(self, record: Record, index: int, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Views of the fields `names`, each with its row of `crop_settings`.
+    def crop_all(self, record: Record, index: int, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Every crop of the fields `names`, each with its row of `crop_settings`.
 
         Raises:
           ValueError: too few stored settings or one outside the picture, or a record that
-            `transforms.crop_record` refuses; names the record.
+            `fields.crop_record` refuses; names the record.
         """
-        return self._views(record, index, names, slice(None))
+        return self._crop(record, index, names, range(self.num_crops))
 
-    def view(self, record: Record, index: int, names: Sequence[str], crop: int) -> dict[str, Any]:
-        """One of `views`, without the work of the others."""
-        (view,) = self._views(record, index, names, slice(crop, crop + 1))
-        return view
+    def crop_one(
+        self, record: Record, index: int, names: Sequence[str], number: int
+    ) -> dict[str, Any]:
+        """One of `crop_all`, without the work of the others."""
+        (cropped,) = self._crop(record, index, names, [number])
+        return cropped
 
-    def _views(
-        self, record: Record, index: int, names: Sequence[str], chosen: slice
+    def _crop(
+        self, record: Record, index: int, names: Sequence[str], numbers: Sequence[int]
     ) -> list[dict[str, Any]]:
         try:
-            settings = self._settings(record, index)[chosen]
-            views = fields.crop_record(record, settings, tuple(self.size), names=names)
+            rows = self._settings(record, index)
+            crops = [settings.crop_at(rows, number) for number in numbers]
+            size = tuple(self.size)
+            cropped = [fields.crop_fields(record, crop, size, names=names) for crop in crops]
         except ValueError as error:
             raise ValueError(f"record {index}: {error}") from error
-        return [{**view, stored.SETTINGS: row} for view, row in zip(views, settings, strict=True)]
+        return [
+            {**one, settings.SETTINGS: rows[number]}
+            for one, number in zip(cropped, numbers, strict=True)
+        ]
 
     def _settings(self, record: Record, index: int) -> Int[np.ndarray, "n 5"]:
         size = fields.picture_size(record)
-        if stored.SETTINGS not in record:
+        if settings.SETTINGS not in record:
             rng = np.random.default_rng([self.seed, zlib.crc32(b"crops"), index])
-            return fields.sample_crops(
-                rng, size, self.num_crops, scale=self.scale, ratio=self.ratio,
-                flip_probability=self.flip_probability,
-            )  # fmt: skip
-        settings = stored.check(record[stored.SETTINGS])[: self.num_crops].astype(np.int64)
-        if len(settings) < self.num_crops:
-            raise ValueError(f"{len(settings)} crops are stored, {self.num_crops} were asked")
-        if (settings[:, :2] + settings[:, 2:4] > size).any():
-            raise ValueError(f"crops {settings.tolist()} leave the picture of {size}")
-        return settings.astype(np.int32)
+            shape = {"scale": self.scale, "ratio": self.ratio}
+            return settings.sample(
+                rng, size, self.num_crops, **shape, flip_probability=self.flip_probability
+            )
+        stored = record[settings.SETTINGS][: self.num_crops]
+        if len(stored) < self.num_crops:
+            raise ValueError(f"{len(stored)} crops are stored, {self.num_crops} were asked")
+        return settings.check(stored, size)
 
 
-def make(config: Mapping[str, Any]) -> Crops | None:
-    """Crops of the group `crops` of a config; None where `num_crops` is 0 or not there.
+def make(config: Mapping[str, Any]) -> CropPolicy | None:
+    """Policy of the group `crops` of a config; None where `num_crops` is 0 or not there.
 
     Raises:
       ValueError: an unknown key, a negative number.
     """
-    allowed = [field.name for field in dataclasses.fields(Crops)]
+    allowed = [field.name for field in dataclasses.fields(CropPolicy)]
     for key in config:
         if key not in allowed:
             raise ValueError(errors.unknown_value("key of crops", key, allowed))
     number = config.get("num_crops", 0)
     if number < 0:
         raise ValueError(f"crops.num_crops {number}, must be at least 0")
-    return Crops(**config) if number else None
+    return CropPolicy(**config) if number else None

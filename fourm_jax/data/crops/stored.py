@@ -11,76 +11,35 @@ pixels of its whole picture, holds n crops; row 0 is the centre crop
     pixels         crops [n, h, w, c]; or the whole picture, [h, w, c] or the bytes of its PNG or
                    JPEG file, which is cropped when it is read
 
-Length 0 says that a crop lacks the modality. `transforms.sample_crops` makes the settings. A
-record without `crop_settings` is one view of everything.
+Length 0 says that a crop lacks the modality. `settings.sample` draws the settings. A record without
+`crop_settings` is one crop of everything.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
 from fourm_jax.data.crops import images
+from fourm_jax.data.crops.settings import SETTINGS, Crop
 from fourm_jax.modalities.spec import ModalitySpec
 
-SETTINGS = "crop_settings"
 LENGTH_SUFFIX = ".length"
 CHUNK_SUFFIX = ".chunk"  # which chunk each token of a sequence belongs to
 _SINGLE_RANK = {"sequence": 1, "embedding": 2}  # of a value that all crops share
 
 
-class Crop(NamedTuple):
-    """One crop of a record."""
-
-    index: int
-    count: int
-    setting: tuple[int, int, int, int, int]  # top, left, height, width, flip
-
-
-class Whole(NamedTuple):
+class UncroppedPicture(NamedTuple):
     """A picture that is still to be cropped: pixels, or the bytes of a file."""
 
     picture: UInt8[np.ndarray, "..."]
     crop: Crop
 
 
-def choose(record: Mapping[str, Any], draw: float) -> Crop | None:
-    """The crop of a record that a number in [0, 1) draws; None if it holds no crops.
-
-    Raises:
-      ValueError: settings of another shape, type or range.
-    """
-    if SETTINGS not in record:
-        return None
-    settings = check(record[SETTINGS])
-    index = int(draw * len(settings))
-    return Crop(index, len(settings), tuple(settings[index].tolist()))
-
-
-def check(settings: Any) -> Int[np.ndarray, "n 5"]:
-    """Return crop settings as they should be.
-
-    Raises:
-      ValueError: not integers [n >= 1, 5], an empty or negative rectangle, a flip but 0 or 1.
-    """
-    array = np.asarray(settings)
-    if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 5 or not len(array):
-        raise ValueError(
-            f"{SETTINGS!r} has dtype {array.dtype} and shape {array.shape}, expected integers of "
-            "shape (n, 5)"
-        )
-    if (array[:, :2] < 0).any() or (array[:, 2:4] < 1).any() or (array[:, 4] >> 1).any():
-        raise ValueError(
-            f"{SETTINGS!r} is {array.tolist()}, expected rows of top, left >= 0, height, "
-            "width >= 1, flip 0 or 1"
-        )
-    return array
-
-
 def select(
     spec: ModalitySpec, record: Mapping[str, Any], name: str, crop: Crop
-) -> tuple[np.ndarray | Whole | None, np.ndarray | None]:
+) -> tuple[np.ndarray | UncroppedPicture | None, np.ndarray | None]:
     """Value of one field in one crop, and its chunks if it is chunked; None if it is absent.
 
     Raises:
@@ -90,7 +49,7 @@ def select(
     chunk = record.get(name + CHUNK_SUFFIX) if spec.chunked else None
     if spec.kind == "pixels":
         if value.ndim != 4:
-            return Whole(value, crop), None
+            return UncroppedPicture(value, crop), None
         return _row(value, name, crop), None
     if spec.kind not in _SINGLE_RANK:
         return _row(value, name, crop), None
@@ -127,31 +86,31 @@ def cut(
     Raises:
       ValueError: a crop that is not inside the picture.
     """
-    top, left, height, width, flip = crop.setting
+    top, left, height, width = crop.rectangle
     if top + height > picture.shape[0] or left + width > picture.shape[1]:
-        raise ValueError(f"crop {crop.setting} is not inside a picture of {picture.shape[:2]}")
-    return images.crop_resize(picture, (top, left, height, width), size, "bicubic", bool(flip))
+        raise ValueError(f"crop {crop.rectangle} is not inside a picture of {picture.shape[:2]}")
+    return images.crop_resize(picture, crop.rectangle, size, "bicubic", crop.flip)
 
 
 def stack(
-    views: Sequence[Mapping[str, Any]], specs: Sequence[ModalitySpec]
+    crops: Sequence[Mapping[str, Any]], specs: Sequence[ModalitySpec]
 ) -> dict[str, np.ndarray]:
-    """The views of one record -> one record of several crops.
+    """The crops of one record -> one record of several crops.
 
     Args:
-      views: each {modality: array, "<modality>.chunk": array} and its row of `crop_settings` [5].
+      crops: each {modality: array, "<modality>.chunk": array} and its row of `crop_settings` [5].
 
     Raises:
-      ValueError: a view without a grid, vector or picture that others have: only texts and
+      ValueError: a crop without a grid, vector or picture that others have: only texts and
         embeddings may be absent in some crops.
     """
-    record = {SETTINGS: np.stack([view[SETTINGS] for view in views]).astype(np.int32)}
+    record = {SETTINGS: np.stack([crop[SETTINGS] for crop in crops]).astype(np.int32)}
     for spec in specs:
-        values = [view.get(spec.name) for view in views]
+        values = [crop.get(spec.name) for crop in crops]
         if all(value is None for value in values):
             continue
         if spec.kind in _SINGLE_RANK:
-            chunks = [view.get(spec.name + CHUNK_SUFFIX) for view in views]
+            chunks = [crop.get(spec.name + CHUNK_SUFFIX) for crop in crops]
             record |= _stack_lists(spec.name, values, chunks)
             continue
         missing = [index for index, value in enumerate(values) if value is None]

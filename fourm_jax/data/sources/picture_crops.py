@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from fourm_jax.data.crops import fields as transforms
+from fourm_jax.data.crops import fields as crop_fields
 from fourm_jax.data.crops import policy
 from fourm_jax.data.storage import shards
 from fourm_jax.utils import errors
@@ -35,17 +35,18 @@ def make_source(
         raise ValueError(f"image_size {image_size} and num_crops {num_crops}, allowed: 1 and more")
     reader = shards.Reader(directory, split)
     for field in fields:
-        allowed = sorted(reader.fields.keys() & transforms.field_rules().keys())
+        allowed = sorted(reader.fields.keys() & crop_fields.field_rules().keys())
         if field not in allowed:
             raise ValueError(errors.unknown_value(f"field of {directory}", field, allowed))
     size = (image_size, image_size)
-    return PictureCrops(reader, policy.Crops(num_crops=num_crops, size=size, seed=seed), fields)
+    crops = policy.CropPolicy(num_crops=num_crops, size=size, seed=seed)
+    return PictureCrops(reader, crops, fields)
 
 
 class PictureCrops:
     """Random access to the crops; those of one picture follow each other."""
 
-    def __init__(self, reader: shards.Reader, crops: policy.Crops, fields: Sequence[str]):
+    def __init__(self, reader: shards.Reader, crops: policy.CropPolicy, fields: Sequence[str]):
         self._reader, self._crops, self._fields = reader, crops, tuple(fields)
 
     def __len__(self) -> int:
@@ -56,7 +57,7 @@ class PictureCrops:
         if not 0 <= index < len(self):
             raise IndexError(f"crop {index}, allowed: 0..{len(self) - 1}")
         record, crop = divmod(index, self._crops.num_crops)
-        return self._crops.view(self._reader[record], record, self._fields, crop)
+        return self._crops.crop_one(self._reader[record], record, self._fields, crop)
 
     def where(self, index: int) -> str:
         """File, record and crop, for messages."""

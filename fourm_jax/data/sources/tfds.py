@@ -4,7 +4,6 @@ A data set is read from its prepared folder alone (metadata and ArrayRecord shar
 made it stays unloaded: for some data sets, COCO among them, it would import TensorFlow.
 """
 
-import functools
 import json
 import os
 import re
@@ -15,7 +14,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from fourm_jax.data.crops import fields as transforms
+from fourm_jax.data.crops import fields as crop_fields
+from fourm_jax.data.crops import settings
 from fourm_jax.data.sources import tfds_fields
 from fourm_jax.utils import errors
 
@@ -209,23 +209,18 @@ def _check_features(path: epath.Path) -> None:
             raise ValueError(f"{path}: feature class {name!r}, allowed: classes of TFDS")
 
 
-@functools.cache
-def _centre(height: int, width: int) -> np.ndarray:
-    return transforms.sample_crops(np.random.default_rng(0), (height, width), 1)
-
-
 def _centre_square(record: dict[str, Any], size: int) -> dict[str, Any]:
     """The centre crop of all fields; a record without pictures as it is."""
-    rules = transforms.field_rules()
+    rules = crop_fields.field_rules()
     pictures = [
         value.shape[:2]
         for field, value in record.items()
-        if isinstance(rules.get(field), transforms.Picture | transforms.Normals)
+        if isinstance(rules.get(field), crop_fields.Picture | crop_fields.Normals)
     ]
     if not pictures:
         return record
-    view = transforms.crop_record(record, _centre(*pictures[0]), (size, size))[0]
-    if "det" in view:  # records hold plain values
-        boxes = view["det"]
-        view["det"] = {"boxes": boxes.boxes.astype(np.float32), "classes": list(boxes.classes)}
-    return view
+    [square] = crop_fields.crop_record(record, settings.centre(pictures[0]), (size, size))
+    if "det" in square:  # records hold plain values
+        boxes = square["det"]
+        square["det"] = {"boxes": boxes.boxes.astype(np.float32), "classes": list(boxes.classes)}
+    return square

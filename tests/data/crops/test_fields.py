@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fourm_jax.data.crops import fields, images
+from fourm_jax.data.crops import fields, images, settings
 from fourm_jax.modalities import boxes, poses
 from tests import golden_cases
 
@@ -15,12 +15,12 @@ CENTRE = [[0, 1, 4, 4, 0]]  # of a 4 x 6 picture
 
 def golden() -> tuple[dict[str, np.ndarray], list[int], list[int]]:
     folder = golden_cases.shipped("transforms")
-    settings = json.loads((folder / "image_transforms.json").read_text())
+    recorded = json.loads((folder / "image_transforms.json").read_text())
     arrays = load_file(folder / "image_transforms.safetensors")
-    return arrays, settings["crop_coords_top_left_h_w"], settings["target_size"]
+    return arrays, recorded["crop_coords_top_left_h_w"], recorded["target_size"]
 
 
-def view(arrays: dict[str, np.ndarray], field: str, flip: int) -> np.ndarray:
+def cropped(arrays: dict[str, np.ndarray], field: str, flip: int) -> np.ndarray:
     """One field by its rule, with the recorded crop."""
     raw = {
         "rgb": arrays["in/rgb"],
@@ -41,19 +41,19 @@ def test_pictures_equal_those_of_the_published_system(flip):
     def recorded(name, mode="None"):
         return arrays[f"out/{name}/flip{flip}/{mode}"]
 
-    rgb = view(arrays, "rgb", flip)
+    rgb = cropped(arrays, "rgb", flip)
     for mode in ("None", "bicubic"):
         expected = np.moveaxis(recorded("rgb_imagenet", mode), 0, 2)
         np.testing.assert_allclose(images.normalize(rgb), expected, atol=1e-6)
     half = (0.5, 0.5, 0.5)
     for field in ("rgb_inception", "normal"):
-        pixels = rgb if field == "rgb_inception" else view(arrays, "normal", flip)
+        pixels = rgb if field == "rgb_inception" else cropped(arrays, "normal", flip)
         expected = np.moveaxis(recorded(field), 0, 2)
         np.testing.assert_allclose(images.normalize(pixels, half, half), expected, atol=1e-6)
-    labels = images.shift_classes(view(arrays, "semseg", flip))
+    labels = images.shift_classes(cropped(arrays, "semseg", flip))
     np.testing.assert_array_equal(labels, recorded("semseg_shift"))
-    np.testing.assert_array_equal(view(arrays, "mask_valid", flip) == 255, recorded("mask")[0])
-    depth = view(arrays, "depth", flip) / np.float32(65535)
+    np.testing.assert_array_equal(cropped(arrays, "mask_valid", flip) == 255, recorded("mask")[0])
+    depth = cropped(arrays, "depth", flip) / np.float32(65535)
     np.testing.assert_allclose(images.standardize_depth(depth), recorded("depth")[0], atol=1e-5)
 
 
@@ -141,24 +141,15 @@ def test_labels_are_never_mixed():
     assert set(np.unique(result["semseg"])) <= {3, 200}
 
 
-def test_outside_the_picture_is_zero():
-    (result,) = fields.crop_record(
-        {"semseg": np.ones((2, 2), np.uint8)}, [[-1, 1, 3, 3, 0]], (3, 3)
-    )
-    assert result["semseg"].tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
-    far = images.crop(np.ones((2, 2), np.uint8), 5, -9, 2, 3)
-    assert far.tolist() == [[0, 0, 0], [0, 0, 0]]
-
-
 def test_values_made_per_crop_follow_their_crop():
     value = {"rgb": record()["rgb"], "sam_instance": ["first", "second"]}
-    views = fields.crop_record(value, [*CENTRE, [0, 0, 4, 4, 0]], (4, 4))
-    assert [result["sam_instance"] for result in views] == ["first", "second"]
+    crops = fields.crop_record(value, [*CENTRE, [0, 0, 4, 4, 0]], (4, 4))
+    assert [result["sam_instance"] for result in crops] == ["first", "second"]
     with pytest.raises(ValueError, match="crop 2, but only 2 were made"):
         fields.crop_record(value, CENTRE * 3, (4, 4))
 
 
-def test_poses_are_cropped_and_absent_in_mirrored_views():
+def test_poses_are_cropped_and_absent_in_mirrored_crops():
     human = poses.Poses([0, 0, 0.5, 1], np.zeros(8), np.zeros(9), np.zeros(3), np.zeros(10))
     value = {"rgb": record()["rgb"], "human_poses": human}
     plain, mirrored = fields.crop_record(value, [*CENTRE, [0, 1, 4, 4, 1]], (4, 4))
@@ -167,7 +158,7 @@ def test_poses_are_cropped_and_absent_in_mirrored_views():
 
 
 def test_the_first_crop_is_the_centre_square_and_the_others_lie_inside():
-    crops = fields.sample_crops(np.random.default_rng(0), (40, 60), 200)
+    crops = settings.sample(np.random.default_rng(0), (40, 60), 200)
     assert crops.shape == (200, 5)
     assert crops.dtype == np.int32
     assert crops[0].tolist() == [0, 10, 40, 40, 0]
@@ -180,12 +171,12 @@ def test_the_first_crop_is_the_centre_square_and_the_others_lie_inside():
 
 
 def test_a_picture_without_room_for_a_ratio_is_cropped_in_its_middle():
-    crops = fields.sample_crops(np.random.default_rng(0), (100, 10), 2)
+    crops = settings.sample(np.random.default_rng(0), (100, 10), 2)
     assert crops[1, :4].tolist() == [43, 0, 13, 10]
 
 
 def test_the_same_generator_gives_the_same_crops():
-    first, second = (fields.sample_crops(np.random.default_rng(3), (9, 9), 5) for _ in "ab")
+    first, second = (settings.sample(np.random.default_rng(3), (9, 9), 5) for _ in "ab")
     np.testing.assert_array_equal(first, second)
 
 
@@ -197,10 +188,12 @@ def test_unknown_fields_unequal_pictures_and_bad_settings_are_refused():
         fields.crop_record({**value, "depth": np.zeros((4, 4))}, CENTRE, (4, 4))
     with pytest.raises(ValueError, match="needs pictures"):
         fields.crop_record({"caption": "a"}, CENTRE, (4, 4))
-    with pytest.raises(ValueError, match="rows of top, left, height >= 1"):
+    with pytest.raises(ValueError, match="rows of top, left >= 0, height, width >= 1"):
         fields.crop_record(value, [[0, 0, 0, 4, 0]], (4, 4))
+    with pytest.raises(ValueError, match=r"not all inside a picture of \(4, 6\)"):
+        fields.crop_record(value, [[1, 0, 4, 4, 0]], (4, 4))
     with pytest.raises(ValueError, match="0 crops of size"):
-        fields.sample_crops(np.random.default_rng(0), (4, 4), 0)
+        settings.sample(np.random.default_rng(0), (4, 4), 0)
 
 
 def test_dtypes_that_cannot_be_interpolated_are_refused():

@@ -44,9 +44,9 @@ def test_the_first_crop_is_the_largest_centred_square(built):
 
 def test_the_crops_are_those_that_tokenization_would_make(built):
     source = open_built(built)
-    crops = policy.Crops(num_crops=2, size=(8, 8), seed=0)
-    for index, view in enumerate(crops.views(picture(1), 1, ("rgb",))):
-        np.testing.assert_array_equal(source[2 + index]["rgb"], view["rgb"])
+    crops = policy.CropPolicy(num_crops=2, size=(8, 8), seed=0)
+    for index, one in enumerate(crops.crop_all(picture(1), 1, ("rgb",))):
+        np.testing.assert_array_equal(source[2 + index]["rgb"], one["rgb"])
 
 
 def test_batches_of_raw_crops_can_be_stacked(built):

@@ -95,7 +95,7 @@ def test_the_crops_of_a_config_are_cut_from_whole_pictures(tmp_path):
     config = coco_2017_panoptic.get_config(f"tokenize,data_dir={tmp_path},num_crops=2")
     record = tfds.make_source("train", **config.arguments.to_dict())[0]
     assert record["rgb"].shape == (4, 6, 3)
-    crops = policy.make(config.crops.to_dict()).views(record, 0, ("rgb", "semseg", "det"))
+    crops = policy.make(config.crops.to_dict()).crop_all(record, 0, ("rgb", "semseg", "det"))
     assert [crop["rgb"].shape for crop in crops] == [(224, 224, 3)] * 2
     assert [crop["semseg"].shape for crop in crops] == [(224, 224)] * 2
 
