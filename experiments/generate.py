@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from absl import flags
 from etils import epath
-from PIL import Image
 
 from experiments import cli
 
@@ -26,7 +25,7 @@ from fourm_jax.data import datasets  # noqa: E402
 from fourm_jax.evals import any_to_any, drawing, panels, pictures  # noqa: E402
 from fourm_jax.generate.generator import Generator  # noqa: E402
 from fourm_jax.modalities.spec import ModalitySpec  # noqa: E402
-from fourm_jax.utils import io, run_folder  # noqa: E402
+from fourm_jax.utils import io, picture_files, run_folder  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
 _TOKENIZERS = cli.define_path(
@@ -93,7 +92,7 @@ def read(text: str, spec: ModalitySpec) -> Any:
         return value
     if value.endswith(".npy"):
         return np.load(value, allow_pickle=False)
-    return np.asarray(Image.open(value).convert("RGB"))
+    return picture_files.decode_rgb(value)
 
 
 def held_out_record() -> dict[str, Any]:

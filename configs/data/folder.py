@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg, data="runs/folder/data", weight=1.0, tokenize=False, images="images"
     )
     if args.tokenize:
-        raw = {"directory": args.images, "image_size": 224, "test_share": 0.1}
+        raw = {"directory": args.images, "image_size": 224, "test_fraction": 0.1}
         return datasets.tokenize("folder", raw, MODALITIES)
     mixture = datasets.only(mixtures.mod7_capbias(), MODALITIES)
     return datasets.tokens("folder", MODALITIES, mixture, data=args.data, weight=args.weight)

@@ -3,22 +3,20 @@
 Source: docs/architecture.md#contracts.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt8
-from PIL import Image
 
 from fourm_jax.contracts import Batch
 from fourm_jax.data.crops import settings, stored
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.utils import picture_files
 
 CHUNK_SUFFIX = stored.CHUNK_SUFFIX
-MAX_PIXELS = 64 * 2**20  # of a picture that is still to be cropped
 
 
 def collate(
@@ -181,7 +179,7 @@ def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarra
             message = f"{spec.name!r} has dtype {value.dtype}, expected uint8"
             raise RecordError("wrong_type", message, row)
         if value.ndim == 1:
-            value = _decode_picture(spec, row, value, shape)
+            value = _decode_picture(spec, row, value)
         if value.shape != shape:
             message = f"{spec.name!r} has shape {value.shape}, expected {shape}"
             raise RecordError("wrong_shape", message, row)
@@ -196,7 +194,7 @@ def _crop_picture(
     """One crop of a whole picture, at the modality's size."""
     picture = uncropped.picture
     if picture.ndim == 1:
-        picture = _decode_picture(spec, row, picture, (None, None, shape[2]))
+        picture = _decode_picture(spec, row, picture)
     if picture.ndim != 3:
         message = f"{spec.name!r} has shape {picture.shape}, expected a picture"
         raise RecordError("wrong_shape", message, row)
@@ -207,30 +205,14 @@ def _crop_picture(
 
 
 def _decode_picture(
-    spec: ModalitySpec,
-    row: int,
-    data: UInt8[np.ndarray, "n"],
-    shape: tuple[int | None, int | None, int],
+    spec: ModalitySpec, row: int, data: UInt8[np.ndarray, "n"]
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode the bytes of a PNG or JPEG file; its size is checked before its pixels are.
-
-    Height and width None: any size up to `MAX_PIXELS`.
-    """
+    """Pixels of a picture file of any size."""
     try:
-        with Image.open(io.BytesIO(data.tobytes()), formats=("PNG", "JPEG")) as image:
-            width, height = image.size
-            if shape[0] is not None and (height, width) != shape[:2]:
-                message = f"{spec.name!r} is a picture of {image.size}, expected {shape[1::-1]}"
-                raise RecordError("wrong_shape", message, row)
-            if height * width > MAX_PIXELS:
-                found = f"{spec.name!r} is a picture of {image.size}"
-                message = f"{found}, allowed: {MAX_PIXELS} pixels"
-                raise RecordError("too_large", message, row)
-            picture = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        message = f"{spec.name!r} is not a readable picture: {error}"
-        raise RecordError("unreadable_picture", message, row) from error
-    return picture.reshape(height, width, shape[2])
+        picture = picture_files.decode_rgb(data.tobytes())
+    except picture_files.PictureError as error:
+        raise RecordError(error.reason, f"{spec.name!r}: {error}", row) from error
+    return picture_files.grey(picture)[..., None] if spec.num_channels == 1 else picture
 
 
 def _collate_embedding(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:

@@ -1,35 +1,39 @@
-"""Pictures of a user's own: files of a folder, decoded with care, and the captions beside them."""
+"""Pictures of a user's own: which files of a folder they are, and their pixels at one size."""
 
 import hashlib
-import json
 import os
 import pathlib
-import re
-import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-SIDECARS = (".txt", ".json")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow's names of these
-MAX_PIXELS = 64 * 2**20  # of a file, checked before it is decoded
+from fourm_jax.data import sidecars
+from fourm_jax.data.storage import foreign_files
+from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
+from fourm_jax.utils import picture_files
+
 MAX_RATIO = 8  # longer side / shorter side; also bounds what a record holds
-MAX_SIDECAR_BYTES = 2**20
-
-# What cameras and programs call a picture that nobody has named.
-_UNNAMED = frozenset(
-    {"img", "image", "dsc", "dscn", "dscf", "pxl", "mvimg", "pict", "picture", "photo", "scan"}
-    | {"screenshot", "untitled", "edited", "copy", "whatsapp", "at"}
-)
-_GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
+# Pictures that the decoder does not read.
+_OTHER_PICTURES = (".heic", ".heif", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".svg", ".psd")
 
 
-def find(directory: os.PathLike | str) -> list[str]:
-    """Paths of the pictures below a folder, relative to it, sorted; hidden ones are left out.
+class Found(NamedTuple):
+    """Files below a folder, by their path relative to it, sorted.
+
+    Attributes:
+      pictures: those to read.
+      others: those that are neither pictures nor sidecars of pictures.
+    """
+
+    pictures: list[str]
+    others: list[LeftOutRecord]
+
+
+def find(directory: os.PathLike | str) -> Found:
+    """Sort the files below a folder; what other programs hide there is not looked at.
 
     Raises:
       ValueError: no such folder, or no picture in it (says which endings are looked for).
@@ -38,33 +42,50 @@ def find(directory: os.PathLike | str) -> list[str]:
     root = pathlib.Path(directory)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
-    found, others = [], 0
+    pictures, others = [], []
     for folder, folders, names in os.walk(root, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not foreign_files.is_foreign(name)]
+        stems = {pathlib.PurePath(name).stem for name in names if _is_picture(name)}
         for name in names:
             path = pathlib.Path(folder, name)
-            shown = not name.startswith(".") and path.suffix.lower() in SUFFIXES
-            if shown and not path.is_dir():
-                found.append(path.relative_to(root).as_posix())
-            else:
-                others += 1
-    if not found:
+            if foreign_files.is_foreign(name) or path.is_dir():
+                continue
+            if _is_picture(name):
+                pictures.append(path.relative_to(root).as_posix())
+            elif not (path.suffix.lower() in sidecars.SUFFIXES and path.stem in stems):
+                others.append(_other(path.relative_to(root)))
+    if not pictures:
         raise ValueError(
-            f"{root}: no picture among {others} files; looked for names ending in "
-            f"{', '.join(SUFFIXES)}"
+            f"{root}: no picture among {len(others)} files; looked for names ending in "
+            f"{', '.join(picture_files.SUFFIXES)}"
         )
-    return sorted(found)
+    return Found(sorted(pictures), sorted(others, key=lambda one: one.place))
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
+def _is_picture(name: str) -> bool:
+    return pathlib.PurePath(name).suffix.lower() in picture_files.SUFFIXES
+
+
+def _other(path: pathlib.Path) -> LeftOutRecord:
+    suffix = path.suffix.lower()
+    if suffix in _OTHER_PICTURES:
+        reason, message = "unsupported_format", f"{suffix} pictures are not read: make JPEG of them"
+    elif suffix in sidecars.SUFFIXES:
+        reason, message = "sidecar_alone", "no picture has this name"
+    else:
+        reason, message = "not_a_picture", "the ending is not that of a picture"
+    return LeftOutRecord(place=path.as_posix(), reason=reason, message=message)
+
+
 def fingerprint(directory: os.PathLike | str, files: Iterable[str]) -> str:
     """sha256 over names and sizes of the pictures and their sidecars."""
     root, digest = pathlib.Path(directory), hashlib.sha256()
     for file in files:
-        for path in (root / file, *_sidecars(root / file)):
+        for path in (root / file, *sidecars.find(root / file)):
             name = path.relative_to(root).as_posix()
             entry = f"{name}\0{path.stat().st_size if path.is_file() else -1}\0"
             digest.update(entry.encode("utf-8", "surrogateescape"))
@@ -74,106 +95,21 @@ def fingerprint(directory: os.PathLike | str, files: Iterable[str]) -> str:
 def read(
     path: os.PathLike | str, image_size: int
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """Decode a picture, upright, and resize it so that its shorter side has `image_size` pixels.
-
-    Transparent parts become white, 16-bit grey becomes 8-bit, of several frames the first is taken.
+    """Decode a picture and resize it so that its shorter side has `image_size` pixels.
 
     Returns:
       Pixels, and the (height, width) that the upright picture had.
 
     Raises:
-      ValueError: no picture, one that is damaged or cut short, one of more than `MAX_PIXELS`
-        pixels, or one more than `MAX_RATIO` times as long as wide.
+      PictureError: see `picture_files.decode_rgb`.
+      RecordError: a picture more than `MAX_RATIO` times as long as wide.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():  # a pipe would block whoever opens it
-        raise ValueError("unreadable picture: no plain file, or a link to none")
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width} x {height} pixels, allowed: {MAX_PIXELS} in total")
-            if max(width, height) > MAX_RATIO * min(width, height):
-                raise ValueError(f"{width} x {height} pixels, allowed: sides up to 1:{MAX_RATIO}")
-            picture = _rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # decoders of damaged files raise whatever they like
-        raise ValueError(
-            f"unreadable picture: {str(error).replace(str(path), path.name)}"
-        ) from error
-    width, height = picture.size
+    rgb = picture_files.decode_rgb(path)
+    height, width = rgb.shape[:2]
+    if max(width, height) > MAX_RATIO * min(width, height):
+        message = f"{width} x {height} pixels, allowed: sides up to 1:{MAX_RATIO}"
+        raise RecordError("too_narrow", message)
     scale = image_size / min(width, height)
     size = round(width * scale), round(height * scale)
-    small = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    small = Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.asarray(small), (height, width)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _GREY_16:
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode!r} have no known range")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def captions(path: os.PathLike | str) -> list[str]:
-    """Captions of a picture; none if it has no name that says anything.
-
-    From `<name>.txt` (one per line, UTF-8), else `<name>.json` (a text, {"caption": …} or a list of
-    these), else from the file name: "red_ball-02.jpg" -> "red ball".
-
-    Raises:
-      ValueError: a sidecar that is too large, not UTF-8 or not of this form; one that two pictures
-        of one name claim.
-    """
-    path = pathlib.Path(path)
-    sidecars = _sidecars(path)
-    if not sidecars:
-        return _caption_of_name(path.stem)
-    rivals = [other.name for other in _same_name(path, SUFFIXES) if not other.samefile(path)]
-    sidecar = sidecars[0]
-    if rivals:
-        raise ValueError(
-            f"{sidecar.name} could describe {path.name} or {rivals[0]}: rename one of them"
-        )
-    if sidecar.stat().st_size > MAX_SIDECAR_BYTES:
-        raise ValueError(f"{sidecar.name} is larger than {MAX_SIDECAR_BYTES} bytes")
-    try:
-        text = sidecar.read_bytes().decode("utf-8-sig")
-        lines = text.splitlines() if sidecar.suffix.lower() == ".txt" else _texts(json.loads(text))
-        "".join(lines).encode()  # JSON can hold halves of characters
-    except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{sidecar.name} is not readable: {error}") from error
-    return [" ".join(line.split()) for line in lines if line.split()]
-
-
-def _texts(value: Any) -> list[str]:
-    """Captions in a JSON value."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict) and "caption" in value:
-        return _texts(value["caption"])
-    if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
-    raise ValueError('a caption is a text, {"caption": ...} or a list of these')
-
-
-def _caption_of_name(stem: str) -> list[str]:
-    # Some systems store accents as characters of their own; other scripts always do.
-    stem = unicodedata.normalize("NFC", stem)
-    kept = [c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in stem]
-    words = [word for word in "".join(kept).split() if not re.search(r"\d", word)]
-    named = [word for word in words if len(word) > 1 and word.lower() not in _UNNAMED]
-    return [" ".join(words)] if named else []
-
-
-def _sidecars(path: pathlib.Path) -> list[pathlib.Path]:
-    return [sidecar for sidecar in _same_name(path, SIDECARS) if sidecar.is_file()]
-
-
-def _same_name(path: pathlib.Path, suffixes: Iterable[str]) -> list[pathlib.Path]:
-    """Files that differ from this one in their ending only."""
-    cased = (case for suffix in suffixes for case in (suffix, suffix.upper()))
-    return [other for case in cased if (other := path.with_suffix(case)).exists()]

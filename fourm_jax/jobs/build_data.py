@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.data import pictures
+from fourm_jax.data import picture_folder
 from fourm_jax.data.storage import left_out, records
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.jobs import shard_job
@@ -75,18 +75,19 @@ def build(job: Job) -> dict[str, shard_job.Result]:
     if not any(PIXELS in labeler.outputs for labeler in labelers):
         names = [labeler.name for labeler in labelers]
         raise ValueError(f"none of the labelers {names} makes {PIXELS!r}, which records need")
-    files = pictures.find(images)
+    files, others = picture_folder.find(images)
     recipe = {
-        "pictures": pictures.fingerprint(images, files),
+        "pictures": picture_folder.fingerprint(images, files),
         "test_fraction": job.test_fraction,
         **{f"labeler {labeler.name}": dict(labeler.settings) for labeler in labelers},
     }
-    splits = divide(files, job.test_fraction)
-    return {
-        split: _write_split(job, split, chosen, labelers, recipe)
-        for split, chosen in splits.items()
-        if chosen
-    }
+    results = {}
+    for split, chosen in divide(files, job.test_fraction).items():
+        if chosen:
+            # Files that are no pictures stand in the first split's list.
+            listed = () if results else others
+            results[split] = _write_split(job, split, chosen, labelers, recipe, listed)
+    return results
 
 
 def divide(files: Sequence[str], test_fraction: float) -> dict[str, list[str]]:
@@ -105,6 +106,7 @@ def _write_split(
     files: Sequence[str],
     labelers: Sequence[Labeler],
     recipe: Mapping[str, Any],
+    others: Sequence[LeftOutRecord],
 ) -> shard_job.Result:
     return shard_job.write_blocks(
         job,
@@ -114,6 +116,7 @@ def _write_split(
         block=BATCH,
         convert=lambda numbers: _label(job.images, [files[n] for n in numbers], labelers),
         recipe=recipe,
+        unread=others,
         schema={
             field: {"labeler": labeler.name, "axes": output.axes}
             for labeler in labelers

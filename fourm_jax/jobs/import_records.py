@@ -22,11 +22,12 @@ from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities import captions, serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.base import SequenceTokenizer
+from fourm_jax.utils import picture_files
 
 PICTURE = "rgb"  # record field of the picture, whatever pixels modalities read it
 KEY = "key"  # record field: shard/name in the layout that it came from
 MAX_CHARACTERS = 2**20  # of one text; the longest sequence takes a few thousand
-_STORED_AS_FILE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of what `collate` decodes
+_STORED_AS_FILE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of JPEG and PNG files
 _ONE_PER_CROP = (serializers.PLAIN,)  # text forms whose lists may hold one value per crop
 _NEED_SIZE = (fields.DetectedBoxes, fields.HumanPoses)
 
@@ -182,14 +183,16 @@ def _read_picture(member: layout.Member, rules: Rules, record: records.Record) -
     extension, data = layout.split_name(member.name)[1], layout.read(member)
     if not file_decoders.is_picture(extension):
         raise RecordError("unreadable_picture", f"{member.name!r} is not a picture file")
-    size = file_decoders.picture_size(data)
-    if any(spec.kind == "pixels" for spec in rules.specs):
-        pixels = file_decoders.decode(extension, data)
-        if data.startswith(_STORED_AS_FILE):
-            record[PICTURE] = np.frombuffer(data, np.uint8)
-        else:  # JPEG 2000
-            record[PICTURE] = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, -1)
-    return size
+    try:
+        if not any(spec.kind == "pixels" for spec in rules.specs):
+            return picture_files.read_size(data)
+        pixels = picture_files.decode_rgb(data)
+    except picture_files.PictureError as error:
+        message = f"{extension} file of {len(data)} bytes: {error}"
+        raise RecordError(error.reason, message) from error
+    is_small_file = data.startswith(_STORED_AS_FILE)
+    record[PICTURE] = np.frombuffer(data, np.uint8) if is_small_file else pixels
+    return pixels.shape[:2]
 
 
 def _read_settings(member: layout.Member, size: tuple[int, int] | None) -> Int[np.ndarray, "k 5"]:

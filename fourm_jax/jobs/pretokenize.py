@@ -155,6 +155,7 @@ def _write(
         convert=lambda numbers: _converted(job, numbers, convert),
         recipe={**job.recipe, **recipe, "num_records": total},
         schema=schema,
+        unread=getattr(job.source, "left_out", ()),
     )
     shard_job.check_not_empty(job, job.split, result)
     return result

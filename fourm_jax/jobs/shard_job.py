@@ -7,7 +7,7 @@ raised: one bad record of a million ends no job.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -102,12 +102,14 @@ def write_blocks(
     convert: Callable[[range], Iterable[Entry]],
     recipe: Mapping[str, Any],
     schema: Mapping[str, Mapping[str, Any]],
+    unread: Sequence[LeftOutRecord] = (),
 ) -> Result:
     """Write records 0..total - 1 of something, `records_per_shard` to a shard, behind a bar.
 
     Args:
       block: how many records `convert` gets at once; blocks never cross a shard.
       convert: numbers of records -> these records, or why they are left out.
+      unread: what is no record at all; it is listed with the first shard.
 
     Raises:
       ValueError: a shard of no records, or see `write_shards`.
@@ -117,6 +119,7 @@ def write_blocks(
     bar = progress.Bar(total, label=f"{split} records", enabled=job.show_progress)
 
     def make_entries(shard: int) -> Iterator[Entry]:
+        yield from unread if shard == 0 else ()
         stop = min((shard + 1) * records_per_shard, total)
         for start in range(shard * records_per_shard, stop, block):
             numbers = range(start, min(start + block, stop))

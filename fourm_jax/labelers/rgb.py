@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fourm_jax.data import pictures
+from fourm_jax.data import picture_folder
 from fourm_jax.labelers.base import Labeler, Output
 
 
@@ -19,7 +19,7 @@ def make_labeler(*, image_size: int = 256) -> Labeler:
         raise ValueError(f"image_size {image_size}, allowed: 16..2048")
 
     def label(records):
-        read = [pictures.read(record["path"], image_size) for record in records]
+        read = [picture_folder.read(record["path"], image_size) for record in records]
         return [{"rgb": rgb, "original_size": np.array(size, np.int32)} for rgb, size in read]
 
     return Labeler(

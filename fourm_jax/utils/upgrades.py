@@ -13,6 +13,7 @@ from typing import Any
 # Applied in this order. None as the new name: the key is gone and nothing reads it.
 RENAMED_CONFIG_KEYS: dict[str, str | None] = {
     "data.*.mixture.spill": "data.*.mixture.share_leftover",
+    "data.*.arguments.test_share": "data.*.arguments.test_fraction",
     "model.compat": "model.as_published",
     "tokenizer.arguments.compat": "tokenizer.arguments.as_published",
     "tokenizer.arguments.quantizer.compat": "tokenizer.arguments.quantizer.as_published",

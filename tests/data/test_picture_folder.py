@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourm_jax.data import pictures
+from fourm_jax.data import picture_folder, sidecars
 
 RED = (200, 30, 40)
 
@@ -52,32 +52,32 @@ def test_pictures_are_found_in_order_and_other_files_are_left_alone(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "inner" / "loop").symlink_to(tmp_path)
 
-    assert pictures.find(tmp_path) == ["a.png", "b.JPG", "inner/c.webp"]
+    assert picture_folder.find(tmp_path).pictures == ["a.png", "b.JPG", "inner/c.webp"]
 
 
 def test_what_is_named_like_a_picture_and_is_no_file_is_found_and_never_opened(tmp_path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
 
-    assert pictures.find(tmp_path) == ["gone.jpg", "pipe.jpg"]
-    assert pictures.fingerprint(tmp_path, ["gone.jpg", "pipe.jpg"])
+    assert picture_folder.find(tmp_path).pictures == ["gone.jpg", "pipe.jpg"]
+    assert picture_folder.fingerprint(tmp_path, ["gone.jpg", "pipe.jpg"])
     for name in ("gone.jpg", "pipe.jpg"):
         with pytest.raises(ValueError, match="no plain file, or a link to none"):
-            pictures.read(tmp_path / name, 16)
+            picture_folder.read(tmp_path / name, 16)
 
 
 def test_a_folder_without_pictures_is_one_clear_error(tmp_path):
     (tmp_path / "a.txt").write_text("a caption")
 
     with pytest.raises(ValueError, match=r"no picture among 1 files; looked for .*\.jpg"):
-        pictures.find(tmp_path)
+        picture_folder.find(tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
-        pictures.find(tmp_path / "nothing")
+        picture_folder.find(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(("size", "expected"), [((40, 20), (16, 32)), ((20, 41), (33, 16))])
 def test_the_shorter_side_gets_the_stated_size(tmp_path, size, expected):
-    rgb, original = pictures.read(save(tmp_path / "a.png", size), 16)
+    rgb, original = picture_folder.read(save(tmp_path / "a.png", size), 16)
 
     assert (rgb.shape, rgb.dtype, original) == ((*expected, 3), np.uint8, size[::-1])
     assert (rgb == RED).all()
@@ -90,25 +90,17 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     image.paste(RED, (0, 0, 20, 20))
     image.save(tmp_path / "a.png", exif=exif)
 
-    rgb, original = pictures.read(tmp_path / "a.png", 20)
+    rgb, original = picture_folder.read(tmp_path / "a.png", 20)
 
     assert original == (40, 20)
     assert (rgb[:19] == RED).all() and not rgb[21:].any()  # the left half is now on top
 
 
-def test_transparent_parts_are_white_and_16_bit_grey_keeps_its_brightness(tmp_path):
-    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    Image.fromarray(np.full((20, 20), 0x80FF, np.uint16)).save(tmp_path / "deep.png")
-
-    assert (pictures.read(tmp_path / "clear.png", 20)[0] == 255).all()
-    assert (pictures.read(tmp_path / "deep.png", 20)[0] == 0x80).all()
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.write_bytes(b""), "cannot identify"),
-        (lambda path: path.write_text("<html>"), "cannot identify"),
+        (lambda path: path.write_bytes(b""), "none of JPEG, PNG"),
+        (lambda path: path.write_text("<html>"), "none of JPEG, PNG"),
         (lambda path: cut(noise(path)), "image file is truncated"),
         (lambda path: cut(save(path)), "Truncated File Read"),  # within its header
         (lambda path: declare(path, 60_000, 60_000), "exceeds limit|allowed: 67108864 in total"),
@@ -124,7 +116,7 @@ def test_what_is_no_usable_picture_is_refused_with_the_reason(tmp_path, make, me
     make(path)
 
     with pytest.raises(ValueError, match=message) as error:
-        pictures.read(path, 16)
+        picture_folder.read(path, 16)
     assert str(tmp_path) not in str(error.value)
 
 
@@ -142,14 +134,42 @@ def test_what_is_no_usable_picture_is_refused_with_the_reason(tmp_path, make, me
 def test_captions_come_from_the_file_beside_the_picture(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content.encode())
 
-    assert pictures.captions(save(tmp_path / "x.jpg")) == expected
+    assert sidecars.captions(save(tmp_path / "x.jpg")) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("red barn.txt", "0 0.485 0.334 0.253 0.059\n1 0.449 0.529 0.180 0.060\n"),  # YOLO
+        ("red barn.json", '{"version": "5.4", "shapes": [], "imagePath": "x.png"}'),  # LabelMe
+        ("red barn.json", '{"images": [], "annotations": []}'),  # COCO
+    ],
+)
+def test_labels_of_other_programs_are_no_captions(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+
+    assert sidecars.captions(save(tmp_path / "red barn.png")) == ["red barn"]
+
+
+def test_every_file_of_a_folder_is_a_picture_or_listed_with_its_reason(tmp_path):
+    for name in ("a.jpg", "b.jfif", "c.jpe", "d.avif"):
+        save(tmp_path / name, format="PNG")
+    for name in ("e.heic", "a.txt", "f.txt", "notes.md", ".DS_Store", "Thumbs.db"):
+        (tmp_path / name).write_text("x")
+
+    pictures, others = picture_folder.find(tmp_path)
+
+    assert pictures == ["a.jpg", "b.jfif", "c.jpe", "d.avif"]
+    assert [(one.place, one.reason) for one in others] == [
+        ("e.heic", "unsupported_format"), ("f.txt", "sidecar_alone"), ("notes.md", "not_a_picture"),
+    ]  # fmt: skip
 
 
 def test_text_comes_before_json(tmp_path):
     (tmp_path / "x.txt").write_text("from text")
     (tmp_path / "x.json").write_text('"from json"')
 
-    assert pictures.captions(save(tmp_path / "x.jpg")) == ["from text"]
+    assert sidecars.captions(save(tmp_path / "x.jpg")) == ["from text"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +185,7 @@ def test_text_comes_before_json(tmp_path):
     ],
 )
 def test_a_file_name_is_a_caption_unless_a_camera_gave_it(tmp_path, name, expected):
-    assert pictures.captions(tmp_path / name) == expected
+    assert sidecars.captions(tmp_path / name) == expected
 
 
 @pytest.mark.parametrize(
@@ -183,22 +203,22 @@ def test_an_unreadable_sidecar_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(ValueError, match=message):
-        pictures.captions(save(tmp_path / "x.jpg"))
+        sidecars.captions(save(tmp_path / "x.jpg"))
 
 
 def test_a_sidecar_that_two_pictures_claim_is_refused(tmp_path):
     save(tmp_path / "x.jpg"), save(tmp_path / "x.png")
-    assert pictures.captions(tmp_path / "x.png") == []  # one letter: no name, and no sidecar
+    assert sidecars.captions(tmp_path / "x.png") == []  # one letter: no name, and no sidecar
 
     (tmp_path / "x.txt").write_text("which one?")
     with pytest.raises(ValueError, match=r"x\.txt could describe x\.jpg or x\.png"):
-        pictures.captions(tmp_path / "x.jpg")
+        sidecars.captions(tmp_path / "x.jpg")
 
 
 def test_another_picture_or_sidecar_changes_the_fingerprint(tmp_path):
     save(tmp_path / "x.jpg")
-    before = pictures.fingerprint(tmp_path, ["x.jpg"])
-    assert pictures.fingerprint(tmp_path, ["x.jpg"]) == before
+    before = picture_folder.fingerprint(tmp_path, ["x.jpg"])
+    assert picture_folder.fingerprint(tmp_path, ["x.jpg"]) == before
 
     (tmp_path / "x.json").write_text(json.dumps("a ball"))
-    assert pictures.fingerprint(tmp_path, ["x.jpg"]) != before
+    assert picture_folder.fingerprint(tmp_path, ["x.jpg"]) != before

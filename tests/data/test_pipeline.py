@@ -265,7 +265,7 @@ def test_the_whole_picture_may_be_a_file_or_crops_made_before():
             {"crop_settings": np.array([[1, 10, 2**15, 8, 0]] * 3)},
             r"not inside a picture of \(10, 10\)",
         ),
-        ({"png": np.zeros(9, np.uint8)}, "'image' is not a readable picture"),
+        ({"png": np.zeros(9, np.uint8)}, "'image': unreadable picture: none of JPEG"),
         (
             {"png": np.zeros((10, 10), np.uint8)},
             r"'image' has shape \(10, 10\), expected a picture",
@@ -385,7 +385,7 @@ def test_pictures_are_decoded_only_when_the_run_wants_them(tmp_path, monkeypatch
         (PAIRS, np.array([1], np.uint16), r"needs a field 'x\.chunk'"),
         (IMAGE, np.zeros((8, 8, 3), np.float32), "'image' has dtype float32, expected uint8"),
         (IMAGE, np.zeros((4, 8, 3), np.uint8), r"'image' has shape \(4, 8, 3\)"),
-        (IMAGE, np.zeros(20, np.uint8), "'image' is not a readable picture"),
+        (IMAGE, np.zeros(20, np.uint8), "'image': unreadable picture: none of JPEG"),
     ],
 )
 def test_a_bad_value_stops_the_run_and_names_file_record_and_modality(

@@ -13,6 +13,7 @@ from fourm_jax.data.sources import token_shards
 from fourm_jax.data.storage import left_out, records
 from fourm_jax.jobs import import_webdataset
 from fourm_jax.tokenizers import text
+from fourm_jax.utils import picture_files
 from tests.jobs import published_tars
 from tests.jobs.published_tars import dump, npy
 
@@ -130,7 +131,7 @@ def test_a_bad_value_is_listed_and_its_record_dropped(
 def test_bombs_are_refused_before_they_unpack(tmp_path, run, monkeypatch):
     monkeypatch.setattr(file_decoders, "MAX_BYTES", 20_000)
     monkeypatch.setattr(file_decoders, "MAX_JSON_BYTES", 20_000)
-    monkeypatch.setattr(file_decoders, "MAX_PIXELS", 48 * 64)
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 48 * 64)
     bombs = {
         (0, 0, "rgb"): (".jpg", published_tars.jpeg(0, (48, 65))),
         (0, 1, "caption"): (".json.gz", gzip.compress(dump("a" * 20_000), mtime=0)),

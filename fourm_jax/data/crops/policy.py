@@ -73,10 +73,10 @@ class CropPolicy:
             return settings.sample(
                 rng, size, self.num_crops, **shape, flip_probability=self.flip_probability
             )
-        stored = record[settings.SETTINGS][: self.num_crops]
+        stored = settings.check(record[settings.SETTINGS], size)[: self.num_crops]
         if len(stored) < self.num_crops:
             raise ValueError(f"{len(stored)} crops are stored, {self.num_crops} were asked")
-        return settings.check(stored, size)
+        return stored
 
 
 def make(config: Mapping[str, Any]) -> CropPolicy | None:

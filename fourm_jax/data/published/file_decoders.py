@@ -12,17 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 from numpy.lib import format as npy_format
-from PIL import Image
 
 from fourm_jax.data.storage.left_out import RecordError
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, picture_files
 
 MAX_BYTES = 256 * 2**20  # of a file, packed or unpacked
 MAX_JSON_BYTES = 16 * 2**20  # unpacked: what JSON describes can take 30 times as much memory
-MAX_PIXELS = 64 * 2**20  # of a picture
-PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000")
 
 
 def decode(extension: str, data: bytes) -> Any:
@@ -32,8 +28,8 @@ def decode(extension: str, data: bytes) -> Any:
       extension: lower case, with its dots, e.g. ".json.gz"; one of `TYPES`.
 
     Returns:
-      Arrays (.npy), {name: array} (.npz), JSON values (never NaN), text, or pictures as uint8
-      [h, w, 3], or [h, w] where they are grey or hold palette indices.
+      Arrays (.npy), {name: array} (.npz), JSON values (never NaN), text, or what
+      `picture_files.decode_values` makes of a picture.
 
     Raises:
       RecordError: an extension without decoder, or a file that is damaged, needs pickle, or is too
@@ -45,7 +41,7 @@ def decode(extension: str, data: bytes) -> Any:
     what = f"unreadable {extension} file of {len(data)} bytes"
     try:
         return TYPES[extension].decode(data)
-    except RecordError as error:
+    except (RecordError, picture_files.PictureError) as error:
         raise RecordError(error.reason, f"{what}: {error}") from error
     except Exception as error:  # decoders of damaged files raise whatever their library does
         raise RecordError(TYPES[extension].reason, f"{what}: {error}") from error
@@ -53,23 +49,7 @@ def decode(extension: str, data: bytes) -> Any:
 
 def is_picture(extension: str) -> bool:
     """Whether files of this extension hold a picture."""
-    return extension in TYPES and TYPES[extension].decode is _picture
-
-
-def picture_size(data: bytes) -> tuple[int, int]:
-    """(height, width) of a picture file, from its header alone.
-
-    Raises:
-      RecordError: no picture, or one of more than `MAX_PIXELS` pixels.
-    """
-    try:
-        with _open_picture(data) as image:
-            return image.height, image.width
-    except RecordError:
-        raise
-    except Exception as error:
-        message = f"no readable picture in {len(data)} bytes: {error}"
-        raise RecordError("unreadable_picture", message) from error
+    return extension in picture_files.SUFFIXES
 
 
 def _array(data: bytes) -> np.ndarray:
@@ -118,21 +98,6 @@ def _text(data: bytes) -> str:
     return data.decode().strip()
 
 
-def _picture(data: bytes) -> UInt8[np.ndarray, "h w *c"]:
-    with _open_picture(data) as image:
-        if image.mode in ("L", "P", "I;16"):
-            return np.asarray(image)
-        return np.asarray(image.convert("RGB"))
-
-
-def _open_picture(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        message = f"picture of {image.size} pixels, allowed: {MAX_PIXELS} in total"
-        raise RecordError("too_large", message)
-    return image
-
-
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise RecordError("too_large", f"unpacks to more than {limit} bytes")
@@ -149,8 +114,7 @@ TYPES: Mapping[str, _Type] = {
     ".json": _Type(_json, "malformed_json"),
     ".json.gz": _Type(_zipped_json, "malformed_json"),
     ".txt": _Type(_text, "unreadable_text"),
-    ".jpg": _Type(_picture, "unreadable_picture"),
-    ".jpeg": _Type(_picture, "unreadable_picture"),
-    ".jpx": _Type(_picture, "unreadable_picture"),
-    ".png": _Type(_picture, "unreadable_picture"),
+    **dict.fromkeys(
+        picture_files.SUFFIXES, _Type(picture_files.decode_values, "unreadable_picture")
+    ),
 }

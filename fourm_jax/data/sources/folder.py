@@ -5,7 +5,9 @@ import pathlib
 import zlib
 from typing import Any
 
-from fourm_jax.data import pictures
+from fourm_jax.data import picture_folder, sidecars
+from fourm_jax.data.storage import left_out
+from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.utils import errors
 
 
@@ -14,7 +16,7 @@ def make_source(
     *,
     directory: str,
     image_size: int,
-    test_share: float = 0.1,
+    test_fraction: float = 0.1,
     num_records: int = 0,
 ) -> "FolderSource":
     """Open the pictures below a folder, in the order of their paths.
@@ -22,7 +24,7 @@ def make_source(
     Args:
       split: "train" or "test"; the path of a picture decides, so adding others moves none.
       image_size: pictures become their largest centred square, resized to so many pixels.
-      test_share: share of the pictures that are "test": 0 = none, 1 = all.
+      test_fraction: share of the pictures that are "test": 0 = none, 1 = all.
       num_records: the first so many; 0 = all.
 
     Raises:
@@ -30,20 +32,20 @@ def make_source(
     """
     if split not in ("train", "test"):
         raise ValueError(errors.unknown_value("split", split, ("train", "test")))
-    if image_size < 1 or not 0 <= test_share <= 1:
+    if image_size < 1 or not 0 <= test_fraction <= 1:
         raise ValueError(
-            f"image_size {image_size} and test_share {test_share}, allowed: 1 and more, 0..1"
+            f"image_size {image_size} and test_fraction {test_fraction}, allowed: 1 and more, 0..1"
         )
-    files = pictures.find(directory)
-    mine = [file for file in files if _is_test(file, test_share) == (split == "test")]
-    if not mine:
+    files, others = picture_folder.find(directory)
+    chosen = [file for file in files if _is_test(file, test_fraction) == (split == "test")]
+    if not chosen:
         raise ValueError(
             f"{directory}: none of {len(files)} pictures is in split {split!r} with "
-            f"test_share {test_share}"
+            f"test_fraction {test_fraction}"
         )
-    if not 0 <= num_records <= len(mine):
-        raise ValueError(f"num_records {num_records}, allowed: 0..{len(mine)}")
-    return FolderSource(directory, mine[: num_records or None], image_size)
+    if not 0 <= num_records <= len(chosen):
+        raise ValueError(f"num_records {num_records}, allowed: 0..{len(chosen)}")
+    return FolderSource(directory, chosen[: num_records or None], image_size, others)
 
 
 class FolderSource:
@@ -51,10 +53,18 @@ class FolderSource:
 
     `caption` is a text, or a list of them (whoever tokenizes it draws one per record); it comes
     from the sidecar or else from the file name, and is absent where neither says anything.
+    `left_out` lists the files that are no pictures.
     """
 
-    def __init__(self, directory: os.PathLike | str, files: list[str], image_size: int):
+    def __init__(
+        self,
+        directory: os.PathLike | str,
+        files: list[str],
+        image_size: int,
+        others: list[LeftOutRecord],
+    ):
         self._root, self._files, self._size = pathlib.Path(directory), files, image_size
+        self.left_out = others
 
     def __len__(self) -> int:
         return len(self._files)
@@ -65,10 +75,11 @@ class FolderSource:
             raise IndexError(f"record {index}, allowed: 0..{len(self) - 1}")
         path = self._root / self._files[index]
         try:
-            picture, _ = pictures.read(path, self._size)
-            captions = pictures.captions(path)
+            picture, _ = picture_folder.read(path, self._size)
+            captions = sidecars.captions(path)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            reason = left_out.reason_of(error, "unreadable_record")
+            raise RecordError(reason, f"{path}: {error}") from error
         top, left = ((side - self._size) // 2 for side in picture.shape[:2])
         record: dict[str, Any] = {"rgb": picture[top:, left:][: self._size, : self._size]}
         if captions:

@@ -4,17 +4,15 @@ Each takes the features (what TFDS knows: types, class names) and returns what t
 one example into the value of a record field, or into None where the example does not have it.
 """
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from fourm_jax.data.published import file_decoders
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, picture_files
 
 Reader = Callable[..., Any]
 NUM_THINGS = 80  # of COCO's 133 panoptic classes the first 80 are things, the others stuff
@@ -39,7 +37,7 @@ def make_reader(name: str, features: Mapping[str, Any]) -> Reader:
 def picture(image: tfds.features.Image) -> Reader:
     """Colours uint8 [h, w, 3]."""
     _need(image, tfds.features.Image)
-    return _rgb
+    return picture_files.decode_rgb
 
 
 def labels(image: tfds.features.Image) -> Reader:
@@ -111,7 +109,7 @@ def panoptic_classes(image: tfds.features.Image, objects: tfds.features.Sequence
         raise TypeError("it needs segments with an id and at most 255 classes")
 
     def read(data: bytes, value: Mapping[str, Any]) -> UInt8[np.ndarray, "h w"]:
-        ids = _rgb(data).astype(np.int64) @ np.array([1, 256, 65536])
+        ids = picture_files.decode_rgb(data).astype(np.int64) @ np.array([1, 256, 65536])
         segments, where = np.unique(ids, return_inverse=True)
         known = dict(zip(value["id"], value["label"], strict=True))
         classes = [known.get(segment, -1) + 1 for segment in segments]
@@ -210,17 +208,8 @@ def _boxes(value: Mapping[str, Any], name: Callable, keep: Any = True) -> dict[s
     }
 
 
-def _rgb(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    file_decoders.picture_size(data)  # refuses what is too large before it is decoded
-    try:
-        with Image.open(io.BytesIO(data), formats=file_decoders.PICTURE_FORMATS) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # decoders of damaged files raise whatever they like
-        raise ValueError(f"unreadable picture of {len(data)} bytes: {error}") from error
-
-
 def _labels(data: bytes) -> UInt8[np.ndarray, "h w"]:
-    values = file_decoders.decode(".png", data)
+    values = picture_files.decode_values(data)
     if values.ndim != 2 or values.dtype != np.uint8:
         raise ValueError(f"picture of {values.dtype} {values.shape}, expected one channel of uint8")
     return values

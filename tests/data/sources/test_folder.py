@@ -7,7 +7,7 @@ from PIL import Image
 from configs.data import folder as config
 from fourm_jax.data import datasets, pipeline
 
-EVERYTHING = {"test_share": 0.0}
+EVERYTHING = {"test_fraction": 0.0}
 
 
 def write(path, value=0, size=(6, 4)):
@@ -47,7 +47,7 @@ def test_splits_divide_the_pictures_and_new_ones_move_none(tmp_path):
         write(tmp_path / f"{number}.png")
 
     def names(split):
-        source = open_folder(tmp_path, split, test_share=0.3)
+        source = open_folder(tmp_path, split, test_fraction=0.3)
         return {source.where(index) for index in range(len(source))}
 
     train, test = names("train"), names("test")
@@ -55,7 +55,7 @@ def test_splits_divide_the_pictures_and_new_ones_move_none(tmp_path):
     for number in range(40, 80):
         write(tmp_path / f"{number}.png")
     assert train < names("train") and test < names("test")
-    assert len(open_folder(tmp_path, "test", test_share=1.0)) == 80
+    assert len(open_folder(tmp_path, "test", test_fraction=1.0)) == 80
 
 
 def test_batches_of_any_pictures_have_one_shape(tmp_path):
@@ -71,9 +71,9 @@ def test_batches_of_any_pictures_have_one_shape(tmp_path):
     "changes, message",
     [
         ({"split": "valid"}, "unknown split 'valid'"),
-        ({"split": "test"}, "none of 1 pictures is in split 'test' with test_share 0.0"),
-        ({"image_size": 0}, "image_size 0 and test_share 0.0, allowed: 1 and more"),
-        ({"test_share": 1.5}, "allowed: 1 and more, 0..1"),
+        ({"split": "test"}, "none of 1 pictures is in split 'test' with test_fraction 0.0"),
+        ({"image_size": 0}, "image_size 0 and test_fraction 0.0, allowed: 1 and more"),
+        ({"test_fraction": 1.5}, "allowed: 1 and more, 0..1"),
         ({"num_records": 2}, "num_records 2, allowed: 0..1"),
         ({"directory": "nowhere"}, "nowhere: no such folder"),
     ],

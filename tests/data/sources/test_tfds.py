@@ -14,7 +14,6 @@ import pytest
 from configs.data import coco_2017_panoptic
 from fourm_jax.data import datasets
 from fourm_jax.data.crops import policy
-from fourm_jax.data.published import file_decoders
 from fourm_jax.data.sources import tfds
 from fourm_jax.modalities import boxes, captions
 from tests.data.sources import tfds_cases
@@ -239,5 +238,5 @@ def test_metadata_cannot_make_us_import_a_module(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_pictures_are_refused_before_they_are_decoded(tmp_path):
     write(tmp_path, {"image": bomb(10_000)})
-    with pytest.raises(ValueError, match=f"allowed: {file_decoders.MAX_PIXELS}"):
+    with pytest.raises(ValueError, match=f"allowed: {picture_files.MAX_PIXELS}"):
         open_toy(tmp_path)[0]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fourm_jax.data.published import file_decoders
 from fourm_jax.data.sources import webdataset
+from fourm_jax.utils import picture_files
 
 MODALITIES = {"rgb": "rgb", "tok": "tok_rgb@224", "caption": "caption", "crops": "crop_settings"}
 
@@ -199,7 +200,7 @@ def test_bombs_are_refused_before_they_unpack(monkeypatch):
     picture = png((100, 100))
     monkeypatch.setattr(file_decoders, "MAX_BYTES", 1000)
     monkeypatch.setattr(file_decoders, "MAX_JSON_BYTES", 1000)
-    monkeypatch.setattr(file_decoders, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 1000)
 
     for extension, data in (
         (".npz", archive.getvalue()), (".json.gz", text), (".json", b"[" + b"[]," * 334 + b"[]]"),
