@@ -46,16 +46,15 @@ def collate(
         crops that do not fit together; names the row.
     """
     batch: Batch = {"mixture": np.asarray(mixtures, np.int32)}
-    cropped = {
-        row: _choose(row, record, draws[row] if draws is not None else 0.0)
+    crops = [
+        _choose(row, record, draws[row] if draws is not None else 0.0)
         for row, record in enumerate(rows)
-        if settings.SETTINGS in record
-    }
+    ]
     for spec in specs:
-        values, chunks = _values(spec, rows, fields, cropped)
-        entry = _COLLATE[spec.kind](spec, values)
+        values, chunks = _values(spec, rows, fields, crops)
+        entry: Any = _COLLATE[spec.kind](spec, values)
         if spec.kind == "sequence" and spec.chunked:
-            names = [row_fields.get(spec.name) for row_fields in fields]
+            names = [row_fields.get(spec.name, "") for row_fields in fields]
             entry["chunk"] = _chunks(spec, names, values, chunks, entry["length"])
         batch[spec.name] = entry
     return batch
@@ -72,13 +71,13 @@ def _values(
     spec: ModalitySpec,
     rows: Sequence[Mapping[str, Any]],
     fields: Sequence[Mapping[str, str]],
-    cropped: Mapping[int, settings.Crop],
+    crops: Sequence[settings.Crop | None],
 ) -> tuple[list, list]:
     """What each row holds of one modality, and the chunks of it; None where there is nothing."""
     values, chunks = [], []
     for row, (record, row_fields) in enumerate(zip(rows, fields, strict=True)):
-        name = row_fields.get(spec.name)
-        value, chunk = record.get(name), None
+        name = row_fields.get(spec.name, "")
+        value, chunk, crop = record.get(name), None, crops[row]
         if value is not None:
             if not isinstance(value, np.ndarray):
                 kind = type(value).__name__
@@ -86,9 +85,9 @@ def _values(
                 raise RecordError("wrong_type", message, row)
             if spec.chunked:
                 chunk = record.get(name + CHUNK_SUFFIX)
-            if row in cropped:
+            if crop is not None:
                 try:
-                    value, chunk = stored.select(spec, record, name, cropped[row])
+                    value, chunk = stored.select(spec, record, name, crop)
                 except ValueError as error:
                     raise RecordError("bad_crops", f"{spec.name!r}: {error}", row) from error
         values.append(value)
@@ -139,7 +138,7 @@ def _collate_sequence(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndar
 
 def _chunks(
     spec: ModalitySpec,
-    names: Sequence[str | None],
+    names: Sequence[str],
     values: Sequence,
     chunks: Sequence,
     length: np.ndarray,

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from fourm_jax.data import sources
 from fourm_jax.data.crops import settings
@@ -17,11 +18,31 @@ from fourm_jax.utils import errors, modules
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to records; may also offer `fields` (schema) and `where(i)` (for messages)."""
+    """Random access to records by index, 0..len - 1; `fields` (their schema) may stand beside it.
+
+    A record is {field: array, text, number, list or mapping of these}. What cannot be read is a
+    ValueError that names the record.
+    """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source that knows where its records lie."""
+
+    def place(self, index: int) -> str:
+        """File and record of an index, for messages."""
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A source that reads several records faster at once."""
+
+    def records(self, indices: Int[np.ndarray, "b"]) -> Mapping[str, Shaped[np.ndarray, "b ..."]]:
+        """Their fields, stacked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +166,7 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
 
 def read_records(source: Source, indices: Sequence[int]) -> list[Mapping[str, Any]]:
     """Read several records; at once where the source can (`records(indices)`, fields batched)."""
-    if not hasattr(source, "records"):
+    if not isinstance(source, Batched):
         return [source[index] for index in indices]
     if not len(indices):
         return []
@@ -155,9 +176,9 @@ def read_records(source: Source, indices: Sequence[int]) -> list[Mapping[str, An
 
 def place(source: Source, index: int) -> str:
     """Name a record of a source for messages: file and record where the source knows them."""
-    return source.where(index) if hasattr(source, "where") else f"record {index}"
+    return source.place(index) if isinstance(source, Placed) else f"record {index}"
 
 
-def where(dataset: Dataset, record: int) -> str:
+def place_of(dataset: Dataset, record: int) -> str:
     """Name a record of a data set for messages."""
     return f"data set {dataset.name!r}, {place(dataset.source, record)}"

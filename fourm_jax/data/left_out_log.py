@@ -106,6 +106,7 @@ class LeftOutLog:
         return list(found.values())
 
     def _path(self, process: int) -> epath.Path:
+        assert self._directory is not None
         return self._directory / f"{PREFIX}-{process}.jsonl"
 
 

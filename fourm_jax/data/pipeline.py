@@ -13,11 +13,11 @@ import functools
 import itertools
 import zlib
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from fourm_jax.contracts import Batch, RawBatch
 from fourm_jax.data import datasets as sources
@@ -176,7 +176,8 @@ def one_pass(
             position = bisect.bisect_right(ends, number)
             references.append(Reference(position, number - ends[position] + sizes[position]))
         batch, _ = reading.read(reader, references, [0.0] * rows)
-        yield batch, np.asarray([number < ends[-1] for number in block])
+        valid = np.asarray([number < ends[-1] for number in block])
+        yield cast(Batch, batch), valid
 
 
 class _Read(NamedTuple):
@@ -199,10 +200,10 @@ class _Read(NamedTuple):
             max_bad_records=self.max_bad_records,
         )
 
-    def _draws(self, number: int) -> Float[np.ndarray, "b"]:
+    def _draws(self, number: int) -> list[float]:
         """What chooses the crop of each row: drawn for the global batch, whoever reads it."""
         rng = np.random.default_rng([self.seed, _CROPS, number])
-        return rng.random(self.batch_size)[self.rows.start : self.rows.stop]
+        return rng.random(self.batch_size)[self.rows.start : self.rows.stop].tolist()
 
     def _following(self, position: int) -> Iterator[Reference]:
         """What the stream holds of the same data set behind a position."""

@@ -28,7 +28,8 @@ class Reference(NamedTuple):
 class Reader(Protocol):
     """Turns records into batches."""
 
-    datasets: tuple[Dataset, ...]
+    @property
+    def datasets(self) -> tuple[Dataset, ...]: ...
 
     def combine(
         self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
@@ -43,7 +44,9 @@ class Tokens:
     datasets: tuple[Dataset, ...]
     specs: tuple[ModalitySpec, ...]
 
-    def combine(self, rows, datasets, draws):
+    def combine(
+        self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
+    ) -> Batch:
         fields, mixtures = [d.fields for d in datasets], [d.index for d in datasets]
         return collate.collate(rows, fields, mixtures, self.specs, draws)
 
@@ -55,7 +58,9 @@ class Fields:
     datasets: tuple[Dataset, ...]
     fields: tuple[str, ...]
 
-    def combine(self, rows, datasets, draws):
+    def combine(
+        self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
+    ) -> RawBatch:
         return {name: np.stack(self._values(rows, name)) for name in self.fields}
 
     def _values(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[np.ndarray]:
@@ -96,31 +101,37 @@ def read(
     rows = _fetch(reader.datasets, references)
     bad: dict[tuple[str, int], LeftOutRecord] = {}
     others: dict[int, Iterator[Reference]] = {}
-    tries = collections.Counter()
+    tries: collections.Counter[int] = collections.Counter()
     while True:
         datasets = [reader.datasets[reference.dataset] for reference in references]
         try:
-            for row, record in enumerate(rows):
-                if isinstance(record, ValueError):
-                    reason = left_out.reason_of(record, "unreadable_record")
-                    raise RecordError(reason, str(record), row) from record
-            return reader.combine(rows, datasets, draws), list(bad.values())
+            return reader.combine(_readable(rows), datasets, draws), list(bad.values())
         except RecordError as error:
+            assert error.row is not None
             row = error.row
-            dataset, record = datasets[row], references[row].record
-            message = _describe(dataset, record, error)
-            bad[dataset.name, record] = LeftOutRecord(
-                place=dataset.name, record=record, reason=error.reason, message=message
+            dataset, number = datasets[row], references[row].record
+            message = _describe(dataset, number, error)
+            bad[dataset.name, number] = LeftOutRecord(
+                place=dataset.name, record=number, reason=error.reason, message=message
             )
             tries[row] += 1
             # A record may come twice in a row, at the end of an epoch and the start of the next; if
             # a row meets more than that, its data set has no other records.
-            if len(bad) > max_bad_records or tries[row] > 2 * max_bad_records:
+            if following is None or len(bad) > max_bad_records or tries[row] > 2 * max_bad_records:
                 more = f"{len(bad)} bad records in one batch; the last: " if len(bad) > 1 else ""
                 raise ValueError(more + message) from error
         others.setdefault(row, following(row))
         references[row] = next(others[row])
         [rows[row]] = _fetch(reader.datasets, [references[row]])
+
+
+def _readable(rows: Sequence[Mapping[str, Any] | ValueError]) -> list[Mapping[str, Any]]:
+    """The records; RecordError for one that could not be read."""
+    for row, record in enumerate(rows):
+        if isinstance(record, ValueError):
+            reason = left_out.reason_of(record, "unreadable_record")
+            raise RecordError(reason, str(record), row) from record
+    return [record for record in rows if not isinstance(record, ValueError)]
 
 
 def _fetch(
@@ -133,7 +144,8 @@ def _fetch(
             row for row, reference in enumerate(references) if reference.dataset == position
         ]
         numbers = [references[row].record for row in own_rows]
-        if hasattr(dataset.source, "records"):
+        values: Sequence[Mapping[str, Any] | ValueError]
+        if isinstance(dataset.source, sources.Batched):
             values = sources.read_records(dataset.source, numbers)
         else:
             values = [_try(dataset.source, number) for number in numbers]
@@ -151,7 +163,7 @@ def _try(source: sources.Source, record: int) -> Mapping[str, Any] | ValueError:
 
 def _describe(dataset: Dataset, record: int, error: Exception) -> str:
     """Data set, place and reason; many sources name the place of a damaged record themselves."""
-    place, reason = sources.where(dataset, record), str(error)
+    place, reason = sources.place_of(dataset, record), str(error)
     name = f"data set {dataset.name!r}, "
     if reason.startswith(place.removeprefix(name)):
         return name + reason

@@ -81,7 +81,7 @@ def build(job: Job) -> dict[str, shard_job.Result]:
         "test_fraction": job.test_fraction,
         **{f"labeler {labeler.name}": dict(labeler.settings) for labeler in labelers},
     }
-    results = {}
+    results: dict[str, shard_job.Result] = {}
     for split, chosen in divide(files, job.test_fraction).items():
         if chosen:
             # Files that are no pictures stand in the first split's list.

@@ -55,19 +55,23 @@ class Rules:
     tokenizer: SequenceTokenizer | None = None
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for spec in self.specs:
             if not self.has_pictures and (
                 spec.kind == "pixels" or isinstance(fields.RULES[spec.crop], _NEED_SIZE)
             ):
                 raise ValueError(f"modality {spec.name!r} needs the folder of the pictures")
-            if spec.kind == "sequence" and self.tokenizer is None:
-                raise ValueError(f"modality {spec.name!r} is a text and needs a text tokenizer")
-            if spec.kind == "sequence" and self.tokenizer.vocab_size > spec.vocab_size:
+            if spec.kind == "sequence" and self.text(spec).vocab_size > spec.vocab_size:
                 raise ValueError(
-                    f"text tokenizer of {self.tokenizer.vocab_size} ids, modality {spec.name!r} "
+                    f"text tokenizer of {self.text(spec).vocab_size} ids, modality {spec.name!r} "
                     f"allows {spec.vocab_size}"
                 )
+
+    def text(self, spec: ModalitySpec) -> SequenceTokenizer:
+        """The tokenizer of a text; ValueError if there is none."""
+        if self.tokenizer is None:
+            raise ValueError(f"modality {spec.name!r} is a text and needs a text tokenizer")
+        return self.tokenizer
 
 
 class Converted(NamedTuple):
@@ -110,10 +114,8 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
         frame = _frame(key, files, rules, record, errors)
     except RecordError:
         return Converted(None, errors)
-    crops: list[Parts] = [
-        {} if frame.rows is None else {settings.SETTINGS: row}
-        for row in (frame.rows if frame.rows is not None else [None])
-    ]
+    rows = [] if frame.rows is None else list(frame.rows)
+    crops: list[Parts] = [{settings.SETTINGS: row} for row in rows] or [{}]
     for spec in rules.specs:
         if spec.kind == "pixels" or spec.name in errors:
             continue
@@ -231,7 +233,7 @@ def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) ->
     for index in range(frame.num_crops):
         try:
             written = _write(spec, value, frame, index, _rng(rules, frame, index))
-            parts.append({} if written is None else _encode(spec, written, rules.tokenizer))
+            parts.append({} if written is None else _encode(spec, written, rules.text(spec)))
         except RecordError:
             raise
         except Exception as error:  # hostile JSON breaks builders in every way there is

@@ -184,7 +184,7 @@ def _schema(rules: import_records.Rules, fingerprint: str) -> dict[str, dict[str
     schema: dict[str, dict[str, Any]] = {import_records.PICTURE: {"kind": "pixels"}}
     for spec in rules.specs:
         if spec.kind == "sequence":
-            vocab = {"vocab_size": rules.tokenizer.vocab_size, "fingerprint": fingerprint}
+            vocab = {"vocab_size": rules.text(spec).vocab_size, "fingerprint": fingerprint}
         else:
             vocab = {"vocab_size": spec.vocab_size} if spec.is_token else {}
         if spec.kind != "pixels":
@@ -210,8 +210,11 @@ def _work_together(job: Job) -> None:
 def _end_with_parent() -> None:
     """End this worker when the process that started it is gone, even by kill -9."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -242,7 +245,8 @@ def _write(job: Job, plan: _Plan, worker: int) -> None:
 
 def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
     """Yield the good records of one shard, and what is wrong with the others."""
-    indices, faults = {}, collections.defaultdict(list)
+    indices: dict[str, dict[str, layout.Member]] = {}
+    faults: dict[str, list[LeftOutRecord]] = collections.defaultdict(list)
     for name, folder in plan.folders.items():
         if shard in plan.present[name]:
             indices[name], left_out = layout.index_shard(plan.root / folder, shard)
@@ -252,17 +256,19 @@ def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
             indices[name] = {}
             left_out = (LeftOutRecord(place=place, reason="missing_shard", message=message),)
         for one in left_out:
-            faults[one.record].append(dataclasses.replace(one, modality=name))
+            fault = dataclasses.replace(one, modality=name)
+            if one.record is None:
+                yield _named(plan, shard, fault)
+            else:
+                faults[str(one.record)].append(fault)
     found = frozenset().union(*indices.values())
-    for fault in faults.pop(None, ()):
-        yield _named(plan, shard, fault)
     for key in sorted({*found, *faults}):
         files = {name: index[key] for name, index in indices.items() if key in index}
-        record, errors = None, {}
+        made = import_records.Converted(None, {})
         if key in found:
-            record, errors = import_records.convert(_label(shard, key), files, plan.rules)
+            made = import_records.convert(_label(shard, key), files, plan.rules)
         listed = {fault.modality for fault in faults[key]}  # with a better reason than "missing"
-        for name, error in errors.items():
+        for name, error in made.errors.items():
             if name not in listed:
                 place = str(files[name].file if name in files else _tar(plan, name, shard))
                 fault = LeftOutRecord(
@@ -274,9 +280,9 @@ def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
                 )
                 faults[key].append(fault)
         for fault in faults[key]:
-            yield _named(plan, shard, dataclasses.replace(fault, kept=record is not None))
-        if record is not None:
-            yield record
+            yield _named(plan, shard, dataclasses.replace(fault, kept=made.record is not None))
+        if made.record is not None:
+            yield made.record
 
 
 def _tar(plan: _Plan, name: str, shard: str) -> pathlib.Path:
@@ -286,7 +292,7 @@ def _tar(plan: _Plan, name: str, shard: str) -> pathlib.Path:
 def _named(plan: _Plan, shard: str, one: LeftOutRecord) -> LeftOutRecord:
     """The entry with its place and record as the list names them."""
     place = pathlib.Path(one.place).relative_to(plan.root).as_posix()
-    record = None if one.record is None else _label(shard, one.record)
+    record = None if one.record is None else _label(shard, str(one.record))
     return dataclasses.replace(one, place=place, record=record)
 
 

@@ -179,24 +179,22 @@ def _converted(job: Job, indices: Sequence[int], convert: Convert) -> Iterator[s
     """What becomes of each of these records."""
     rows = _read(job.source, indices)
     numbered = [
-        (index, row)
+        (index, dict(row))
         for index, row in zip(indices, rows, strict=True)
         if not isinstance(row, ValueError)
     ]
     converted = iter(convert(numbered))
     for index, row in zip(indices, rows, strict=True):
-        one = row if isinstance(row, ValueError) else next(converted)
-        if not isinstance(one, ValueError):
-            one = left_out.attempt(_storable, one)
-        if isinstance(one, ValueError):
-            one = _left_out(job.source, index, one)
-        yield one
+        made = row if isinstance(row, ValueError) else next(converted)
+        if not isinstance(made, ValueError):
+            made = left_out.attempt(_storable, made)
+        yield _left_out(job.source, index, made) if isinstance(made, ValueError) else dict(made)
 
 
 def _read(
     source: datasets.Source, indices: Sequence[int]
 ) -> Sequence[Mapping[str, Any] | ValueError]:
-    if hasattr(source, "records"):
+    if isinstance(source, datasets.Batched):
         try:
             return datasets.read_records(source, indices)
         except ValueError:
@@ -212,10 +210,12 @@ def _read(
 
 def _join(parts: Sequence[records.Record | ValueError]) -> records.Record:
     """The fields of all modalities; raises what is wrong with one of them."""
+    joined: records.Record = {}
     for part in parts:
         if isinstance(part, ValueError):
             raise part
-    return {name: value for part in parts for name, value in part.items()}
+        joined |= part
+    return joined
 
 
 def _storable(record: records.Record) -> records.Record:

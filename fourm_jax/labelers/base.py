@@ -134,8 +134,8 @@ def check(labeler: Labeler, record: Record, labels: Mapping[str, Any]) -> None:
             raise ValueError(f"{what}: {found}, announced: {output.dtype}")
         if value.ndim != len(output.axes) or not value.size:
             raise ValueError(f"{what}: shape {value.shape}, announced: {output.axes}")
-        rgb = {**record, **labels}.get("rgb")
-        if output.axes in ALIGNED and value.shape[:2] != rgb.shape[:2]:
+        rgb = {**record, **labels}["rgb"] if output.axes in ALIGNED else value
+        if value.shape[:2] != rgb.shape[:2]:
             raise ValueError(f"{what}: shape {value.shape} on a picture of {rgb.shape}")
         finite = np.isfinite(value).all()
         if not (finite and value.min() >= output.low and value.max() <= output.high):

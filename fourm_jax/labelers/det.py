@@ -32,11 +32,11 @@ def make_labeler(*, model: str) -> Labeler:
         corners = models.array(found["boxes"], "float64").reshape(-1, 4) / np.array([*size, *size])
         classes = [names[label] for label in found["labels"].tolist()]
         scores = models.array(found["scores"], "float64")
-        best = boxes.Boxes(np.clip(corners, 0, 1), classes, scores).strongest(MAX_BOXES)
+        best = boxes.Boxes(np.clip(corners, 0, 1), tuple(classes), scores).strongest(MAX_BOXES)
         return {
             "boxes": best.boxes.astype(np.float32),
             "classes": list(best.classes),
-            "scores": best.scores.astype(np.float32),
+            "scores": np.asarray(best.scores, np.float32),
         }
 
     return Labeler(

@@ -10,7 +10,7 @@ from fourm_jax.labelers.base import Labeler
 
 
 def make_labeler(*, model: str) -> Labeler:
-    """Make `imagebind` float32 [rows, columns, c] and `imagebind_global` float32 [c]: normalised
+    """Make `imagebind` float32 [rows, columns, c] and `imagebind_global` float32 [c]: normalized
     patch tokens and class token."""
     fields = "imagebind", "imagebind_global"
     return towers.make("imagebind", "AutoModel", model, towers.normed_tokens, fields)

@@ -55,14 +55,15 @@ def appearance(rgb: UInt8[np.ndarray, "h w 3"]) -> dict[str, float]:
     """
     picture = Image.fromarray(rgb)
     luma = picture.convert("L")
+    levels = np.asarray(luma)
     red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
     opponent, yellow = red - green, (red + green) / 2 - blue
     spread = np.hypot(opponent.std(), yellow.std())
     return {
         "colorfulness": float(spread + 0.3 * np.hypot(opponent.mean(), yellow.mean())),
-        "brightness": float(np.mean(luma)),
-        "contrast": float(np.std(luma)),
-        "saturation": float(np.mean(picture.convert("HSV").getchannel("S"))),
+        "brightness": float(levels.mean()),
+        "contrast": float(levels.std()),
+        "saturation": float(np.asarray(picture.convert("HSV").getchannel("S")).mean()),
         "entropy": float(luma.entropy()),
     }
 

@@ -63,5 +63,5 @@ def make(name: str, auto_class: str, model: str, read: Read, outputs: tuple[str,
 
 
 def normed_tokens(net: Any, hidden: Any) -> tuple[Any, Any]:
-    """Patch tokens and class token of a model whose last hidden state is normalised."""
+    """Patch tokens and class token of a model whose last hidden state is normalized."""
     return hidden[:, 1 + getattr(net.config, "num_register_tokens", 0) :], hidden[:, 0]

@@ -1,4 +1,4 @@
-"""Dense and global feature vectors of a scene: named, standardised statistics of its content."""
+"""Dense and global feature vectors of a scene: named, standardized statistics of its content."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from fourm_jax.scenes import layout as scene_layout
 
 CELL = 4  # pixels per side of one feature cell
 
-# (mean, standard deviation) over 4,096 training scenes at 32 px: each channel is standardised.
+# (mean, standard deviation) over 4,096 training scenes at 32 px: each channel is standardized.
 FEATURE_CHANNELS = {
     "albedo_red": (0.559, 0.175),
     "albedo_green": (0.542, 0.150),
@@ -76,13 +76,13 @@ def _share_of(kind: Array, share: Array, count: int) -> Float[Array, "b count"]:
     return jnp.sum(jax.nn.one_hot(kind, count) * share[..., None], axis=1)
 
 
-def _standardise(channels: list[Array], table: dict[str, tuple[float, float]]) -> Array:
+def _standardize(channels: list[Array], table: dict[str, tuple[float, float]]) -> Array:
     scale = np.array(list(table.values()), np.float32)
     return (jnp.stack(channels, axis=-1) - scale[:, 0]) / scale[:, 1]
 
 
 def dense(views: render.Views, luma: Float[Array, "b h w"]) -> Array:
-    """Dense features: FEATURE_CHANNELS averaged over cells of 4 × 4 pixels and standardised.
+    """Dense features: FEATURE_CHANNELS averaged over cells of 4 × 4 pixels and standardized.
 
     What a scene network could know of a cell (surface colour, orientation, nearness, objectness)
     and the gradient energy of the picture in four directions.
@@ -100,7 +100,7 @@ def dense(views: render.Views, luma: Float[Array, "b h w"]) -> Array:
             for down, right in directions
         ),
     ]
-    return _standardise([_pool(plane) for plane in planes], FEATURE_CHANNELS)
+    return _standardize([_pool(plane) for plane in planes], FEATURE_CHANNELS)
 
 
 def _pool(plane: Float[Array, "b h w"]) -> Float[Array, "b h/4 w/4"]:
@@ -110,7 +110,7 @@ def _pool(plane: Float[Array, "b h w"]) -> Float[Array, "b h/4 w/4"]:
 
 
 def whole(layout, views, channels, scene, edge, share) -> Array:
-    """GLOBAL_FEATURES: what is in the picture, where, how light and how far; standardised."""
+    """GLOBAL_FEATURES: what is in the picture, where, how light and how far; standardized."""
     shapes = _share_of(layout.shape, share, len(scene_layout.SHAPES))
     colours = _share_of(layout.colour, share, len(scene_layout.COLOURS))
     centre = (scene["boxes"][..., :2] + scene["boxes"][..., 2:]) / 2
@@ -135,4 +135,4 @@ def whole(layout, views, channels, scene, edge, share) -> Array:
         scene["camera_pitch"],
         layout.light[:, 2],
     ]
-    return _standardise(values, GLOBAL_FEATURES)
+    return _standardize(values, GLOBAL_FEATURES)

@@ -48,7 +48,7 @@ def render(seeds: Int[np.ndarray, "b"], image_size: int = 32) -> dict[str, np.nd
         normal float32 [h w 3] unit (x right, y up, z towards the viewer; the sky is 0 0 1);
         semseg uint8 [h w], index into CLASSES; instance uint8 [h w], 0 none, i + 1 the i-th object;
         edge, instance_edge uint8 [h w], 0 or 255; feature float32 [h/4 w/4 12] and feature_global
-        float32 [32], standardised (scene_features.FEATURE_CHANNELS, GLOBAL_FEATURES);
+        float32 [32], standardized (scene_features.FEATURE_CHANNELS, GLOBAL_FEATURES);
         poses float32 [MAX_OBJECTS 7], POSE_FIELDS in metres in the camera frame of `normal`, zeros
         after the last object; num_objects int32.
       Lists of length b:

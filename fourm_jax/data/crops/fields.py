@@ -142,7 +142,7 @@ class CoarseMap:
         grid = round(sizes.target[1] * columns), round(sizes.target[0] * rows)
         box = (left * columns, top * rows, (left + width) * columns, (top + height) * rows)
         planes = [
-            Image.fromarray(plane).resize(grid, Image.Resampling.BILINEAR, box=box)
+            np.asarray(Image.fromarray(plane).resize(grid, Image.Resampling.BILINEAR, box=box))
             for plane in np.ascontiguousarray(np.moveaxis(value, -1, 0))
         ]
         cut = np.stack(planes, axis=-1)

@@ -56,7 +56,8 @@ class CropPolicy:
         try:
             rows = self._settings(record, index)
             crops = [settings.crop_at(rows, number) for number in numbers]
-            size = tuple(self.size)
+            height, width = self.size
+            size = (height, width)
             cropped = [fields.crop_fields(record, crop, size, names=names) for crop in crops]
         except ValueError as error:
             raise ValueError(f"record {index}: {error}") from error

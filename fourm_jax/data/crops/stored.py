@@ -104,7 +104,8 @@ def stack(
       ValueError: a crop without a grid, vector or picture that others have: only texts and
         embeddings may be absent in some crops.
     """
-    record = {SETTINGS: np.stack([crop[SETTINGS] for crop in crops]).astype(np.int32)}
+    record: dict[str, np.ndarray] = {}
+    record[SETTINGS] = np.stack([crop[SETTINGS] for crop in crops]).astype(np.int32)
     for spec in specs:
         values = [crop.get(spec.name) for crop in crops]
         if all(value is None for value in values):
@@ -113,10 +114,11 @@ def stack(
             chunks = [crop.get(spec.name + CHUNK_SUFFIX) for crop in crops]
             record |= _stack_lists(spec.name, values, chunks)
             continue
-        missing = [index for index, value in enumerate(values) if value is None]
-        if missing:
+        there = [value for value in values if value is not None]
+        if len(there) < len(values):
+            missing = [index for index, value in enumerate(values) if value is None]
             raise ValueError(f"{spec.name!r} is absent in crops {missing}, but not in the others")
-        record[spec.name] = np.stack(values)
+        record[spec.name] = np.stack(there)
     return record
 
 

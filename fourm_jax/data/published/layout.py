@@ -27,7 +27,7 @@ class Member(NamedTuple):
 class Index(NamedTuple):
     """Files of one shard of one modality by record key (name without extension)."""
 
-    members: dict[str, Member]
+    files: dict[str, Member]
     left_out: tuple[LeftOutRecord, ...]
 
 
@@ -43,7 +43,7 @@ def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
     tars = {path.stem for path in folder.glob(pattern + ".tar")}
     names = sorted(tars | {path.name for path in folder.glob(pattern) if path.is_dir()})
     if not names:
-        raise ValueError(f"{folder}: no shard or folder {pattern!r} with members in it")
+        raise ValueError(f"{folder}: no shard or folder {pattern!r} with files in it")
     return names
 
 

@@ -44,8 +44,8 @@ class DigitSource:
             raise ValueError(f"image_size {image_size}, allowed: positive multiples of 8")
         if not 0 <= num_records <= len(parts[split]):
             raise ValueError(f"num_records {num_records}, allowed: 0..{len(parts[split])}")
-        mine = parts[split][: num_records or None]
-        self._images, self._labels, self._size = images[mine], labels[mine], image_size
+        chosen = parts[split][: num_records or None]
+        self._images, self._labels, self._size = images[chosen], labels[chosen], image_size
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -38,8 +38,8 @@ def make_source(
       overrides: {modality: {field: value}} as for the model; those of other modalities are ignored.
     """
     names = tuple(names) or tuple(spec.name for spec in registry.FAMILIES[family])
-    mine = {name: changes for name, changes in (overrides or {}).items() if name in names}
-    return FakeSource(registry.resolve(family, names, mine), num_records, seed, split)
+    own_overrides = {name: changes for name, changes in (overrides or {}).items() if name in names}
+    return FakeSource(registry.resolve(family, names, own_overrides), num_records, seed, split)
 
 
 class FakeSource:

@@ -86,7 +86,7 @@ class FolderSource:
             record["caption"] = captions[0] if len(captions) == 1 else captions
         return record
 
-    def where(self, index: int) -> str:
+    def place(self, index: int) -> str:
         """Path of the picture, for messages."""
         return str(self._root / self._files[index])
 

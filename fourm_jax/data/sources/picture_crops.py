@@ -59,7 +59,7 @@ class PictureCrops:
         record, crop = divmod(index, self._crops.num_crops)
         return self._crops.crop_one(self._reader[record], record, self._fields, crop)
 
-    def where(self, index: int) -> str:
+    def place(self, index: int) -> str:
         """File, record and crop, for messages."""
         record, crop = divmod(index, self._crops.num_crops)
-        return f"{self._reader.where(record)}, crop {crop}"
+        return f"{self._reader.place(record)}, crop {crop}"

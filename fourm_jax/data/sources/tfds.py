@@ -118,12 +118,12 @@ class TfdsSource:
             try:
                 value = None if any(part is None for part in values) else reader(*values)
             except Exception as error:  # values may break whatever their features promise
-                raise ValueError(f"{self.where(index)}, field {field!r}: {error}") from error
+                raise ValueError(f"{self.place(index)}, field {field!r}: {error}") from error
             if value is not None:
                 record[field] = value
         return _centre_square(record, self._image_size) if self._image_size else record
 
-    def where(self, index: int) -> str:
+    def place(self, index: int) -> str:
         """Name folder, split and record of an index, for messages."""
         return f"{self._folder}, split {self._split!r}, record {index}"
 
@@ -139,7 +139,7 @@ class TfdsSource:
             return self._features.deserialize_example_np(data, decoders=self._decoders)
         except Exception as error:  # TFDS raises whatever damaged bytes lead to
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(f"{self.where(index)} is damaged: {reason}") from error
+            raise ValueError(f"{self.place(index)} is damaged: {reason}") from error
 
 
 def find(dataset: str, data_dir: str = "") -> epath.Path:

@@ -31,7 +31,7 @@ def make_source(
     Args:
       modalities: {record field: folder}, e.g. {"rgb": "rgb", "crop_settings": "crop_settings"}.
       shards: pattern of the shards (without .tar) or folders to read.
-      max_incomplete: how many records may lack members and are left out; `left_out` lists them.
+      max_incomplete: how many records may lack files and are left out; `left_out` lists them.
 
     Raises:
       ValueError: a folder that is missing or empty, a damaged tar or one with links or unsafe
@@ -42,7 +42,7 @@ def make_source(
 
 
 class WebDataset:
-    """Random access to the records whose members are all there."""
+    """Random access to the records whose files are all there."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class WebDataset:
         key = self._keys[index]
         return {field: layout.read_value(by_key[key]) for field, by_key in self._index.items()}
 
-    def where(self, index: int) -> str:
+    def place(self, index: int) -> str:
         """Name shard and member of an index, for messages."""
         return "/".join(self._keys[index])
 
@@ -96,7 +96,7 @@ def _index(folder: pathlib.Path, pattern: str) -> dict[Key, Member]:
         if found.left_out:
             more = f" ({len(found.left_out) - 1} more)" if len(found.left_out) > 1 else ""
             raise ValueError(f"{found.left_out[0]}{more}")
-        index.update({(shard, key): member for key, member in found.members.items()})
+        index.update({(shard, key): member for key, member in found.files.items()})
     if not index:
-        raise ValueError(f"{folder}: no shard or folder {pattern!r} with members in it")
+        raise ValueError(f"{folder}: no shard or folder {pattern!r} with files in it")
     return index

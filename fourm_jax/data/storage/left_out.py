@@ -142,7 +142,9 @@ def finish(output: epath.PathLike, split: str, num_shards: int) -> None:
 
 def summarize(output: epath.PathLike, split: str) -> Summary:
     """Count what was left out of a split so far."""
-    gone, incomplete, examples = set(), set(), []
+    gone: set[int | str] = set()
+    incomplete: set[int | str] = set()
+    examples: list[LeftOutRecord] = []
     reasons: collections.Counter[str] = collections.Counter()
     modalities: collections.Counter[str] = collections.Counter()
     for one in read(output, split):

@@ -79,7 +79,8 @@ def _write_shard(
     first = list(itertools.islice(stream, 1))
     options = OPTIONS_EMBEDDINGS if any(map(_is_mostly_embeddings, first)) else OPTIONS
     writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), options)
-    fields, count = {}, 0
+    fields: dict[str, Any] = {}
+    count = 0
     try:
         for record in itertools.chain(first, stream):
             try:

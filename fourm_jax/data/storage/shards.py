@@ -113,9 +113,9 @@ class Reader:
         try:
             return records.decode(_open(self._files[shard]).read([position])[0])
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{self.where(index)}: {error}") from error
+            raise ValueError(f"{self.place(index)}: {error}") from error
 
-    def where(self, index: int) -> str:
+    def place(self, index: int) -> str:
         """Name file and record of an index, for messages."""
         shard, position = self._locate(index)
         return f"{self._files[shard]}, record {position}"

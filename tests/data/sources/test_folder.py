@@ -29,7 +29,7 @@ def test_pictures_come_in_the_order_of_their_paths_with_their_captions(tmp_path)
     assert [source[index]["rgb"].max() for index in range(len(source))] == [2, 1, 0, 3]
     captions = [source[index].get("caption") for index in range(len(source))]
     assert captions == [None, "a line", ["one", "two"], "red ball"]
-    assert source.where(1).endswith("a/z.png")
+    assert source.place(1).endswith("a/z.png")
 
 
 def test_a_picture_becomes_its_centred_square_at_the_asked_size(tmp_path):
@@ -48,7 +48,7 @@ def test_splits_divide_the_pictures_and_new_ones_move_none(tmp_path):
 
     def names(split):
         source = open_folder(tmp_path, split, test_fraction=0.3)
-        return {source.where(index) for index in range(len(source))}
+        return {source.place(index) for index in range(len(source))}
 
     train, test = names("train"), names("test")
     assert not train & test and len(train | test) == 40 and 4 <= len(test) <= 20

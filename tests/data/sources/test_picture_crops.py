@@ -73,6 +73,6 @@ def test_an_index_outside_is_refused_and_a_place_names_record_and_crop(built):
     source = picture_crops.make_source(
         "train", directory=built, image_size=8, fields=("rgb",), num_crops=2
     )
-    assert "crop 1" in source.where(5)
+    assert "crop 1" in source.place(5)
     with pytest.raises(IndexError, match=r"crop 6, allowed: 0\.\.5"):
         source[6]

@@ -85,7 +85,7 @@ def test_records_are_read_by_index_from_tars_and_from_folders(tmp_path, write):
     np.testing.assert_array_equal(record["tok"], np.full((2, 3), 1))
     np.testing.assert_array_equal(record["rgb"], np.full((2, 4, 3), [7, 0, 0]))
     np.testing.assert_array_equal(record["crops"], [[0, 0, 2, 2, 0]])
-    assert source.where(1).endswith("/001")
+    assert source.place(1).endswith("/001")
 
 
 def test_shards_are_chosen_by_pattern(tmp_path):

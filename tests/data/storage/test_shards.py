@@ -38,7 +38,7 @@ def test_records_are_read_by_index_across_shards(tmp_path):
 
     assert values(reader) == [0, 1, 2, 10, 11, 12]
     assert reader.fields == {"value": {"dtype": "int32", "shape": [1], "vocab_size": 99}}
-    assert reader.where(4).endswith("train-00001-of-00002.array_record, record 1")
+    assert reader.place(4).endswith("train-00001-of-00002.array_record, record 1")
     assert sorted(contents(tmp_path)) == [
         "train-00000-of-00002.array_record",
         "train-00001-of-00002.array_record",
