@@ -216,7 +216,8 @@ def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> 
         expected = f"(crops, {spec.num_tokens})"
         raise RecordError("wrong_token_count", f"ids of shape {value.shape}, expected {expected}")
     if len(value) != frame.num_crops:
-        message = f"tokens of {len(value)} crops, the record has {frame.num_crops}"
+        hint = "" if rules.has_crops else " (several need a folder of crop settings)"
+        message = f"tokens of {len(value)} crops, the record has {frame.num_crops}{hint}"
         raise RecordError("unequal_crops", message)
     wrong = value[(value < 0) | (value >= spec.vocab_size)]
     if wrong.size:

@@ -16,6 +16,7 @@ from fourm_jax.modalities.parsed import Dropped, Parsed
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "boxes", ("box_f1",), "boxes"
 MIN_SCORE = 0.6  # of the published pseudo labels
+MARGIN = 0.1  # how far a box may reach out of its picture; it is clipped
 ORDERS = ("distance", "area", "score", "random")
 
 
@@ -182,21 +183,35 @@ def area(boxes: Float[np.ndarray, "k 4"]) -> Float[np.ndarray, "k"]:
 
 def from_record(value: Any) -> Boxes:
     """Typed form of a record field: `Boxes`, {"boxes", "classes"[, "scores"]} or the published
-    {"instances": [...]}.
+    {"instances": [...]}; the corners of mappings are clipped to 0..1.
 
     Raises:
-      ValueError: anything else.
+      ValueError: anything else; a box that reaches out of the picture by more than `MARGIN` (in
+        pixels, as width and height) or whose corners are turned.
     """
     if isinstance(value, Boxes):
         return value
     if isinstance(value, Mapping) and "instances" in value:
-        return Boxes.from_instances(value["instances"])
+        return _inside(Boxes.from_instances(value["instances"]))
     if isinstance(value, Mapping) and {"boxes", "classes"} <= set(value):
-        return Boxes(value["boxes"], tuple(value["classes"]), value.get("scores"))
+        return _inside(Boxes(value["boxes"], tuple(value["classes"]), value.get("scores")))
     raise ValueError(
         f"boxes of type {type(value).__name__}, allowed: Boxes, a mapping with boxes and classes, "
         f"or a mapping with instances"
     )
+
+
+def _inside(value: Boxes) -> Boxes:
+    """The boxes clipped to the picture; ValueError for one that cannot be meant so."""
+    corners = value.boxes
+    near = ((corners >= -MARGIN) & (corners <= 1 + MARGIN)).all(-1)  # False where NaN
+    in_order = (corners[:, :2] <= corners[:, 2:]).all(-1)
+    for row in np.flatnonzero(~(near & in_order)):
+        raise ValueError(
+            f"box {row} is {corners[row].tolist()}, expected xmin <= xmax and ymin <= ymax, as "
+            "shares 0..1 of the picture's width and height"
+        )
+    return dataclasses.replace(value, boxes=np.clip(corners, 0.0, 1.0))
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

@@ -185,6 +185,29 @@ def test_a_labeler_that_refuses_one_picture_labels_the_others_of_its_batch(image
     assert asked == [7, *[1] * 7]
 
 
+@pytest.mark.parametrize("error", [IndexError("index 0 is out of bounds"), KeyError(2)])
+def test_a_library_that_fails_on_one_picture_ends_no_job(images, tmp_path, error):
+    def label(records):
+        if any(record["file"] == "page.png" for record in records):
+            raise error
+        return [{} for _ in records]
+
+    labeler = base.Labeler(name="sam", inputs=("file",), outputs={}, label=label)
+    labelers = [*build_data.make_labelers(["rgb"], {}, 16), labeler]
+    build_data.build(job(images, tmp_path / "raw", labelers, test_fraction=0))
+
+    assert {*read(tmp_path / "raw", "train")} == {*NAMES} - {"page.png"}
+    assert type(error).__name__ in listed(tmp_path / "raw")["page.png"]
+
+
+def test_files_that_are_no_pictures_are_listed(images, tmp_path):
+    (images / "phone.heic").write_bytes(b"heic")
+    build_data.build(job(images, tmp_path / "raw", build_data.make_labelers(["rgb"], {}, 16)))
+
+    (one,) = left_out.read(tmp_path / "raw", "train")
+    assert (one.place, one.reason) == ("phone.heic", "unsupported_format")
+
+
 def test_a_record_too_large_to_be_stored_is_listed(images, tmp_path, monkeypatch):
     monkeypatch.setattr(build_data, "MAX_BYTES", 64 * 70 * 3)
     labelers = build_data.make_labelers(["rgb"], {}, 64)

@@ -119,3 +119,22 @@ def test_what_is_no_set_of_boxes_is_refused():
 def test_a_coordinate_outside_the_vocabulary_is_refused(axis, bin):
     with pytest.raises(ValueError, match=f"coordinate v{axis}={bin}, allowed"):
         coordinates.token(axis, bin)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[200, 150, 480, 360], [10, 20, 300, 200], [0.8, 0.9, 0.2, 0.1], [0.8, 0.1, 0.2, 0.9],
+     [0.2, 0.1, 0.4, 1.2], [np.nan, 0, 1, 1]],
+)  # fmt: skip
+def test_boxes_in_pixels_or_of_turned_corners_are_refused_in_any_form(box):
+    for record in (
+        {"boxes": [[0, 0, 1, 1], box], "classes": ["cat", "cat"]},
+        {"instances": [{"boxes": b, "class_name": "cat", "score": 1} for b in ([0, 0, 1, 1], box)]},
+    ):
+        with pytest.raises(ValueError, match=r"box 1 is .* shares 0\.\.1 of the picture"):
+            boxes.serialize(record)
+
+
+def test_a_box_that_reaches_a_little_out_of_its_picture_is_clipped():
+    value = boxes.from_record({"boxes": [[-0.02, 0.1, 1.04, 0.9]], "classes": ["cat"]})
+    np.testing.assert_allclose(value.boxes, [[0, 0.1, 1, 0.9]])

@@ -9,10 +9,13 @@ Damage is listed, not raised: a source refuses it, an import goes on with the re
 import pathlib
 import tarfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from fourm_jax.data.published import file_decoders
+from fourm_jax.data.storage import foreign_files
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
+
+_CHUNK = 128 * tarfile.BLOCKSIZE  # of a tar, read at once
 
 
 class Member(NamedTuple):
@@ -41,7 +44,15 @@ def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
         present = sorted(path.name for path in folder.parent.glob("*"))
         raise ValueError(f"{folder}: no such modality folder; found: {present or 'nothing'}")
     tars = {path.stem for path in folder.glob(pattern + ".tar")}
-    names = sorted(tars | {path.name for path in folder.glob(pattern) if path.is_dir()})
+    found = tars | {path.name for path in folder.glob(pattern) if path.is_dir()}
+    names = sorted(name for name in found if not foreign_files.is_foreign(name))
+    files = [path.name for path in folder.iterdir() if path.is_file()]
+    loose = [name for name in files if not foreign_files.is_foreign(name)]
+    if not names and loose and pattern == "*":
+        raise ValueError(
+            f"{folder}: files like {min(loose)!r} lie one level too high: put them into a folder "
+            f"{str(folder / 'data')!r}, the same for every modality"
+        )
     if not names:
         raise ValueError(f"{folder}: no shard or folder {pattern!r} with files in it")
     return names
@@ -110,6 +121,8 @@ def _find(folder: pathlib.Path, shard: str, left_out: list[LeftOutRecord]) -> It
         yield from _tar_members(tar, left_out)
     if (folder / shard).is_dir():
         for file in sorted((folder / shard).iterdir()):
+            if foreign_files.is_foreign(file.name):
+                continue
             if file.is_file():  # a pipe or a device would block whoever opens it
                 yield Member(file, file.name, 0, file.stat().st_size)
             else:
@@ -118,32 +131,57 @@ def _find(folder: pathlib.Path, shard: str, left_out: list[LeftOutRecord]) -> It
 
 
 def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[Member]:
+    """Members of a tar, or of several that were joined into one file."""
     size = path.stat().st_size
-
-    def damaged(message: str) -> None:
+    start: int | None = 0
+    try:
+        with path.open("rb") as file:
+            while start is not None:
+                file.seek(start)
+                with tarfile.open(fileobj=file, mode="r:") as tar:
+                    for info in tar:
+                        if info.size < 0 or info.offset_data + info.size > size:
+                            message = f"cut short or damaged within member {info.name!r}"
+                            raise tarfile.ReadError(message)
+                        yield from _checked_member(path, info, left_out)
+                # A damaged header, and the end of the file, look like the end of the archive.
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError(
+                        f"cut short or damaged at byte {tar.offset}: no end mark"
+                    )
+                start = _next_block(file)
+    except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
+        message = f"not a readable tar of {size} bytes: {error}"
+        if start:
+            message = f"what follows the end mark at byte {start} of {size} is no tar: {error}"
         left_out.append(_left_out(path, None, "damaged_tar", message))
 
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for info in tar:
-                key = split_name(info.name)[0]
-                pure = pathlib.PurePosixPath(info.name)
-                if info.size < 0 or info.offset_data + info.size > size:
-                    damaged(f"cut short or damaged within member {info.name!r}")
-                    return
-                if pure.is_absolute() or ".." in pure.parts:
-                    message = f"unsafe member name {info.name!r}"
-                    left_out.append(_left_out(path, key, "unsafe_name", message))
-                elif info.isdir():
-                    continue
-                elif not info.isreg() or info.issparse():
-                    message = f"member {info.name!r} is not a plain file"
-                    left_out.append(_left_out(path, key, "not_a_file", message))
-                else:
-                    yield Member(path, info.name, info.offset_data, info.size)
-            # tarfile takes a damaged header, and the end of the file, for the end of the archive.
-            tar.fileobj.seek(tar.offset)
-            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                damaged(f"cut short or damaged at byte {tar.offset} of {size}: no end mark")
-    except (tarfile.TarError, ValueError, OverflowError, OSError) as error:
-        damaged(f"not a readable tar of {size} bytes: {error}")
+
+def _checked_member(
+    path: pathlib.Path, info: tarfile.TarInfo, left_out: list[LeftOutRecord]
+) -> Iterator[Member]:
+    """The member, if it is a plain file of the data set; hostile ones are listed."""
+    pure = pathlib.PurePosixPath(info.name)
+    key = split_name(info.name)[0]
+    if pure.is_absolute() or ".." in pure.parts:
+        message = f"unsafe member name {info.name!r}"
+        left_out.append(_left_out(path, key, "unsafe_name", message))
+    elif info.isdir() or any(map(foreign_files.is_foreign, pure.parts)):
+        return
+    elif not info.isreg() or info.issparse():
+        message = f"member {info.name!r} is not a plain file"
+        left_out.append(_left_out(path, key, "not_a_file", message))
+    else:
+        yield Member(path, info.name, info.offset_data, info.size)
+
+
+def _next_block(file: BinaryIO) -> int | None:
+    """Where the next block begins that is not zero; None if only zeros follow."""
+    start = file.tell()
+    while chunk := file.read(_CHUNK):
+        zeros = len(chunk) - len(chunk.lstrip(b"\0"))
+        if zeros < len(chunk):
+            return start + zeros - zeros % tarfile.BLOCKSIZE
+        start += len(chunk)
+    return None

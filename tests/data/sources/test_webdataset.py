@@ -110,6 +110,63 @@ def test_a_missing_member_is_listed_and_pairs_no_strangers(tmp_path):
     assert len(source.left_out) == 1
 
 
+def foreign(root, name):
+    path = root / "train" / "tok_rgb@224" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"another program's")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["folder/.DS_Store", ".ipynb_checkpoints/000-checkpoint.npy", "folder/._000.npy",
+     "folder/.ipynb_checkpoints/000.npy", "folder/Thumbs.db", ".DS_Store", "__MACOSX/000.npy"],
+)  # fmt: skip
+def test_what_other_programs_leave_in_a_folder_is_not_looked_at(tmp_path, name):
+    write_folders(tmp_path)
+    foreign(tmp_path, name)
+
+    assert len(open_source(tmp_path)) == 3
+
+
+def test_what_other_programs_leave_in_a_tar_is_not_looked_at(tmp_path):
+    write_shards(tmp_path, (2,))
+    named = [("._000.npy", b"mac"), *((f"{k:03}.npy", files(k)["tok_rgb@224"][1]) for k in (0, 1))]
+    write_tar(tmp_path / "train" / "tok_rgb@224" / "shard-00000.tar", named)
+
+    assert len(open_source(tmp_path)) == 2
+
+
+def test_joined_tars_are_read_to_the_end(tmp_path):
+    write_shards(tmp_path, (2, 0))
+    for folder in files(0):
+        path = tmp_path / "train" / folder / "shard-00000.tar"
+        extension, data = files(7)[folder]
+        write_tar(path.with_name("more.tar"), [(f"007{extension}", data)])
+        path.write_bytes(path.read_bytes() + path.with_name("more.tar").read_bytes())
+
+    source = open_source(tmp_path, shards="shard-00000")
+
+    assert [record["caption"] for record in source] == [["text 0"], ["text 1"], ["text 7"]]
+
+
+def test_what_follows_a_tar_and_is_none_is_refused(tmp_path):
+    write_shards(tmp_path, (1,))
+    path = tmp_path / "train" / "rgb" / "shard-00000.tar"
+    path.write_bytes(path.read_bytes() + bytes(512) + b"something else" * 100)
+
+    with pytest.raises(ValueError, match=r"what follows the end mark at byte \d+ of \d+ is no tar"):
+        open_source(tmp_path)
+
+
+def test_files_one_level_too_high_are_named(tmp_path):
+    write_shards(tmp_path, (1,))
+    (tmp_path / "train" / "rgb" / "shard-00000.tar").unlink()
+    (tmp_path / "train" / "rgb" / "000.png").write_bytes(png())
+
+    with pytest.raises(ValueError, match=r"files like '000\.png' lie one level too high"):
+        open_source(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../escape.npy", "/etc/passwd", "a/../../b.npy"])
 def test_a_member_that_points_outside_is_refused(tmp_path, name):
     write_shards(tmp_path, (1,))
