@@ -32,7 +32,7 @@ class LeftOutLog:
         *,
         process_index: int = 0,
         process_count: int = 1,
-    ):
+    ) -> None:
         """Count up to `limit` records; without a directory nothing is written or announced."""
         self.limit = limit
         self._directory = None if directory is None else epath.Path(directory)

@@ -17,7 +17,7 @@ class Phases:
     its results in place is marked as reused and keeps the seconds it once took.
     """
 
-    def __init__(self, workdir: epath.PathLike, names: tuple[str, ...]):
+    def __init__(self, workdir: epath.PathLike, names: tuple[str, ...]) -> None:
         """Read what earlier runs of the same job recorded; `names` in their order."""
         self._path = epath.Path(workdir) / "phases.json"
         self._names = names

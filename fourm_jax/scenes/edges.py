@@ -15,7 +15,9 @@ def canny(channels: Sequence[Float[Array, "b h w"]]) -> Bool[Array, "b h w"]:
     Channels are in 0..1; each pixel takes the gradient of the channel where it is largest, because
     many colours differ little in brightness. Hysteresis follows a weak edge for eight pixels.
     """
-    across = along = square = 0.0
+    across: Array | float = 0.0
+    along: Array | float = 0.0
+    square: Array | float = 0.0
     for channel in channels:
         channel_across, channel_along = _sobel(_smooth(_smooth(channel, 1), 2))
         channel_square = channel_across**2 + channel_along**2

@@ -1,9 +1,12 @@
 """Dense and global feature vectors of a scene: named, standardized statistics of its content."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fourm_jax.scenes import edges, render
 from fourm_jax.scenes import layout as scene_layout
@@ -104,12 +107,19 @@ def dense(views: render.Views, luma: Float[Array, "b h w"]) -> Array:
 
 
 def _pool(plane: Float[Array, "b h w"]) -> Float[Array, "b h/4 w/4"]:
-    """Mean over cells of CELL × CELL pixels, as slices: a reduction would not vectorise."""
-    rows = sum(plane[:, offset::CELL] for offset in range(CELL))
-    return sum(rows[..., offset::CELL] for offset in range(CELL)) / CELL**2
+    """Mean over cells of CELL × CELL pixels, as slices: a reduction would not vectorize."""
+    rows = cast(Array, sum(plane[:, offset::CELL] for offset in range(CELL)))
+    return cast(Array, sum(rows[..., offset::CELL] for offset in range(CELL))) / CELL**2
 
 
-def whole(layout, views, channels, scene, edge, share) -> Array:
+def whole(
+    layout: scene_layout.Layout,
+    views: render.Views,
+    channels: Sequence[Float[Array, "b h w"]],
+    scene: dict[str, Array],
+    edge: Bool[Array, "b h w"],
+    share: Float[Array, "b k"],
+) -> Float[Array, "b c"]:
     """GLOBAL_FEATURES: what is in the picture, where, how light and how far; standardized."""
     shapes = _share_of(layout.shape, share, len(scene_layout.SHAPES))
     colours = _share_of(layout.colour, share, len(scene_layout.COLOURS))

@@ -1,8 +1,11 @@
 """Analytic ray casting of scenes: exact depth, normals, classes and a shaded picture.
 
 Everything is written per pixel over planes [b, h, w], one plane per component, and unrolled over
-the few objects, which XLA compiles into a handful of vectorised loops.
+the few objects, which XLA compiles into a handful of vectorized loops.
 """
+
+from collections.abc import Iterable
+from typing import cast
 
 import flax.struct
 import jax
@@ -44,7 +47,7 @@ class Views:
 
 def render(layout: scene_layout.Layout, image_size: int) -> Views:
     """Cast one ray through the middle of each pixel, and one from where it lands to the light."""
-    camera = (0.0, 0.0, _plane(layout.camera_height))
+    camera = cast(Vector, (0.0, 0.0, _plane(layout.camera_height)))
     rays = _rays(layout, image_size)
     bodies = [_body(layout, index) for index in range(scene_layout.MAX_OBJECTS)]
 
@@ -85,8 +88,13 @@ def _plane(values: Float[Array, "b"]) -> Float[Array, "b 1 1"]:
     return values[:, None, None]
 
 
+def _vector(planes: Iterable[Array]) -> Vector:
+    x, y, z = planes
+    return x, y, z
+
+
 def _select(mask: Array, yes: Vector, no: Vector) -> Vector:
-    return tuple(jnp.where(mask, a, b) for a, b in zip(yes, no, strict=True))
+    return _vector(jnp.where(mask, a, b) for a, b in zip(yes, no, strict=True))
 
 
 def _dot(a: Vector, b: Vector) -> Array:
@@ -143,7 +151,7 @@ def _body(layout: scene_layout.Layout, index: int) -> _Body:
     return _Body(
         present=_plane(layout.present[:, index]),
         is_box=_plane(shape == scene_layout.SHAPES.index("box")),
-        quadric=tuple(_plane(table[:, term]) for term in range(3)),
+        quadric=_vector(_plane(table[:, term]) for term in range(3)),
         centre=(
             _plane(layout.position[:, index, 0]),
             _plane(layout.position[:, index, 1]),
@@ -169,7 +177,7 @@ def _inside(body: _Body, origin: Vector, direction: Vector) -> tuple:
 
     Every shape is convex: the interval is that of its side (quadric or four walls) cut by the slab.
     """
-    local = body.to_local(tuple(o - c for o, c in zip(origin, body.centre, strict=True)))
+    local = body.to_local(_vector(o - c for o, c in zip(origin, body.centre, strict=True)))
     along = body.to_local(direction)
     square, linear, constant = body.quadric
     a = along[0] ** 2 + along[1] ** 2 + square * along[2] ** 2
@@ -214,7 +222,7 @@ def _intersect(body: _Body, origin: Vector, direction: Vector) -> tuple[Plane, A
 
 def _lit(bodies: list[_Body], layout: scene_layout.Layout, point: Vector, winner: Array) -> Plane:
     """1 where the light reaches, 0 in the shadow of another object."""
-    light = tuple(_plane(layout.light[:, axis]) for axis in range(3))
+    light = _vector(_plane(layout.light[:, axis]) for axis in range(3))
     shadow = jnp.zeros(point[2].shape, bool)
     for index, body in enumerate(bodies):
         _, far, exists, *_ = _inside(body, point, light)
@@ -238,12 +246,13 @@ def _albedo(
     for channel in range(3):
         first, second = (_plane(layout.ground[:, tone, channel]) for tone in range(2))
         horizon = _plane(layout.sky[:, channel])
-        plane = jnp.where(jnp.isfinite(depth), second + (first - second) * share,
-                          horizon * (1 - 0.5 * jnp.clip(climb, 0, 1)))  # fmt: skip
+        ground = second + (first - second) * share
+        sky = horizon * (1 - 0.5 * jnp.clip(climb, 0, 1))
+        plane = jnp.where(jnp.isfinite(depth), ground, sky)
         for index in range(scene_layout.MAX_OBJECTS):
             plane = jnp.where(winner == index, _plane(layout.albedo[:, index, channel]), plane)
         planes.append(plane)
-    return tuple(planes)
+    return _vector(planes)
 
 
 def _shade(
@@ -257,13 +266,13 @@ def _shade(
     depth: Plane,
 ) -> Vector:
     """Ambient and Lambert terms, a Blinn-Phong highlight on shiny objects, haze on far ground."""
-    light = tuple(_plane(layout.light[:, axis]) for axis in range(3))
+    light = _vector(_plane(layout.light[:, axis]) for axis in range(3))
     diffuse = jnp.maximum(_dot(normal, light), 0.0) * lit
     # A little light from above keeps faces in shadow apart from one another.
     shade = 0.40 + 0.12 * normal[2] + 0.58 * diffuse
 
     scale = jax.lax.rsqrt(_dot(rays, rays))
-    half = tuple(towards - ray * scale for towards, ray in zip(light, rays, strict=True))
+    half = _vector(towards - ray * scale for towards, ray in zip(light, rays, strict=True))
     gloss = jnp.maximum(_dot(normal, half), 0.0) * jax.lax.rsqrt(_dot(half, half))
     gloss = gloss * gloss
     for _ in range(4):
@@ -279,7 +288,7 @@ def _shade(
         surface = albedo[channel] * shade + highlight
         surface = surface + haze * (_plane(layout.sky[:, channel]) - surface)
         planes.append(jnp.clip(jnp.where(hit_any, surface, albedo[channel]), 0.0, 1.0))
-    return tuple(planes)
+    return _vector(planes)
 
 
 def _to_camera(layout: scene_layout.Layout, normal: Vector, hit_any: Array) -> Vector:
@@ -287,4 +296,4 @@ def _to_camera(layout: scene_layout.Layout, normal: Vector, hit_any: Array) -> V
     cos, sin = _plane(jnp.cos(layout.camera_pitch)), _plane(jnp.sin(layout.camera_pitch))
     x, y, z = normal
     seen = (x, y * sin + z * cos, z * sin - y * cos)
-    return _select(hit_any, seen, (0.0, 0.0, 1.0))
+    return _select(hit_any, seen, cast(Vector, (0.0, 0.0, 1.0)))

@@ -1,7 +1,10 @@
 """Signals derived from what the camera sees: labels, boxes, edges, features and statistics."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from fourm_jax.modalities import classes
 from fourm_jax.scenes import edges, features, render
@@ -33,7 +36,8 @@ def derive(layout: scene_layout.Layout, views: render.Views) -> dict[str, Array]
 
     rgb = jnp.stack([jnp.round(plane * 255).astype(jnp.uint8) for plane in views.rgb], axis=-1)
     channels = tuple(rgb[..., channel].astype(jnp.float32) / 255 for channel in range(3))
-    luma = sum(weight * channel for weight, channel in zip(LUMA, channels, strict=True))
+    weighted = (weight * channel for weight, channel in zip(LUMA, channels, strict=True))
+    luma = cast(Array, sum(weighted))
     semseg = jnp.where(views.ground, GROUND, BACKGROUND).astype(jnp.uint8)
     instance = jnp.zeros(views.object.shape, jnp.uint8)
     for index in range(scene_layout.MAX_OBJECTS):
@@ -112,7 +116,14 @@ def _colour_bins(rgb: UInt8[Array, "b h w 3"]) -> UInt8[Array, "b h w"]:
     return level[..., 0] * 16 + level[..., 1] * 4 + level[..., 2]
 
 
-def _statistics(layout, views, channels, luma, boundary, share) -> dict[str, Array]:
+def _statistics(
+    layout: scene_layout.Layout,
+    views: render.Views,
+    channels: Sequence[Float[Array, "b h w"]],
+    luma: Float[Array, "b h w"],
+    boundary: Bool[Array, "b h w"],
+    share: Float[Array, "b k"],
+) -> dict[str, Array]:
     """Statistics of the picture and of the scene; see scene_text.MEASURED_FIELDS."""
     red, green, blue = channels
     opponent, yellow = red - green, 0.5 * (red + green) - blue

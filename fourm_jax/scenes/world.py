@@ -102,7 +102,7 @@ class SceneSource:
     speed.
     """
 
-    def __init__(self, split: str, num_records: int, image_size: int = 32, seed: int = 0):
+    def __init__(self, split: str, num_records: int, image_size: int = 32, seed: int = 0) -> None:
         """Choose `num_records` scenes of "train" or "test"; each `seed` 0..255 has its own scenes.
 
         Raises:

@@ -48,7 +48,7 @@ _ON_THEIR_SIDE = (5, 6, 7, 8)
 class PictureError(ValueError):
     """A picture that cannot be used; `reason` is one word to count by."""
 
-    def __init__(self, reason: str, message: str):
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -33,7 +33,7 @@ class DigitSource:
     255 on the outline of the ink; `caption`, "a handwritten seven"; `metadata` {field: number}.
     """
 
-    def __init__(self, split: str, image_size: int = 32, num_records: int = 0):
+    def __init__(self, split: str, image_size: int = 32, num_records: int = 0) -> None:
         images, labels = _load()
         # One fixed order for everybody: writers come in runs in the original file.
         order = np.random.default_rng(0).permutation(len(images))

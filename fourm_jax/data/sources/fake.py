@@ -45,7 +45,9 @@ def make_source(
 class FakeSource:
     """Record i is a function of (specs, seed, split, i)."""
 
-    def __init__(self, specs: Sequence[ModalitySpec], num_records: int, seed: int, split: str):
+    def __init__(
+        self, specs: Sequence[ModalitySpec], num_records: int, seed: int, split: str
+    ) -> None:
         self._specs, self._num_records = tuple(specs), num_records
         self._seed = [seed, *split.encode()]
 

@@ -62,7 +62,7 @@ class FolderSource:
         files: list[str],
         image_size: int,
         others: list[LeftOutRecord],
-    ):
+    ) -> None:
         self._root, self._files, self._size = pathlib.Path(directory), files, image_size
         self.left_out = others
 

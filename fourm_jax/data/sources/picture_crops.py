@@ -46,7 +46,9 @@ def make_source(
 class PictureCrops:
     """Random access to the crops; those of one picture follow each other."""
 
-    def __init__(self, reader: shards.Reader, crops: policy.CropPolicy, fields: Sequence[str]):
+    def __init__(
+        self, reader: shards.Reader, crops: policy.CropPolicy, fields: Sequence[str]
+    ) -> None:
         self._reader, self._crops, self._fields = reader, crops, tuple(fields)
 
     def __len__(self) -> int:

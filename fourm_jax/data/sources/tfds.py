@@ -67,7 +67,7 @@ class TfdsSource:
         data_dir: str = "",
         image_size: int = 0,
         num_records: int = 0,
-    ):
+    ) -> None:
         self._arguments = (dataset, split, fields, data_dir, image_size, num_records)
         self._folder, self._split, self._image_size = find(dataset, data_dir), split, image_size
         builder = _open(self._folder, dataset)

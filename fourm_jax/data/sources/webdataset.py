@@ -50,7 +50,7 @@ class WebDataset:
         modalities: Mapping[str, str],
         shards: str = "*",
         max_incomplete: int = 0,
-    ):
+    ) -> None:
         self._index = {field: _index(root / name, shards) for field, name in modalities.items()}
         every = sorted({key for index in self._index.values() for key in index})
         self.left_out: list[LeftOutRecord] = []

@@ -30,7 +30,7 @@ class RecordError(ValueError):
       row: row of the batch that holds the record, where a batch is checked.
     """
 
-    def __init__(self, reason: str, message: str, row: int | None = None):
+    def __init__(self, reason: str, message: str, row: int | None = None) -> None:
         super().__init__(message)
         self.reason, self.row = reason, row
 

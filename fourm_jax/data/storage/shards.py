@@ -83,7 +83,7 @@ def read_manifest(directory: epath.PathLike, split: str) -> Manifest:
 class Reader:
     """Random access to the records of one split, by index, from any thread or process."""
 
-    def __init__(self, directory: epath.PathLike, split: str):
+    def __init__(self, directory: epath.PathLike, split: str) -> None:
         """Open a split and check every shard against the manifest.
 
         Raises:
