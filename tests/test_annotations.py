@@ -15,14 +15,10 @@ MOST_HAND_LAID = 58
 ROOMS_WITHOUT_MYPY = {
     "experiments.benchmarks",
     "experiments.parity",
-    "fourm_jax.data",
-    "fourm_jax.jobs",
-    "fourm_jax.labelers",
     "fourm_jax.models.layers",
     "fourm_jax.models.transformer",
     "fourm_jax.ops.attention",
     "fourm_jax.ops.grouped",
-    "fourm_jax.scenes",
 }
 
 
