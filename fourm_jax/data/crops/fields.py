@@ -6,7 +6,7 @@ What a crop (`settings.Crop`) does to a field is said by the modality that reads
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -177,7 +177,7 @@ def field_rules() -> dict[str, Transform]:
 
 def crop_record(
     record: Mapping[str, Any],
-    rows: Int[np.ndarray, "n 5"],
+    rows: Int[np.ndarray, "n 5"] | Sequence[Sequence[int]],
     target: tuple[int, int],
     names: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
@@ -197,8 +197,8 @@ def crop_record(
       ValueError: see `crop_fields` and `settings.check`.
     """
     _wanted(record, names)
-    rows = settings.check(rows, picture_size(record))
-    crops = [settings.crop_at(rows, index) for index in range(len(rows))]
+    checked = settings.check(rows, picture_size(record))
+    crops = [settings.crop_at(checked, index) for index in range(len(checked))]
     return [crop_fields(record, crop, target, names) for crop in crops]
 
 

@@ -123,11 +123,15 @@ def _find(folder: pathlib.Path, shard: str, left_out: list[LeftOutRecord]) -> It
         for file in sorted((folder / shard).iterdir()):
             if foreign_files.is_foreign(file.name):
                 continue
-            if file.is_file():  # a pipe or a device would block whoever opens it
-                yield Member(file, file.name, 0, file.stat().st_size)
-            else:
+            key = split_name(file.name)[0]
+            if not file.is_file():  # a pipe or a device would block whoever opens it
                 message = f"{file.name!r} is not a plain file"
-                left_out.append(_left_out(file, split_name(file.name)[0], "not_a_file", message))
+                left_out.append(_left_out(file, key, "not_a_file", message))
+            elif file.is_symlink() and not file.resolve().is_relative_to(folder.resolve().parent):
+                message = f"{file.name!r} is a link that leads out of {folder.parent}"
+                left_out.append(_left_out(file, key, "unsafe_link", message))
+            else:
+                yield Member(file, file.name, 0, file.stat().st_size)
 
 
 def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[Member]:

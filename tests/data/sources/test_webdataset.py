@@ -158,6 +158,21 @@ def test_what_follows_a_tar_and_is_none_is_refused(tmp_path):
         open_source(tmp_path)
 
 
+def test_a_link_out_of_the_data_set_is_refused_and_one_within_is_followed(tmp_path):
+    write_folders(tmp_path, 2)
+    folder = tmp_path / "train" / "tok_rgb@224" / "folder"
+    (folder / "000.npy").unlink()
+    (folder / "000.npy").symlink_to(folder / "001.npy")
+    assert open_source(tmp_path)[0]["tok"][0, 0] == 1
+
+    outside = tmp_path / "secret.npy"
+    outside.write_bytes(npy(np.zeros((2, 3), np.int16)))
+    (folder / "000.npy").unlink()
+    (folder / "000.npy").symlink_to(outside)
+    with pytest.raises(ValueError, match=r"'000\.npy' is a link that leads out of "):
+        open_source(tmp_path)
+
+
 def test_files_one_level_too_high_are_named(tmp_path):
     write_shards(tmp_path, (1,))
     (tmp_path / "train" / "rgb" / "shard-00000.tar").unlink()
