@@ -3,8 +3,8 @@
 import dataclasses
 import graphlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,11 +13,20 @@ from fourm_jax.modalities import registry, serializers
 from fourm_jax.utils import errors, modules
 
 Record = Mapping[str, Any]
-# Records in, the fields that are added to each out; several at once, so that a model sees a batch.
-Label = Callable[[Sequence[Record]], Sequence[dict[str, Any]]]
 
 FILE_FIELDS = ("file", "path")  # what every record starts with: its name, and where it lies
 ALIGNED = ("hw", "hwc")
+
+
+class Label(Protocol):
+    """What a labeler does: several records at once, so that a model sees a batch."""
+
+    def __call__(self, records: Sequence[Record], /) -> Sequence[dict[str, Any]]:
+        """The fields that are added to each record, in their order.
+
+        Pictures `rgb` are uint8 [h, w, 3]; each added field is typed as its `Output` says. Whatever
+        is raised means that some record cannot be labelled.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +58,7 @@ class Labeler:
       inputs: fields that it reads.
       optional: fields that it reads where another labeler makes them.
       outputs: fields that it makes; a record may lack one (no caption).
-      label: does it. Raises ValueError for records that cannot be labelled.
+      label: does it.
       settings: what the result depends on (JSON values): a data set made with others is another.
     """
 
