@@ -29,8 +29,11 @@ LIGHT_ELEVATION = (35.0, 65.0)  # degrees above the horizon
 DISTANCE = (3.0, 6.2)  # metres from the camera's foot to an object, along the view
 HALF_WIDTH = {"small": (0.48, 0.56), "large": (0.76, 0.88)}  # metres
 HEIGHT_PER_WIDTH = {
-    "sphere": (1.0, 1.0), "box": (0.85, 1.15), "cylinder": (0.95, 1.3), "cone": (1.2, 1.5),
-}  # fmt: skip
+    "sphere": (1.0, 1.0),
+    "box": (0.85, 1.15),
+    "cylinder": (0.95, 1.3),
+    "cone": (1.2, 1.5),
+}
 CLEARANCE = 0.05  # metres of free ground between two objects
 NUM_CANDIDATES = 64  # places tried for each object before it is left out
 

@@ -25,9 +25,18 @@ BLOCK = 64  # scenes per compiled call: one shape to compile, and planes that fi
 FIRST_SEED = {"train": 0, "test": 2**30}
 MAX_RECORDS = 2**22  # scenes per split and value of SceneSource's `seed`
 ARRAYS = (
-    "rgb", "depth", "normal", "semseg", "instance", "edge", "instance_edge", "feature",
-    "feature_global", "poses", "num_objects",
-)  # fmt: skip
+    "rgb",
+    "depth",
+    "normal",
+    "semseg",
+    "instance",
+    "edge",
+    "instance_edge",
+    "feature",
+    "feature_global",
+    "poses",
+    "num_objects",
+)
 
 # Three compiled steps: in one, XLA would recompute the few parameters for every pixel.
 _sample = jax.jit(scene_layout.sample)

@@ -24,9 +24,20 @@ from PIL import Image, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF")  # Pillow's names
 # Endings of files in these formats.
 SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2",
-    ".jpx", ".avif",
-)  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".jp2",
+    ".jpx",
+    ".avif",
+)
 MAX_PIXELS = 64 * 2**20  # of a picture, checked before it is decoded
 MAX_BYTES = 256 * 2**20  # of a file
 

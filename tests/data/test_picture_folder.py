@@ -161,8 +161,10 @@ def test_every_file_of_a_folder_is_a_picture_or_listed_with_its_reason(tmp_path)
 
     assert pictures == ["a.jpg", "b.jfif", "c.jpe", "d.avif"]
     assert [(one.place, one.reason) for one in others] == [
-        ("e.heic", "unsupported_format"), ("f.txt", "sidecar_alone"), ("notes.md", "not_a_picture"),
-    ]  # fmt: skip
+        ("e.heic", "unsupported_format"),
+        ("f.txt", "sidecar_alone"),
+        ("notes.md", "not_a_picture"),
+    ]
 
 
 def test_text_comes_before_json(tmp_path):

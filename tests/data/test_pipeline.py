@@ -133,10 +133,11 @@ def test_bad_records_leave_batches_a_function_of_their_number(count):
     datasets = [make(Broken(40, {2, 3, 5, 17, 31}))]
     whole = first(datasets, 6, batch_size=8, left_out=LeftOutLog(5))
     parts = [
-        first(datasets, 6, batch_size=8, process_index=i, process_count=count,
-              left_out=LeftOutLog(5))
+        first(
+            datasets, 6, batch_size=8, process_index=i, process_count=count, left_out=LeftOutLog(5)
+        )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
     for batch, blocks in zip(whole, zip(*parts, strict=True), strict=True):
         assert_equal(batch, jax.tree.map(lambda *xs: np.concatenate(xs), *blocks))
@@ -443,17 +444,23 @@ def test_mixtures_need_data_and_positive_weights():
 
 def config(**changes):
     return {
-        "name": "a", "source": "fake", "arguments": {"num_records": 3}, "fields": {}, "weight": 1.0,
-        "mixture": {}, **changes,
-    }  # fmt: skip
+        "name": "a",
+        "source": "fake",
+        "arguments": {"num_records": 3},
+        "fields": {},
+        "weight": 1.0,
+        "mixture": {},
+        **changes,
+    }
 
 
 def test_data_sets_are_opened_from_configs_in_their_order():
     datasets = sources.make_datasets([config(), config(name="b", weight=2.0)], "train")
 
     assert [(d.name, d.index, d.weight, len(d.source)) for d in datasets] == [
-        ("a", 0, 1.0, 3), ("b", 1, 2.0, 3),
-    ]  # fmt: skip
+        ("a", 0, 1.0, 3),
+        ("b", 1, 2.0, 3),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,14 @@ from fourm_jax.tokenizers import text
 ROOT = pathlib.Path(__file__).parents[2]
 PHOTOGRAPHS = pathlib.Path(skimage.__file__).parent / "data"
 NAMES = (
-    "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "page.png",
+    "astronaut.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "motorcycle_left.png",
+    "page.png",
     "rocket.jpg",
-)  # fmt: skip
+)
 CLASSICAL = ("rgb", "canny_edge", "color_palette", "metadata", "caption")
 TEXTS = ("caption", "color_palette", "metadata")
 
@@ -89,8 +94,14 @@ def test_every_picture_becomes_one_record_of_one_split(images, tmp_path):
     assert not result["train"].left_out.reasons and not result["test"].left_out.reasons
     coffee = {**train, **test}["coffee.png"]
     assert coffee.keys() == {
-        "file", "original_size", "rgb", "canny_edge", "color_palette", "metadata", "caption",
-    }  # fmt: skip
+        "file",
+        "original_size",
+        "rgb",
+        "canny_edge",
+        "color_palette",
+        "metadata",
+        "caption",
+    }
     assert coffee["rgb"].shape == (64, 96, 3) and coffee["canny_edge"].shape == (64, 96)
     assert coffee["original_size"].tolist() == [400, 600]
     assert coffee["caption"] == ["a cup of coffee", "an espresso left of a spoon"]

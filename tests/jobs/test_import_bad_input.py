@@ -186,8 +186,10 @@ def test_all_that_is_wrong_with_a_record_is_listed(tmp_path, run):
     summary, _, _ = run()
 
     assert summary.reasons == {
-        "id_outside_vocabulary": 1, "malformed_json": 1, "missing_member": 1,
-    }  # fmt: skip
+        "id_outside_vocabulary": 1,
+        "malformed_json": 1,
+        "missing_member": 1,
+    }
     assert summary.num_records == 1
 
 

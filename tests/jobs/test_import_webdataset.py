@@ -149,8 +149,10 @@ def test_embedded_captions_follow_the_crops(tmp_path, job):
     emb = np.zeros((2, 3, 4096), np.float16)
     emb[1, :, 0] = [5, 6, 7]
     valid = np.array([[1, 1, 0], [1, 0, 1]], bool)
-    files = [("000.npz", published_tars.npz(emb=emb, mask_valid=valid)),
-             ("001.npz", published_tars.npz(emb=emb[1:], mask_valid=valid[1:]))]  # fmt: skip
+    files = [
+        ("000.npz", published_tars.npz(emb=emb, mask_valid=valid)),
+        ("001.npz", published_tars.npz(emb=emb[1:], mask_valid=valid[1:])),
+    ]
     published_tars.write_tar(tmp_path / "in" / "t5_caption" / "shard-00000.tar", files)
 
     import_webdataset.run(job(modalities=("t5_caption",)))
@@ -306,10 +308,18 @@ def test_the_command_reports_and_ends_wrong_input_in_one_line(tmp_path, job):
 
     def command(*options):
         return subprocess.run(
-            [sys.executable, "-m", "experiments.import_webdataset", f"--input={tmp_path / 'in'}",
-             f"--output={tmp_path / 'out'}", *options],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "experiments.import_webdataset",
+                f"--input={tmp_path / 'in'}",
+                f"--output={tmp_path / 'out'}",
+                *options,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     good = command("--modalities=rgb@224,tok_rgb@224")
     bad = command("--modalities=rgb@224,tok_depth@224")

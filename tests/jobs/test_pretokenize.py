@@ -34,10 +34,15 @@ def tokenizers(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tokenizers")
     for name, signal in SIGNALS.items():
         arguments = {
-            "signal": signal, "image_size": 32, "patch_size": 4, "num_codes": 256, "latent_dim": 4,
-            "backbone": "patch_mlp", "encoder": {"dim": 8, "depth": 1},
+            "signal": signal,
+            "image_size": 32,
+            "patch_size": 4,
+            "num_codes": 256,
+            "latent_dim": 4,
+            "backbone": "patch_mlp",
+            "encoder": {"dim": 8, "depth": 1},
             "decoder": {"dim": 8, "depth": 1},
-        }  # fmt: skip
+        }
         module = base.build("vqvae", arguments)
         example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
         variables = jax.tree.map(  # random numbers of the right shapes: nothing to compile
@@ -108,9 +113,14 @@ def test_the_manifest_tells_vocabularies_and_tokenizers(tokenizers, tmp_path):
 
     fields = token_shards.make_source("train", directory=tmp_path).fields
     assert fields["tok_rgb"] == {
-        "dtype": "uint16", "shape": [64], "kind": "grid", "source": "rgb", "vocab_size": 256,
-        "tokenizer": "rgb", "fingerprint": encoders.fingerprint(tokenizers / "rgb"),
-    }  # fmt: skip
+        "dtype": "uint16",
+        "shape": [64],
+        "kind": "grid",
+        "source": "rgb",
+        "vocab_size": 256,
+        "tokenizer": "rgb",
+        "fingerprint": encoders.fingerprint(tokenizers / "rgb"),
+    }
     assert fields["rgb"]["shape"] == [32, 32, 3]
     assert fields["caption"]["vocab_size"] == 4608
 

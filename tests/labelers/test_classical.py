@@ -99,8 +99,12 @@ def test_metadata_of_flat_colours_are_what_their_formulas_say():
     halves[:, 16:] = 255
 
     assert grey == {
-        "colorfulness": 0, "brightness": 100, "contrast": 0, "saturation": 0, "entropy": 0,
-    }  # fmt: skip
+        "colorfulness": 0,
+        "brightness": 100,
+        "contrast": 0,
+        "saturation": 0,
+        "entropy": 0,
+    }
     assert red["brightness"] == 76  # 0.299 * 255
     assert red["saturation"] == 255
     # No spread; means of red - green and (red + green) / 2 - blue are 255 and 127.5.
@@ -179,8 +183,16 @@ def test_labelers_that_do_not_fit_together_are_refused():
 
 def test_a_labeler_is_found_by_the_name_of_its_file():
     assert set(base.names()) == {
-        *NAMES, "clip", "depth", "det", "dinov2", "imagebind", "normal", "sam", "semseg",
-    }  # fmt: skip
+        *NAMES,
+        "clip",
+        "depth",
+        "det",
+        "dinov2",
+        "imagebind",
+        "normal",
+        "sam",
+        "semseg",
+    }
     with pytest.raises(ValueError, match="unknown labeler 'canny'; did you mean 'canny_edge'"):
         base.make("canny")
     with pytest.raises(ValueError, match=r"labeler 'rgb': .*'size'; it takes \['image_size'\]"):

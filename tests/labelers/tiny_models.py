@@ -34,14 +34,25 @@ def imagebind(folder, transformers):
 
 def depth(folder, transformers, kind="relative"):
     backbone = transformers.Dinov2Config(
-        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14,
-        mlp_ratio=2, out_indices=[1, 2, 3, 4], reshape_hidden_states=False,
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+        mlp_ratio=2,
+        out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
+    )
     config = transformers.DepthAnythingConfig(
-        backbone_config=backbone, patch_size=14, reassemble_hidden_size=16, fusion_hidden_size=8,
-        neck_hidden_sizes=[8, 8, 8, 8], head_hidden_size=8, depth_estimation_type=kind,
+        backbone_config=backbone,
+        patch_size=14,
+        reassemble_hidden_size=16,
+        fusion_hidden_size=8,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        head_hidden_size=8,
+        depth_estimation_type=kind,
         max_depth=5,
-    )  # fmt: skip
+    )
     processor = transformers.DPTImageProcessorPil(
         size={"height": 28, "width": 28}, ensure_multiple_of=14, keep_aspect_ratio=True
     )
@@ -50,32 +61,50 @@ def depth(folder, transformers, kind="relative"):
 
 def segformer(folder, transformers, labels=LABELS):
     config = transformers.SegformerConfig(
-        depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 8, 8], num_attention_heads=[1, 1, 1, 1],
-        decoder_hidden_size=8, **labels,
-    )  # fmt: skip
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 8, 8, 8],
+        num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=8,
+        **labels,
+    )
     processor = transformers.SegformerImageProcessorPil(size={"height": 64, "width": 64})
     return save(folder, transformers.SegformerForSemanticSegmentation(config), processor)
 
 
 def mask2former(folder, transformers):
     backbone = transformers.SwinConfig(
-        image_size=64, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1],
-        window_size=4, out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
+        image_size=64,
+        patch_size=4,
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 1, 1],
+        window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
     config = transformers.Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
-        encoder_feedforward_dim=16, encoder_layers=1, decoder_layers=2, num_attention_heads=2,
-        dim_feedforward=16, num_queries=5, **LABELS,
-    )  # fmt: skip
+        backbone_config=backbone,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        dim_feedforward=16,
+        num_queries=5,
+        **LABELS,
+    )
     processor = transformers.Mask2FormerImageProcessorPil(size={"height": 64, "width": 64})
     return save(folder, transformers.Mask2FormerForUniversalSegmentation(config), processor)
 
 
 def det(folder, transformers):
     config = transformers.YolosConfig(
-        **{**VIT, "image_size": [64, 64]}, num_detection_tokens=5,
-        id2label={0: "person", 1: "dog"}, num_labels=2,
-    )  # fmt: skip
+        **{**VIT, "image_size": [64, 64]},
+        num_detection_tokens=5,
+        id2label={0: "person", 1: "dog"},
+        num_labels=2,
+    )
     model = transformers.YolosForObjectDetection(config)
     model.class_labels_classifier.layers[-1].bias.data[0] = 2.0  # or nothing would be found
     processor = transformers.YolosImageProcessorPil(size={"height": 64, "width": 64})
@@ -85,18 +114,30 @@ def det(folder, transformers):
 def sam(folder, transformers):
     config = transformers.SamConfig(
         vision_config={
-            **HIDDEN, "mlp_dim": 16, "image_size": 64, "patch_size": 8, "output_channels": 16,
-            "num_pos_feats": 8, "global_attn_indexes": [1], "window_size": 4,
+            **HIDDEN,
+            "mlp_dim": 16,
+            "image_size": 64,
+            "patch_size": 8,
+            "output_channels": 16,
+            "num_pos_feats": 8,
+            "global_attn_indexes": [1],
+            "window_size": 4,
         },
         prompt_encoder_config={
-            "hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4,
+            "hidden_size": 16,
+            "image_size": 64,
+            "patch_size": 8,
+            "mask_input_channels": 4,
             "num_point_embeddings": 4,
         },
         mask_decoder_config={
-            "hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "hidden_size": 16,
+            "mlp_dim": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
             "iou_head_hidden_dim": 16,
         },
-    )  # fmt: skip
+    )
     processor = transformers.SamImageProcessorPil(
         size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}
     )

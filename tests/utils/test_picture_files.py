@@ -45,10 +45,11 @@ PICTURES = {
     "grey": (Image.fromarray(np.uint8([[0, 100], [200, 255]])), [[0, 100], [200, 255]]),
     "1 bit": (Image.fromarray(np.array([[False, True], [True, False]])), [[0, 255], [255, 0]]),
     "grey and alpha": (
-        Image.fromarray(np.uint8([[[9, 0], [9, 255]], [[0, 255], [0, 0]]])), [[255, 9], [0, 255]],
+        Image.fromarray(np.uint8([[[9, 0], [9, 255]], [[0, 255], [0, 0]]])),
+        [[255, 9], [0, 255]],
     ),
     "clear": (Image.new("RGBA", (2, 2), (0, 0, 0, 0)), [[255, 255], [255, 255]]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -96,11 +97,16 @@ def exif_of(kind, count, value):
 
 
 DAMAGED = {
-    "blank": b"Exif\0\0", "doubled": b"Exif\0\0Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0",
-    "garbage": b"Exif\0\0no tiff here at all", "far": b"Exif\0\0II*\0\xff\xff\xff\x7f",
-    "text": exif_of(2, 2, 0x36), "99": exif_of(3, 1, 99), "none": exif_of(3, 0, 0),
-    "many": exif_of(3, 0x7FFFFFFF, 8), "fraction": exif_of(5, 1, 8),
-}  # fmt: skip
+    "blank": b"Exif\0\0",
+    "doubled": b"Exif\0\0Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0",
+    "garbage": b"Exif\0\0no tiff here at all",
+    "far": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    "text": exif_of(2, 2, 0x36),
+    "99": exif_of(3, 1, 99),
+    "none": exif_of(3, 0, 0),
+    "many": exif_of(3, 0x7FFFFFFF, 8),
+    "fraction": exif_of(5, 1, 8),
+}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

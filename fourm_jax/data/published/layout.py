@@ -138,6 +138,10 @@ def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[
     """Members of a tar, or of several that were joined into one file."""
     size = path.stat().st_size
     start: int | None = 0
+
+    def damaged(message: str) -> None:
+        left_out.append(_left_out(path, None, "damaged_tar", message))
+
     try:
         with path.open("rb") as file:
             while start is not None:
@@ -145,21 +149,20 @@ def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[
                 with tarfile.open(fileobj=file, mode="r:") as tar:
                     for info in tar:
                         if info.size < 0 or info.offset_data + info.size > size:
-                            message = f"cut short or damaged within member {info.name!r}"
-                            raise tarfile.ReadError(message)
+                            damaged(f"cut short or damaged within member {info.name!r}")
+                            return
                         yield from _checked_member(path, info, left_out)
                 # A damaged header, and the end of the file, look like the end of the archive.
                 file.seek(tar.offset)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    raise tarfile.ReadError(
-                        f"cut short or damaged at byte {tar.offset}: no end mark"
-                    )
+                    damaged(f"cut short or damaged at byte {tar.offset} of {size}: no end mark")
+                    return
                 start = _next_block(file)
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
-        message = f"not a readable tar of {size} bytes: {error}"
         if start:
-            message = f"what follows the end mark at byte {start} of {size} is no tar: {error}"
-        left_out.append(_left_out(path, None, "damaged_tar", message))
+            damaged(f"what follows the end mark at byte {start} of {size} is no tar: {error}")
+        else:
+            damaged(f"not a readable tar of {size} bytes: {error}")
 
 
 def _checked_member(

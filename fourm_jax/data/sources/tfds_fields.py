@@ -169,10 +169,22 @@ def clevr_caption(objects: tfds.features.Sequence) -> Reader:
 READERS: Mapping[str, Callable[..., Reader]] = {
     reader.__name__: reader
     for reader in (
-        picture, labels, array, depth, text, texts, json_value, boxes, thing_boxes,
-        panoptic_classes, pet_classes, class_names, imagenet_name, clevr_caption,
+        picture,
+        labels,
+        array,
+        depth,
+        text,
+        texts,
+        json_value,
+        boxes,
+        thing_boxes,
+        panoptic_classes,
+        pet_classes,
+        class_names,
+        imagenet_name,
+        clevr_caption,
     )
-}  # fmt: skip
+}
 
 
 def _need(feature: Any, kind: type) -> None:

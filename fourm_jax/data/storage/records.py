@@ -18,11 +18,19 @@ Record = dict[str, Any]  # values: np.ndarray, nested Record, or anything that J
 
 # By their names in the file; safetensors' own table for numpy lacks bfloat16.
 _DTYPES = {
-    "BOOL": np.dtype(bool), "U8": np.dtype(np.uint8), "I8": np.dtype(np.int8),
-    "U16": np.dtype(np.uint16), "I16": np.dtype(np.int16), "U32": np.dtype(np.uint32),
-    "I32": np.dtype(np.int32), "I64": np.dtype(np.int64), "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F64": np.dtype(np.float64),
-}  # fmt: skip
+    "BOOL": np.dtype(bool),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+}
 DTYPES = frozenset(dtype.name for dtype in _DTYPES.values())
 MAX_BYTES = 64 * 2**20  # of one record; a 448 px record with every raw signal has about 6 MB
 _NUM_LENGTH_BYTES = 8  # before the JSON header of a safetensors file

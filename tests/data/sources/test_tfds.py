@@ -16,6 +16,7 @@ from fourm_jax.data import datasets
 from fourm_jax.data.crops import policy
 from fourm_jax.data.sources import tfds
 from fourm_jax.modalities import boxes, captions
+from fourm_jax.utils import picture_files
 from tests.data.sources import tfds_cases
 
 PICTURE = {"image": tfds_cases.F.Image(), "note": tfds_cases.F.Text()}

@@ -54,11 +54,13 @@ def write_shards(root, counts=(2, 1), drop=()):
     for shard, count in enumerate(counts):
         for modality in files(0):
             named = [
-                (f"{number:03d}{files(10 * shard + number)[modality][0]}",
-                 files(10 * shard + number)[modality][1])
+                (
+                    f"{number:03d}{files(10 * shard + number)[modality][0]}",
+                    files(10 * shard + number)[modality][1],
+                )
                 for number in range(count)
                 if (modality, shard, number) not in drop
-            ]  # fmt: skip
+            ]
             write_tar(root / "train" / modality / f"shard-{shard:05d}.tar", named)
 
 
@@ -118,9 +120,16 @@ def foreign(root, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["folder/.DS_Store", ".ipynb_checkpoints/000-checkpoint.npy", "folder/._000.npy",
-     "folder/.ipynb_checkpoints/000.npy", "folder/Thumbs.db", ".DS_Store", "__MACOSX/000.npy"],
-)  # fmt: skip
+    [
+        "folder/.DS_Store",
+        ".ipynb_checkpoints/000-checkpoint.npy",
+        "folder/._000.npy",
+        "folder/.ipynb_checkpoints/000.npy",
+        "folder/Thumbs.db",
+        ".DS_Store",
+        "__MACOSX/000.npy",
+    ],
+)
 def test_what_other_programs_leave_in_a_folder_is_not_looked_at(tmp_path, name):
     write_folders(tmp_path)
     foreign(tmp_path, name)
@@ -275,9 +284,11 @@ def test_bombs_are_refused_before_they_unpack(monkeypatch):
     monkeypatch.setattr(picture_files, "MAX_PIXELS", 1000)
 
     for extension, data in (
-        (".npz", archive.getvalue()), (".json.gz", text), (".json", b"[" + b"[]," * 334 + b"[]]"),
+        (".npz", archive.getvalue()),
+        (".json.gz", text),
+        (".json", b"[" + b"[]," * 334 + b"[]]"),
         (".png", picture),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match="1000"):
             file_decoders.decode(extension, data)
 
@@ -287,10 +298,15 @@ def test_damaged_files_of_every_type_are_value_errors():
     liar = npy(np.zeros(3)).replace(b"(3,), }" + b" " * 4, b"(9000000000000,), }"[:11])
 
     for extension, data in (
-        (".json.gz", good[:-20]), (".json.gz", good[:12] + b"xxxx" + good[16:]), (".json", b"{"),
-        (".npy", b"\x93NUMPY"), (".npy", liar[:-4]), (".npz", b"PK"), (".txt", b"\xff\xfe"),
+        (".json.gz", good[:-20]),
+        (".json.gz", good[:12] + b"xxxx" + good[16:]),
+        (".json", b"{"),
+        (".npy", b"\x93NUMPY"),
+        (".npy", liar[:-4]),
+        (".npz", b"PK"),
+        (".txt", b"\xff\xfe"),
         (".jpg", b"\xff\xd8\xff"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError):
             file_decoders.decode(extension, data)
 

@@ -49,7 +49,8 @@ IMAGENET_IDS = [f"n{number:08d}" for number in range(1000)]
 # {name: (TFDS name, version, features, flat example, record)}
 CASES = {
     "coco_captions": (
-        "coco_captions/2014", "1.1.0",
+        "coco_captions/2014",
+        "1.1.0",
         {
             **COCO,
             "objects": _objects(80),
@@ -69,12 +70,14 @@ CASES = {
             "rgb": RGB,
             "caption": ["A cat.", "Ein Kätzchen."],
             "det": {
-                "boxes": np.array([[0.5, 0.25, 1.0, 0.75]], np.float32), "classes": ["class 2"],
+                "boxes": np.array([[0.5, 0.25, 1.0, 0.75]], np.float32),
+                "classes": ["class 2"],
             },
         },
     ),
     "coco_2017_panoptic": (
-        "coco/2017_panoptic", "1.1.0",
+        "coco/2017_panoptic",
+        "1.1.0",
         {
             **COCO,
             "panoptic_image": F.Image(encoding_format="png"),
@@ -105,7 +108,8 @@ CASES = {
         },
     ),
     "nyu_depth_v2": (
-        "nyu_depth_v2", "0.0.1",
+        "nyu_depth_v2",
+        "0.0.1",
         {
             "image": F.Image(shape=(480, 640, 3)),
             "depth": F.Tensor(shape=(480, 640), dtype=np.float16),
@@ -120,7 +124,8 @@ CASES = {
         },
     ),
     "clevr": (
-        "clevr", "3.1.0",
+        "clevr",
+        "3.1.0",
         {
             "image": F.Image(),
             "file_name": F.Text(),
@@ -152,7 +157,8 @@ CASES = {
         {"rgb": RGB, "caption": "a large red metal cube, a small cyan rubber cylinder"},
     ),
     "oxford_iiit_pet": (
-        "oxford_iiit_pet", "4.0.0",
+        "oxford_iiit_pet",
+        "4.0.0",
         {
             "image": F.Image(encoding_format="jpeg"),
             "label": F.ClassLabel(names=["Abyssinian", "american_bulldog", *map(str, range(35))]),
@@ -175,13 +181,15 @@ CASES = {
         },
     ),
     "c4": (
-        "c4/en", "3.1.0",
+        "c4/en",
+        "3.1.0",
         {name: F.Text() for name in ("text", "timestamp", "url", "content-length", "content-type")},
         {"text": ["Once upon a time."], "url": ["https://example.org"]},
         {"caption": "Once upon a time."},
     ),
     "imagenet2012": (
-        "imagenet2012", "5.1.0",
+        "imagenet2012",
+        "5.1.0",
         {
             "image": F.Image(encoding_format="jpeg"),
             "label": F.ClassLabel(names=IMAGENET_IDS),
@@ -190,7 +198,7 @@ CASES = {
         {"image": png(RGB), "label": [2], "file_name": ["n01484850_1.JPEG"]},
         {"rgb": RGB, "caption": "great white shark"},
     ),
-}  # fmt: skip
+}
 
 
 def serialize(example):

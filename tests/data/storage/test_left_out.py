@@ -65,8 +65,10 @@ def test_a_process_killed_while_it_joined_the_parts_loses_no_line(tmp_path):
 
     assert list(left_out.read(tmp_path, "train")) == [BAD_DOG]
     assert names(tmp_path) == [
-        "train-00000-of-00001.array_record", "train.json", "train.left_out.jsonl",
-    ]  # fmt: skip
+        "train-00000-of-00001.array_record",
+        "train.json",
+        "train.left_out.jsonl",
+    ]
 
 
 def test_a_folder_with_the_lists_of_an_older_version_is_read_without_them(tmp_path):
