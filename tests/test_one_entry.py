@@ -33,7 +33,7 @@ ENTRY = ModalitySpec(
 )
 NAMES = ("rgb", "tok_heat")
 SIDE = 8  # pixels of a crop: 2 x 2 patches of 4
-CROPS = policy.Crops(num_crops=2, size=(SIDE, SIDE))
+CROPS = policy.CropPolicy(num_crops=2, size=(SIDE, SIDE))
 
 
 def heat_labeler() -> labelers.Labeler:
@@ -114,7 +114,7 @@ def held_out(tmp_path, config, specs) -> any_to_any.HeldOut:
 
     def raw(split):
         reader = sources.open_source("token_shards", split, {"directory": tmp_path / "raw"})
-        crops = [CROPS.view(reader[i], i, ["rgb", "heat"], 0) for i in range(len(reader))]
+        crops = [CROPS.crop_one(reader[i], i, ["rgb", "heat"], 0) for i in range(len(reader))]
         return {name: np.stack([crop[name] for crop in crops]) for name in ("rgb", "heat")}
 
     truth, train = raw("test"), raw("train")

@@ -153,16 +153,16 @@ def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[
                             return
                         yield from _checked_member(path, info, left_out)
                 # A damaged header, and the end of the file, look like the end of the archive.
+                if start and tar.offset == start:
+                    damaged(f"what follows the end mark at byte {start} of {size} is no tar")
+                    return
                 file.seek(tar.offset)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     damaged(f"cut short or damaged at byte {tar.offset} of {size}: no end mark")
                     return
                 start = _next_block(file)
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
-        if start:
-            damaged(f"what follows the end mark at byte {start} of {size} is no tar: {error}")
-        else:
-            damaged(f"not a readable tar of {size} bytes: {error}")
+        damaged(f"not a readable tar of {size} bytes: {error}")
 
 
 def _checked_member(
