@@ -37,7 +37,7 @@ def _use_large_pages() -> None:
     """Start this command again with large memory pages, where Linux gives them on request only.
 
     A step on a CPU takes its working memory anew each time, and the first use of every page of
-    4 KiB is a call of the kernel: filling an array of 160 MB took 140 ms, with large pages 45 ms.
+    4 KiB is a call of the kernel: filling an array of 160 MB took 140 ms, and 45 ms in large ones.
     No result depends on it. glibc reads the setting when a process starts, and processes started
     from here inherit it.
     """
