@@ -67,9 +67,8 @@ def texts(function: Callable[[Mapping], dict[str, tuple]], recorded) -> Iterator
 
 
 def _det(case):
-    if case["min_visibility"]:  # drops boxes that are hardly visible: no published training does
-        return {}
     value = boxes.Boxes.from_instances(case["instances"]).filtered()
+    value = _visible(value, case["crop_coords"], case["orig_size"], case["min_visibility"])
     value = value.cropped(case["crop_coords"], case["orig_size"])
     value = value.flipped() if case["flip"] else value
     if case["det_max_instances"] is not None:
@@ -84,6 +83,17 @@ def _det(case):
         "classes_after": (list(value.classes), [row[4] for row in after]),
         "scores_after": (list(value.scores), [row[5] for row in after]),
     }
+
+
+def _visible(
+    value: boxes.Boxes, crop: Sequence[int], size: tuple[int, int], min_share: float
+) -> boxes.Boxes:
+    """The boxes of which more than this share lies in the crop; no published training sets one."""
+    top, left, height, width = crop
+    rectangle = np.array([left, top, left + width, top + height]) / np.tile(size[::-1], 2)
+    low, high = np.tile(rectangle[:2], 2), np.tile(rectangle[2:], 2)
+    inside = boxes.area(np.clip(value.boxes, low, high))
+    return value.select(np.flatnonzero(inside > min_share * boxes.area(value.boxes)))
 
 
 def _metadata(case):

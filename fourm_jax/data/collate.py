@@ -208,7 +208,7 @@ def _decode_picture(
 ) -> UInt8[np.ndarray, "h w c"]:
     """Pixels of a picture file of any size."""
     try:
-        picture = picture_files.decode_rgb(data.tobytes())
+        picture = picture_files.decode_rgb(data.tobytes(), upright=False)
     except picture_files.PictureError as error:
         raise RecordError(error.reason, f"{spec.name!r}: {error}", row) from error
     return picture_files.grey(picture)[..., None] if spec.num_channels == 1 else picture

@@ -187,8 +187,8 @@ def _read_picture(member: layout.Member, rules: Rules, record: records.Record) -
         raise RecordError("unreadable_picture", f"{member.name!r} is not a picture file")
     try:
         if not any(spec.kind == "pixels" for spec in rules.specs):
-            return picture_files.read_size(data)
-        pixels = picture_files.decode_rgb(data)
+            return picture_files.read_size(data, upright=False)
+        pixels = picture_files.decode_rgb(data, upright=False)
     except picture_files.PictureError as error:
         message = f"{extension} file of {len(data)} bytes: {error}"
         raise RecordError(error.reason, message) from error

@@ -7,7 +7,9 @@ What each of Pillow's modes becomes as RGB:
     I;16, I (grey of 16 bits)             divided by 257, so that white is 255
     I beyond 16 bits, F                   refused: the values have no known range
 
-A picture is turned upright as its camera says (EXIF); damaged EXIF data count as none, of several
+A picture that comes alone is turned upright as its camera says (EXIF). One whose boxes, labels or
+crop settings come with it is not (`upright=False`): they count the pixels as they are stored, and
+neither TFDS nor the published pipeline turns pictures. Damaged EXIF data count as none, of several
 frames the first is taken. Of Pillow's formats only those are read that call no other program.
 """
 
@@ -67,19 +69,27 @@ class PictureError(ValueError):
         return type(self), (self.reason, str(self))
 
 
-def decode_rgb(file: File) -> UInt8[np.ndarray, "h w 3"]:
+def decode_rgb(file: File, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """Colours of a picture.
+
+    Args:
+      upright: turn it as its camera says; False where aligned data come with it.
 
     Raises:
       PictureError: no picture, one that is damaged or cut short, of more than `MAX_PIXELS` pixels,
         or of values without a known range.
     """
     with _open(file) as image:
-        return np.asarray(_rgb(_upright(image)))
+        return np.asarray(_rgb(_turned(image, upright)))
 
 
-def decode_values(file: File) -> UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w"]:
+def decode_values(
+    file: File, *, upright: bool = True
+) -> UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w"]:
     """Values of a picture of one channel as they are stored: labels, palette indices, depth.
+
+    Args:
+      upright: see `decode_rgb`.
 
     Returns:
       uint8 [h, w] of modes 1 (0 or 255), L and P; uint16 [h, w] of 16-bit grey; of every other
@@ -89,7 +99,7 @@ def decode_values(file: File) -> UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray
       PictureError: see `decode_rgb`.
     """
     with _open(file) as image:
-        image = _upright(image)
+        image = _turned(image, upright)
         if _is_deep(image):
             return _sixteen_bits(image)
         if image.mode == "1":
@@ -97,15 +107,18 @@ def decode_values(file: File) -> UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray
         return np.asarray(image if image.mode in ("L", "P") else _rgb(image))
 
 
-def read_size(file: File) -> tuple[int, int]:
-    """(height, width) of the upright picture; of most formats without decoding it.
+def read_size(file: File, *, upright: bool = True) -> tuple[int, int]:
+    """(height, width) of a picture; of most formats without decoding it.
+
+    Args:
+      upright: see `decode_rgb`.
 
     Raises:
       PictureError: see `decode_rgb`; pixels that are damaged may go unnoticed.
     """
     with _open(file) as image:
         size = image.height, image.width
-        return size[::-1] if _orientation(image) in _ON_THEIR_SIDE else size
+        return size[::-1] if upright and _orientation(image) in _ON_THEIR_SIDE else size
 
 
 def grey(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
@@ -145,9 +158,9 @@ def _read(path: pathlib.Path) -> bytes:
     return path.read_bytes()
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turned(image: Image.Image, upright: bool) -> Image.Image:
     image.load()  # before EXIF data are looked at: a PNG may have them behind its pixels
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(_orientation(image)) if upright else None
     return image if turn is None else image.transpose(turn)
 
 

@@ -62,15 +62,22 @@ def test_every_mode_means_the_same_at_every_door(tmp_path, door, name):
     np.testing.assert_array_equal(found, np.repeat(np.uint8(expected)[..., None], 3, axis=-1))
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_door_turns_a_picture_as_its_camera_says(tmp_path, door):
+@pytest.mark.parametrize(
+    ("door", "expected"),
+    [
+        (decode_folder, [[3, 1], [4, 2]]),
+        (decode_record, [[1, 2], [3, 4]]),
+        (decode_tfds, [[1, 2], [3, 4]]),
+    ],
+)
+def test_only_a_picture_that_comes_alone_is_turned_as_its_camera_says(tmp_path, door, expected):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     image = Image.fromarray(np.uint8([[1, 2], [3, 4]]))
 
     found = door(file_of(image, exif=exif), tmp_path)
 
-    assert found[..., 0].tolist() == [[3, 1], [4, 2]]
+    assert found[..., 0].tolist() == expected
 
 
 def test_cmyk_and_palettes_keep_their_colours():
@@ -118,12 +125,14 @@ def test_good_pixels_beside_damaged_camera_data_are_taken(kind, name):
     assert picture_files.read_size(data) == (4, 6)
 
 
-def test_sizes_are_those_of_the_upright_picture():
+def test_sizes_are_those_of_the_decoded_picture():
     exif = Image.Exif()
     exif[0x0112] = 8
     for kind in ("JPEG", "PNG", "WEBP"):
         data = file_of(Image.new("RGB", (6, 4)), kind, exif=exif)
-        assert picture_files.read_size(data) == (6, 4) == picture_files.decode_rgb(data).shape[:2]
+        for upright, size in ((True, (6, 4)), (False, (4, 6))):
+            assert picture_files.read_size(data, upright=upright) == size
+            assert picture_files.decode_rgb(data, upright=upright).shape[:2] == size
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
@@ -159,16 +168,16 @@ def test_what_is_no_file_is_never_opened(tmp_path):
         picture_files.decode_rgb(tmp_path / "pipe.jpg")
 
 
-def test_a_stored_crop_is_cut_from_the_upright_picture():
+def test_a_stored_crop_counts_the_pixels_as_they_are_stored():
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = np.arange(8, dtype=np.uint8).reshape(2, 4)
     record = {
         "rgb": np.frombuffer(file_of(Image.fromarray(pixels), exif=exif), np.uint8),
-        "crop_settings": np.array([[2, 0, 2, 2, 0]]),  # the upright picture is 4 high, 2 wide
+        "crop_settings": np.array([[0, 2, 2, 2, 0]]),  # stored 2 high, 4 wide
     }
     spec = ModalitySpec(name="rgb", kind="pixels", grid=(1, 1), patch_size=2, num_channels=3)
 
     batch = collate.collate([record], [{"rgb": "rgb"}], [0], [spec])
 
-    assert batch["rgb"]["pixels"][0, ..., 0].tolist() == [[6, 2], [7, 3]]
+    assert batch["rgb"]["pixels"][0, ..., 0].tolist() == [[2, 3], [6, 7]]

@@ -1,6 +1,6 @@
 """Crop settings: integer rows (top, left, height, width, flip) that say which crops a record has.
 
-They are in pixels of the record's upright pictures; row 0 is the centre crop
+They are in pixels of the record's pictures as stored; row 0 is the centre crop
 (docs/published.md#pretokenization). Here they are drawn, checked and read, and nowhere else.
 """
 

@@ -103,6 +103,10 @@ def _check_size(size: int, limit: int) -> None:
         raise RecordError("too_large", f"unpacks to more than {limit} bytes")
 
 
+def _picture(data: bytes) -> np.ndarray:
+    return picture_files.decode_values(data, upright=False)
+
+
 class _Type(NamedTuple):
     decode: Callable[[bytes], Any]
     reason: str  # of a file that is damaged
@@ -114,7 +118,5 @@ TYPES: Mapping[str, _Type] = {
     ".json": _Type(_json, "malformed_json"),
     ".json.gz": _Type(_zipped_json, "malformed_json"),
     ".txt": _Type(_text, "unreadable_text"),
-    **dict.fromkeys(
-        picture_files.SUFFIXES, _Type(picture_files.decode_values, "unreadable_picture")
-    ),
+    **dict.fromkeys(picture_files.SUFFIXES, _Type(_picture, "unreadable_picture")),
 }

@@ -4,6 +4,7 @@ Each takes the features (what TFDS knows: types, class names) and returns what t
 one example into the value of a record field, or into None where the example does not have it.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ def make_reader(name: str, features: Mapping[str, Any]) -> Reader:
 def picture(image: tfds.features.Image) -> Reader:
     """Colours uint8 [h, w, 3]."""
     _need(image, tfds.features.Image)
-    return picture_files.decode_rgb
+    return functools.partial(picture_files.decode_rgb, upright=False)
 
 
 def labels(image: tfds.features.Image) -> Reader:
@@ -109,7 +110,9 @@ def panoptic_classes(image: tfds.features.Image, objects: tfds.features.Sequence
         raise TypeError("it needs segments with an id and at most 255 classes")
 
     def read(data: bytes, value: Mapping[str, Any]) -> UInt8[np.ndarray, "h w"]:
-        ids = picture_files.decode_rgb(data).astype(np.int64) @ np.array([1, 256, 65536])
+        ids = picture_files.decode_rgb(data, upright=False).astype(np.int64) @ np.array(
+            [1, 256, 65536]
+        )
         segments, where = np.unique(ids, return_inverse=True)
         known = dict(zip(value["id"], value["label"], strict=True))
         classes = [known.get(segment, -1) + 1 for segment in segments]
@@ -221,7 +224,7 @@ def _boxes(value: Mapping[str, Any], name: Callable, keep: Any = True) -> dict[s
 
 
 def _labels(data: bytes) -> UInt8[np.ndarray, "h w"]:
-    values = picture_files.decode_values(data)
+    values = picture_files.decode_values(data, upright=False)
     if values.ndim != 2 or values.dtype != np.uint8:
         raise ValueError(f"picture of {values.dtype} {values.shape}, expected one channel of uint8")
     return values
