@@ -37,7 +37,7 @@ import jaxtyping  # noqa: E402
 
 from tests import typechecking  # noqa: E402
 
-HOOKED: tuple[str, ...] = ()
+HOOKED = [f"fourm_jax.{room}" for room in ("parallel", "scenes", "train", "utils")]
 # Before the package is imported, by this process and by each worker of pytest.
 jaxtyping.install_import_hook(HOOKED, f"{typechecking.__name__}.check")
 

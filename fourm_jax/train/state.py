@@ -1,5 +1,6 @@
 """Everything that a run carries from step to step; all of it is checkpointed and sharded."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -40,11 +41,11 @@ def create(
     params: Any,
     model_state: Any,
     optimizer: optax.GradientTransformation,
-    metrics: metrics_lib.Metrics,
+    metrics: Mapping[str, tuple[Any, Any]],
     *,
     ema: bool,
 ) -> TrainState:
-    """State before the first step; `metrics` gives names only, its sums start at zero.
+    """State before the first step; `metrics` gives names and shapes, its sums start at zero.
 
     Weakly typed arrays (`jnp.full(shape, 1.0)`) become strong: the step returns strong ones, and
     another type would compile it twice.
@@ -56,5 +57,5 @@ def create(
         model_state=model_state,
         opt_state=optimizer.init(params),
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
-        metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics),
+        metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(metrics)),
     )

@@ -6,13 +6,15 @@ import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeAlias
 
 import ml_collections
 from etils import epath
 
 from fourm_jax.utils import errors
+
+Config: TypeAlias = Mapping[str, Any] | ml_collections.ConfigDict  # the second is no Mapping
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
@@ -101,7 +103,7 @@ def _as_typed(name: str) -> str:
     return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", name)
 
 
-def check_group(config: Mapping[str, Any], group: str, allowed: Iterable[str]) -> dict[str, Any]:
+def check_group(config: Config, group: str, allowed: Iterable[str]) -> dict[str, Any]:
     """Return one level of a config as keyword arguments, with tuples for lists.
 
     Raises:
@@ -119,7 +121,7 @@ def check_group(config: Mapping[str, Any], group: str, allowed: Iterable[str]) -
 
 
 def fields_of(
-    config: Mapping[str, Any], group: str, owner: type, except_names: Collection[str] = ()
+    config: Config, group: str, owner: type, except_names: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return a group of a config as values for the fields of dataclass `owner`.
 
@@ -137,7 +139,7 @@ def plain(value: Any) -> Any:
     return tuple(plain(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
     """{"optimizer.lr": 1e-3, ...}: the leaves of nested mappings and of lists of mappings."""
     flat = {}
     for key, value in _items(config):
@@ -158,7 +160,7 @@ def from_json(value: Mapping[str, Any]) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(value).lock()
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     """{"optimizer.lr": (before, after), ...} of two `to_json` results; a missing key is None."""
     old, new = flatten(before), flatten(after)
     keys = dict.fromkeys([*old, *new])
@@ -169,7 +171,7 @@ def _split(key: str) -> list[str]:
     return key.replace("[", ".").replace("]", "").split(".")
 
 
-def _items(config: Any) -> Iterator[tuple[Any, Any]]:
+def _items(config: Any) -> Iterable[tuple[Any, Any]]:
     return enumerate(config) if isinstance(config, list | tuple) else config.items()
 
 
