@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from etils import epath
 
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, interrupt
 
 flags.disclaim_key_flags()  # what `define_path` defines belongs to the command that calls it
 
@@ -85,13 +85,15 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
         if len(argv) > 1:
             sys.exit(f"error: unknown arguments {argv[1:]}")
         try:
-            main()
+            with interrupt.leave_on_signal():
+                main()
+        except interrupt.Interrupted as stopped:
+            print(stopped, file=sys.stderr)
+            raise
         except EXPECTED as error:
             if flags.FLAGS.verbosity > 0:
                 raise
             sys.exit(f"error: {error}")
-        except KeyboardInterrupt:
-            sys.exit("interrupted")
 
     if config and not any(_config_value(sys.argv, number) for number in range(len(sys.argv))):
         sys.argv.insert(1, f"--config={config}")

@@ -1,5 +1,7 @@
 """Log points of a run: metrics off the device one step late, rates, the bar, the files."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 from etils import epath
@@ -10,7 +12,8 @@ from fourm_jax.train import flops, metrics, writers
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import progress
 
-MOST_SKIPPED = 20  # steps in a row without a finite gradient before the run gives up
+# So many steps without a finite gradient, among so many, before the run gives up.
+MOST_SKIPPED, WINDOW = 20, 100
 
 
 class Logbook:
@@ -45,7 +48,7 @@ class Logbook:
             out_shardings=jax.tree.map(lambda x: x.sharding, state.metrics),
         )
         self._pending: tuple[int, metrics.Metrics] | None = None
-        self._skipped = 0
+        self._skipped: collections.deque[tuple[int, float]] = collections.deque()
         self._left_out = left_out
         self._writers = writers.make(workdir, start=start)
         self._bar = progress.Bar(num_steps, start=start, enabled=show_progress)
@@ -107,10 +110,16 @@ class Logbook:
             progress.announce(
                 f"step {step}: {share:.0%} of the last steps were skipped (not finite)"
             )
-        self._skipped = self._skipped + max(num_steps, 1) if share == 1 else 0
-        if self._skipped >= MOST_SKIPPED:
+        # The last log points, as few as cover the window.
+        self._skipped.append((max(num_steps, 1), share * max(num_steps, 1)))
+        while sum(steps for steps, _ in list(self._skipped)[1:]) >= WINDOW:
+            self._skipped.popleft()
+        num_covered = sum(steps for steps, _ in self._skipped)
+        num_skipped = round(sum(skipped for _, skipped in self._skipped))
+        if num_skipped >= MOST_SKIPPED * max(1, num_covered / WINDOW):
             raise FloatingPointError(
-                f"loss or gradient not finite in {self._skipped} steps in a row up to step {step}; "
+                f"loss or gradient not finite in {num_skipped} of the last {num_covered} steps, up "
+                f"to step {step}; "
                 "the parameters are those from before. Try a smaller optimizer.lr, a longer "
                 "warm-up or optimizer.clip_norm; the last checkpoint is untouched"
             )

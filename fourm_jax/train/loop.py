@@ -17,7 +17,6 @@ from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
     checkpoint,
-    interrupt,
     logbook,
     metrics,
     optimizer,
@@ -28,7 +27,7 @@ from fourm_jax.train import (
 )
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import io, progress, run_folder, tree, upgrades
+from fourm_jax.utils import interrupt, io, progress, run_folder, tree, upgrades
 
 Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 
@@ -154,7 +153,13 @@ def train(
             )
             training = _Training(config, program, saver, description, book, stop, tuple(evaluators))
             try:
-                batches = prefetch.to_device(run.batches(start, left_out), mesh)
+                stop.defer()
+                batches = prefetch.to_device(
+                    run.batches(start, left_out),
+                    mesh,
+                    # several processes stop after a step that all of them reach
+                    stopped=lambda: stop.requested and jax.process_count() == 1,
+                )
                 with jax.set_mesh(mesh), contextlib.closing(batches):
                     state = training.run(state, start, batches)
             finally:
@@ -215,7 +220,11 @@ class _Training:
         in_flight: collections.deque[jax.Array] = collections.deque()
         done = start
         while done < config.num_steps and not distributed.should_stop(self.stop.requested, done):
-            state, loss = self.program.train_step(state, next(batches))
+            try:
+                batch = next(batches)
+            except prefetch.Stopped:
+                break
+            state, loss = self.program.train_step(state, batch)
             in_flight.append(loss)
             done += 1
             self.book.flush()
@@ -235,8 +244,9 @@ class _Training:
         self.book.flush()
         if done >= config.num_steps:
             self._evaluate(state, done)
-        self._save(state, done)
-        self.saver.wait()
+        with self.stop.saving():
+            self._save(state, done)
+            self.saver.wait()
         if done < config.num_steps or self.stop.requested:
             raise interrupt.Interrupted(
                 f"{self.stop.name or 'preemption'}: stopped at step {done} of {config.num_steps}, "

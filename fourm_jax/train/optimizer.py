@@ -1,6 +1,7 @@
 """The optimizer by name: clipping, an update direction from optax, masked weight decay."""
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -66,9 +67,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise ValueError(errors.unknown_value("optimizer", self.name, NAMES))
-        for field in ("lr", "weight_decay", "clip_norm", "min_lr"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"optimizer.{field} {getattr(self, field)} is negative")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"optimizer.{field.name} {value} is not finite")
+        for name in ("lr", "weight_decay", "clip_norm", "min_lr"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name} {getattr(self, name)} is negative")
         if self.accumulate_steps < 1:
             raise ValueError(f"optimizer.accumulate_steps {self.accumulate_steps}, at least 1")
         if self.moment_dtype not in MOMENT_DTYPES:

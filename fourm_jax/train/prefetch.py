@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from jax.sharding import Mesh
@@ -10,13 +10,30 @@ from jax.sharding import Mesh
 from fourm_jax.parallel import distributed
 
 _POLL_SECONDS = 0.1
+_CLOSE_SECONDS = 2.0  # how long a stopped run waits for a reader that may be stuck
 
 
-def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Generator[Any, None, None]:
+class Stopped(Exception):
+    """The run was asked to stop while it waited for a batch."""
+
+
+def to_device(
+    batches: Iterator[Any],
+    mesh: Mesh,
+    *,
+    depth: int = 2,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Generator[Any, None, None]:
     """Yield global device arrays; `depth` batches are ready ahead of the one in use.
 
     An error of `batches` is raised where the batch would have come. Closing the generator ends
     the thread and closes `batches`: a thread that still reads while Python exits would abort it.
+
+    Args:
+      stopped: asked while waiting for a batch.
+
+    Raises:
+      Stopped: no batch was ready when `stopped` became true; a reader that is stuck is left.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)
     closed = threading.Event()
@@ -42,7 +59,7 @@ def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Generato
     thread.start()
     try:
         while True:
-            batch, error = ready.get()
+            batch, error = _take(ready, stopped)
             if isinstance(error, StopIteration):
                 return
             if error is not None:
@@ -50,6 +67,15 @@ def to_device(batches: Iterator[Any], mesh: Mesh, *, depth: int = 2) -> Generato
             yield batch
     finally:
         closed.set()
-        thread.join()
-        if hasattr(batches, "close"):
+        thread.join(_CLOSE_SECONDS if stopped() else None)
+        if hasattr(batches, "close") and not thread.is_alive():
             batches.close()
+
+
+def _take(ready: queue.Queue, stopped: Callable[[], bool]) -> tuple[Any, BaseException | None]:
+    while True:
+        try:
+            return ready.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            if stopped():
+                raise Stopped() from None

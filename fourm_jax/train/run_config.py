@@ -27,6 +27,7 @@ from fourm_jax.utils import errors
 
 # Numbers of the top level and their smallest value.
 SMALLEST = {
+    "seed": 0,
     "batch_size": 1,
     "num_steps": 0,
     "log_every": 1,
@@ -35,7 +36,7 @@ SMALLEST = {
     "eval_every": 0,
     "max_bad_records": 0,
 }
-COMMON_KEYS = ("task", "seed", "mesh", "optimizer", "data", *SMALLEST)
+COMMON_KEYS = ("task", "mesh", "optimizer", "data", *SMALLEST)
 TASK_KEYS = {
     "fourm": ("dtype", "modalities", "model", "masking", "loss"),
     "tokenizer": ("tokenizer",),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fourm_jax.data.storage import shard_writer
-from fourm_jax.train import interrupt, loop, metrics
+from fourm_jax.train import loop, metrics
+from fourm_jax.utils import interrupt
 from tests.train import tiny
 
 BAD = (3, 11)  # of 16 records: pictures of another size

@@ -1,7 +1,9 @@
 """The train loop end to end on tiny runs: resume, meshes, stopping, refusals."""
 
+import itertools
 import os
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -9,11 +11,12 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from fourm_jax.data import pipeline
 from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import checkpoint, interrupt, logbook, loop, metrics, run_config
-from fourm_jax.utils import io, run_folder, tree, upgrades
+from fourm_jax.train import checkpoint, logbook, loop, metrics, run_config
+from fourm_jax.utils import interrupt, io, run_folder, tree, upgrades
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
@@ -252,3 +255,30 @@ def test_a_field_that_modalities_gained_since_is_not_compared():
     other = checkpoint.Description(config={}, modalities={"rgb": {"kind": "grid", "measure": "x"}})
     with pytest.raises(ValueError, match=r"rgb\.kind is 'pixels' there, 'grid' here"):
         checkpoint.check_same_run(old, other, may_change=(), where="here")
+
+
+def test_a_run_whose_reader_is_stuck_saves_and_leaves_when_it_is_asked_to(tmp_path, monkeypatch):
+    read, stuck = pipeline.make_raw_batches, threading.Event()
+
+    def three_batches(*args, **kwargs):
+        yield from itertools.islice(read(*args, **kwargs), 3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        stuck.wait()
+
+    monkeypatch.setattr(pipeline, "make_raw_batches", three_batches)
+    with pytest.raises(interrupt.Interrupted, match="SIGTERM: stopped at step 3 of 6") as stopped:
+        run(tiny.tokenizer(), tmp_path)
+    stuck.set()
+    assert stopped.value.code == interrupt.EXIT_CODE
+    assert checkpoint.Checkpointer(tmp_path).steps() == [3]
+
+
+def test_a_signal_before_the_first_step_ends_a_run_at_once(tmp_path, monkeypatch):
+    def stuck_at_once(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGHUP)
+        yield from itertools.repeat(None)
+
+    monkeypatch.setattr(pipeline, "make_raw_batches", stuck_at_once)
+    with pytest.raises(interrupt.Interrupted, match="SIGHUP: stopped before the first step"):
+        run(tiny.tokenizer(), tmp_path)
+    assert not checkpoint.Checkpointer(tmp_path).steps()

@@ -97,6 +97,8 @@ def test_muon_treats_every_scanned_layer_and_projection_on_its_own():
     ("settings", "message"),
     [
         ({"name": "adam"}, "unknown optimizer 'adam'; did you mean 'adamw'"),
+        ({"lr": float("nan")}, "optimizer.lr nan is not finite"),
+        ({"eps": float("inf")}, "optimizer.eps inf is not finite"),
         ({"clip_norm": -1.0}, "optimizer.clip_norm -1.0 is negative"),
         ({"ema_decay": 1.0}, "optimizer.ema_decay 1.0"),
     ],

@@ -26,6 +26,7 @@ def changed(config, change):
         (tiny.trunk, lambda c: c.data[0].update(wieght=2), "did you mean 'data\\[0\\].weight'"),
         (tiny.trunk, lambda c: c.update(dtype="float16"), "unknown dtype 'float16'"),
         (tiny.trunk, lambda c: c.update(loss="sum"), "unknown loss 'sum'"),
+        (tiny.trunk, lambda c: c.update(seed=-1), "'seed' is -1, must be at least 0"),
         (tiny.trunk, lambda c: c.update(batch_size=0), "'batch_size' is 0, must be at least 1"),
         (tiny.trunk, lambda c: c.update(task="forum"), "unknown task 'forum'; did you mean"),
         (tiny.trunk, lambda c: c.masking.update(maskings_per_record=3), "8 is not divisible by"),

@@ -60,25 +60,46 @@ def test_a_folder_without_metrics_has_an_empty_history(tmp_path):
     assert metrics.read_history(tmp_path) == []
 
 
-def test_a_run_without_finite_gradients_gives_up(tmp_path):
-    def skipped(steps):
-        sums = {"skipped": (jnp.float32(steps), jnp.float32(steps))}
-        nothing = jnp.zeros((), jnp.int32)
-        return state.TrainState(nothing, {}, {}, {}, None, jax.device_put(sums))
+def state_of(num_skipped, num_steps):
+    """State at a log point, `num_skipped` of `num_steps` since the one before without gradient."""
+    sums = {"skipped": (jnp.float32(num_skipped), jnp.float32(num_steps))}
+    nothing = jnp.zeros((), jnp.int32)
+    return state.TrainState(nothing, {}, {}, {}, None, jax.device_put(sums))
 
-    book = logbook.Logbook(
-        tmp_path,
-        skipped(0),
+
+def book_in(folder):
+    return logbook.Logbook(
+        folder,
+        state_of(0, 0),
         mesh_lib.make_mesh(),
         start=0,
-        num_steps=100,
+        num_steps=1000,
         labels=(),
         samples_per_step=1,
         flops_per_sample=None,
         show_progress=False,
     )
-    book.take(skipped(10), 10)
+
+
+def test_a_run_without_finite_gradients_gives_up(tmp_path):
+    book = book_in(tmp_path)
+    book.take(state_of(10, 10), 10)
     book.flush()
-    book.take(skipped(10), 20)
-    with pytest.raises(FloatingPointError, match="not finite in 20 steps in a row up to step 20"):
+    book.take(state_of(10, 10), 20)
+    with pytest.raises(FloatingPointError, match="in 20 of the last 20 steps, up to step 20"):
         book.flush()
+
+
+def test_a_run_that_skips_most_steps_gives_up_though_some_are_finite(tmp_path):
+    book = book_in(tmp_path)
+    book.take(state_of(119, 120), 120)
+    with pytest.raises(FloatingPointError, match="in 119 of the last 120 steps, up to step 120"):
+        book.flush()
+
+
+def test_steps_skipped_long_ago_do_not_count(tmp_path):
+    book = book_in(tmp_path)
+    for step in range(50, 1000, 50):
+        book.take(state_of(9, 50), step)  # 18 of any 100
+        book.flush()
+    assert book.values["skipped"] == pytest.approx(9 / 50)

@@ -1,0 +1,41 @@
+"""Signals as requests; each test sends real ones to its own process."""
+
+import os
+import signal
+
+import pytest
+
+from fourm_jax.utils import interrupt
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_work_outside_a_loop_leaves_with_an_exit_code_of_its_own(number):
+    before = signal.getsignal(number)
+    expected = pytest.raises(SystemExit, match=f"{number.name}: stopped")
+    with expected as stopped, interrupt.leave_on_signal():
+        send(number)
+    assert stopped.value.code == interrupt.EXIT_CODE == 75
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_a_loop_that_defers_finds_the_request(number):
+    with interrupt.StopRequest() as stop:
+        stop.defer()
+        send(number)
+        assert stop.requested and stop.name == number.name
+
+
+def test_a_second_signal_acts_at_once_but_not_while_state_is_saved():
+    with interrupt.leave_on_signal(), interrupt.StopRequest() as stop:
+        stop.defer()
+        send(signal.SIGTERM)
+        with stop.saving():
+            send(signal.SIGTERM)
+            send(signal.SIGHUP)
+        with pytest.raises(interrupt.Interrupted, match="SIGHUP: stopped; the same command"):
+            send(signal.SIGHUP)
