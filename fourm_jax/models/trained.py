@@ -1,17 +1,20 @@
 """A trained model read back from the work directory of its run: no optimizer, no data."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from fourm_jax.utils import upgrades
+from fourm_jax.parallel import distributed
+from fourm_jax.utils import digests, progress, upgrades
 from fourm_jax.utils.run_folder import CHECKPOINTS
 
 STATE, DESCRIPTION = "state", "description"  # items of one checkpoint
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,19 +49,53 @@ class Trained:
 
 
 def load(workdir: epath.PathLike) -> Trained:
-    """Read the newest parameters of a work directory onto one device.
+    """Read the newest sound parameters of a work directory onto one device.
 
     Raises:
-      ValueError: there is no checkpoint.
+      ValueError: there is no checkpoint, or all are damaged.
     """
     folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
     if not folder.is_dir():
         raise ValueError(f"no checkpoint in {folder}")
     with open_manager(folder, ocp.CheckpointManagerOptions(read_only=True)) as manager:
-        steps = manager.all_steps()
-        if not steps:
+        if not manager.all_steps():
             raise ValueError(f"no checkpoint in {folder}")
-        return _read(manager, max(steps))
+        return read_newest(manager, folder, lambda step: _read(manager, step))
+
+
+class MismatchError(ValueError):
+    """A sound checkpoint of something else."""
+
+
+def read_newest(
+    manager: ocp.CheckpointManager, folder: epath.Path, read: Callable[[int], Result]
+) -> Result:
+    """Return `read(step)` of the newest sound checkpoint; a line names what is passed over.
+
+    Nothing is renamed or removed. A checkpoint is damaged when its files are not what was written;
+    one without digests, by an older version, is damaged when it cannot be read.
+
+    Raises:
+      ValueError: all of them are damaged.
+      MismatchError: `read` says that it is a checkpoint of something else.
+      Exception: whatever `read` raises although the files are what was written.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+        path = folder / str(step)
+        num_damaged = distributed.decided_by_first(functools.partial(_num_damaged, path))
+        if num_damaged > 0:
+            _pass_over(path, f"{num_damaged} of its files are not what was written")
+            continue
+        try:
+            return read(step)
+        except MismatchError:
+            raise
+        except Exception as error:
+            if num_damaged == 0:
+                raise
+            _pass_over(path, str(error).strip() or type(error).__name__)
+    raise ValueError(f"none of the checkpoints {sorted(steps)} in {folder} can be read")
 
 
 def open_manager(
@@ -87,6 +124,18 @@ def read_arrays(manager: ocp.CheckpointManager, step: int, abstract: Any) -> Any
         partial_restore=True,
     )
     return manager.restore(step, args=ocp.args.Composite(**{STATE: arguments}))[STATE]
+
+
+def _num_damaged(path: epath.Path) -> int:
+    """Number of files that are not what was written; -1 where no digests tell."""
+    damaged = digests.damaged(path)
+    return -1 if damaged is None else len(damaged)
+
+
+def _pass_over(path: epath.Path, reason: str) -> None:
+    progress.announce(
+        f"checkpoint {path} cannot be read ({reason.splitlines()[0][:200]}); trying the one before"
+    )
 
 
 def _read(manager: ocp.CheckpointManager, step: int) -> Trained:

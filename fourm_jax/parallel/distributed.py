@@ -1,6 +1,7 @@
 """Several processes as one machine: start, agree on stopping, bring batches onto the mesh."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -76,6 +77,14 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(layout, np.asarray(x)), batch
     )
+
+
+def decided_by_first(decide: Callable[[], int]) -> int:
+    """Return `decide()` of the first process on every process."""
+    if jax.process_count() == 1:
+        return decide()
+    value = decide() if jax.process_index() == 0 else 0
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def should_stop(requested: bool, step: int) -> bool:

@@ -5,8 +5,11 @@ mesh reads what any other wrote; call `restore` outside `jax.set_mesh` (orbax fa
 some versions). The data position needs no file: batch n is a function of (seed, n), n = step.
 """
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -15,9 +18,10 @@ from etils import epath
 
 from fourm_jax.models import trained
 from fourm_jax.models.trained import Description
+from fourm_jax.parallel import distributed
 from fourm_jax.train import state as state_lib
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import progress, tree
+from fourm_jax.utils import digests, tree
 from fourm_jax.utils.run_folder import CHECKPOINTS
 
 
@@ -31,6 +35,10 @@ class Checkpointer:
             max_to_keep=keep or None, create=True, enable_async_checkpointing=True
         )
         self._manager = trained.open_manager(self._folder, options)
+        self._passed_over: list[int] = []
+        self._saved: int | None = None  # last step that was saved and has no digests yet
+        self._thread = futures.ThreadPoolExecutor(max_workers=1)
+        self._hashing: futures.Future[None] | None = None
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -39,8 +47,11 @@ class Checkpointer:
     def save(self, state: state_lib.TrainState, description: Description, step: int) -> None:
         """Start to save `state`; a failure of the previous save is raised here, at the latest."""
         self._manager.check_for_errors()
+        self._set_aside_passed_over()
         if step in self.steps():
             return
+        self._manager.wait_until_finished()
+        self._write_digests()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -48,56 +59,85 @@ class Checkpointer:
                 description=ocp.args.JsonSave(dataclasses.asdict(description)),
             ),
         )
+        self._saved = step
 
     def wait(self) -> None:
         """Wait for the save under way and raise its error, if any."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
+        self._write_digests()
+        if self._hashing is not None:
+            self._hashing.result()
 
     def close(self) -> None:
         """Wait, then let go of threads."""
         self._manager.close()
+        self._write_digests()
+        self._thread.shutdown()
 
     def describe(self) -> tuple[int, Description] | None:
-        """Step and description of the newest checkpoint whose description can be read."""
-        for step in reversed(self.steps()):
-            try:
-                return step, trained.read_description(self._manager, step)
-            except Exception as error:
-                _report_broken(self._folder / str(step), error)
-        return None
+        """Step and description of the newest sound checkpoint; None where there is none at all.
+
+        Raises:
+          ValueError: all are damaged.
+        """
+        if not self.steps():
+            return None
+        return trained.read_newest(
+            self._manager,
+            self._folder,
+            lambda step: (step, trained.read_description(self._manager, step)),
+        )
 
     def restore(self, abstract: state_lib.TrainState) -> state_lib.TrainState | None:
-        """Newest state that can be read, or None; `abstract` gives shapes, types and shardings.
+        """Newest sound state, or None; `abstract` gives shapes, types and shardings.
 
-        An unreadable checkpoint (cut short by a kill or a full disk) is set aside under the name
-        "<step>.broken" with one line, and the one before it is taken.
+        A damaged checkpoint (a flipped bit, a full disk) is passed over with one line. It is set
+        aside under the name "<step>.broken" once the run saves again, not before.
 
         Raises:
           ValueError: the checkpoint holds other arrays than `abstract` (names the first ones), or
-            none of several checkpoints can be read.
+            all checkpoints are damaged.
         """
-        steps = self.steps()
-        for step in reversed(steps):
-            try:
-                found = _shapes(self._manager.item_metadata(step)["state"])
-                _check_shapes(found, abstract, self._folder / str(step))
-                return trained.read_arrays(self._manager, step, abstract)
-            except MismatchError:
-                raise
-            except Exception as error:
-                _report_broken(self._folder / str(step), error)
-                if jax.process_index() == 0:
-                    broken = self._folder / str(step)
-                    broken.rename(self._folder / f"{step}.broken")
-                self._manager.reload()
-        if steps:
-            raise ValueError(f"none of the checkpoints {steps} in {self._folder} can be read")
-        return None
+
+        def read(step: int) -> tuple[int, state_lib.TrainState]:
+            found = _shapes(self._manager.item_metadata(step)["state"])
+            _check_shapes(found, abstract, self._folder / str(step))
+            return step, trained.read_arrays(self._manager, step, abstract)
+
+        if not self.steps():
+            return None
+        restored, state = trained.read_newest(self._manager, self._folder, read)
+        self._passed_over = [step for step in self.steps() if step > restored]
+        return state
+
+    def _set_aside_passed_over(self) -> None:
+        """Rename what was passed over, so that the run can save at these steps again."""
+        if not self._passed_over:
+            return
+        if jax.process_index() == 0:
+            for step in self._passed_over:
+                (self._folder / str(step)).rename(_free_name(self._folder / f"{step}.broken"))
+        self._passed_over = []
+        distributed.decided_by_first(lambda: 0)  # all processes see the renamed folders
+        self._manager.reload()
+
+    def _write_digests(self) -> None:
+        """Have the digests of the last complete save written by a thread of the first process."""
+        step, self._saved = self._saved, None
+        if step is not None and jax.process_index() == 0:
+            self._hashing = self._thread.submit(_write_digests, self._folder / str(step))
 
 
-class MismatchError(ValueError):
-    """A sound checkpoint of something else."""
+def _free_name(path: epath.Path) -> epath.Path:
+    """`path`, or the first of path-2, path-3, … that does not exist."""
+    others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], others) if not name.exists())
+
+
+def _write_digests(path: epath.Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # old checkpoints go while a run goes on
+        digests.write(path)
 
 
 def check_same_run(
@@ -149,14 +189,7 @@ def _check_shapes(found: Mapping[str, tuple], abstract: Any, path: epath.Path) -
     wrong = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
     if wrong:
         name = wrong[0]
-        raise MismatchError(
+        raise trained.MismatchError(
             f"checkpoint {path} does not fit this model: {name!r} has shape {found.get(name)} "
             f"there, {expected.get(name)} here ({len(wrong)} arrays differ)"
         )
-
-
-def _report_broken(path: epath.Path, error: Exception) -> None:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    progress.announce(
-        f"checkpoint {path} cannot be read ({reason[0][:200]}); trying the one before"
-    )

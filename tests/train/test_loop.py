@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import threading
 
@@ -16,7 +17,7 @@ from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import checkpoint, logbook, loop, metrics, run_config
-from fourm_jax.utils import interrupt, io, run_folder, tree, upgrades
+from fourm_jax.utils import digests, interrupt, io, run_folder, tree, upgrades
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
@@ -43,6 +44,14 @@ def assert_equal_bits(one, other):
     assert one.keys() == other.keys()
     for name, leaf in one.items():
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other[name]), err_msg=name)
+
+
+def flip_a_bit(checkpoint_folder):
+    """Flip one bit in the middle of the largest file."""
+    largest = max(checkpoint_folder.rglob("*"), key=lambda p: p.is_file() and p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
 
 
 def stop_at(step):
@@ -205,14 +214,50 @@ def test_a_cosine_run_may_not_be_extended(tmp_path):
 
 def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     straight = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
-    for path in (tmp_path / run_folder.CHECKPOINTS / "6" / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    checkpoints = tmp_path / run_folder.CHECKPOINTS
+    flip_a_bit(checkpoints / "6")
+    (checkpoints / "6.broken").mkdir()  # of an earlier accident
+    assert trained_lib.load(tmp_path).step == 3  # whoever reads passes it over, nobody renames
+    assert (checkpoints / "6").exists()
     again = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
-    assert "cannot be read" in capsys.readouterr().out
-    assert (tmp_path / run_folder.CHECKPOINTS / "6.broken").exists()
+    assert "6 cannot be read (1 of its files are not what was written)" in capsys.readouterr().out
+    assert (checkpoints / "6.broken-2").exists()
     assert_equal_bits(again.state, straight.state)
     assert untimed_history(tmp_path)[-1]["step"] == 6
+    assert trained_lib.load(tmp_path).step == 6
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_every_time(tmp_path):
+    run(tiny.tokenizer(checkpoint_every=3), tmp_path)
+    for step in ("3", "6"):
+        flip_a_bit(tmp_path / run_folder.CHECKPOINTS / step)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"none of the checkpoints \[3, 6\] .* can be read"):
+            run(tiny.tokenizer(checkpoint_every=3), tmp_path)
+    with pytest.raises(ValueError, match=r"none of the checkpoints \[3, 6\] .* can be read"):
+        trained_lib.load(tmp_path)
+
+
+def test_a_passing_read_error_is_raised_and_nothing_is_passed_over(finished, monkeypatch):
+    def fail(*args):
+        raise OSError("network is down")
+
+    monkeypatch.setattr(trained_lib, "read_arrays", fail)
+    with pytest.raises(OSError, match="network is down"):
+        trained_lib.load(finished[0])
+    assert (finished[0] / run_folder.CHECKPOINTS / "6").exists()
+
+
+def test_a_checkpoint_without_digests_is_read_as_before(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "older")
+    checkpoints = tmp_path / "older" / run_folder.CHECKPOINTS
+    (checkpoints / "6" / digests.FILE).unlink()
+    assert_equal_bits(trained_lib.load(tmp_path / "older").params, finished[1].state.ema_params)
+    for path in (checkpoints / "6" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of the checkpoints"):
+        trained_lib.load(tmp_path / "older")
 
 
 def test_an_evaluation_that_was_cut_off_after_the_last_step_is_made_up_for(tmp_path):
