@@ -27,7 +27,7 @@ from fourm_jax.train import (
 )
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import interrupt, io, progress, run_folder, tree, upgrades
+from fourm_jax.utils import folder_lock, interrupt, io, progress, run_folder, tree, upgrades
 
 Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 
@@ -97,13 +97,13 @@ def train(
       devices: to train on, default all.
 
     Raises:
-      ValueError: an invalid config, or a workdir that holds another run's checkpoint; before any
-        step, nothing is overwritten.
+      ValueError: an invalid config, or a workdir that holds another run's checkpoint or that
+        another process writes; before any step, nothing is overwritten.
       FloatingPointError: no finite gradient for many steps in a row.
       interrupt.Interrupted: SIGTERM or Ctrl-C; the state is saved, the same call continues.
     """
     watch, workdir = progress.Stopwatch(), epath.Path(workdir).expanduser()
-    with interrupt.StopRequest() as stop:
+    with interrupt.StopRequest() as stop, contextlib.ExitStack() as held:
         # ---------------- What: task, data, mesh; everything in the config is checked here.
         run = run_config.build(config)
         mesh = mesh_lib.make_mesh(**run.mesh, devices=devices)
@@ -111,6 +111,8 @@ def train(
             config=config_lib.to_json(config),
             modalities=config_lib.to_json({s.name: s.describe() for s in run.specs}),
         )
+        if jax.process_index() == 0:
+            held.enter_context(folder_lock.hold(workdir))
         saver = checkpoint.Checkpointer(workdir, keep=config.keep_checkpoints)
         try:
             # ---------------- State: the newest checkpoint, or a fresh start.

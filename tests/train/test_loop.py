@@ -17,7 +17,7 @@ from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import checkpoint, logbook, loop, metrics, run_config
-from fourm_jax.utils import digests, interrupt, io, run_folder, tree, upgrades
+from fourm_jax.utils import digests, folder_lock, interrupt, io, run_folder, tree, upgrades
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
@@ -327,3 +327,9 @@ def test_a_signal_before_the_first_step_ends_a_run_at_once(tmp_path, monkeypatch
     with pytest.raises(interrupt.Interrupted, match="SIGHUP: stopped before the first step"):
         run(tiny.tokenizer(), tmp_path)
     assert not checkpoint.Checkpointer(tmp_path).steps()
+
+
+def test_a_workdir_that_another_process_writes_is_refused(tmp_path):
+    with folder_lock.hold(tmp_path), pytest.raises(ValueError, match="is in use by process"):
+        run(tiny.tokenizer(), tmp_path)
+    assert not (tmp_path / run_folder.CHECKPOINTS).exists()
