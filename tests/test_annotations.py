@@ -10,8 +10,8 @@ CHECKED = ("fourm_jax", "experiments")  # every function of three parameters is 
 EVERYTHING = (*CHECKED, "configs", "tests")
 
 # Limits that only go down.
-MOST_UNANNOTATED = 30
-MOST_HAND_LAID = 58
+MOST_UNANNOTATED = 27
+MOST_HAND_LAID = 30
 ROOMS_WITHOUT_MYPY = {
     "experiments.benchmarks",
     "experiments.parity",

@@ -33,9 +33,13 @@ def run(command: list[str], **options) -> subprocess.CompletedProcess:
 def kill_in_training(command: list[str], workdir: pathlib.Path) -> str:
     """Start the quickstart and send SIGTERM once the trunk has taken steps; return its output."""
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
+        command,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         deadline = time.monotonic() + 400
         while process.poll() is None and time.monotonic() < deadline:
             if list((workdir / "trunk" / "checkpoints").glob("[0-9]*")):
@@ -50,11 +54,14 @@ def quickstart(tmp_path_factory):
     """(workdir, output of the killed run, output of the resumed run)."""
     workdir = tmp_path_factory.mktemp("quickstart")
     command = [
-        *QUICKSTART, f"--workdir={workdir}", "--config=configs/quickstart.py:runlocal",
-        "--config.trunk.num_steps=200", "--config.trunk.checkpoint_every=10",
+        *QUICKSTART,
+        f"--workdir={workdir}",
+        "--config=configs/quickstart.py:runlocal",
+        "--config.trunk.num_steps=200",
+        "--config.trunk.checkpoint_every=10",
         "--config.trunk.optimizer.lr=1e-3",
         "--config.evaluation.conditions=(('rgb',),('caption',))",
-    ]  # fmt: skip
+    ]
     killed = kill_in_training(command, workdir)
     resumed = run(command)
     assert resumed.returncode == 0, killed + resumed.stdout + resumed.stderr
@@ -111,10 +118,17 @@ def test_metrics_json_has_every_task_beside_its_two_lines(quickstart):
 def test_a_finished_run_generates_from_the_command_line(quickstart, tmp_path):
     workdir, _, _ = quickstart
     picture = tmp_path / "generated.png"
-    done = run([
-        sys.executable, "-m", "experiments.generate", f"--source={workdir}", "--conditions=rgb",
-        "--targets=tok_depth,caption", f"--output={picture}",
-    ])  # fmt: skip
+    done = run(
+        [
+            sys.executable,
+            "-m",
+            "experiments.generate",
+            f"--source={workdir}",
+            "--conditions=rgb",
+            "--targets=tok_depth,caption",
+            f"--output={picture}",
+        ]
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"rgb -> tok_depth, caption: {picture}" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -122,9 +136,9 @@ def test_a_finished_run_generates_from_the_command_line(quickstart, tmp_path):
 
 def test_an_unknown_condition_is_one_line_that_names_the_allowed_ones(quickstart):
     workdir, _, _ = quickstart
-    done = run([
-        sys.executable, "-m", "experiments.generate", f"--source={workdir}", "--conditions=rbg",
-    ])  # fmt: skip
+    done = run(
+        [sys.executable, "-m", "experiments.generate", f"--source={workdir}", "--conditions=rbg"]
+    )
     assert done.returncode != 0
     assert "'rbg'; did you mean 'rgb'?" in done.stderr
     assert "Traceback" not in done.stderr
@@ -133,10 +147,15 @@ def test_an_unknown_condition_is_one_line_that_names_the_allowed_ones(quickstart
 def test_a_workdir_of_another_run_is_refused_and_left_alone(quickstart):
     workdir, _, _ = quickstart
     before = sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
-    done = run([
-        sys.executable, "-m", "experiments.train", f"--workdir={workdir / 'trunk'}",
-        "--config=configs/scenes.py:runlocal",
-    ])  # fmt: skip
+    done = run(
+        [
+            sys.executable,
+            "-m",
+            "experiments.train",
+            f"--workdir={workdir / 'trunk'}",
+            "--config=configs/scenes.py:runlocal",
+        ]
+    )
     assert done.returncode != 0
     assert "holds another run's checkpoint" in done.stderr
     assert "num_steps is 200 there, 4 here" in done.stderr

@@ -95,13 +95,23 @@ def tiny() -> dict[str, dict[str, Any]]:
     uvit = {"channels": (8,), "blocks_per_level": 1, "dim": 16, "depth": 1, "num_heads": 2}
     return {
         "rgb_unet": {
-            **shared, "signal": {**pixels, "num_channels": 3}, "image_size": 8, "patch_size": 4,
-            "decoder_type": "unet", "decoder": {**unet, "patch_size": 2, "num_groups": 4},
-            "schedule": "linear", "prediction": "sample",
+            **shared,
+            "signal": {**pixels, "num_channels": 3},
+            "image_size": 8,
+            "patch_size": 4,
+            "decoder_type": "unet",
+            "decoder": {**unet, "patch_size": 2, "num_groups": 4},
+            "schedule": "linear",
+            "prediction": "sample",
         },
         "depth_uvit": {
-            **shared, "signal": metres, "image_size": 8, "patch_size": 4, "decoder_type": "uvit",
+            **shared,
+            "signal": metres,
+            "image_size": 8,
+            "patch_size": 4,
+            "decoder_type": "uvit",
             "decoder": {**uvit, "patch_size": 2, "num_groups": 4, "grid": 4, "dropout": 0.1},
-            "condition_dropout": 0.1, "guidance": 1.5,
+            "condition_dropout": 0.1,
+            "guidance": 1.5,
         },
-    }  # fmt: skip
+    }

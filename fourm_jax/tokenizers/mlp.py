@@ -67,15 +67,29 @@ def tiny() -> dict[str, dict[str, Any]]:
     sides = {"encoder": {"dim": 32, "depth": 1}, "decoder": {"dim": 32, "depth": 1}}
     return {
         "vector_memcodes": {
-            **sides, "signal": {"axes": "c", "num_channels": 6}, "loss": "mse",
-            "num_codes": 16, "latent_dim": 16, "quantizer": {"num_heads": 4},
+            **sides,
+            "signal": {"axes": "c", "num_channels": 6},
+            "loss": "mse",
+            "num_codes": 16,
+            "latent_dim": 16,
+            "quantizer": {"num_heads": 4},
         },
         "vector_one_code": {
-            **sides, "signal": {"axes": "c", "num_channels": 6}, "loss": "smooth_l1",
-            "num_codes": 16, "latent_dim": 8, "quantizer_type": "ema", "quantizer": {},
+            **sides,
+            "signal": {"axes": "c", "num_channels": 6},
+            "loss": "smooth_l1",
+            "num_codes": 16,
+            "latent_dim": 8,
+            "quantizer_type": "ema",
+            "quantizer": {},
         },
         "feature_map": {
-            **sides, "signal": {"num_channels": 6}, "loss": "mse", "image_size": (3, 2),
-            "num_codes": 16, "latent_dim": 16, "quantizer": {"num_heads": 2},
+            **sides,
+            "signal": {"num_channels": 6},
+            "loss": "mse",
+            "image_size": (3, 2),
+            "num_codes": 16,
+            "latent_dim": 16,
+            "quantizer": {"num_heads": 2},
         },
-    }  # fmt: skip
+    }

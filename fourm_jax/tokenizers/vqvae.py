@@ -106,12 +106,16 @@ def tiny() -> dict[str, dict[str, Any]]:
         "classes_vit": {
             **sizes,
             "signal": {"axes": "hw", "dtype": "uint8", "kind": "classes", "num_classes": 5},
-            "encoder": vit_side, "decoder": {**vit_side, "out_conv": True},
-            "loss": "cross_entropy", "class_dim": 8,
+            "encoder": vit_side,
+            "decoder": {**vit_side, "out_conv": True},
+            "loss": "cross_entropy",
+            "class_dim": 8,
         },
         "features_two_heads": {
             **patch_mlp,
-            "signal": {"num_channels": 6}, "image_size": 3, "patch_size": 1,
+            "signal": {"num_channels": 6},
+            "image_size": 3,
+            "patch_size": 1,
             "quantizer": {**codebook, "num_heads": 2},
         },
-    }  # fmt: skip
+    }

@@ -6,9 +6,14 @@ from fourm_jax.evals import galleries, report
 from fourm_jax.evals.report import Gallery
 
 TASK = {
-    "metric": "mae", "unit": "m", "higher_is_better": False, "model": 2.0, "tokenizer_bound": 0.5,
-    "constant": 1.0, "n": 3,
-}  # fmt: skip
+    "metric": "mae",
+    "unit": "m",
+    "higher_is_better": False,
+    "model": 2.0,
+    "tokenizer_bound": 0.5,
+    "constant": 1.0,
+    "n": 3,
+}
 PICTURE = np.zeros((4, 4, 3), np.uint8)
 
 
@@ -46,8 +51,10 @@ def test_the_page_is_written_whole_and_embeds_its_pictures(tmp_path):
 
 def test_a_sheet_shows_the_columns_that_hold_pictures():
     gallery = Gallery(
-        title="g", note="n", columns=["", "a", "b", "c"],
+        title="g",
+        note="n",
+        columns=["", "a", "b", "c"],
         rows=[("one", [PICTURE, "text", PICTURE]), ("two", ["", "text", PICTURE])],
-    )  # fmt: skip
+    )
     sheet = galleries.sheet(gallery, size=10)
     assert sheet.shape == (16 + 2 * 13, 110 + 2 * 13, 3)

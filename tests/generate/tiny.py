@@ -16,11 +16,16 @@ SPECS = (
     ModalitySpec(name="edge", kind="grid", vocab_size=7, grid=(3, 3), decoding_order=1),
     ModalitySpec(name="vector", kind="global", vocab_size=5, max_tokens=4, decoding_order=2),
     ModalitySpec(
-        name="caption", kind="sequence", vocab_size=230, max_tokens=8, decoding_order=3,
-        tokenizer="text", source="caption",
+        name="caption",
+        kind="sequence",
+        vocab_size=230,
+        max_tokens=8,
+        decoding_order=3,
+        tokenizer="text",
+        source="caption",
     ),
     ModalitySpec(name="embedding", kind="embedding", max_tokens=5, embedding_dim=6),
-)  # fmt: skip
+)
 INPUTS = tuple(spec.name for spec in SPECS)
 OUTPUTS = ("depth", "edge", "vector", "caption")
 

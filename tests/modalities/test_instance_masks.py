@@ -30,9 +30,7 @@ def test_a_mask_is_drawn_inside_its_own_box():
     triangle = np.array([[10.0, 20.0], [10.0, 24.0], [18.0, 24.0]])
     masks = instance_masks.rasterize([triangle, SQUARE], [[10, 20, 18, 24], [1, 1, 3, 3]], 4)
     # centres on the diagonal itself are not inside
-    assert masks[0].astype(int).tolist() == [
-        [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0],
-    ]  # fmt: skip
+    assert masks[0].astype(int).tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
     assert masks[1].all()
 
 

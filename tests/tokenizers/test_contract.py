@@ -100,9 +100,12 @@ def test_training_lowers_the_loss_and_reports_scalars(family, case):
 
             def loss(params):
                 output, updated = module.apply(
-                    {"params": params, "codebook": book}, raw, train=True,
-                    mutable=["codebook"], rngs={"quantizer": key},
-                )  # fmt: skip
+                    {"params": params, "codebook": book},
+                    raw,
+                    train=True,
+                    mutable=["codebook"],
+                    rngs={"quantizer": key},
+                )
                 return output.loss, (output.metrics, updated.get("codebook", {}))
 
             (_, (metrics, book)), grads = jax.value_and_grad(loss, has_aux=True)(params)

@@ -161,9 +161,12 @@ def test_a_frozen_encoder_learns_nothing():
     def step(params):
         def loss(params):
             output, updated = module.apply(
-                {**variables, "params": params}, raw, True,
-                mutable=["codebook"], rngs={"quantizer": jax.random.key(0)},
-            )  # fmt: skip
+                {**variables, "params": params},
+                raw,
+                True,
+                mutable=["codebook"],
+                rngs={"quantizer": jax.random.key(0)},
+            )
             return output.loss, updated["codebook"]
 
         return jax.grad(loss, has_aux=True)(params)

@@ -12,9 +12,14 @@ from tests.convert import fm_cases
 
 SIDE = {"dim": 32, "depth": 2, "num_heads": 2}
 VIT = {
-    "signal": {"num_channels": 3, "low": -1.0, "high": 1.0}, "image_size": 16, "patch_size": 4,
-    "num_codes": 16, "latent_dim": 8, "encoder": SIDE, "decoder": SIDE,
-}  # fmt: skip
+    "signal": {"num_channels": 3, "low": -1.0, "high": 1.0},
+    "image_size": 16,
+    "patch_size": 4,
+    "num_codes": 16,
+    "latent_dim": 8,
+    "encoder": SIDE,
+    "decoder": SIDE,
+}
 DIVAE = base.get("divae").tiny()["rgb_unet"]
 
 

@@ -126,12 +126,24 @@ def test_the_order_of_the_texts_does_not_change_the_tokenizer(tokenizer):
 def test_pieces_are_characters_then_merges_by_frequency_then_alphabet():
     # "ab" x3, "cb" x3: both first pairs occur 3 times, a < c.
     assert wordpiece.learn_pieces({"ab": 3, "cb": 3, "xy": 1}, 7) == [
-        "a", "c", "x", "##b", "##y", "ab", "cb",
-    ]  # fmt: skip
+        "a",
+        "c",
+        "x",
+        "##b",
+        "##y",
+        "ab",
+        "cb",
+    ]
     # After "##bc" the pair (a, ##bc) is what is left; the outdated pair (a, ##b) has gone.
     assert wordpiece.learn_pieces({"abc": 2, "xbc": 3}, 9) == [
-        "a", "x", "##b", "##c", "##bc", "xbc", "abc",
-    ]  # fmt: skip
+        "a",
+        "x",
+        "##b",
+        "##c",
+        "##bc",
+        "xbc",
+        "abc",
+    ]
 
 
 def test_repeated_neighbours_merge_from_the_left():
@@ -286,8 +298,10 @@ def test_the_command_reads_every_caption_of_shards_and_skips_records_without(tmp
     command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--records=token_shards"]
     done = subprocess.run(
         [*command, f"--directory={tmp_path / 'raw'}", f"--output={tmp_path / 'text'}"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert "from 3 captions and 0 class names" in done.stdout
     loaded = text.TextTokenizer.load(tmp_path / "text")
     assert loaded.decode_content(loaded.encode("an owl a blue fox")) == "an owl a blue fox"
