@@ -60,7 +60,7 @@ def main() -> None:
         input=_INPUT.value,
         output=_OUTPUT.value,
         split=_SPLIT.value,
-        modalities=tuple(_MODALITIES.value),
+        modalities=tuple(_MODALITIES.value or ()),
         family=_FAMILY.value,
         pictures=_PICTURES.value,
         crop_settings=_CROPS.value,

@@ -9,6 +9,8 @@ import functools
 import os
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from fourm_jax.data.sources import fake
 from fourm_jax.masking import mixture as mixture_lib
 from fourm_jax.masking import sample as masking
 from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
 
 BATCH_SIZE = 64
 NUM_CALLS = 30
@@ -73,11 +76,11 @@ def measure(case: str, budget: str) -> dict:
     }
 
 
-def make_batch(specs, seed: int) -> dict:
+def make_batch(specs: Sequence[ModalitySpec], seed: int) -> dict[str, Any]:
     """A batch of random tokens; pixels and vectors are empty, masking never reads them."""
     rng = np.random.default_rng(seed)
     present = np.ones(BATCH_SIZE, bool)
-    batch = {"mixture": np.zeros(BATCH_SIZE, np.int32)}
+    batch: dict[str, Any] = {"mixture": np.zeros(BATCH_SIZE, np.int32)}
     for spec in specs:
         shape = (BATCH_SIZE, spec.max_tokens)
         if spec.kind == "pixels":
@@ -85,7 +88,9 @@ def make_batch(specs, seed: int) -> dict:
         elif spec.name in fake.LENGTHS:
             few, many, step = fake.LENGTHS[spec.name]
             length = rng.choice(np.arange(few, many + 1, step), BATCH_SIZE)
-            entry = {"length": np.minimum(length, spec.max_tokens).astype(np.int32)}
+            entry: dict[str, np.ndarray] = {
+                "length": np.minimum(length, spec.max_tokens).astype(np.int32)
+            }
             if spec.is_token:
                 entry["ids"] = rng.integers(204, spec.vocab_size, shape).astype(np.uint16)
                 entry["chunk"] = np.tile(

@@ -10,6 +10,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +21,7 @@ from fourm_jax.data import datasets, pipeline
 from fourm_jax.data.sources import fake, token_shards
 from fourm_jax.data.storage import shard_writer
 from fourm_jax.modalities import registry
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import extras
 
 FAMILY = "fourm"
@@ -53,7 +56,7 @@ def measure(case: str) -> dict:
         shutil.rmtree(directory)
 
 
-def _records(specs, seed, count):
+def _records(specs: Sequence[ModalitySpec], seed: int, count: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     for _ in range(count):
         record = fake.record(specs, rng, fake.LENGTHS)
@@ -70,7 +73,7 @@ def _picture(rng: np.random.Generator) -> np.ndarray:
     return smooth // 16 * 15 + rng.integers(0, 16, smooth.shape, dtype=np.uint8)
 
 
-def _read(dataset, specs, count: int) -> dict:
+def _read(dataset: datasets.Dataset, specs: Sequence[ModalitySpec], count: int) -> dict[str, Any]:
     batches = pipeline.make_batches([dataset], specs, batch_size=BATCH_SIZE, seed=0)
     for _ in range(max(NUM_WARM // BATCH_SIZE, 1)):  # open the files, fill the buffers
         next(batches)

@@ -17,6 +17,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +39,16 @@ from fourm_jax.tokenizers import base
 
 NUM_SAMPLES, NUM_TOKENS, BATCH, IMAGE_SIZE = 2, 256, 4, 224
 BLOCK = 1 << 22  # random numbers, repeated through a file
-VIT_B = {
-    "n_channels": 3, "enc_type": "vit_b_enc", "dec_type": "vit_b_dec", "codebook_size": 16_384,
-    "latent_dim": 32, "post_mlp": True, "norm_latents": True, "image_size": IMAGE_SIZE,
-}  # fmt: skip
+VIT_B: dict[str, Any] = {
+    "n_channels": 3,
+    "enc_type": "vit_b_enc",
+    "dec_type": "vit_b_dec",
+    "codebook_size": 16_384,
+    "latent_dim": 32,
+    "post_mlp": True,
+    "norm_latents": True,
+    "image_size": IMAGE_SIZE,
+}
 
 
 def run() -> Iterator[dict]:
@@ -78,8 +85,11 @@ def row(case: str, **figures) -> dict:
 
 def write_trunk(size: str, directory: str) -> None:
     """Write random weights of 4M-21 at one size, untied heads, as the published files are."""
-    config = {"domains_in": list(registry.MOD21_IN), "domains_out": list(registry.MOD21_OUT)}
-    config |= sizes.get(size)
+    config: dict[str, Any] = {
+        "domains_in": list(registry.MOD21_IN),
+        "domains_out": list(registry.MOD21_OUT),
+        **sizes.get(size),
+    }
     config |= {"gated_mlp": True, "act_layer": "SiLU", **dict.fromkeys(fourm_config.BIASES, False)}
     entries = list(names.entries(fourm_config.to_model(config)))
     block = np.random.default_rng(0).normal(scale=0.02, size=BLOCK).astype(np.float32)
@@ -113,9 +123,15 @@ def forward(case: str, source: str, dtype: str) -> dict:
     """Load a trunk and time the loss of 2 samples."""
     start = time.perf_counter()
     loaded = checkpoint.load(source)
+    assert isinstance(loaded, checkpoint.Trunk)
     model = loaded.model.clone(dtype=jnp.dtype(dtype))
     load_s = time.perf_counter() - start
-    step = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens).astype("float32"))
+
+    def run(params: Any, tokens: TokenBatch) -> jax.Array:
+        features: Any = model.apply({"params": params}, tokens)
+        return features.astype("float32")
+
+    step = jax.jit(run)
     features, seconds = timed(functools.partial(step, loaded.params, random_tokens(model)))
     if not bool(jnp.isfinite(features).all()):
         raise ValueError(f"{case}: features are not finite")

@@ -26,7 +26,7 @@ def measure(size: str) -> dict:
     fake = datasets.fake_tokens("scenes", scenes.INPUTS, mixture, family="scenes", num_records=64)
     config = scenes.of_size(size, fake)
     run = run_config.build(config)
-    mesh = mesh_lib.make_mesh(**run.mesh)
+    mesh = mesh_lib.make_mesh(devices=None, **run.mesh)
     batch = distributed.put_batch(next(run.batches(0)), mesh)
     program = loop.make_program(config, run, mesh, batch)
     seconds = []

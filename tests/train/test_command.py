@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from fourm_jax.utils import digests
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -40,3 +42,28 @@ def test_help_explains_config_and_workdir():
     shown = command("--help").stdout
     assert "Run it again" in shown or "run it again" in shown
     assert "--workdir" in shown
+
+
+def scrub(workdir):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.scrub", f"--workdir={workdir}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_scrub_names_the_damaged_files_of_a_run(tmp_path):
+    for step in ("3", "20"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+        (tmp_path / "checkpoints" / step / "arrays").write_bytes(b"abc")
+        digests.write(tmp_path / "checkpoints" / step)
+    assert scrub(tmp_path).returncode == 0
+    (tmp_path / "checkpoints" / "20" / "arrays").write_bytes(b"abd")
+    found = scrub(tmp_path)
+    first, second = found.stdout.splitlines()
+    assert first.endswith("3: sound")
+    assert second.endswith("20: DAMAGED: ['arrays']")
+    assert found.returncode == 1
+    assert "1 of 2 checkpoints are damaged" in found.stderr
