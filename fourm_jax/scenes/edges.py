@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Shaped, UInt8
 
 LOW_EDGE, HIGH_EDGE = 0.05, 0.12  # weak and strong: gradient per pixel of a channel in 0..1
 
@@ -49,7 +49,9 @@ def canny(channels: Sequence[Float[Array, "b h w"]]) -> Bool[Array, "b h w"]:
     return jax.lax.fori_loop(0, 8, follow, strong)
 
 
-def shift(image: Array, down: int, right: int, mode: str = "constant") -> Array:
+def shift(
+    image: Shaped[Array, "b h w"], down: int, right: int, mode: str = "constant"
+) -> Shaped[Array, "b h w"]:
     """image[y + down, x + right] for steps of at most 1; outside is zero, or as np.pad's mode."""
     height, width = image.shape[1:]
     padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1)), mode=mode)

@@ -40,29 +40,28 @@ NUM_CANDIDATES = 64  # places tried for each object before it is left out
 
 @flax.struct.dataclass
 class Layout:
-    """Parameters of b scenes.
+    """Parameters of b scenes (of one, without that axis, where `sample` draws it).
 
     World frame: x right, y along the view, z up; the origin is on the ground below the camera.
     """
 
-    camera_height: Float[Array, "b"]  # metres
-    camera_pitch: Float[Array, "b"]  # radians below the horizon
-    light: Float[Array, "b 3"]  # unit vector towards the light
-    ground: Float[Array, "b 2 3"]  # the two colours of the ground's pattern, 0..1
-    pattern: Float[
-        Array, "b 4"
-    ]  # radians per metre along x and y, phase, checks (1) or stripes (0)
-    sky: Float[Array, "b 3"]  # colour at the horizon, 0..1
-    present: Bool[Array, "b k"]
-    shape: Int[Array, "b k"]  # index into SHAPES
-    colour: Int[Array, "b k"]  # index into COLOURS
-    large: Bool[Array, "b k"]
-    shiny: Bool[Array, "b k"]
-    albedo: Float[Array, "b k 3"]  # 0..1, the named colour slightly varied
-    position: Float[Array, "b k 2"]  # metres, of the centre on the ground
-    half_width: Float[Array, "b k"]  # metres
-    half_height: Float[Array, "b k"]  # metres
-    yaw: Float[Array, "b k"]  # radians in [-pi/4, pi/4], 0 for what looks the same from all sides
+    camera_height: Float[Array, "*b"]  # metres
+    camera_pitch: Float[Array, "*b"]  # radians below the horizon
+    light: Float[Array, "*b 3"]  # unit vector towards the light
+    ground: Float[Array, "*b 2 3"]  # the two colours of the ground's pattern, 0..1
+    # radians per metre along x and y, phase, checks (1) or stripes (0)
+    pattern: Float[Array, "*b 4"]
+    sky: Float[Array, "*b 3"]  # colour at the horizon, 0..1
+    present: Bool[Array, "*b k"]
+    shape: Int[Array, "*b k"]  # index into SHAPES
+    colour: Int[Array, "*b k"]  # index into COLOURS
+    large: Bool[Array, "*b k"]
+    shiny: Bool[Array, "*b k"]
+    albedo: Float[Array, "*b k 3"]  # 0..1, the named colour slightly varied
+    position: Float[Array, "*b k 2"]  # metres, of the centre on the ground
+    half_width: Float[Array, "*b k"]  # metres
+    half_height: Float[Array, "*b k"]  # metres
+    yaw: Float[Array, "*b k"]  # radians in [-pi/4, pi/4], 0 for what looks the same from all sides
 
 
 def sample(seeds: Int[Array, "b"]) -> Layout:

@@ -9,7 +9,7 @@ and `rel` as `relation` says, read from the larger to the smaller object of the 
 """
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 
 from fourm_jax.scenes import layout
 
@@ -42,8 +42,8 @@ def thing(scene: dict[str, np.ndarray], index: int, rank: int) -> str:
     return f"a {size} {colour} {layout.SHAPES[scene['shape'][index, rank]]}"
 
 
-def relation(first: Float[np.ndarray, "7"], second: Float[np.ndarray, "7"]) -> str:
-    """How the first pose relates to the second, along the axis on which they differ most."""
+def relation(first: Num[np.ndarray, "p"], second: Num[np.ndarray, "p"]) -> str:
+    """How one pose (x, y, z, …) relates to another, by the axis on which they differ most."""
     right, nearer = first[0] - second[0], first[2] - second[2]
     if abs(right) >= abs(nearer):
         return "right of" if right > 0 else "left of"

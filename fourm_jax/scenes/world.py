@@ -4,6 +4,8 @@ One integer seed is one scene, whatever batch it is rendered in. Training scenes
 below 2**30, held-out scenes those from 2**30 on.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,9 @@ _render = jax.jit(scene_render.render, static_argnames="image_size")
 _derive = jax.jit(signals.derive)
 
 
-def render(seeds: Int[np.ndarray, "b"], image_size: int = 32) -> dict[str, np.ndarray | list]:
+def render(
+    seeds: Int[np.ndarray, "b"] | Sequence[int], image_size: int = 32
+) -> dict[str, np.ndarray | list]:
     """Render the scenes of `seeds` with all their signals.
 
     Args:
@@ -144,7 +148,9 @@ class SceneSource:
             self._cached = (block, records)  # one assignment: threads never see half of it
         return {name: values[offset] for name, values in records.items()}
 
-    def records(self, indices: Int[np.ndarray, "b"]) -> dict[str, np.ndarray | list]:
+    def records(
+        self, indices: Int[np.ndarray, "b"] | Sequence[int]
+    ) -> dict[str, np.ndarray | list]:
         """Batched records of `indices`, the fields of `render`."""
         indices = np.asarray(indices)
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 # {name: (sum, count)}; a task fills it, the train step adds it up, a log point divides.
 Metrics = dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]]
@@ -16,7 +16,7 @@ Metrics = dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]]
 HISTORY = "metrics.jsonl"
 
 
-def mean(values: Float[Array, "..."], mask: Array | None = None) -> tuple[Array, Array]:
+def mean(values: Shaped[Array, "..."], mask: Array | None = None) -> tuple[Array, Array]:
     """(sum, count) of `values` where `mask` is True; over the whole global batch under jit."""
     values = values.astype(jnp.float32)
     if mask is None:

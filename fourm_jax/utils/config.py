@@ -6,7 +6,7 @@ import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ml_collections
@@ -139,7 +139,7 @@ def plain(value: Any) -> Any:
     return tuple(plain(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Config | Sequence[Any], prefix: str = "") -> dict[str, Any]:
     """{"optimizer.lr": 1e-3, ...}: the leaves of nested mappings and of lists of mappings."""
     flat = {}
     for key, value in _items(config):
@@ -150,7 +150,7 @@ def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def to_json(config: Config) -> dict[str, Any]:
     """Plain dicts, lists and numbers, as `json` would read them back."""
     return json.loads(json.dumps(_json_ready(config)))
 

@@ -1,6 +1,7 @@
 """Digests of the files of a folder, written beside them: a flipped bit is found before use."""
 
 import hashlib
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -38,8 +39,16 @@ def _is(path: epath.Path, digest: str) -> bool:
 
 
 def _names(folder: epath.Path) -> list[str]:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != FILE]
-    return sorted(path.relative_to(folder).as_posix() for path in files)
+    names = (path.relative_to(folder).as_posix() for path in _files(folder))
+    return sorted(name for name in names if name != FILE)
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
 
 
 def _sha256(path: epath.Path) -> str:
