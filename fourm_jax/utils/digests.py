@@ -1,6 +1,7 @@
 """Digests of the files of a folder, written beside them: a flipped bit is found before use."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 
 from etils import epath
@@ -12,9 +13,16 @@ _CHUNK = 2**22  # bytes
 
 
 def write(folder: epath.PathLike) -> None:
-    """Write {path within the folder: sha256} of every file that lies in it now."""
+    """Write {path within the folder: sha256} of every file that lies in it now.
+
+    Raises:
+      FileNotFoundError: the folder is gone; it is not made anew.
+    """
     folder = epath.Path(folder)
-    io.write_json(folder / FILE, {name: _sha256(folder / name) for name in _names(folder)})
+    found = {name: _sha256(folder / name) for name in _names(folder)}
+    temporary = folder / f"{FILE}.tmp"
+    temporary.write_text(json.dumps(found, indent=2))
+    temporary.replace(folder / FILE)
 
 
 def damaged(folder: epath.PathLike) -> list[str] | None:
