@@ -63,4 +63,5 @@ def _check_init(checked: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _holds_arrays_only(fields: Any) -> bool:
-    return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(fields))
+    leaves = jax.tree.leaves(fields)  # none, where a tree is mapped to None
+    return bool(leaves) and all(isinstance(leaf, jax.Array) for leaf in leaves)
