@@ -10,16 +10,9 @@ CHECKED = ("fourm_jax", "experiments")  # every function of three parameters is 
 EVERYTHING = (*CHECKED, "configs", "tests")
 
 # Limits that only go down.
-MOST_UNANNOTATED = 27
+MOST_UNANNOTATED = 2
 MOST_HAND_LAID = 30
-ROOMS_WITHOUT_MYPY = {
-    "experiments.benchmarks",
-    "experiments.parity",
-    "fourm_jax.models.layers",
-    "fourm_jax.models.transformer",
-    "fourm_jax.ops.attention",
-    "fourm_jax.ops.grouped",
-}
+ROOMS_WITHOUT_MYPY = {"fourm_jax.data", "fourm_jax.jobs"}
 
 
 def files(folders: tuple[str, ...]) -> list[pathlib.Path]:

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -77,7 +77,9 @@ class PlainStep:
         shapes |= {"gate": (dim, width), "up": (dim, width), "down": (width, dim)}
         cross = {"q": (dim, dim), "kv": (dim, 2 * dim), "cross_out": (dim, dim)}
 
-        def stack(key, depth, shapes):
+        def stack(
+            key: Array, depth: int, shapes: Mapping[str, tuple[int, int]]
+        ) -> dict[str, Array]:
             keys = jax.random.split(key, len(shapes))
             kernels = {
                 name: 0.02 * jax.random.normal(k, (depth, *shape))
@@ -92,7 +94,7 @@ class PlainStep:
             "head": 0.02 * jax.random.normal(keys[2], (dim, VOCABULARY)),
         }
 
-    def _loss(self, params, x, y, ids) -> Array:
+    def _loss(self, params: Any, x: Array, y: Array, ids: Array) -> Array:
         context = jax.lax.scan(lambda x, p: (self._block(x, p, None), None), x, params["encoder"])[
             0
         ]
@@ -100,7 +102,7 @@ class PlainStep:
         logits = self._product(y, params["head"]).astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(logits, ids).mean()
 
-    def _block(self, x, p, context) -> Array:
+    def _block(self, x: Array, p: Any, context: Array | None) -> Array:
         heads = self._product(_norm(x, p["scales"][0]), p["qkv"])
         x += self._product(self._attention(*jnp.split(heads, 3, axis=-1)), p["out"])
         if context is not None:

@@ -72,12 +72,13 @@ def measure(case: Case, *, profile: bool = False, rounds: int = 7) -> dict[str, 
     """Compile the step of a case, then time it beside its yardsticks."""
     config = make_config(case)
     run = run_config.build(config)
-    mesh = mesh_lib.make_mesh(**run.mesh)
+    mesh = mesh_lib.make_mesh(devices=None, **run.mesh)
     batch = distributed.put_batch(next(run.batches(0)), mesh)
     program = loop.make_program(config, run, mesh, batch)
     with jax.set_mesh(mesh):
         start = time.perf_counter()
-        compiled = program.train_step.lower(program.abstract, batch).compile()
+        train_step: Any = program.train_step  # jitted
+        compiled = train_step.lower(program.abstract, batch).compile()
         compile_s = time.perf_counter() - start
         state = [program.init(batch)]
 
@@ -126,7 +127,9 @@ def make_config(case: Case) -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def _row(case: Case, config, task, seconds: float, tokens: float) -> dict[str, Any]:
+def _row(
+    case: Case, config: ml_collections.ConfigDict, task: Any, seconds: float, tokens: float
+) -> dict[str, Any]:
     device, rate = jax.devices()[0], case.batch_size / seconds
     peak = flops.peak_flops(device)
     row = {

@@ -141,7 +141,8 @@ def visibility(entries: Sequence[Mapping[str, Any]]) -> Iterator[Quantity]:
         reach = place if case["decoder_causal_mask"] else np.cumsum(case["compressed"])[None] - 1
         segment = np.array(case["mod_mask"])[None] * case["decoder_sep_mask"]
         segment = segment - segment.min()  # here padding (-1) is a segment like others
-        visible = attention.Visibility(*map(jnp.asarray, (segment, segment, reach, place)))
+        segments, orders = jnp.asarray(segment), (jnp.asarray(reach), jnp.asarray(place))
+        visible = attention.Visibility(segments, segments, *orders)
         sees = visible.mask()[0, 0]
         found.append((~np.asarray(sees)).tolist())
     expected = [np.array(case["masked"], bool).tolist() for case in entries]

@@ -6,6 +6,7 @@ here the same choice is made on the host.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,9 +46,10 @@ def from_mod_dict(
     chosen = _first_valid(targets, num_targets)
     # After compaction the published mask lets slot i see the slots before c_i = cumsum(a)_i, where
     # a is T, 0, 0, … over an image of T tokens and 1 on every text token: i sees j iff c_j <= c_i.
+    shown: dict[str, Any] = _on_device(_first_valid(inputs, num_inputs))
     chosen["order"] = np.cumsum(chosen["order"], axis=1)
     return TokenBatch(
-        inputs=InputTokens(**_on_device(_first_valid(inputs, num_inputs))),
+        inputs=InputTokens(**shown),
         targets=TargetTokens(**_on_device(chosen)),
         pixels={
             spec.name: jnp.moveaxis(_tensor(mod_dict, spec, _image_shape(spec)), 1, -1)

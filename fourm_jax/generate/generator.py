@@ -41,7 +41,7 @@ class Generated:
 class Generator:
     """A trunk with its tokenizers."""
 
-    def __init__(self, model: FourM, params: Any, tokenizers: Tokenizers | None = None):
+    def __init__(self, model: FourM, params: Any, tokenizers: Tokenizers | None = None) -> None:
         """Put them together.
 
         Args:

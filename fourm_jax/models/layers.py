@@ -1,7 +1,7 @@
 """The parts of a Transformer block: head projections, attention, MLP, stochastic depth."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -52,7 +52,9 @@ class Norm(nn.LayerNorm):
     """Flax's LayerNorm; on accelerators with the backward pass of `ops.norm`."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    def __call__(  # type: ignore[override]  # nobody passes flax's `mask`
+        self, x: Float[Array, "*b d"]
+    ) -> Float[Array, "*b d"]:
         if jax.default_backend() == "cpu":
             return super().__call__(x)
         shape = x.shape[-1:]
@@ -125,7 +127,11 @@ class Attention(nn.Module):
 
     def setup(self):
         biased = has_bias(self.use_bias, "qkv")
-        heads = {"num_heads": self.num_heads, "use_bias": biased, "dtype": self.dtype}
+        heads: dict[str, Any] = {
+            "num_heads": self.num_heads,
+            "use_bias": biased,
+            "dtype": self.dtype,
+        }
         if self.cross:
             self.q = HeadsIn(count=1, **heads)
             self.kv = HeadsIn(count=2, **heads)
@@ -136,9 +142,15 @@ class Attention(nn.Module):
             self.k_norm = norm(use_bias=has_bias(self.use_bias, "norm"), dtype=self.dtype)
         self.out = HeadsOut(use_bias=has_bias(self.use_bias, "proj"), dtype=self.dtype)
 
-    def __call__(self, x, context=None, mask: attention.Visibility | None = None):
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        context: Float[Array, "b m d"] | None = None,
+        mask: attention.Visibility | None = None,
+    ) -> Float[Array, "b n d"]:
         """Attend from `x` [b, n, d] to itself, or to `context` [b, m, d] where `cross`."""
         if self.cross:
+            assert context is not None
             return self.attend(self.queries(x), *self.memory(context), mask)
         return self.attend(*self.queries_and_memory(x), mask)
 
@@ -157,7 +169,13 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x)
         return (self.q_norm(q), self.k_norm(k), v) if self.qk_norm else (q, k, v)
 
-    def attend(self, q, k, v, mask: attention.Visibility | None = None) -> Float[Array, "b n d"]:
+    def attend(
+        self,
+        q: Float[Array, "b n h k"],
+        k: Float[Array, "b m h k"],
+        v: Float[Array, "b m h k"],
+        mask: attention.Visibility | None = None,
+    ) -> Float[Array, "b n d"]:
         """Attend and join the heads."""
         attended = attention.attend(q, k, v, mask, backend=self.backend)
         return self.out(checkpoint_name(attended, "attended"))
@@ -183,13 +201,13 @@ class Mlp(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         dim, width, multiple = x.shape[-1], self.hidden_dim, width_multiple()
         padded = width + -width % multiple
-        dense = {"use_bias": self.use_bias, "dtype": self.dtype}
-        enter = {"shape": (dim, width), "padded": (dim, padded), **dense}
+        dense: dict[str, Any] = {"use_bias": self.use_bias, "dtype": self.dtype}
+        enter: dict[str, Any] = {"shape": (dim, width), "padded": (dim, padded), **dense}
         activation, gated = MLPS[self.kind]
         y = activation(checkpoint_name(PaddedDense(**enter, name="fc1")(rows), "hidden"))
         if gated:
             y = y * checkpoint_name(PaddedDense(**enter, name="fc3")(rows), "hidden")
-        leave = {"shape": (width, dim), "padded": (padded, dim), **dense}
+        leave: dict[str, Any] = {"shape": (width, dim), "padded": (padded, dim), **dense}
         return PaddedDense(**leave, name="fc2")(y).reshape(x.shape)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fourm_jax.models import layers
 from fourm_jax.ops.attention import Backend, Visibility
@@ -37,8 +37,7 @@ REMAT_POLICIES = {
 }
 
 
-@flax.struct.dataclass
-class LayerMemory:
+class LayerMemory(flax.struct.PyTreeNode):
     """Keys and values of the decoder; a leading layer axis while outside the scan.
 
     Attributes:
@@ -68,8 +67,15 @@ class Block(nn.Module):
     attention: Backend = "auto"
 
     def setup(self):
-        norm = {"use_bias": layers.has_bias(self.use_bias, "norm"), "dtype": self.dtype}
-        heads = {"num_heads": self.num_heads, "qk_norm": self.qk_norm, "dtype": self.dtype}
+        norm: dict[str, Any] = {
+            "use_bias": layers.has_bias(self.use_bias, "norm"),
+            "dtype": self.dtype,
+        }
+        heads: dict[str, Any] = {
+            "num_heads": self.num_heads,
+            "qk_norm": self.qk_norm,
+            "dtype": self.dtype,
+        }
         heads |= {"use_bias": self.use_bias, "backend": self.attention}
         self.self_norm = layers.norm(**norm)
         self.self_attention = layers.Attention(**heads)
@@ -83,7 +89,14 @@ class Block(nn.Module):
             use_bias=layers.has_bias(self.use_bias, "mlp"),
         )  # fmt: skip
 
-    def __call__(self, x, drop_rate, context, self_mask, cross_mask):
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        drop_rate: Float[Array, ""] | None,
+        context: Float[Array, "b m d"] | None,
+        self_mask: Visibility | None,
+        cross_mask: Visibility | None,
+    ) -> tuple[Float[Array, "b n d"], None]:
         """Whole-set pass; arguments after `x` and `drop_rate` are the same for every layer."""
         attended = self.self_attention(self.self_norm(x), mask=self_mask)
         x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")
@@ -98,7 +111,14 @@ class Block(nn.Module):
         """Return `context` and its cross-attention keys and values."""
         return context, self.cross_attention.memory(self.context_norm(context))
 
-    def step(self, x, memory: LayerMemory, index, self_mask, cross_mask):
+    def step(
+        self,
+        x: Float[Array, "b t d"],
+        memory: LayerMemory,
+        index: Int[Array, ""],
+        self_mask: Visibility,
+        cross_mask: Visibility,
+    ) -> tuple[Float[Array, "b t d"], LayerMemory]:
         """Cached pass over the t new tokens `x`, written at `index` of the memory."""
         q, k, v = self.self_attention.queries_and_memory(self.self_norm(x))
         memory = memory.replace(
@@ -147,7 +167,7 @@ class Stack(nn.Module):
                 methods=["__call__"],
             )
         everywhere = nn.broadcast
-        methods = {"__call__": {"in_axes": (0, everywhere, everywhere, everywhere)}}
+        methods: dict[str, Any] = {"__call__": {"in_axes": (0, everywhere, everywhere, everywhere)}}
         if self.cross:
             methods["remember"] = {"in_axes": ()}
             methods["step"] = {"in_axes": (0, everywhere, everywhere, everywhere)}
@@ -189,7 +209,15 @@ class Stack(nn.Module):
         """Cross-attention keys and values of every layer, [l, b, m, h, k] each."""
         return self.blocks.remember(context)[1]
 
-    def step(self, x, memory: LayerMemory, index, *, self_mask, cross_mask):
+    def step(
+        self,
+        x: Float[Array, "b t d"],
+        memory: LayerMemory,
+        index: Int[Array, ""],
+        *,
+        self_mask: Visibility,
+        cross_mask: Visibility,
+    ) -> tuple[Float[Array, "b t d"], LayerMemory]:
         """Cached pass; returns (features [b, t, d], memory with the t tokens appended)."""
         x, memory = self.blocks.step(x, memory, index, self_mask, cross_mask)
         return self.norm(x), memory

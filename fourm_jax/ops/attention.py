@@ -41,7 +41,7 @@ class Visibility:
         """Dense form, True = query i sees key j; the axis of heads has size 1."""
         same = self.query_segment[:, None, :, None] == self.key_segment[:, None, None, :]
         seen = same & (self.key_segment >= 0)[:, None, None, :]
-        if self.key_order is not None:
+        if self.query_order is not None and self.key_order is not None:
             seen &= self.key_order[:, None, None, :] <= self.query_order[:, None, :, None]
         return seen
 
@@ -95,8 +95,9 @@ def attend(
     return _KERNELS[backend](q, k, v, mask)
 
 
-def _fastest(q: Array, k: Array, mask: Visibility | None) -> str:
-    preferred = {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend(), "xla")
+def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:
+    by_device: dict[str, Backend] = {"gpu": "cudnn", "tpu": "splash"}
+    preferred = by_device.get(jax.default_backend(), "xla")
     if preferred == "splash" and k.shape[1] < _LONG:
         return "xla"
     return "xla" if _obstacle(preferred, q, k, mask) else preferred
@@ -132,7 +133,12 @@ def _say_once(message: str) -> None:
     progress.announce(message)
 
 
-def _xla(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
+def _xla(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    mask: Visibility | None,
+) -> Float[Array, "b n h k"]:
     # Heads first: with them inside, XLA's CPU backend takes three times as long for the products.
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     logits = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
@@ -146,7 +152,12 @@ def _xla(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
     return jnp.swapaxes(jnp.einsum("bhnm,bhmk->bhnk", probs.astype(v.dtype), v), 1, 2)
 
 
-def _cudnn(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
+def _cudnn(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    mask: Visibility | None,
+) -> Float[Array, "b n h k"]:
     kernel = functools.partial(jax.nn.dot_product_attention, q, k, v, implementation="cudnn")
     if mask is None:
         return kernel()
@@ -160,13 +171,24 @@ def _cudnn(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
     return out if mask.padding_may_differ else _zero_unseeing(out, mask)
 
 
-def _triton(q, k, v, mask: Visibility | None) -> Float[Array, "b n h k"]:
+def _triton(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    mask: Visibility | None,
+) -> Float[Array, "b n h k"]:
     from fourm_jax.ops import flash  # Pallas is slow to import and needs no place on a CPU
 
     return flash.flash_attention(q, k, v, ranks(mask, q, k))
 
 
-def _splash(q, k, v, mask: Visibility | None, interpret: bool = False) -> Float[Array, "b n h k"]:
+def _splash(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    mask: Visibility | None,
+    interpret: bool = False,
+) -> Float[Array, "b n h k"]:
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     kernel = splash.make_splash_mha_single_device(
@@ -186,7 +208,7 @@ def ranks(mask: Visibility | None, q: Array, k: Array) -> tuple[Array, Array, Ar
     no_query, no_key = (jnp.zeros(x.shape[:2], jnp.int32) for x in (q, k))
     if mask is None:
         return no_query, no_key, no_query, no_key
-    if mask.key_order is None:
+    if mask.query_order is None or mask.key_order is None:
         return mask.query_segment, mask.key_segment, no_query, no_key
     return mask.query_segment, mask.key_segment, mask.query_order, mask.key_order
 

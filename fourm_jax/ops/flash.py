@@ -9,6 +9,7 @@ keys (dk, dv).
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ _PADDING = -2  # segment of padded queries and keys
 
 
 Ranks = tuple[Int[Array, "b n"], Int[Array, "b m"], Int[Array, "b n"], Int[Array, "b m"]]
+Ref = Any  # of Pallas: a block of an array in the memory of the device
 
 
 def flash_attention(
@@ -56,11 +58,23 @@ def _pad(x: Array, value: int) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attention(q, k, v, ranks, interpret):
+def _attention(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    ranks: Ranks,
+    interpret: bool,
+) -> Float[Array, "b n h k"]:
     return _forward(q, k, v, ranks, interpret)[0]
 
 
-def _forward(q, k, v, ranks: Ranks, interpret: bool):
+def _forward(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    ranks: Ranks,
+    interpret: bool,
+) -> tuple[Float[Array, "b n h k"], tuple[Any, ...]]:
     (b, n, h, _), m = q.shape, k.shape[1]
     vectors, tokens, heads = _specs(q.shape[-1])
     out, log_sum = pl.pallas_call(
@@ -80,13 +94,15 @@ def _forward(q, k, v, ranks: Ranks, interpret: bool):
     return out, (q, k, v, ranks, out, log_sum)
 
 
-def _backward(interpret, saved, d_out):
+def _backward(
+    interpret: bool, saved: tuple[Any, ...], d_out: Float[Array, "b n h k"]
+) -> tuple[Array, Array, Array, None]:
     q, k, v, ranks, out, log_sum = saved
     (b, n, h, _), m = q.shape, k.shape[1]
     # sum of d_probs · probs of each query, which the softmax subtracts
     inner = jnp.einsum("bnhk,bnhk->bhn", out, d_out, preferred_element_type=jnp.float32)
     vectors, tokens, heads = _specs(q.shape[-1])
-    common = {
+    common: dict[str, Any] = {
         "compiler_params": triton_lib.CompilerParams(num_warps=4, num_stages=2),
         "interpret": interpret,
     }
@@ -137,7 +153,14 @@ def _specs(head_dim: int):
     return vectors, tokens, heads
 
 
-def _logits(q, k, query_segment, key_segment, query_order, key_order):
+def _logits(
+    q: Array,
+    k: Array,
+    query_segment: Array,
+    key_segment: Array,
+    query_order: Array,
+    key_order: Array,
+) -> tuple[Array, Array]:
     """Logits in units of log 2, [queries, keys], and which of them are seen."""
     scale = math.log2(math.e) * q.shape[-1] ** -0.5
     seen = (query_segment[:, None] == key_segment[None, :]) & (key_segment >= 0)[None, :]
@@ -147,8 +170,18 @@ def _logits(q, k, query_segment, key_segment, query_order, key_order):
 
 
 def _forward_kernel(
-    q_ref, k_ref, v_ref, qs_ref, ks_ref, qo_ref, ko_ref, out_ref, log_sum_ref, *, num_blocks
-):
+    q_ref: Ref,
+    k_ref: Ref,
+    v_ref: Ref,
+    qs_ref: Ref,
+    ks_ref: Ref,
+    qo_ref: Ref,
+    ko_ref: Ref,
+    out_ref: Ref,
+    log_sum_ref: Ref,
+    *,
+    num_blocks: int,
+) -> None:
     q, q_segment, q_order = q_ref[...], qs_ref[...], qo_ref[...]
 
     def block(j, carry):
@@ -174,9 +207,20 @@ def _forward_kernel(
 
 
 def _query_gradient_kernel(
-    q_ref, k_ref, v_ref, d_out_ref, log_sum_ref, inner_ref, qs_ref, ks_ref, qo_ref, ko_ref,
-    d_q_ref, *, num_blocks,
-):  # fmt: skip
+    q_ref: Ref,
+    k_ref: Ref,
+    v_ref: Ref,
+    d_out_ref: Ref,
+    log_sum_ref: Ref,
+    inner_ref: Ref,
+    qs_ref: Ref,
+    ks_ref: Ref,
+    qo_ref: Ref,
+    ko_ref: Ref,
+    d_q_ref: Ref,
+    *,
+    num_blocks: int,
+) -> None:
     q, q_segment, q_order = q_ref[...], qs_ref[...], qo_ref[...]
     d_out, log_sum, inner = d_out_ref[...], log_sum_ref[...], inner_ref[...]
 
@@ -193,9 +237,21 @@ def _query_gradient_kernel(
 
 
 def _key_gradient_kernel(
-    q_ref, k_ref, v_ref, d_out_ref, log_sum_ref, inner_ref, qs_ref, ks_ref, qo_ref, ko_ref,
-    d_k_ref, d_v_ref, *, num_blocks,
-):  # fmt: skip
+    q_ref: Ref,
+    k_ref: Ref,
+    v_ref: Ref,
+    d_out_ref: Ref,
+    log_sum_ref: Ref,
+    inner_ref: Ref,
+    qs_ref: Ref,
+    ks_ref: Ref,
+    qo_ref: Ref,
+    ko_ref: Ref,
+    d_k_ref: Ref,
+    d_v_ref: Ref,
+    *,
+    num_blocks: int,
+) -> None:
     k, v, k_segment, k_order = k_ref[...], v_ref[...], ks_ref[...], ko_ref[...]
 
     def block(j, carry):

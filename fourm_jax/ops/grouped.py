@@ -12,13 +12,15 @@ gradient then happens once per head instead of once per tile, and products are l
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 SMALLEST_TILE, LARGEST_TILE = 32, 1024  # on a CPU
 TILES = (512, 1024, 2048, 3072, 4096, 8192)  # on an accelerator; the last bounds the logits' memory
@@ -68,7 +70,8 @@ def grouped_cross_entropy(
 def _token_axes(num_tokens: int) -> tuple[tuple[str, ...], int]:
     """Mesh axes that the tokens are divided over, and how many parts that makes."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes, parts = (), 1
+    axes: tuple[str, ...] = ()
+    parts = 1
     for name in TOKEN_AXES if not mesh.empty else ():
         if num_tokens % (parts * mesh.shape.get(name, 1)) == 0 and name in mesh.shape:
             axes, parts = (*axes, name), parts * mesh.shape[name]
@@ -93,7 +96,14 @@ class _Sorted:
     counts: Int[Array, "groups"]
 
 
-def _sort(tile: int, num_groups: int, features, group, ids, valid) -> tuple[_Sorted, Array]:
+def _sort(
+    tile: int,
+    num_groups: int,
+    features: Float[Array, "t d"],
+    group: Int[Array, "t"],
+    ids: Int[Array, "t"],
+    valid: Bool[Array, "t"],
+) -> tuple[_Sorted, Int[Array, "t"]]:
     """Sort by head, invalid tokens last; also return the permutation."""
     key = jnp.where(valid, group, num_groups)
     order = jnp.argsort(key)
@@ -107,25 +117,42 @@ def _sort(tile: int, num_groups: int, features, group, ids, valid) -> tuple[_Sor
     return tokens, order
 
 
-def _each_tile(tiles: tuple[int, ...], offsets, sizes, tokens: _Sorted, table, carry, body, merge):
+def _each_tile(
+    tiles: tuple[int, ...],
+    offsets: tuple[int, ...],
+    sizes: tuple[int, ...],
+    tokens: _Sorted,
+    table: Float[Array, "rows d"],
+    carry: Any,
+    body: Callable[..., tuple[tuple[Array, ...], tuple[Array, ...]]],
+    merge: Callable[..., Any],
+) -> Any:
     """Loop over all non-empty tiles, one loop per distinct head size.
 
-    `body(start, mine, features, ids, head)` computes one tile: sorted tokens from `start` on, of
-    which `mine` belong to this head. It returns arrays by token and by row of the head;
-    `merge(carry, start, mine, first_row, *arrays)` puts them into `carry`. Of several tile sizes
+    `body(start, is_own, features, ids, head)` computes one tile: sorted tokens from `start` on, of
+    which `is_own` are of this head. It returns arrays by token and by row of the head;
+    `merge(carry, start, is_own, first_row, *arrays)` puts them into `carry`. Of several tile sizes
     the smallest one that holds the head's tokens is taken, and its arrays by token are filled up
     to the largest, so that the large arrays of the carry stay outside of the branches.
     """
     largest = tiles[-1]
     for size in sorted(set(sizes)):
-        members = np.flatnonzero(np.array(sizes) == size)
-        first_rows = jnp.asarray(np.array(offsets)[members])
-        starts, counts = tokens.starts[members], tokens.counts[members]
+        heads = np.flatnonzero(np.array(sizes) == size)
+        first_rows = jnp.asarray(np.array(offsets)[heads])
+        starts, counts = tokens.starts[heads], tokens.counts[heads]
         num_tiles = -(-counts // largest)
         ends = jnp.cumsum(num_tiles)
 
-        def step(i, carry, size=size, ends=ends, num_tiles=num_tiles, starts=starts,
-                 counts=counts, first_rows=first_rows):  # fmt: skip
+        def step(
+            i: Int[Array, ""],
+            carry: Any,
+            size: int = size,
+            ends: Array = ends,
+            num_tiles: Array = num_tiles,
+            starts: Array = starts,
+            counts: Array = counts,
+            first_rows: Array = first_rows,
+        ) -> Any:
             g = (i >= ends).sum()
             skipped = (i - (ends[g] - num_tiles[g])) * largest
             start, left = starts[g] + skipped, counts[g] - skipped
@@ -133,10 +160,10 @@ def _each_tile(tiles: tuple[int, ...], offsets, sizes, tokens: _Sorted, table, c
             head = head.astype(tokens.features.dtype)
 
             def compute(tile: int):
-                mine = jnp.arange(tile) < left
+                is_own = jnp.arange(tile) < left
                 features = jax.lax.dynamic_slice_in_dim(tokens.features, start, tile)
                 ids = jax.lax.dynamic_slice_in_dim(tokens.ids, start, tile)
-                by_token, by_row = body(start, mine, features, ids, head)
+                by_token, by_row = body(start, is_own, features, ids, head)
                 return tuple(_fill(x, largest) for x in by_token), by_row
 
             if len(tiles) == 1:
@@ -145,8 +172,8 @@ def _each_tile(tiles: tuple[int, ...], offsets, sizes, tokens: _Sorted, table, c
                 branches = [functools.partial(compute, tile) for tile in tiles]
                 smallest = (left > jnp.array(tiles)[:-1]).sum()
                 by_token, by_row = jax.lax.switch(smallest, branches)
-            mine = jnp.arange(largest) < left
-            return merge(carry, start, mine, first_rows[g], *by_token, *by_row)
+            is_own = jnp.arange(largest) < left
+            return merge(carry, start, is_own, first_rows[g], *by_token, *by_row)
 
         carry = jax.lax.fori_loop(0, ends[-1], step, carry)
     return carry
@@ -156,36 +183,73 @@ def _fill(x: Array, size: int) -> Array:
     return jnp.pad(x, ((0, size - len(x)),) + ((0, 0),) * (x.ndim - 1))
 
 
-def _logits(features, head) -> Float[Array, "tile size"]:
+def _logits(
+    features: Float[Array, "tile d"], head: Float[Array, "size d"]
+) -> Float[Array, "tile size"]:
     return jnp.einsum("td,vd->tv", features, head, preferred_element_type=jnp.float32)
 
 
-def _merge(whole, part, start, mine):
-    """Write the `mine` entries of a tile into the array of all sorted tokens."""
+def _merge(
+    whole: Shaped[Array, "padded *d"],
+    part: Shaped[Array, "tile *d"],
+    start: Int[Array, ""],
+    is_own: Bool[Array, "tile"],
+) -> Shaped[Array, "padded *d"]:
+    """Write the `is_own` entries of a tile into the array of all sorted tokens."""
     old = jax.lax.dynamic_slice_in_dim(whole, start, len(part))
-    mine = mine.reshape(-1, *[1] * (part.ndim - 1))
-    return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(mine, part, old), start, 0)
+    is_own = is_own.reshape(-1, *[1] * (part.ndim - 1))
+    return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(is_own, part, old), start, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _cross_entropy(offsets, sizes, tiles, features, table, group, ids, valid):
+def _cross_entropy(
+    offsets: tuple[int, ...],
+    sizes: tuple[int, ...],
+    tiles: tuple[int, ...],
+    features: Float[Array, "t d"],
+    table: Float[Array, "rows d"],
+    group: Int[Array, "t"],
+    ids: Int[Array, "t"],
+    valid: Bool[Array, "t"],
+) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
     return _forward(offsets, sizes, tiles, features, table, group, ids, valid)[0]
 
 
-def _forward(offsets, sizes, tiles, features, table, group, ids, valid):
+def _forward(
+    offsets: tuple[int, ...],
+    sizes: tuple[int, ...],
+    tiles: tuple[int, ...],
+    features: Float[Array, "t d"],
+    table: Float[Array, "rows d"],
+    group: Int[Array, "t"],
+    ids: Int[Array, "t"],
+    valid: Bool[Array, "t"],
+) -> tuple[tuple[Float[Array, "t"], Bool[Array, "t"]], tuple[Array, ...]]:
     tokens, order = _sort(tiles[-1], len(sizes), features, group, ids, valid)
 
-    def body(start, mine, features, ids, head):
-        del start, mine
+    def body(
+        start: Int[Array, ""],
+        is_own: Bool[Array, "tile"],
+        features: Float[Array, "tile d"],
+        ids: Int[Array, "tile"],
+        head: Float[Array, "size d"],
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        del start, is_own
         logits = _logits(features, head)
         label = jnp.take_along_axis(logits, ids[:, None], axis=1, mode="clip")[:, 0]
         highest = logits.max(axis=1)
         total = jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1)) + highest
         return (total - label, label >= highest, total), ()
 
-    def merge(carry, start, mine, first_row, *parts):
+    def merge(
+        carry: tuple[Array, ...],
+        start: Int[Array, ""],
+        is_own: Bool[Array, "tile"],
+        first_row: Int[Array, ""],
+        *parts: Array,
+    ) -> tuple[Array, ...]:
         del first_row
-        return tuple(_merge(c, part, start, mine) for c, part in zip(carry, parts, strict=True))
+        return tuple(_merge(c, part, start, is_own) for c, part in zip(carry, parts, strict=True))
 
     zeros = jnp.zeros(len(tokens.ids))
     loss, correct, log_sum = _each_tile(
@@ -195,28 +259,47 @@ def _forward(offsets, sizes, tiles, features, table, group, ids, valid):
     return (loss[back], correct[back]), (features, table, group, ids, valid, log_sum)
 
 
-def _backward(offsets, sizes, tiles, saved, gradients):
+def _backward(
+    offsets: tuple[int, ...],
+    sizes: tuple[int, ...],
+    tiles: tuple[int, ...],
+    saved: tuple[Array, ...],
+    gradients: tuple[Array, Any],
+) -> tuple[Float[Array, "t d"], Float[Array, "rows d"], None, None, None]:
     features, table, group, ids, valid, log_sum = saved
     tokens, order = _sort(tiles[-1], len(sizes), features, group, ids, valid)
     loss_gradient = jnp.pad(gradients[0][order], (0, tiles[-1]))
 
-    def body(start, mine, features, ids, head):
-        total = jax.lax.dynamic_slice_in_dim(log_sum, start, len(mine))
-        weight = jax.lax.dynamic_slice_in_dim(loss_gradient, start, len(mine))
-        weight = jnp.where(mine, weight, 0)
+    def body(
+        start: Int[Array, ""],
+        is_own: Bool[Array, "tile"],
+        features: Float[Array, "tile d"],
+        ids: Int[Array, "tile"],
+        head: Float[Array, "size d"],
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        total = jax.lax.dynamic_slice_in_dim(log_sum, start, len(is_own))
+        weight = jax.lax.dynamic_slice_in_dim(loss_gradient, start, len(is_own))
+        weight = jnp.where(is_own, weight, 0)
         hit = ids[:, None] == jnp.arange(len(head))
         d_logits = (jnp.exp(_logits(features, head) - total[:, None]) - hit) * weight[:, None]
         # the rows of other heads in this tile carry the sum of their own logits: keep them out
-        d_logits = jnp.where(mine[:, None], d_logits, 0).astype(head.dtype)
+        d_logits = jnp.where(is_own[:, None], d_logits, 0).astype(head.dtype)
         d_tile = jnp.einsum("tv,vd->td", d_logits, head, preferred_element_type=jnp.float32)
         d_head = jnp.einsum("tv,td->vd", d_logits, features, preferred_element_type=jnp.float32)
         return (d_tile,), (d_head,)
 
-    def merge(carry, start, mine, first_row, d_tile, d_head):
+    def merge(
+        carry: tuple[Array, Array],
+        start: Int[Array, ""],
+        is_own: Bool[Array, "tile"],
+        first_row: Int[Array, ""],
+        d_tile: Float[Array, "tile d"],
+        d_head: Float[Array, "size d"],
+    ) -> tuple[Array, Array]:
         d_features, d_table = carry
         d_head += jax.lax.dynamic_slice_in_dim(d_table, first_row, len(d_head))
         return (
-            _merge(d_features, d_tile, start, mine),
+            _merge(d_features, d_tile, start, is_own),
             jax.lax.dynamic_update_slice_in_dim(d_table, d_head, first_row, 0),
         )
 

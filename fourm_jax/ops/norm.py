@@ -27,7 +27,13 @@ def layer_norm(
     return _forward(x, scale, bias, epsilon, dtype)[0]
 
 
-def _forward(x, scale, bias, epsilon, dtype):
+def _forward(
+    x: Float[Array, "*b d"],
+    scale: Float[Array, "d"],
+    bias: Float[Array, "d"],
+    epsilon: float,
+    dtype: jnp.dtype,
+) -> tuple[Float[Array, "*b d"], tuple[Array, ...]]:
     wide = x.astype(jnp.float32)
     mean = wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(wide - mean).mean(axis=-1, keepdims=True)
@@ -37,7 +43,9 @@ def _forward(x, scale, bias, epsilon, dtype):
     return y.astype(dtype), (x, scale, mean, inverse)
 
 
-def _backward(epsilon, dtype, saved, d_y):
+def _backward(
+    epsilon: float, dtype: jnp.dtype, saved: tuple[Array, ...], d_y: Float[Array, "*b d"]
+) -> tuple[Float[Array, "*b d"], Float[Array, "d"], Float[Array, "d"]]:
     del epsilon, dtype
     x, scale, mean, inverse = saved
     d_y = d_y.astype(jnp.float32)

@@ -116,12 +116,16 @@ class FourMTask:
         }
         return value, step.Aux(aux, model_state)
 
-    def _token_losses(self, params: Any, tokens: TokenBatch, drop_key, train: bool) -> Any:
+    def _token_losses(
+        self, params: Any, tokens: TokenBatch, drop_key: Key[Array, ""], train: bool
+    ) -> Any:
         return self.model.apply(  # no mutable collections: the method's result alone
             {"params": params}, tokens, train, rngs={"drop_path": drop_key}, method="token_losses"
         )
 
-    def _in_parts(self, params: Any, tokens: TokenBatch, drop_key, train: bool):
+    def _in_parts(
+        self, params: Any, tokens: TokenBatch, drop_key: Key[Array, ""], train: bool
+    ) -> tuple[Float[Array, ""], Any]:
         """Loss and token losses, `accumulate_steps` parts of the samples one after the other."""
         targets, num_samples = tokens.targets, len(tokens.targets.valid)
         slots = (targets.modality, targets.valid, len(self.model.modalities))
