@@ -1,6 +1,7 @@
 """Named sizes of the trunk: arguments of `FourM` (docs/published.md#sizes)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from fourm_jax.utils import errors
 
@@ -13,7 +14,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 }
 
 
-def get(name: str) -> dict[str, int]:
+def get(name: str) -> dict[str, Any]:
     """Width, depths and heads of a published size.
 
     The MLP keeps the published width (2730 at "large", 5461 at "xlarge") unless `mlp_dim` says
