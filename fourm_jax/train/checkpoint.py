@@ -179,7 +179,7 @@ def _covers(name: str, key: str) -> bool:
     return key.startswith(name) if name.endswith(".") else key == name
 
 
-def _shapes(stored: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(stored: Any) -> dict[str, tuple[int, ...]]:
     leaves = tree.named_leaves(stored)
     return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
 

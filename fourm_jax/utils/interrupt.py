@@ -41,7 +41,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in _heeded():
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -76,6 +76,11 @@ class StopRequest:
         self._before = {}
 
 
+def _heeded() -> list[signal.Signals]:
+    """Signals that this process does not ignore, as one does under `nohup`."""
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextlib.contextmanager
 def leave_on_signal() -> Iterator[None]:
     """Context in which SIGTERM, SIGINT and SIGHUP raise `Interrupted`, for work that resumes."""
@@ -84,7 +89,7 @@ def leave_on_signal() -> Iterator[None]:
         name = signal.Signals(number).name
         raise Interrupted(f"{name}: stopped; the same command continues from what is complete")
 
-    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    before = {number: signal.signal(number, leave) for number in _heeded()}
     try:
         yield
     finally:

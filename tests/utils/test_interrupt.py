@@ -8,6 +8,17 @@ import pytest
 from fourm_jax.utils import interrupt
 
 
+@pytest.fixture(autouse=True)
+def heeded():
+    """Signals act in these tests, also where those who run them ignore some."""
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 
@@ -39,3 +50,9 @@ def test_a_second_signal_acts_at_once_but_not_while_state_is_saved():
             send(signal.SIGHUP)
         with pytest.raises(interrupt.Interrupted, match="SIGHUP: stopped; the same command"):
             send(signal.SIGHUP)
+
+
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with interrupt.leave_on_signal():
+        send(signal.SIGHUP)
