@@ -27,7 +27,8 @@ def shared_fields(
     Args:
       signal: its fields.
       image_size: pixels, (rows, columns) or one number for both.
-      num_codes, latent_dim, quantizer: fields of the quantizer.
+      num_codes, latent_dim: of the codebook.
+      quantizer: further fields of the quantizer, such as `num_heads`, codes per position.
       quantizer_type: key of `quantizers.TYPES`.
       patch_size: pixels per position of the grid, along both axes.
 

@@ -36,7 +36,7 @@ class Autoencoder(nn.Module):
     for vectors.
 
     Attributes:
-      signal: type, range and normalisation of the raw signal.
+      signal: type, range and normalization of the raw signal.
       encoder: network space [b, h, w, c] -> [b, y, x, d].
       decoder: [b, y, x, d] -> network space.
       quantizer: over the projected latents.
@@ -120,7 +120,7 @@ class Autoencoder(nn.Module):
     def latents(
         self, value: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b y x d"], Float[Array, "b y x l"]]:
-        """Return encoder features and their projection, before quantisation."""
+        """Return encoder features and their projection, before quantization."""
         features = self.encoder(value)
         return features, self.to_latent(features)
 

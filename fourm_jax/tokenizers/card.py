@@ -23,7 +23,7 @@ class Card:
       arguments: of that module's `build`, plain data.
       reconstruction: errors on held-out data in natural units, by metric name.
       training_steps: it was trained for.
-      signal: raw dtype, axes, range and normalisation (None = no bound).
+      signal: raw dtype, axes, range and normalization (None = no bound).
       grid: (rows, columns) of token positions at the nominal size.
       vocab_size: number of ids per position.
       codes_per_position: parallel ids at each position.

@@ -34,14 +34,11 @@ def build(
     """Return the module; arguments are plain data, as configs and cards hold them.
 
     Args:
-      signal: fields of `Signal`; continuous images.
-      image_size, patch_size: pixels; the grid is their quotient.
-      num_codes, latent_dim: of the codebook.
+      signal, image_size, patch_size, num_codes, latent_dim, quantizer, quantizer_type: see
+        `arguments.shared_fields`; signals are continuous images.
       encoder: fields of `vit.Encoder` ("dim", "depth", "num_heads", ...).
       decoder: fields of the decoder's module.
       decoder_type: key of `DECODERS`.
-      quantizer: further fields of the quantizer.
-      quantizer_type: key of `quantizers.TYPES`.
       dtype: "float32" or "bfloat16", of the arithmetic of encoder and decoder; parameters, codes,
         norms and the decoder's answer are float32.
       diffusion: further fields of `DiffusionAutoencoder`: schedule, prediction, sampler, loss, ...

@@ -28,13 +28,11 @@ def build(
 
     Args:
       signal: fields of `Signal`; vectors ("c"), or feature maps ("hwc") treated point by point.
-      num_codes, latent_dim: codes per codebook; width of all codebooks together.
+      image_size, num_codes, latent_dim, quantizer, quantizer_type: see `arguments.shared_fields`;
+        latent_dim is the width of all codebooks together.
       encoder, decoder: "kind" (key of `BACKBONES`, default "bottleneck") and fields of that module
         ("dim", "depth", ...).
-      quantizer: further fields of the quantizer, e.g. `num_heads` (codes per vector).
-      quantizer_type: key of `quantizers.TYPES`.
       loss: name in `ops.reconstruction.LOSSES`.
-      image_size: rows and columns of a feature map.
 
     Raises:
       ValueError: unknown quantizer or backbone.

@@ -135,7 +135,7 @@ class Signal:
         if self.kind == "classes":
             return "; pass the class index of every pixel, not a picture of the map"
         if self.dtype == "uint8" and raw.dtype.kind == "f":
-            return "; pass the image as stored (0 … 255): normalisation happens inside"
+            return "; pass the image as stored (0 … 255): normalization happens inside"
         return f"; convert with .astype({self.dtype!r}) if the range is right"
 
     def example(self, key: jax.Array, size: tuple[int, int], batch: int) -> Num[Array, "..."]:

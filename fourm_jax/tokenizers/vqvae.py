@@ -34,15 +34,12 @@ def build(
     """Return the module; arguments are plain data, as configs and cards hold them.
 
     Args:
-      signal: fields of `Signal`.
-      image_size, patch_size: pixels; the grid is their quotient.
-      num_codes, latent_dim: of the codebook.
+      signal, image_size, patch_size, num_codes, latent_dim, quantizer, quantizer_type: see
+        `arguments.shared_fields`.
       backbone: key of `BACKBONES`.
       encoder, decoder: fields of the backbone's modules ("dim", "depth", ...); of a ViT also
         "grid", (rows, columns) of its position table, where that is not the grid of the image. A
         decoder with a "patch_size" of its own draws at another resolution than it was given.
-      quantizer: further fields of the quantizer.
-      quantizer_type: key of `quantizers.TYPES`.
       loss: name in `ops.reconstruction.LOSSES`.
       class_dim: width of the class embedding of "classes" signals.
       dtype: "float32" or "bfloat16", of a ViT's arithmetic; parameters and codes are float32.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fourm_jax.generate import chain, parallel
+from fourm_jax.generate import chain, parallel, stages
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Step
@@ -155,9 +155,9 @@ def test_several_conditions_are_weighted_against_each_other_and_results_become_c
 
 def test_another_temperature_or_count_of_the_same_shape_compiles_nothing_new():
     generate(start(), steps_for("maskgit", temperature=1.0))
-    compiled = chain._write_tokens._cache_size()
+    compiled = stages._write_tokens._cache_size()
     generate(start(), steps_for("maskgit", counts=(1, 4, 1), temperature=0.3), seed=5)
-    assert chain._write_tokens._cache_size() == compiled
+    assert stages._write_tokens._cache_size() == compiled
 
 
 def test_one_step_of_everything_is_the_parallel_prediction():
@@ -194,6 +194,6 @@ def test_nothing_in_a_generation_step_is_a_constant_of_the_parameters():
     # the parameters are arguments of the compiled program, so new ones need no new program
     _, params = tiny.trunk()
     generate(start(), steps_for("maskgit"))
-    compiled = chain._write_tokens._cache_size()
+    compiled = stages._write_tokens._cache_size()
     generate(start(), steps_for("maskgit"), params=jax.tree.map(lambda x: x * 0.5, params))
-    assert chain._write_tokens._cache_size() == compiled
+    assert stages._write_tokens._cache_size() == compiled

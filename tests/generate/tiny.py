@@ -44,7 +44,7 @@ def trunk(**changes):
     tokens = states.token_batch([state], [targets], SPECS)
     shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
     rng = np.random.default_rng(0)
-    # Drawn on the host: compiling the initialisers would take longer than any test.
+    # Drawn on the host: compiling the initializers would take longer than any test.
     return model, jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(scale=0.4, size=leaf.shape), leaf.dtype), shapes
     )

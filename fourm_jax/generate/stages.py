@@ -1,0 +1,149 @@
+"""The compiled programs of generation: one per pass over a grid, one per sequence.
+
+A stage is all that is static about writing one target. What changes from pass to pass is an
+argument, so that another schedule, temperature or set of parameters compiles nothing new.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from fourm_jax.generate import buckets, grids, sequences, trunk
+from fourm_jax.generate.grids import GridStage, GridStep
+from fourm_jax.generate.schedule import Step
+from fourm_jax.generate.sequences import SequenceStage
+from fourm_jax.generate.state import State
+from fourm_jax.models.fourm import FourM
+from fourm_jax.ops import sampling
+from fourm_jax.utils import rng
+
+
+def write_grid(
+    model: FourM,
+    params: Any,
+    state: State,
+    keys: Key[Array, "b"],
+    steps: Sequence[Step],
+    weights: Float[Array, "s g-1"],
+    stage: GridStage,
+    order: Int[Array, "b l"] | None = None,
+) -> State:
+    """Run all passes over one grid, each one with few more slots than there are tokens.
+
+    Args:
+      keys: one per row.
+      steps: of this grid, one per pass.
+      weights: of guidance, by pass and branch after the first.
+      stage: what the passes share.
+      order: in which ROAR writes the positions; default: random.
+    """
+    target, initial, num_written = stage.target, state, 0
+    if order is None:
+        order = _random_order(keys, state.known[target], stage.sampling.as_published)
+    known, size = buckets.known_range(state), state.ids[stage.target].shape[1]
+    for number, step in enumerate(steps):
+        num_open = size - known[target][0] - num_written
+        if step.num_tokens and num_open > 0:
+            if stage.scheme == "maskgit":
+                stage = dataclasses.replace(stage, num_slots=buckets.bucket(num_open, size))
+            widths = buckets.input_widths(
+                state, known, written={target: num_written}, hidden=_hidden(stage)
+            )
+            state = _write_tokens(
+                model,
+                params,
+                state,
+                initial,
+                keys,
+                jnp.asarray(order, jnp.int32),
+                GridStep(
+                    index=jnp.int32(number),
+                    start=jnp.int32(num_written),
+                    count=jnp.int32(step.num_tokens),
+                    temperature=jnp.float32(step.temperature),
+                    weights=weights[number],
+                ),
+                dataclasses.replace(stage, input_widths=widths),
+            )
+            num_written += step.num_tokens
+    return state
+
+
+@functools.partial(jax.jit, static_argnames=("model", "stage"))
+def _write_tokens(
+    model: FourM,
+    params: Any,
+    state: State,
+    initial: State,
+    keys: Key[Array, "b"],
+    order: Int[Array, "b l"],
+    step: GridStep,
+    stage: GridStage,
+) -> State:
+    return grids.write_tokens(
+        state,
+        initial,
+        keys,
+        order,
+        step,
+        stage=stage,
+        specs=model.modalities,
+        tokens_to_logits=trunk.tokens_to_logits(model, params, stage.target),
+    )
+
+
+def write_sequence(
+    model: FourM,
+    params: Any,
+    state: State,
+    keys: Key[Array, "b"],
+    step: Step,
+    weights: Float[Array, "1 g-1"],
+    stage: SequenceStage,
+) -> State:
+    """Write one sequence; arguments as those of `write_grid`, with one step."""
+    known = buckets.known_range(state)
+    widths = buckets.input_widths(state, known, written={}, hidden=_hidden(stage))
+    stage = dataclasses.replace(stage, input_widths=widths)
+    temperature = jnp.float32(step.temperature)
+    return _write_sequence(model, params, state, keys, temperature, weights[0], stage)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "stage"))
+def _write_sequence(
+    model: FourM,
+    params: Any,
+    state: State,
+    keys: Key[Array, "b"],
+    temperature: Float[Array, ""],
+    weights: Float[Array, "g-1"],
+    stage: SequenceStage,
+) -> State:
+    return sequences.write_sequence(
+        state,
+        keys,
+        temperature,
+        weights,
+        stage=stage,
+        specs=model.modalities,
+        decoder=trunk.TrunkSequenceDecoder(model, params, stage.target),
+    )
+
+
+def _hidden(stage: GridStage | SequenceStage) -> set[str]:
+    return {name for names in stage.hidden_conditions for name in names}
+
+
+@functools.partial(jax.jit, static_argnames="as_published")
+def _random_order(
+    keys: Key[Array, "b"], known: Bool[Array, "b l"], as_published: bool
+) -> Int[Array, "b l"]:
+    order_keys = jax.vmap(lambda key: rng.stream(key, "order"))(keys)
+    if as_published:
+        order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
+    return sampling.random_order(order_keys, ~known)
