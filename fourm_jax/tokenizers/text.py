@@ -75,13 +75,14 @@ class TextTokenizer:
         Args:
           texts: captions.
           vocab_size: rows of the embedding table; the pieces learned may be fewer.
-          class_names: names of objects that become one token each, also inside texts.
+          class_names: names of objects that become one token each, also inside texts: in any case
+            where the name is in lower case, else as it is written.
           num_sentinels: [S_0]..[S_n-1].
           num_bins: coordinates per axis (4 axes).
 
         Raises:
           ValueError: vocab_size too small for the reserved tokens and the characters of the texts,
-            or class names that are empty or repeated.
+            or class names that are empty or repeated, or that would not come back as they are.
         """
         layout = TextVocabulary(num_sentinels=num_sentinels, num_bins=num_bins)
         names = sorted(class_names)
@@ -103,9 +104,29 @@ class TextTokenizer:
                 tokenizers.AddedToken(token, normalized=False, single_word=True)
                 for token in controls[len(SPECIAL) :]
             ]
-            + [tokenizers.AddedToken(name, normalized=True, single_word=True) for name in names]
+            + [
+                tokenizers.AddedToken(name, normalized=_is_normal(backend, name), single_word=True)
+                for name in names
+            ]
         )
-        return cls._checked(backend, vocab_size, "trained tokenizer")
+        trained = cls._checked(backend, vocab_size, "trained tokenizer")
+        trained._check_names(names)
+        return trained
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        """Refuse class names that a box would not get back.
+
+        Raises:
+          ValueError: names the first one, and what it becomes.
+        """
+        for name in names:
+            written = f"v0=0 {name} v1=0"
+            found = self.decode_content(self.encode_sequence(written, max_tokens=4)[0])
+            if found != written or name.split() != name.split(" "):
+                raise ValueError(
+                    f"class name {name!r} is lost: {written!r} comes back as {found!r}; choose one "
+                    "without tokens of the vocabulary and without double spaces"
+                )
 
     @classmethod
     def _checked(
@@ -214,6 +235,11 @@ def tiny() -> dict[str, dict[str, Any]]:
         "captions": {"texts": texts, "vocab_size": 120, "num_sentinels": 10, "num_bins": 5},
         "class_names": {"texts": texts, "vocab_size": 4300, "class_names": ["potted plant"]},
     }
+
+
+def _is_normal(backend: tokenizers.Tokenizer, name: str) -> bool:
+    """Whether normalization leaves a name alone; a token that it changes decodes to the change."""
+    return backend.normalizer.normalize_str(name) == name
 
 
 def _card_size(path: epath.Path) -> int:

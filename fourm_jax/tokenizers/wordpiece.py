@@ -1,6 +1,7 @@
 """WordPiece: count words, learn pieces, and the backend that uses them.
 
-Learning is done here because the result of the HF trainer differs from run to run.
+Learning is done here because the result of the HF trainer differs from run to run. The published
+vocabulary brings its own rules; those of `make_backend` are for texts in any script.
 """
 
 import collections
@@ -9,12 +10,15 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 import tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
 PREFIX = "##"  # marks a piece inside a word
+# A script without spaces makes one word of a sentence; beyond this a word is cut, which bounds time.
+MAX_CHARACTERS = 500
 
 
 def count_words(texts: Iterable[str]) -> collections.Counter:
-    """How often each word occurs, after the published normalization."""
+    """How often each word occurs, after the normalization of `make_backend`."""
     blank = make_backend({"[UNK]": 0})
     counts: collections.Counter = collections.Counter()
     for text in texts:
@@ -26,7 +30,9 @@ def count_words(texts: Iterable[str]) -> collections.Counter:
 def learn_pieces(word_counts: Mapping[str, int], num_pieces: int) -> list[str]:
     """Characters, then merges of the most frequent neighbours, as in byte-pair encoding.
 
-    Ties go to the alphabetically first pair, so that equal counts give equal pieces anywhere.
+    Ties go to the alphabetically first pair, so that equal counts give equal pieces anywhere. A
+    character beyond ASCII is a piece at the start of a word and inside of one, if all of them fit:
+    where sentences are words, few characters are seen in both places.
 
     Args:
       word_counts: how often each normalized word occurs.
@@ -37,7 +43,15 @@ def learn_pieces(word_counts: Mapping[str, int], num_pieces: int) -> list[str]:
     """
     words = [_characters(word) for word in sorted(word_counts)]
     counts = [word_counts[word] for word in sorted(word_counts)]
-    pieces = sorted({piece for word in words for piece in word}, key=lambda p: (len(p) > 1, p))
+    seen = {piece for word in words for piece in word}
+    everywhere = seen | {
+        form
+        for piece in seen
+        if not (character := piece.removeprefix(PREFIX)).isascii()
+        for form in (character, PREFIX + character)
+    }
+    fitting = everywhere if len(everywhere) <= num_pieces else seen
+    pieces = sorted(fitting, key=lambda piece: (len(piece) > 1, piece))
     if len(pieces) > num_pieces:
         raise ValueError(
             f"{len(pieces)} different characters, but room for {num_pieces} pieces; "
@@ -94,16 +108,44 @@ def _merged(word: list[str], pair: tuple[str, str], piece: str) -> list[str]:
 
 
 def make_backend(ids: Mapping[str, int]) -> tokenizers.Tokenizer:
-    """WordPiece over these ids, with the published normalizer and pre-tokenizer."""
+    """WordPiece over these ids: lower case, accents and vowel signs kept.
+
+    ASCII texts read as with the published normalizer. A character that no piece has is one [UNK]
+    by itself and leaves the rest of its word readable.
+    """
     backend = tokenizers.Tokenizer(
         tokenizers.models.WordPiece(
             dict(ids),
             unk_token="[UNK]",
             continuing_subword_prefix=PREFIX,
-            max_input_chars_per_word=100,
+            max_input_chars_per_word=MAX_CHARACTERS,
         )
     )
-    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)]
+    )
+    cuts = [r"[\s\S]{1,%d}" % MAX_CHARACTERS, *_unreadable(ids)]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.BertPreTokenizer(),
+            *(pre_tokenizers.Split(tokenizers.Regex(cut), "isolated") for cut in cuts),
+        ]
+    )
     backend.decoder = tokenizers.decoders.WordPiece(prefix=PREFIX)
     return backend
+
+
+def _unreadable(ids: Mapping[str, int]) -> list[str]:
+    """Regexes of the characters that no piece has, and of those that none has where they stand."""
+    first = {token for token in ids if len(token) == 1}
+    inside = {token[-1] for token in ids if len(token) == 3 and token.startswith(PREFIX)}
+    cases = (
+        ("[^%s]", first | inside),
+        (r"(?<=[\s\S])[%s]", first - inside),
+        (r"\A[%s]", inside - first),
+    )
+    return [regex % _class(characters) for regex, characters in cases if characters]
+
+
+def _class(characters: Iterable[str]) -> str:
+    return "".join(rf"\x{{{ord(character):x}}}" for character in sorted(characters))

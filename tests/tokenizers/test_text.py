@@ -6,15 +6,17 @@ import os
 import pathlib
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.normalizers import BertNormalizer
 
 from experiments.parity import text as verify
 from fourm_jax.data.storage import shard_writer
-from fourm_jax.modalities import metadata, registry, serializers
+from fourm_jax.modalities import boxes, metadata, registry, serializers
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.tokenizers import text, wordpiece
@@ -233,6 +235,67 @@ def test_a_vocabulary_that_is_too_small_is_refused():
 def test_repeated_class_names_are_refused():
     with pytest.raises(ValueError, match="empty or repeated"):
         text.TextTokenizer.train(CAPTIONS, vocab_size=4300, class_names=["cube", "cube"])
+
+
+CLASSES = ["cat", "Traffic Light", "TV", "tv", "café", "t-shirt", "Straße", "person's bag", "猫"]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_name_comes_back_as_it_was_given(name, tmp_path):
+    trained = text.TextTokenizer.train(["a cat"], vocab_size=4300, class_names=CLASSES)
+    trained.save(tmp_path)
+    given = boxes.Boxes(np.array([[0.1, 0.2, 0.3, 0.4]]), (name,)).to_text()
+    for tokenizer in (trained, text.TextTokenizer.load(tmp_path)):
+        ids, _ = tokenizer.encode_sequence(given, max_tokens=6)
+        assert len(ids) == 6  # four coordinates, the name, [EOS]
+        assert boxes.parse(tokenizer.decode_content(ids)).value.classes == (name,)
+
+
+@pytest.mark.parametrize("name", ["a  b", "[EOS]", "cat v0=1", "##x", " cat"])
+def test_a_class_name_that_would_be_lost_is_refused_when_the_tokenizer_is_trained(name):
+    with pytest.raises(ValueError, match="class name .* is lost"):
+        text.TextTokenizer.train(["a cat"], vocab_size=4300, class_names=[name])
+
+
+OTHER_SCRIPTS = {
+    "thai": "แมวสีดำตัวเล็กนั่งอยู่บนโต๊ะไม้ข้างหน้าต่าง" * 4,  # one word of 172 characters
+    "hindi": "एक छोटी लाल गेंद हरी मेज़ पर रखी है",
+    "arabic": "قِطَّةٌ سَوْدَاءُ عَلَى الطَّاوِلَة",
+    "german": "ein roter ball unter der käsetheke",
+}
+
+
+@pytest.mark.parametrize("script", OTHER_SCRIPTS)
+def test_captions_of_any_script_come_back_with_accents_and_vowel_signs(script):
+    caption = OTHER_SCRIPTS[script]
+    trained = text.TextTokenizer.train(OTHER_SCRIPTS.values(), vocab_size=4900)
+    ids = trained.encode(caption)
+    assert PUBLISHED.unk_id not in ids
+    assert trained.decode_content(ids) == unicodedata.normalize("NFC", caption)
+
+
+def test_an_unseen_word_of_a_script_without_spaces_is_read_character_by_character():
+    trained = text.TextTokenizer.train(["แมวดำ"], vocab_size=4300)
+    ids = trained.encode("มดำ")  # starts with a character that was inside before
+    assert PUBLISHED.unk_id not in ids
+    assert trained.decode_content(ids) == "มดำ"
+
+
+def test_an_unknown_character_does_not_make_its_whole_word_unknown(tokenizer):
+    pieces = tokenizer.decode_content(tokenizer.encode("red☕cube")).split()
+    assert pieces == ["red", "[UNK]", "cube"]
+
+
+def test_a_word_of_any_length_is_read():
+    trained = text.TextTokenizer.train(["aba bab"], vocab_size=4300)
+    assert PUBLISHED.unk_id not in trained.encode("ab" * 2_000)
+
+
+def test_ascii_texts_read_as_with_the_published_normalizer():
+    own = wordpiece.make_backend({"[UNK]": 0})
+    normalizer = BertNormalizer(lowercase=True)
+    for written in ["A Red cube,\tleft-of  it!", "x\x00y ~ [S_1]"]:
+        assert own.normalizer.normalize_str(written) == normalizer.normalize_str(written)
 
 
 def test_files_that_are_no_text_tokenizer_are_refused(tokenizer, tmp_path):
