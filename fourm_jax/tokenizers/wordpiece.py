@@ -13,7 +13,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 PREFIX = "##"  # marks a piece inside a word
-# A script without spaces makes one word of a sentence; beyond this a word is cut, which bounds time.
+# A script without spaces makes one word of a sentence; a longer one is cut, which bounds time.
 MAX_CHARACTERS = 500
 
 
@@ -124,7 +124,7 @@ def make_backend(ids: Mapping[str, int]) -> tokenizers.Tokenizer:
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)]
     )
-    cuts = [r"[\s\S]{1,%d}" % MAX_CHARACTERS, *_unreadable(ids)]
+    cuts = [rf"[\s\S]{{1,{MAX_CHARACTERS}}}", *_unreadable(ids)]
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.BertPreTokenizer(),
