@@ -32,8 +32,9 @@ from fourm_jax.convert.report import Report
 from fourm_jax.models.backbones import vit
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.card import check_arguments
 from fourm_jax.tokenizers.trained import TrainedTokenizer
-from fourm_jax.utils import io
+from fourm_jax.utils import errors, io
 
 LICENCE = (
     "Published 4M weights come under their own licence (Apple's Sample Code licence, see the "
@@ -156,14 +157,13 @@ def _published_tokenizer(
             "tokenizer's (codebook_size)"
         )
     file = safetensors_io.SafeFile(weights)
-    try:
+    with errors.described_by(weights):
         family, arguments = tokenizer_export.own_arguments(config) or tokenizer_config.arguments_of(
             config
         )
+        check_arguments(arguments, "config")
         tensors = safetensors_io.Tensors(file)
         module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
-    except ValueError as error:
-        raise ValueError(f"{weights}: {error}") from error
     name = weights.parent.name if weights.name == fourm_config.WEIGHTS else weights.stem
     return TrainedTokenizer(module, variables, base.make_card(name, family, arguments)), report
 
@@ -199,14 +199,13 @@ def _read_trunk(path: pathlib.Path, shardings: PyTree | None) -> Trunk:
     header = io.read_json(path / TRUNK)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path / TRUNK}: expected a description of format {FORMAT}")
-    try:
+    with errors.described_by(f"{path / TRUNK}: no description of a trunk"):
         model = fourm_config.to_model(
             header["config"], overrides=header["overrides"], tie_heads=bool(header["tie_heads"])
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path / TRUNK}: no description of a trunk: {error!r}") from error
+        parameters = fourm.parameter_shapes(model)
     file = safetensors_io.SafeFile(path / WEIGHTS)
-    shapes = {"/".join(name): shape for name, shape in fourm.parameter_shapes(model).items()}
+    shapes = {"/".join(name): shape for name, shape in parameters.items()}
     for name in sorted({*shapes, *file.names}):
         found = file.tensors[name].shape if name in file.tensors else "nothing"
         if found != shapes.get(name):

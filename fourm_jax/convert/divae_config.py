@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fourm_jax.ops.diffusion import process
+from fourm_jax.utils import plain_data
 
 PREDICTIONS: Mapping[str, process.Prediction] = {
     "sample": "sample",
@@ -35,6 +36,21 @@ SIZES = {
     "b": {"dim": 768, "depth": 12, "num_heads": 12},
     "l": {"dim": 1024, "depth": 24, "num_heads": 16},
     "h": {"dim": 1280, "depth": 32, "num_heads": 16},
+}
+RULES: Mapping[str, plain_data.Rule] = {
+    **dict.fromkeys(
+        ("scheduler", "beta_schedule", "prediction_type", "conditioning"), plain_data.TEXT
+    ),
+    "num_train_timesteps": plain_data.integer(1, 10**5),
+    **dict.fromkeys(
+        ("cls_free_guidance_dropout", "dec_transformer_dropout"), plain_data.number(0, 1)
+    ),
+    "masked_cfg_low": plain_data.integer(0, 2**20),
+    "masked_cfg_high": plain_data.optional(plain_data.integer(0, 2**20)),
+    **dict.fromkeys(
+        ("zero_terminal_snr", "thresholding", "clip_sample", "masked_cfg", "freeze_enc"),
+        plain_data.FLAG,
+    ),
 }
 DEFAULTS = {
     "scheduler": "ddpm",
@@ -93,10 +109,11 @@ def arguments_of(
       presets: further `dec_type` names -> published fields of the decoder's constructor.
 
     Raises:
-      ValueError: a decoder, prediction or preset field is not known; a UNet that attends to its
-        condition, which it can only concatenate.
+      ValueError: a value of another type or out of bounds; a decoder, prediction or preset field is
+        not known; a UNet that attends to its condition, which it can only concatenate.
     """
     config = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
+    plain_data.check(config, RULES, "config")
     kind, decoder = _decoder(config["dec_type"], presets or {})
     if kind == "uvit":
         decoder["conditioning"] = config["conditioning"]

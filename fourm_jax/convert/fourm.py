@@ -18,6 +18,7 @@ from fourm_jax.convert import folders, fourm_config, names, published_form, safe
 from fourm_jax.convert.report import Report
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
+from fourm_jax.utils import errors
 
 # sin-cos tables differ in the last bits between libraries, and by the rounding of the file's dtype
 BUFFER_TOLERANCE = 1e-4
@@ -84,10 +85,11 @@ def open_checkpoint(
     """
     config, weights = fourm_config.read(path)
     file = safetensors_io.SafeFile(weights)
-    model = fourm_config.to_model(
-        config, overrides=overrides, modalities=modalities, tie_heads=_heads_are_tied(file)
-    )
-    return Checkpoint(file, model, _check_names(file, model))
+    with errors.described_by(weights):
+        model = fourm_config.to_model(
+            config, overrides=overrides, modalities=modalities, tie_heads=_heads_are_tied(file)
+        )
+        return Checkpoint(file, model, _check_names(file, model))
 
 
 def load(

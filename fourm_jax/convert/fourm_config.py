@@ -1,6 +1,5 @@
 """The published trunk config (config.json or safetensors header) and our FourM, both ways."""
 
-import json
 import math
 import os
 import pathlib
@@ -12,7 +11,7 @@ from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers
 from fourm_jax.models.fourm import FourM
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, io, plain_data
 
 WEIGHTS = "model.safetensors"  # of a published folder
 BIASES: Mapping[str, str] = {f"{part}_bias": part for part in layers.BIASED}
@@ -36,6 +35,39 @@ DEFAULTS: Mapping[str, Any] = {
     "image_size": 224,
     **dict.fromkeys(BIASES, True),
 }
+# What a config may say: the published models stay far below these sizes.
+NAMES = plain_data.list_of(plain_data.TEXT, 1000)
+RULES: Mapping[str, plain_data.Rule] = {
+    "domains_in": NAMES,
+    "domains_out": NAMES,
+    "dim": plain_data.integer(1, 2**16),
+    "encoder_depth": plain_data.integer(1, 512),
+    "decoder_depth": plain_data.integer(1, 512),
+    "num_heads": plain_data.integer(1, 2**12),
+    "mlp_ratio": plain_data.number(0, 64),
+    "act_layer": plain_data.TEXT,
+    "num_register_tokens": plain_data.integer(0, 2**12),
+    "image_size": plain_data.integer(1, 2**13),
+    **dict.fromkeys(
+        (
+            "gated_mlp",
+            "qk_norm",
+            "share_modality_embeddings",
+            "decoder_sep_mask",
+            "decoder_causal_mask",
+            *BIASES,
+        ),
+        plain_data.FLAG,
+    ),
+}
+# Fields of modality specs that replace those of the registry.
+OVERRIDES = plain_data.dict_of(
+    plain_data.dict_of(
+        plain_data.any_of(
+            plain_data.scalar(2**20), plain_data.list_of(plain_data.scalar(2**12), 1000)
+        )
+    )
+)
 # Fields of the published modality table that have another name in `ModalitySpec`.
 FIELD_NAMES = {"orig_emb_dim": "embedding_dim", "max_length": "max_positions"}
 GLOBAL_PATCH = 56  # pixels behind one code of a "global" modality, in the published table
@@ -70,10 +102,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
         return safetensors_io.parse_metadata(metadata, weights), weights
     if not beside.is_file():
         raise ValueError(f"{weights}: no config in the header and no {beside} beside it")
-    try:
-        config = json.loads(beside.read_text())
-    except ValueError as error:
-        raise ValueError(f"{beside}: no JSON: {error}") from error
+    config = io.read_json(beside)
     if not isinstance(config, dict):
         raise ValueError(f"{beside}: expected a JSON object, got {type(config).__name__}")
     if config and all(isinstance(value, str) for value in config.values()):
@@ -97,8 +126,8 @@ def to_model(
       tie_heads: whether heads and decoder token tables are one.
 
     Raises:
-      ValueError: a missing or unknown argument, an unknown modality or activation, an image size
-        that the codes of "global" modalities do not divide.
+      ValueError: a missing or unknown argument, one of another type or out of bounds, an unknown
+        modality or activation, an image size that the codes of "global" modalities do not divide.
     """
     known = (*REQUIRED, *DEFAULTS, *IGNORED)
     for key in config:
@@ -107,6 +136,8 @@ def to_model(
     missing = [key for key in REQUIRED if key not in config]
     if missing:
         raise ValueError(f"config lacks {missing}: is it that of a 4M trunk?")
+    plain_data.check(config, RULES, "config")
+    plain_data.check({"overrides": overrides or {}}, {"overrides": OVERRIDES}, "config")
     full = {**DEFAULTS, **config}
     if full["act_layer"] not in ACTIVATIONS:
         raise ValueError(errors.unknown_value("act_layer", full["act_layer"], ACTIVATIONS))

@@ -17,6 +17,8 @@ import numpy as np
 import safetensors
 import yaml
 
+from fourm_jax.utils import io, safetensors_header
+
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -44,7 +46,7 @@ class SafeFile:
     """A file of the format: `names`, `tensors` {name: TensorInfo}, `metadata` and `read(name)`.
 
     The library checks the header (its length, JSON, shapes, and offsets that overlap, leave holes
-    or exceed the file).
+    or exceed the file); what would cost it too much is refused before.
 
     Raises:
       FileNotFoundError: no such file.
@@ -54,6 +56,7 @@ class SafeFile:
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         _refuse_pickles(self.path)
+        _check_header(self.path)
         with self._open() as file:
             self.metadata: dict[str, str] = file.metadata() or {}
             names = file.keys()  # the object itself cannot be iterated
@@ -108,6 +111,15 @@ class Tensors(Mapping):
         return len(self._file.tensors)
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
 def parse_metadata(metadata: Mapping[str, str], path: Any = "metadata") -> dict[str, Any]:
     """Parse config values that were written as Python reprs, with a safe YAML parser.
 
@@ -115,7 +127,8 @@ def parse_metadata(metadata: Mapping[str, str], path: Any = "metadata") -> dict[
     {'dim': 768, 'norm': None, 'names': ['a', 'b']}
 
     Raises:
-      ValueError: a value longer than 10,000 characters, or one that is no YAML.
+      ValueError: a value longer than 10,000 characters, one that is no YAML, or one with aliases,
+        which a few lines can blow up to gigabytes.
     """
     parsed = {}
     for key, value in metadata.items():
@@ -124,8 +137,9 @@ def parse_metadata(metadata: Mapping[str, str], path: Any = "metadata") -> dict[
                 f"{path}: metadata {key!r} has {len(value)} characters, allowed: {LONGEST_METADATA}"
             )
         try:
-            parsed[key] = yaml.safe_load(value.replace("None", "null"))
-        except yaml.YAMLError as error:
+            parsed[key] = yaml.load(value.replace("None", "null"), _PlainLoader)
+            io.check_depth(parsed[key])
+        except Exception as error:  # the parser raises whatever its constructors do
             raise ValueError(f"{path}: metadata {key!r} cannot be parsed: {error}") from error
     return parsed
 
@@ -177,6 +191,14 @@ def write(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _check_header(path: pathlib.Path) -> None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(safetensors_header.LENGTH_BYTES), "little")
+        text = file.read(min(length, io.MAX_JSON_BYTES + 1))
+    if length <= path.stat().st_size - safetensors_header.LENGTH_BYTES:  # else the library says so
+        safetensors_header.check(text, f"{path}: no sound safetensors file")
 
 
 def _refuse_pickles(path: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fourm_jax.convert import divae_config
 from fourm_jax.tokenizers.signal import Signal
-from fourm_jax.utils import imagenet
+from fourm_jax.utils import imagenet, plain_data
 
 # Width, depth and heads of the published ViT presets; `vit_{s,b,l}_{enc,dec}`.
 VIT_SIZES = {"s": (512, 8, 8), "b": (768, 12, 12), "l": (1024, 24, 16)}
@@ -42,6 +42,38 @@ DEFAULTS = {
     "patch_size_dec": None,
 }
 REQUIRED = ("n_channels", "enc_type", "dec_type", "codebook_size", "latent_dim")
+# What a config may say: the published models stay far below these sizes.
+RULES: Mapping[str, plain_data.Rule] = {
+    **dict.fromkeys(
+        ("enc_type", "dec_type", "quant_type", "code_replacement_policy"),
+        plain_data.optional(plain_data.TEXT),
+    ),
+    **dict.fromkeys(
+        ("image_size", "image_size_enc", "image_size_dec", "patch_size", "patch_size_dec"),
+        plain_data.optional(plain_data.integer(1, 2**13)),
+    ),
+    **dict.fromkeys(
+        ("n_channels", "latent_dim", "num_codebooks"),
+        plain_data.optional(plain_data.integer(1, 2**16)),
+    ),
+    "codebook_size": plain_data.optional(plain_data.integer(1, 2**24)),
+    "n_labels": plain_data.optional(plain_data.integer(0, 2**20)),
+    **dict.fromkeys(
+        ("ema_decay", "commitment_weight"), plain_data.optional(plain_data.number(0, 1e6))
+    ),
+    **dict.fromkeys(
+        (
+            "patch_proj",
+            "post_mlp",
+            "out_conv",
+            "norm_codes",
+            "norm_latents",
+            "kmeans_init",
+            "undo_std",
+        ),
+        plain_data.optional(plain_data.FLAG),
+    ),
+}
 CONTROLNET = ("sd_path", "image_size_sd", "pretrained_cn")  # arguments that only VQControlNet has
 
 
@@ -62,8 +94,8 @@ def arguments_of(
         -1..1).
 
     Raises:
-      ValueError: a required key is missing, a backbone or quantizer is not known, a preset has a
-        field that no published one has.
+      ValueError: a required key is missing, a value is of another type or out of bounds, a
+        backbone or quantizer is not known, a preset has a field that no published one has.
     """
     _check_keys(config)
     config = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
@@ -100,6 +132,7 @@ def arguments_of(
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:
+    plain_data.check(config, RULES, "config")
     controlnet = is_controlnet(config)
     for key in REQUIRED:
         if config.get(key) is None and not (controlnet and key == "dec_type"):

@@ -16,7 +16,7 @@ from fourm_jax.models import quantizers
 from fourm_jax.models.backbones import mlp, vit
 from fourm_jax.tokenizers import autoencoder, base, card, diffusion_autoencoder
 from fourm_jax.tokenizers.divae import DECODERS
-from fourm_jax.utils import upgrades
+from fourm_jax.utils import io, upgrades
 
 OWN = "fourm_jax"
 FEATURE_PATCH = 16  # any will do: feature maps have one position per `image_size // patch_size`
@@ -61,10 +61,11 @@ def own_arguments(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | Non
     if own is None:
         return None
     try:
-        own = json.loads(own) if isinstance(own, str) else own
+        own = io.parse_json(own, "it") if isinstance(own, str) else own
+        card.check_arguments(own["arguments"], "it")
         family, arguments = own["family"], upgrades.upgrade_arguments(own["arguments"])
         expected = published_config(family, arguments)
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # plain data of a stranger break builders in every way there is
         raise ValueError(f"config: {OWN!r} describes no tokenizer of this version: {error}") from (
             error
         )

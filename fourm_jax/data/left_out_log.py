@@ -7,9 +7,10 @@ from etils import epath
 
 from fourm_jax.data.storage import left_out
 from fourm_jax.data.storage.left_out import LeftOutRecord
-from fourm_jax.utils import io, progress
+from fourm_jax.utils import io, plain_data, progress
 
 PREFIX = "left_out"
+RULES = {**left_out.RULES, "batch": plain_data.integer(0, 2**63)}
 Key = tuple[str, int | str | None]  # data set and record
 
 
@@ -119,7 +120,10 @@ def _read(path: epath.Path) -> list[dict]:
     entries = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
+            entry = io.parse_json(line, path)
+            plain_data.check(entry, RULES, path)
+        except ValueError:
             continue
+        if "batch" in entry and "place" in entry:
+            entries.append(entry)
     return entries

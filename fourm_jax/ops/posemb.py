@@ -6,6 +6,20 @@ Source: docs/published.md#embeddings.
 import numpy as np
 from jaxtyping import Float, Int
 
+MAX_TABLE = 2**27  # numbers in one table; the largest published one has 2 million
+
+
+def check_size(num_positions: int, dim: int) -> None:
+    """Check before it is made that a table fits the host.
+
+    Raises:
+      ValueError: it has more than `MAX_TABLE` numbers.
+    """
+    if num_positions * dim > MAX_TABLE:
+        raise ValueError(
+            f"position table of {num_positions} x {dim} numbers, allowed: {MAX_TABLE} in all"
+        )
+
 
 def sincos_1d(num_positions: int, dim: int) -> Float[np.ndarray, "n d"]:
     """Return [num_positions, dim] float32: sines in the first half, cosines in the second.
@@ -13,8 +27,9 @@ def sincos_1d(num_positions: int, dim: int) -> Float[np.ndarray, "n d"]:
     Frequency k is 10000^(-k / (dim/2)); the halves are concatenated, not interleaved.
 
     Raises:
-      ValueError: `dim` is odd.
+      ValueError: `dim` is odd, or the table is too large.
     """
+    check_size(num_positions, dim)
     return _sincos(np.arange(num_positions), dim)
 
 
@@ -30,8 +45,9 @@ def sincos_2d(
         `build_2d_sincos_posemb` does; equal to the default on square grids.
 
     Raises:
-      ValueError: `dim` is not a multiple of 4.
+      ValueError: `dim` is not a multiple of 4, or the table is too large.
     """
+    check_size(rows * columns, dim)
     if dim % 4:
         raise ValueError(f"2-D sin-cos positions need a width divisible by 4, got {dim}")
     flat = np.arange(rows * columns)

@@ -27,7 +27,7 @@ from fourm_jax.tokenizers import card as card_lib
 from fourm_jax.tokenizers import store
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.tokenizers.trained import TrainedTokenizer
-from fourm_jax.utils import modules, tree
+from fourm_jax.utils import errors, modules, tree
 
 
 @runtime_checkable
@@ -178,15 +178,16 @@ def load_trained(directory: epath.PathLike) -> TrainedTokenizer:
         a tensor missing, unknown or of another shape.
     """
     card, tensors = store.read(directory)
-    expected = make_card(card.name, card.family, card.arguments)
+    with errors.described_by(epath.Path(directory) / store.CARD):
+        expected = make_card(card.name, card.family, card.arguments)
+        module = build(card.family, card.arguments)
+        abstract = abstract_variables(module)
     for field in ("vocab_size", "grid", "codes_per_position", "signal"):
         declared, derived = getattr(card, field), getattr(expected, field)
         if _plain(declared) != _plain(derived):
             raise ValueError(
                 f"{directory}: card says {field} {declared}, its arguments give {derived}"
             )
-    module = build(card.family, card.arguments)
-    abstract = abstract_variables(module)
     store.check_tensors(tensors, tree.named_leaves(abstract), str(directory))
     variables = tree.map_named(lambda name, _: jnp.asarray(tensors[name]), abstract)
     return TrainedTokenizer(module, variables, card)

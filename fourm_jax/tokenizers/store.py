@@ -6,12 +6,11 @@ import uuid
 from collections.abc import Mapping
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from etils import epath
 
 from fourm_jax.tokenizers.card import Card
-from fourm_jax.utils import io
+from fourm_jax.utils import io, safetensors_header
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -55,9 +54,13 @@ def read(directory: epath.PathLike) -> tuple[Card, dict[str, np.ndarray]]:
         if not (directory / name).exists():
             raise ValueError(f"{directory} is not a tokenizer folder: {name} is missing")
     card = Card.read(directory / CARD)
+    content = (directory / WEIGHTS).read_bytes()
     try:
-        return card, safetensors.numpy.load((directory / WEIGHTS).read_bytes())
-    except safetensors.SafetensorError as error:
+        length = int.from_bytes(content[: safetensors_header.LENGTH_BYTES], "little")
+        start = safetensors_header.LENGTH_BYTES
+        safetensors_header.check(content[start : start + length], "it")
+        return card, safetensors.numpy.load(content)
+    except Exception as error:  # the library's NumPy reader trusts types and shapes
         raise ValueError(
             f"{directory / WEIGHTS} is not a valid safetensors file: {error}"
         ) from error

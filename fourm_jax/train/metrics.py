@@ -1,6 +1,5 @@
 """Running means as (sum, count) pairs on the device, and the history they leave in a workdir."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jaxtyping import Array, Float, Shaped
+
+from fourm_jax.utils import io, plain_data
 
 # {name: (sum, count)}; a task fills it, the train step adds it up, a log point divides.
 Metrics = dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]]
@@ -50,6 +51,9 @@ def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
     Records of one step (training and evaluation) are merged. A half-written last line, which a
     killed process may leave, is dropped.
+
+    Raises:
+      ValueError: a line that is no log point.
     """
     path = epath.Path(workdir) / HISTORY
     if not path.exists():
@@ -57,8 +61,10 @@ def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:
     history: dict[int, dict[str, Any]] = {}
     for line in path.read_text().splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = io.parse_json(line, path)
+        except ValueError:
             continue
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise ValueError(f"{path}: {plain_data.shown(record)} is no log point")
         history.setdefault(record["step"], {}).update(record)
     return [history[step] for step in sorted(history)]

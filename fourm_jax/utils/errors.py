@@ -1,7 +1,9 @@
-"""Messages of errors: what was given, and what is allowed."""
+"""Messages of errors: what was given, what is allowed, and which file it came from."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 def unknown_value(what: str, value: str, allowed: Iterable[str]) -> str:
@@ -9,3 +11,18 @@ def unknown_value(what: str, value: str, allowed: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(value, list(allowed), n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return f"unknown {what} {value!r}{hint} Allowed: {sorted(allowed)}"
+
+
+@contextlib.contextmanager
+def described_by(file: Any) -> Iterator[None]:
+    """Whatever goes wrong with what a file describes is a ValueError that names the file.
+
+    For building modules from cards and configs of strangers: what builds them trusts its
+    arguments, so that wrong ones raise all kinds of errors.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = str(error).strip() or "no reason given"
+        reason = message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
+        raise ValueError(reason if str(file) in reason else f"{file}: {reason}") from error

@@ -1,10 +1,13 @@
-"""Small files that are either complete or not there."""
+"""Small files that are either complete or not there, and JSON from anywhere, in bounds."""
 
 import json
 import os
 from typing import Any
 
 from etils import epath
+
+MAX_JSON_BYTES = 16 * 2**20  # of one text: what JSON describes can take 30 times as much memory
+MAX_JSON_DEPTH = 64  # of lists and dicts inside each other: what reads them is recursive
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
@@ -30,9 +33,55 @@ def read_json(path: epath.PathLike) -> Any:
     """Read a JSON file.
 
     Raises:
-      ValueError: the file is not JSON; names it.
+      ValueError: as `parse_json`; names the file.
     """
+    path = epath.Path(path)
+    if path.stat().length > MAX_JSON_BYTES:
+        raise ValueError(f"{path} has more than {MAX_JSON_BYTES} bytes: too large for JSON")
+    return parse_json(path.read_bytes(), path)
+
+
+def parse_json(text: str | bytes, what: Any, *, allow_nan: bool = True) -> Any:
+    """Value of a JSON text that may come from a stranger.
+
+    Args:
+      text: UTF-8 where it is bytes.
+      what: this is the text of, for messages.
+      allow_nan: whether NaN and Infinity, which JSON does not have, are read.
+
+    Raises:
+      ValueError: no JSON, more than `MAX_JSON_BYTES`, or nested deeper than `MAX_JSON_DEPTH`.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"{what} has {len(text)} bytes, allowed for JSON: {MAX_JSON_BYTES}")
     try:
-        return json.loads(epath.Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        text = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
+        check_depth(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is not valid JSON: {error}") from error
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Check that lists and dicts are not nested deeper than `MAX_JSON_DEPTH`; loops over levels.
+
+    Raises:
+      ValueError: they are.
+    """
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [part for node in level for part in _parts(node)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} lists and dicts")
+
+
+def _parts(node: Any) -> Any:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")

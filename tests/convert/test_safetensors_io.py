@@ -59,8 +59,8 @@ def test_a_write_that_fails_leaves_no_file(tmp_path):
         ({"a": entry(), "b": entry()}, b"12345678", "invalid offset for tensor `[ab]`"),
         ({"a": entry(offsets=(4, 12))}, b"123456789012", "invalid offset for tensor `a`"),
         ({"__metadata__": {"a": 1}}, b"", "expected a string"),
-        (b"[1, 2]", b"", "invalid JSON"),
-        (b"{oops", b"", "invalid JSON"),
+        (b"[1, 2]", b"", "expected a JSON object"),
+        (b"{oops", b"", "not valid JSON"),
     ],
 )
 def test_broken_files_are_refused_with_the_reason(tmp_path, header, data, message):

@@ -303,7 +303,7 @@ def test_files_that_are_no_text_tokenizer_are_refused(tokenizer, tmp_path):
         text.TextTokenizer.load(tmp_path / "missing")
     for content in (b"\x80\x04pickle", b"{}", b""):
         (tmp_path / "file.json").write_bytes(content)
-        with pytest.raises(ValueError, match=r"file\.json is no tokenizer"):
+        with pytest.raises(ValueError, match=r"file\.json is no(t valid JSON| tokenizer)"):
             text.TextTokenizer.load(tmp_path / "file.json")
 
 
@@ -312,7 +312,7 @@ def test_a_card_that_does_not_fit_its_tokenizer_is_refused(tokenizer, tmp_path):
     card = read(tmp_path / "card.json")
     for change, message in (
         ({"vocab_size": 4100}, r"allowed: below vocab_size 4100"),
-        ({"vocab_size": "many"}, "vocab_size 'many', allowed: an integer"),
+        ({"vocab_size": "many"}, "vocab_size is 'many', allowed: an integer"),
         ({"family": "vqvae"}, "no card of family 'text'"),
     ):
         (tmp_path / "card.json").write_text(json.dumps({**card, **change}))

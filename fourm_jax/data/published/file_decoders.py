@@ -5,7 +5,6 @@ Nothing is ever unpickled, and no file may grow beyond a stated size when it is 
 
 import gzip
 import io
-import json
 import math
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,9 +15,10 @@ from numpy.lib import format as npy_format
 
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.utils import errors, picture_files
+from fourm_jax.utils import io as files
 
 MAX_BYTES = 256 * 2**20  # of a file, packed or unpacked
-MAX_JSON_BYTES = 16 * 2**20  # unpacked: what JSON describes can take 30 times as much memory
+MAX_ARRAYS = 1000  # in one .npz
 
 
 def decode(extension: str, data: bytes) -> Any:
@@ -75,23 +75,40 @@ _NPY_HEADERS = {
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    """Arrays of a zip file. What it claims about sizes may be wrong, so that nothing relies on it:
+    entries are unpacked up to a limit, which Python can do for no other method than deflate."""
+    _check_directory(data)
+    arrays, left = {}, MAX_BYTES
     with zipfile.ZipFile(io.BytesIO(data)) as file:
-        entries = file.infolist()
-        _check_size(sum(entry.file_size for entry in entries), MAX_BYTES)
-        return {entry.filename.removesuffix(".npy"): _array(file.read(entry)) for entry in entries}
+        for entry in file.infolist():
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{entry.filename!r} is packed by another method than deflate")
+            with file.open(entry) as packed:
+                content = packed.read(left + 1)
+            _check_size(len(content), left)
+            left -= len(content)
+            arrays[entry.filename.removesuffix(".npy")] = _array(content)
+    return arrays
+
+
+def _check_directory(data: bytes) -> None:
+    """Check how many entries follow from the sizes at the end of a zip file, which come first."""
+    end = data.rfind(b"PK\5\6")
+    if end < 0 or data[max(end - 20, 0) : end].startswith(b"PK\6\7"):
+        raise ValueError("no directory of a zip file, or that of one of more than 4 GB")
+    size = int.from_bytes(data[end + 12 : end + 16], "little")
+    if size > MAX_ARRAYS * 300:  # bytes of an entry; numpy writes about 60
+        raise ValueError(f"directory of {size} bytes, allowed: {MAX_ARRAYS * 300}")
 
 
 def _json(data: bytes) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON value")
-
-    _check_size(len(data), MAX_JSON_BYTES)
-    return json.loads(data, parse_constant=refuse)
+    _check_size(len(data), files.MAX_JSON_BYTES)
+    return files.parse_json(data, "it", allow_nan=False)
 
 
 def _zipped_json(data: bytes) -> Any:
     with gzip.open(io.BytesIO(data)) as file:
-        return _json(file.read(MAX_JSON_BYTES + 1))
+        return _json(file.read(files.MAX_JSON_BYTES + 1))
 
 
 def _text(data: bytes) -> str:

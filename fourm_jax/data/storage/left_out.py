@@ -16,10 +16,15 @@ from typing import Any
 from etils import epath
 
 from fourm_jax.data.storage import shards
-from fourm_jax.utils import io, progress
+from fourm_jax.utils import io, plain_data, progress
 
 MAX_MESSAGE = 500  # characters: a message may quote what is wrong
 NUM_EXAMPLES = 5
+RULES = {
+    **dict.fromkeys(("place", "modality", "reason", "message"), plain_data.TEXT),
+    "record": plain_data.any_of(plain_data.TEXT, plain_data.integer(0, 2**63)),
+    "kept": plain_data.FLAG,
+}
 
 
 class RecordError(ValueError):
@@ -188,10 +193,19 @@ def dump(one: LeftOutRecord) -> str:
 
 
 def read_lines(path: epath.Path) -> Iterator[LeftOutRecord]:
-    """Yield the entries of a list."""
+    """Yield the entries of a list.
+
+    Raises:
+      ValueError: a line that `dump` did not write; names it.
+    """
     with path.open() as file:
-        for line in file:
-            yield LeftOutRecord(**json.loads(line))
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            entry = io.parse_json(line, where)
+            plain_data.check(entry, RULES, where)
+            if set(entry) - set(RULES) or not {"place", "reason", "message"} <= set(entry):
+                raise ValueError(f"{where}: fields {sorted(entry)}, known: {sorted(RULES)}")
+            yield LeftOutRecord(**entry)
 
 
 def _join(parts: Iterable[epath.Path], path: epath.Path) -> None:

@@ -14,6 +14,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
+from fourm_jax.utils import io
+
 Record = dict[str, Any]  # values: np.ndarray, nested Record, or anything that JSON can hold
 
 # By their names in the file; safetensors' own table for numpy lacks bfloat16.
@@ -32,6 +34,9 @@ _DTYPES = {
     "F64": np.dtype(np.float64),
 }
 DTYPES = frozenset(dtype.name for dtype in _DTYPES.values())
+MAX_HEADER_BYTES = 2**20
+MAX_RANK = 32
+MAX_NESTING = 32  # of dicts in a record
 MAX_BYTES = 64 * 2**20  # of one record; a 448 px record with every raw signal has about 6 MB
 _NUM_LENGTH_BYTES = 8  # before the JSON header of a safetensors file
 _JSON = ":json"
@@ -75,7 +80,7 @@ def decode(data: bytes) -> Record:
         value = array
         if path.endswith(_JSON):
             path = path.removesuffix(_JSON)
-            value = _parse_json(path, array)
+            value = io.parse_json(array.tobytes(), f"field {path!r}")
         if _PATH in path or path in record:
             _put(record, path, value)
         else:
@@ -90,14 +95,17 @@ def _views(data: bytes) -> dict[str, np.ndarray]:
     As in the library, arrays must lie one after the other and fill the file.
     """
     start = _NUM_LENGTH_BYTES + int.from_bytes(data[:_NUM_LENGTH_BYTES], "little")
+    if start > MAX_HEADER_BYTES:
+        raise ValueError(f"header of {start} bytes, allowed: {MAX_HEADER_BYTES}")
     header = json.loads(data[_NUM_LENGTH_BYTES:start])
     header.pop("__metadata__", None)
     arrays, end = {}, 0
     for path, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        # Before any product: that of a long shape takes quadratic time.
+        if len(shape) > MAX_RANK or any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError(f"array {path!r} of shape {str(shape)[:80]}")
         size = math.prod(shape) * dtype.itemsize
-        if any(type(length) is not int or length < 0 for length in shape):
-            raise ValueError(f"array {path!r} of shape {shape}")
         if entry["data_offsets"] != [end, end + size]:
             raise ValueError(f"array {path!r} lies at {entry['data_offsets']}, expected {end}")
         array = np.frombuffer(data, dtype, math.prod(shape), start + end)
@@ -137,8 +145,12 @@ def _holds_array(value: Any) -> bool:
 def _dump_json(path: str, value: Any) -> np.ndarray:
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain_number)
-        return np.frombuffer(text.encode(), np.uint8)
-    except (TypeError, UnicodeEncodeError) as error:
+        io.check_depth(value)
+        data = text.encode()
+        if len(data) > io.MAX_JSON_BYTES:
+            raise ValueError(f"JSON of {len(data)} bytes, allowed: {io.MAX_JSON_BYTES}")
+        return np.frombuffer(data, np.uint8)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"field {path!r}: {error}; allowed: arrays, dicts, and JSON values"
         ) from error
@@ -150,15 +162,10 @@ def _plain_number(value: Any) -> Any:
     raise TypeError(f"value of type {type(value).__name__}")
 
 
-def _parse_json(path: str, array: np.ndarray) -> Any:
-    try:
-        return json.loads(array.tobytes())
-    except ValueError as error:
-        raise ValueError(f"field {path!r} holds broken JSON: {error}") from error
-
-
 def _put(record: Record, path: str, value: Any) -> None:
-    *outer, last = path.split(_PATH)
+    *outer, last = path.split(_PATH, MAX_NESTING)
+    if _PATH in last:
+        raise ValueError(f"field {path[:80]!r} lies more than {MAX_NESTING} dicts deep")
     for name in outer:
         record = record.setdefault(name, {})
         if not isinstance(record, dict):

@@ -18,9 +18,24 @@ from array_record.python import array_record_module
 from etils import epath
 
 from fourm_jax.data.storage import records
-from fourm_jax.utils import io
+from fourm_jax.utils import io, plain_data
 
 VERSION = 1
+FILE_NAME = re.compile(r"[\w-]+\.array_record")
+RULES: Mapping[str, plain_data.Rule] = {
+    "version": plain_data.integer(VERSION, VERSION),
+    "recipe": plain_data.DICT,
+    "fields": plain_data.dict_of(plain_data.DICT),
+    "shards": plain_data.list_of(plain_data.DICT, 10**6),
+}
+SHARD_RULES: Mapping[str, plain_data.Rule] = {
+    "file": plain_data.Rule(
+        "the name of a file in this folder",
+        lambda name: isinstance(name, str) and bool(FILE_NAME.fullmatch(name)),
+    ),
+    "num_records": plain_data.integer(0, 2**48),
+    "bytes": plain_data.integer(0, 2**62),
+}
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
@@ -69,15 +84,16 @@ def read_manifest(directory: epath.PathLike, split: str) -> Manifest:
             f"{path}: no such split; found here: {present or 'nothing'}. A split without its "
             "manifest is not finished: run the command that writes it again"
         )
-    content = io.read_json(path)
-    try:
-        if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']}, allowed: {VERSION}")
-        return Manifest(
-            recipe=content["recipe"], fields=content["fields"], shards=tuple(content["shards"])
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not the manifest of a split: {error!r}") from error
+    content, where = io.read_json(path), f"{path}: not the manifest of a split"
+    plain_data.check(content, RULES, where)
+    missing = [name for name in RULES if name not in content]
+    if missing:
+        raise ValueError(f"{where}: it lacks {missing}")
+    for shard in content["shards"]:
+        plain_data.check({**dict.fromkeys(SHARD_RULES), **shard}, SHARD_RULES, where)
+    return Manifest(
+        recipe=content["recipe"], fields=content["fields"], shards=tuple(content["shards"])
+    )
 
 
 class Reader:

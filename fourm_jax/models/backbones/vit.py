@@ -102,7 +102,12 @@ def _trunk(backbone: Encoder | Decoder, x: Float[Array, "b y x d"]) -> Float[Arr
 def position_table(
     nominal: tuple[int, int], actual: tuple[int, int], dim: int
 ) -> Float[np.ndarray, "y x d"]:
-    """Sin-cos positions of the `nominal` grid, bicubically resized to the `actual` one."""
+    """Sin-cos positions of the `nominal` grid, bicubically resized to the `actual` one.
+
+    Raises:
+      ValueError: `dim` is not a multiple of 4, or a table is too large.
+    """
+    posemb.check_size(actual[0] * actual[1], dim)
     table = posemb.sincos_2d(*nominal, dim).reshape(*nominal, dim)
     return table if actual == nominal else interpolate.resize_bicubic(table, actual)
 
