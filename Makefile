@@ -1,11 +1,12 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
-# `make format`, `make docs`, `make test-wheel`.
+# `make format`, `make docs`, `make test-fuzz`, `make test-wheel`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
+SEED ?= 0
 
-.PHONY: quickstart test test-wheel lint format docs clean
+.PHONY: quickstart test test-fuzz test-wheel lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -33,6 +34,10 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+# Damaged files for every reader, five minutes of them; SEED=n for others.
+test-fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m tests.stress.fuzz --seconds=300 --seed=$(SEED)
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m wheel tests/test_wheel.py

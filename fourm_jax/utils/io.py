@@ -70,8 +70,8 @@ def check_depth(value: Any) -> None:
       ValueError: they are.
     """
     level = [value]
-    for _ in range(MAX_JSON_DEPTH + 1):
-        level = [part for node in level for part in _parts(node)]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [part for node in level for part in _parts(node) if isinstance(part, dict | list)]
         if not level:
             return
     raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} lists and dicts")

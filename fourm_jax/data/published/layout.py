@@ -15,6 +15,14 @@ from fourm_jax.data.published import file_decoders
 from fourm_jax.data.storage import foreign_files
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 
+_CONTINUATIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_MAX_CONTINUATION = 8192  # bytes: the longest path has 4,096
 _CHUNK = 128 * tarfile.BLOCKSIZE  # of a tar, read at once
 
 
@@ -32,6 +40,18 @@ class Index(NamedTuple):
 
     files: dict[str, Member]
     left_out: tuple[LeftOutRecord, ...]
+
+
+class _Header(tarfile.TarInfo):
+    """A header of bounded size: what continues one (a long name, attributes) is read as a whole,
+    and older versions of Python search it in quadratic time."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _CONTINUATIONS and not 0 <= info.size <= _MAX_CONTINUATION:
+            raise ValueError(f"header of {info.size} bytes, allowed: {_MAX_CONTINUATION}")
+        return info
 
 
 def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
@@ -146,7 +166,7 @@ def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[
         with path.open("rb") as file:
             while start is not None:
                 file.seek(start)
-                with tarfile.open(fileobj=file, mode="r:") as tar:
+                with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as tar:
                     for info in tar:
                         if info.size < 0 or info.offset_data + info.size > size:
                             damaged(f"cut short or damaged within member {info.name!r}")
