@@ -31,7 +31,7 @@ from fourm_jax.utils import errors
 from fourm_jax.utils.run_folder import CHECKPOINTS, TOKENIZER, TOKENIZERS, TRUNK
 
 # What tells a folder of a model: tokenizer, converted trunk, published trunk or tokenizer.
-MODEL_FILES = (store.CARD, checkpoint.TRUNK, fourm_config.WEIGHTS)
+MODEL_FILES = (store.CARD, checkpoint.TRUNK, fourm_config.WEIGHTS, fourm_config.PARTS)
 Tokenizer = TrainedTokenizer | TextTokenizer
 
 

@@ -156,7 +156,7 @@ def _published_tokenizer(
             f"{weights}: config with {sorted(config)[:8]} is neither a trunk's (domains_in) nor a "
             "tokenizer's (codebook_size)"
         )
-    file = safetensors_io.SafeFile(weights)
+    file = safetensors_io.open_weights(weights)
     with errors.described_by(weights):
         family, arguments = tokenizer_export.own_arguments(config) or tokenizer_config.arguments_of(
             config
@@ -164,7 +164,11 @@ def _published_tokenizer(
         check_arguments(arguments, "config")
         tensors = safetensors_io.Tensors(file)
         module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
-    name = weights.parent.name if weights.name == fourm_config.WEIGHTS else weights.stem
+    name = (
+        weights.parent.name
+        if weights.name in (fourm_config.WEIGHTS, fourm_config.PARTS)
+        else weights.stem
+    )
     return TrainedTokenizer(module, variables, base.make_card(name, family, arguments)), report
 
 

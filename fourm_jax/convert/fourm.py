@@ -84,7 +84,7 @@ def open_checkpoint(
         missing, left over, of another shape or not of a float dtype.
     """
     config, weights = fourm_config.read(path)
-    file = safetensors_io.SafeFile(weights)
+    file = safetensors_io.open_weights(weights)
     with errors.described_by(weights):
         model = fourm_config.to_model(
             config, overrides=overrides, modalities=modalities, tie_heads=_heads_are_tied(file)

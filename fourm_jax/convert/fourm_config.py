@@ -14,6 +14,7 @@ from fourm_jax.models.fourm import FourM
 from fourm_jax.utils import errors, io, plain_data
 
 WEIGHTS = "model.safetensors"  # of a published folder
+PARTS = "model" + safetensors_io.INDEX  # in its place, where the weights are in several files
 BIASES: Mapping[str, str] = {f"{part}_bias": part for part in layers.BIASED}
 # Published activation -> MLP kind without and with a gate.
 ACTIVATIONS: Mapping[str, tuple[layers.MlpKind, layers.MlpKind]] = {
@@ -85,7 +86,8 @@ IGNORED = (
 def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
     """Return (config, weights file) of a folder or of a .safetensors file.
 
-    A folder holds config.json and model.safetensors; a file carries the config in its header or
+    A folder holds config.json and model.safetensors, or the parts of it and their index, which then
+    is the weights file; a file carries the config in its header or
     has a config.json beside it, whose values may be strings, too, as in a header.
 
     Raises:
@@ -94,10 +96,12 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
     """
     path = pathlib.Path(path)
     weights = path / WEIGHTS if path.is_dir() else path
+    if path.is_dir() and not weights.exists() and (path / PARTS).exists():
+        weights = path / PARTS
     if not weights.is_file():
         raise FileNotFoundError(f"no safetensors weights at {weights}")
     beside = weights.with_name("config.json")
-    metadata = safetensors_io.SafeFile(weights).metadata
+    metadata = safetensors_io.open_weights(weights).metadata
     if {"dim", "codebook_size"} & set(metadata) and not (path.is_dir() and beside.is_file()):
         return safetensors_io.parse_metadata(metadata, weights), weights
     if not beside.is_file():

@@ -8,7 +8,7 @@ from etils import epath
 from fourm_jax.utils import extras
 
 HUB_ID = re.compile(r"[\w-]+/[\w.-]+")
-FILES = ("config.json", "*.safetensors")  # never a pickle
+FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # never a pickle
 
 
 def locate(source: str | os.PathLike) -> epath.Path:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import safetensors
 import yaml
 
-from fourm_jax.utils import io, safetensors_header
+from fourm_jax.utils import io, plain_data, safetensors_header
 
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -30,6 +31,16 @@ DTYPES = {
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
+}
+INDEX = ".safetensors.index.json"  # ending of the list of several files
+_PART = re.compile(r"[\w.-]+\.safetensors")
+_INDEX_RULES = {
+    "weight_map": plain_data.dict_of(
+        plain_data.Rule(
+            "a .safetensors file beside it",
+            lambda name: isinstance(name, str) and bool(_PART.fullmatch(name)),
+        )
+    )
 }
 LONGEST_METADATA = 10_000  # characters per value that are given to the YAML parser
 
@@ -90,6 +101,44 @@ class SafeFile:
                 f"{self.path}: tensor {name!r}: dtype {dtype!r}, allowed: {sorted(DTYPES)}"
             )
         return TensorInfo(DTYPES[dtype], tuple(tensor.get_shape()))
+
+
+class SafeParts(SafeFile):
+    """Weights in several files, as the Hub's tools save large models, read through their index.
+
+    Raises:
+      FileNotFoundError: the index or a part is not there.
+      ValueError: as `SafeFile`, for the index or a part; the index does not list what they hold.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        index = io.read_json(self.path)
+        plain_data.check(index, _INDEX_RULES, self.path, required=_INDEX_RULES)
+        places = index["weight_map"]
+        parts = {file: SafeFile(self.path.with_name(file)) for file in sorted({*places.values()})}
+        held = {name: file for file, part in parts.items() for name in part.names}
+        if held != places or sum(len(part.names) for part in parts.values()) != len(held):
+            wrong = sorted({*held.items()} ^ {*places.items()})[:3]
+            raise ValueError(f"{self.path} does not list what its parts hold, first: {wrong}")
+        self._parts = {name: parts[file] for name, file in held.items()}
+        self.metadata = {}
+        self.tensors = {name: part.tensors[name] for name, part in self._parts.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor.
+
+        Raises:
+          ValueError: no tensor of this name.
+        """
+        if name not in self.tensors:
+            raise ValueError(f"{self.path}: no tensor {name!r}")
+        return self._parts[name].read(name)
+
+
+def open_weights(path: str | os.PathLike) -> SafeFile:
+    """Open a file, or the parts that an index lists."""
+    return SafeParts(path) if str(path).endswith(INDEX) else SafeFile(path)
 
 
 class Tensors(Mapping):

@@ -121,9 +121,8 @@ def _read(path: epath.Path) -> list[dict]:
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             entry = io.parse_json(line, path)
-            plain_data.check(entry, RULES, path)
+            plain_data.check(entry, RULES, path, required=("batch", "place"))
         except ValueError:
             continue
-        if "batch" in entry and "place" in entry:
-            entries.append(entry)
+        entries.append(entry)
     return entries

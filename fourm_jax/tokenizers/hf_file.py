@@ -89,23 +89,18 @@ def _make(value: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 def _check(value: Any, where: str) -> None:
     """Check all parts of a file."""
-    plain_data.check(value, RULES, where)
-    for name in RULES:
-        if name not in value:
-            raise ValueError(f"{where}: no {name!r}")
+    plain_data.check(value, RULES, where, required=RULES)
     model = value["model"]
-    if model.get("type") != "WordPiece" or not set(MODEL_RULES) <= set(model):
-        raise ValueError(
-            f"{where}: model of type {plain_data.shown(model.get('type'))} with {sorted(model)}, "
-            f"allowed: WordPiece with {sorted(MODEL_RULES)}"
-        )
-    plain_data.check(model, MODEL_RULES, f"{where}: model")
+    if model.get("type") != "WordPiece":
+        found = plain_data.shown(model.get("type"))
+        raise ValueError(f"{where}: model of type {found}, allowed: 'WordPiece'")
+    plain_data.check(model, MODEL_RULES, f"{where}: model", required=MODEL_RULES)
     ids = model["vocab"].values()
     if not ids or len(set(ids)) != len(ids):
         raise ValueError(f"{where}: no tokens, or two of one id")
     for token in value["added_tokens"]:
-        plain_data.check(token, TOKEN_RULES, f"{where}: added_tokens")
-        if model["vocab"].get(token.get("content")) != token.get("id"):
+        plain_data.check(token, TOKEN_RULES, f"{where}: added_tokens", required=TOKEN_RULES)
+        if model["vocab"].get(token["content"]) != token["id"]:
             raise ValueError(f"{where}: added token {plain_data.shown(token)} is not in the model")
     for name in ABSENT:
         if value.get(name) is not None:

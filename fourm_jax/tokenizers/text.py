@@ -242,7 +242,7 @@ def _card_size(path: epath.Path) -> int:
     if not isinstance(card, dict) or card.get("family") != FAMILY:
         raise ValueError(f"{path} is no card of family {FAMILY!r}: {plain_data.shown(card)}")
     rules = {"vocab_size": plain_data.integer(1, hf_file.MAX_ID)}
-    plain_data.check({"vocab_size": None, **card}, rules, path)
+    plain_data.check(card, rules, path, required=rules)
     return card["vocab_size"]
 
 

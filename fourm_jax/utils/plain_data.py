@@ -5,7 +5,7 @@ check({"dim": 10**12}, RULES, "config.json")
 ValueError: config.json: dim is 1000000000000, allowed: an integer in 1 … 65536
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 MAX_TEXT = 10_000  # characters
@@ -90,14 +90,24 @@ ANYTHING = Rule("anything", lambda value: True)
 DICT = dict_of(ANYTHING)
 
 
-def check(values: Any, rules: Mapping[str, Rule], where: Any) -> None:
-    """Check the values that have a rule; a value that is not there breaks none.
+def check(
+    values: Any, rules: Mapping[str, Rule], where: Any, *, required: Collection[str] = ()
+) -> None:
+    """Check the values that have a rule.
+
+    Args:
+      values: plain data from a file.
+      where: the file, for messages.
+      required: names that must be there; any other that is not there breaks no rule.
 
     Raises:
-      ValueError: `values` is no dict, or the first value that breaks its rule; names `where`.
+      ValueError: `values` is no dict, what is required is missing, or a value breaks its rule.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: found {shown(values)}, expected names with values")
+    missing = sorted(set(required) - set(values))
+    if missing:
+        raise ValueError(f"{where}: no {', '.join(map(repr, missing))}")
     for name, rule in rules.items():
         if name in values and not rule.holds(values[name]):
             raise ValueError(f"{where}: {name} is {shown(values[name])}, allowed: {rule.allowed}")

@@ -100,3 +100,45 @@ def test_a_header_whose_length_looks_like_the_start_of_a_pickle_is_read(tmp_path
     path = raw(tmp_path / "x.safetensors", text.ljust(length))
     assert path.read_bytes()[:1] == b"\x80"
     assert safetensors_io.SafeFile(path).metadata == {"a": "b"}
+
+
+def write_parts(folder, weight_map):
+    for number in (1, 2):
+        array = np.full(2, number, np.float32)
+        announced = {f"t{number}": (array.dtype, array.shape)}
+        path = folder / f"model-{number}-of-2.safetensors"
+        safetensors_io.write(path, announced, [(f"t{number}", array)])
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 16}, "weight_map": weight_map}))
+    return index
+
+
+WEIGHT_MAP = {"t1": "model-1-of-2.safetensors", "t2": "model-2-of-2.safetensors"}
+
+
+def test_weights_in_several_files_are_read_through_their_index(tmp_path):
+    file = safetensors_io.open_weights(write_parts(tmp_path, WEIGHT_MAP))
+    assert {name: file.read(name).tolist() for name in file.names} == {"t1": [1, 1], "t2": [2, 2]}
+    assert file.tensors["t2"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"t2": "model-1-of-2.safetensors"}, r"does not list what its parts hold.*'t2'"),
+        ({"t3": "model-2-of-2.safetensors"}, r"does not list what its parts hold.*'t3'"),
+        ({"t2": "../model-2-of-2.safetensors"}, "a .safetensors file beside it"),
+        ({"t2": 2}, "a .safetensors file beside it"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_parts_is_refused(tmp_path, changes, message):
+    index = write_parts(tmp_path, {**WEIGHT_MAP, **changes})
+    with pytest.raises(ValueError, match=message):
+        safetensors_io.open_weights(index)
+
+
+def test_a_missing_part_is_named(tmp_path):
+    index = write_parts(tmp_path, WEIGHT_MAP)
+    (tmp_path / "model-2-of-2.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model-2-of-2"):
+        safetensors_io.open_weights(index)

@@ -202,8 +202,8 @@ def read_lines(path: epath.Path) -> Iterator[LeftOutRecord]:
         for number, line in enumerate(file, 1):
             where = f"{path}, line {number}"
             entry = io.parse_json(line, where)
-            plain_data.check(entry, RULES, where)
-            if set(entry) - set(RULES) or not {"place", "reason", "message"} <= set(entry):
+            plain_data.check(entry, RULES, where, required=("place", "reason", "message"))
+            if set(entry) - set(RULES):
                 raise ValueError(f"{where}: fields {sorted(entry)}, known: {sorted(RULES)}")
             yield LeftOutRecord(**entry)
 

@@ -85,12 +85,9 @@ def read_manifest(directory: epath.PathLike, split: str) -> Manifest:
             "manifest is not finished: run the command that writes it again"
         )
     content, where = io.read_json(path), f"{path}: not the manifest of a split"
-    plain_data.check(content, RULES, where)
-    missing = [name for name in RULES if name not in content]
-    if missing:
-        raise ValueError(f"{where}: it lacks {missing}")
+    plain_data.check(content, RULES, where, required=RULES)
     for shard in content["shards"]:
-        plain_data.check({**dict.fromkeys(SHARD_RULES), **shard}, SHARD_RULES, where)
+        plain_data.check(shard, SHARD_RULES, where, required=SHARD_RULES)
     return Manifest(
         recipe=content["recipe"], fields=content["fields"], shards=tuple(content["shards"])
     )
