@@ -164,11 +164,8 @@ def _published_tokenizer(
         check_arguments(arguments, "config")
         tensors = safetensors_io.Tensors(file)
         module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
-    name = (
-        weights.parent.name
-        if weights.name in (fourm_config.WEIGHTS, fourm_config.PARTS)
-        else weights.stem
-    )
+    of_folder = weights.name in (fourm_config.WEIGHTS, fourm_config.PARTS)
+    name = weights.parent.name if of_folder else weights.stem
     return TrainedTokenizer(module, variables, base.make_card(name, family, arguments)), report
 
 

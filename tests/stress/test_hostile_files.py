@@ -290,3 +290,5 @@ def test_rules_say_what_is_allowed():
         plain_data.check({"a": [4]}, rules, "x")
     with pytest.raises(ValueError, match="x: found 3, expected names with values"):
         plain_data.check(3, rules, "x")
+    with pytest.raises(ValueError, match="x: no 'a', 'c'"):
+        plain_data.check({"b": 1}, rules, "x", required=("a", "b", "c"))
