@@ -114,20 +114,21 @@ def draw(
     names = [spec.name for spec in specs]
     outputs = [spec.name for spec in specs if spec.is_token]
     layout = slots.layout(specs, names, outputs, PUBLISHED)
-    most = stats["input_tokens_range"][1]
+    num_inputs, num_targets = stats["input_tokens_range"][1], stats["target_tokens_range"][1]
     samples = slots.stack(pool_batch(specs, pool, CHUNK), layout)
 
     @jax.jit
     def mask(keys: Key[Array, "n"]) -> Draws:
         def one(key: Key[Array, ""], sample: slots.Sample) -> Draws:
             noise = plans.draw_noise(key, layout)
-            plan = plans.make_plan(noise, sample, mixture, layout, most, most, "reference")
+            sizes = (num_inputs, num_targets)
+            plan = plans.make_plan(noise, sample, mixture, layout, *sizes, "reference")
             place = lambda row, rank: rank  # noqa: E731
             return Draws(
                 layout.per_modality(plan.span_inputs, plan.cell_inputs),
                 layout.per_modality(plan.window_size, plan.cell_targets),
-                slots.input_slots(plan, sample, layout, most, place),
-                slots.target_slots(plan, sample, layout, most, place),
+                slots.input_slots(plan, sample, layout, num_inputs, place),
+                slots.target_slots(plan, sample, layout, num_targets, place),
             )
 
         return jax.vmap(one)(keys, samples)
@@ -203,8 +204,9 @@ def component_budgets(
     k = recorded["component"]
     alphas = np.stack([mixture.input_alphas[0, k], mixture.target_alphas[0, k]])
     extras = np.stack([mixture.input_extras[0, k], mixture.target_extras[0, k]])
-    total = stats["input_tokens_range"][1]
-    budget = np.asarray(_budgets(tuple(specs), total)(alphas, extras))
+    num_inputs, num_targets = stats["input_tokens_range"], stats["target_tokens_range"]
+    draw_budgets = _budgets(tuple(specs), (tuple(num_inputs), tuple(num_targets)))
+    budget = np.asarray(draw_budgets(alphas, extras))
     most = np.array([spec.num_tokens for spec in specs])
     is_text = np.array([spec.kind in slots.SPAN_KINDS for spec in specs])
     shown = np.minimum(budget[:, 0], most)
@@ -224,16 +226,22 @@ def component_budgets(
 
 
 @functools.cache
-def _budgets(specs: tuple[ModalitySpec, ...], total: int) -> Callable:
+def _budgets(
+    specs: tuple[ModalitySpec, ...], ranges: tuple[tuple[int, int], tuple[int, int]]
+) -> Callable:
+    """Budgets of many samples, whose numbers of inputs and targets are drawn from `ranges`."""
     layout = slots.layout(specs, [], [], PUBLISHED)
     keys = masking.evaluation_keys(jnp.arange(NUM_BUDGETS), seed=1)
 
     def split(
         key: Key[Array, ""], alphas: Float[Array, "2 m"], probabilities: Float[Array, "2 m"]
     ) -> Int[Array, "2 m"]:
-        gammas, extras = plans.draw_shares(plans.draw_noise(key, layout), alphas, probabilities)
+        noise = plans.draw_noise(key, layout)
+        few, many = jnp.array(ranges).T
+        totals = few + (noise.num_tokens * (many - few + 1)).astype(jnp.int32)
+        gammas, extras = plans.draw_shares(noise, alphas, probabilities)
         share = jax.vmap(budgets.shares)(gammas, jnp.full(gammas.shape, True))
-        return jax.vmap(budgets.split, in_axes=(0, None, 0))(share, jnp.array(total), extras)
+        return jax.vmap(budgets.split)(share, totals, extras)
 
     return functools.partial(jax.jit(jax.vmap(split, in_axes=(0, None, None))), keys)
 

@@ -35,6 +35,7 @@ STEP_FIELDS = {
     "eta",
     "zero_terminal_snr",
 }
+STATED = "num_train_timesteps"
 PNDM_STEPS = 10
 TOLERANCE = (5e-6, 0.0)
 
@@ -46,27 +47,44 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Iterator[Quantity]]]:
             yield path.name, quantities.unknown(["(file)"])
     tensors = Recorded(quantities.load(folder / "schedulers.safetensors"))
     meta = json.loads((folder / "meta.json").read_text())
-    yield "schedules", schedules(tensors, meta)
-    yield "timesteps", timesteps(meta)
+    num_times = training_times(tensors, meta)
+    if num_times is None:
+        yield "num_train_timesteps", quantities.unknown(["(several)"])
+        return
+    yield "schedules", schedules(tensors, meta, num_times)
+    yield "timesteps", timesteps(meta, num_times)
     yield "steps", steps(tensors, meta)
-    yield "noising", noising(tensors, meta)
-    yield "pndm", trajectories(tensors, meta)
+    yield "noising", noising(tensors, meta, num_times)
+    yield "pndm", trajectories(tensors, meta, num_times)
     left = list(tensors.unread())
-    known = ("steps", "timesteps", "add_noise_timesteps", "pndm", "alphas_times")
+    known = ("steps", "timesteps", "add_noise_timesteps", "pndm", "alphas_times", STATED)
     left += quantities.unknown(f"meta/{name}" for name in meta if name not in known)
     if left:
         yield "other", iter(left)
 
 
-def schedules(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
+def training_times(tensors: Recorded, meta: Mapping[str, Any]) -> int | None:
+    """Training times of the recorded schedulers: as stated once, as many as whole tables have, or
+    those of every step; None where these say several."""
+    if STATED in meta:
+        return meta[STATED]
+    whole = [name for name in tensors if name.split("/")[0] in TABLES and name.count("/") == 1]
+    if whole and "alphas_times" not in meta:
+        found = {len(tensors[name]) for name in whole}
+    else:
+        found = {step[STATED] for step in meta["steps"]}
+    return found.pop() if len(found) == 1 else None
+
+
+def schedules(tensors: Recorded, meta: Mapping[str, Any], num_times: int) -> Iterator[Quantity]:
     """Betas and cumulative alphas, whole or at the times that the description names."""
     for name in tensors:
         kind, schedule, *rest = name.split("/")
         if kind not in TABLES or rest not in ([], ["zsnr0"], ["zsnr1"]):
             continue
-        num_times = 1000 if "alphas_times" in meta else len(tensors[name])
+        rows = num_times if "alphas_times" in meta else len(tensors[name])
         found = diffusion_schedules.alphas_cumprod(
-            schedule, num_times, zero_terminal_snr=rest == ["zsnr1"]
+            schedule, rows, zero_terminal_snr=rest == ["zsnr1"]
         )
         if kind == "betas":
             found = betas_of(found)
@@ -87,9 +105,9 @@ def noise_of_velocity(
     return process.clean_and_noise(jnp.asarray(noised), jnp.asarray(velocity), alpha, "v")[1]
 
 
-def timesteps(meta: Mapping[str, Any]) -> Iterator[Quantity]:
+def timesteps(meta: Mapping[str, Any], num_times: int) -> Iterator[Quantity]:
     """Times of every sampler, spacing and number of steps."""
-    alphas = diffusion_schedules.alphas_cumprod("linear")
+    alphas = diffusion_schedules.alphas_cumprod("linear", num_times)
     for name, expected in meta["timesteps"].items():
         sampler, spacing, *count = name.split("/")
         plan: samplers.Plan
@@ -136,7 +154,7 @@ def steps(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
             yield Quantity(f"{key}/{part}", value, tensors[f"{key}/{part}"])
 
 
-def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
+def noising(tensors: Recorded, meta: Mapping[str, Any], num_times: int) -> Iterator[Quantity]:
     """Noised samples, velocities, and the noise of a velocity."""
     functions: dict[str, Callable[..., Array]] = {
         "add_noise": process.add_noise,
@@ -147,11 +165,12 @@ def noising(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
     for name in tensors:
         kind, _, schedule = name.partition("/")
         if kind in functions:
-            alpha = diffusion_schedules.alphas_cumprod(schedule)[meta["add_noise_timesteps"]]
+            alphas = diffusion_schedules.alphas_cumprod(schedule, num_times)
+            alpha = alphas[meta["add_noise_timesteps"]]
             yield Quantity(name, functions[kind](sample, noise, alpha), tensors[name])
 
 
-def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantity]:
+def trajectories(tensors: Recorded, meta: Mapping[str, Any], num_times: int) -> Iterator[Quantity]:
     """PNDM from start to end; the network's answers are a formula that the description states."""
     words = re.search(r"beta_schedule (\S+?) ([\d.]+?)\.\.([\d.]+), .*?(\d+) steps", meta["pndm"])
     assert words, meta["pndm"]
@@ -159,7 +178,7 @@ def trajectories(tensors: Recorded, meta: Mapping[str, Any]) -> Iterator[Quantit
     stated = re.search(r"steps_offset (\d+)", meta["pndm"])
     offset = int(stated[1]) if stated else 0
     alphas = diffusion_schedules.alphas_cumprod(
-        name, zero_terminal_snr=False, start=float(start), end=float(end)
+        name, num_times, zero_terminal_snr=False, start=float(start), end=float(end)
     )
     noise = tensors["in/noise"]
     for key in tensors:
