@@ -20,7 +20,7 @@ cli.set_environment(JAX_PLATFORMS="cpu")
 
 from fourm_jax import loading  # noqa: E402
 from fourm_jax.convert import checkpoint, fourm, fourm_config  # noqa: E402
-from fourm_jax.utils import io, run_folder  # noqa: E402
+from fourm_jax.utils import io, plain_data, run_folder  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
 _OUTPUT = cli.define_path("output", None, "New folder.", required=True)
@@ -62,7 +62,11 @@ def read_overrides() -> dict | None:
     if not _OVERRIDES.value:
         return None
     content = io.read_json(_OVERRIDES.value)
-    return fourm_config.spec_overrides(content.get("overrides", content))
+    plain_data.check(content, {}, _OVERRIDES.value)
+    overrides = content.get("overrides", content)
+    rules = {"overrides": plain_data.dict_of(plain_data.DICT)}
+    plain_data.check({"overrides": overrides}, rules, _OVERRIDES.value)
+    return fourm_config.spec_overrides(overrides)
 
 
 if __name__ == "__main__":

@@ -136,14 +136,15 @@ def _read_trained(workdir: epath.Path, shardings: PyTree | None) -> checkpoint.T
     from fourm_jax.models import trained  # orbax, which nothing else here needs
 
     found = trained.load(workdir)
-    config = config_lib.from_json(found.description.config)
-    if config.task != "fourm":
+    if found.description.config.get("task") != "fourm":
         raise ValueError(
             f"{workdir} is the training of a tokenizer which is not finished, or was saved "
             f"elsewhere: no {workdir / TOKENIZER}"
         )
     params = jax.device_put(found.params, shardings) if shardings else found.params
-    return checkpoint.Trunk(from_config.make_model(config), params)
+    with errors.described_by(workdir):
+        model = from_config.make_model(config_lib.from_json(found.description.config))
+    return checkpoint.Trunk(model, params)
 
 
 def _tokenizers(

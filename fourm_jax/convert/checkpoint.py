@@ -34,7 +34,7 @@ from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.card import check_arguments
 from fourm_jax.tokenizers.trained import TrainedTokenizer
-from fourm_jax.utils import errors, io
+from fourm_jax.utils import errors, io, plain_data
 
 LICENCE = (
     "Published 4M weights come under their own licence (Apple's Sample Code licence, see the "
@@ -172,7 +172,9 @@ def _published_tokenizer(
 def _published_config(path: pathlib.Path, loaded: TrainedTokenizer) -> dict[str, Any]:
     """Config of a published tokenizer, that it was converted from, or made for one of ours."""
     if (path / PUBLISHED).exists():
-        return io.read_json(path / PUBLISHED)
+        config = io.read_json(path / PUBLISHED)
+        plain_data.check(config, {}, path / PUBLISHED)
+        return config
     if (path / "card.json").exists():
         try:
             return tokenizer_export.published_config(loaded.card.family, loaded.card.arguments)

@@ -1,13 +1,19 @@
 """Phases of a long job: one line each, seconds that add up over restarts, peak memory."""
 
 import contextlib
+import math
 import resource
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from fourm_jax.utils import io, progress
+from fourm_jax.utils import io, plain_data, progress
+
+RULES = {
+    "seconds": plain_data.dict_of(plain_data.number(0, math.inf)),
+    "peak_rss_gb": plain_data.number(0, math.inf),
+}
 
 
 class Phases:
@@ -25,6 +31,7 @@ class Phases:
         self._peak = 0.0
         if self._path.exists():
             stored = io.read_json(self._path)
+            plain_data.check(stored, RULES, self._path, required=RULES)
             self._seconds = {k: v for k, v in stored["seconds"].items() if k in names}
             self._peak = stored["peak_rss_gb"]
 

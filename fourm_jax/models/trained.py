@@ -10,10 +10,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from fourm_jax.parallel import distributed
-from fourm_jax.utils import digests, progress, upgrades
+from fourm_jax.utils import digests, errors, io, plain_data, progress, upgrades
 from fourm_jax.utils.run_folder import CHECKPOINTS
 
 STATE, DESCRIPTION = "state", "description"  # items of one checkpoint
+DESCRIPTION_RULES = {
+    "config": plain_data.DICT,
+    "modalities": plain_data.dict_of(plain_data.DICT),
+}
 Result = TypeVar("Result")
 
 
@@ -107,9 +111,16 @@ def open_manager(
 
 
 def read_description(manager: ocp.CheckpointManager, step: int) -> Description:
-    """The description of one checkpoint, with today's names of keys."""
+    """The description of one checkpoint, with today's names of keys.
+
+    Raises:
+      ValueError: it is none.
+    """
     wanted = ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()})
     stored = manager.restore(step, args=wanted)[DESCRIPTION]
+    with errors.described_by(f"{manager.directory}/{step}: no description of a run"):
+        plain_data.check(stored, DESCRIPTION_RULES, "it", required=DESCRIPTION_RULES)
+        io.check_depth(stored)
     return Description(
         config=upgrades.upgrade_config(stored["config"]),
         modalities=upgrades.upgrade_modalities(stored["modalities"]),

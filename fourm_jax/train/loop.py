@@ -27,7 +27,16 @@ from fourm_jax.train import (
 )
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import folder_lock, interrupt, io, progress, run_folder, tree, upgrades
+from fourm_jax.utils import (
+    folder_lock,
+    interrupt,
+    io,
+    plain_data,
+    progress,
+    run_folder,
+    tree,
+    upgrades,
+)
 
 Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 
@@ -282,6 +291,7 @@ def check_same_config(
     Raises:
       ValueError: names the first keys that differ, with both values.
     """
+    plain_data.check(before, {}, where)
     found = checkpoint.Description(config=upgrades.upgrade_config(before), modalities={})
     expected = checkpoint.Description(config=config_lib.to_json(config), modalities={})
     checkpoint.check_same_run(found, expected, may_change=MAY_CHANGE, where=str(where))

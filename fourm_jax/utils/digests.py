@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from fourm_jax.utils import io
+from fourm_jax.utils import io, plain_data
 
 FILE = "digests.json"
 _CHUNK = 2**22  # bytes
@@ -36,8 +36,9 @@ def damaged(folder: epath.PathLike) -> list[str] | None:
         return None
     try:
         expected = io.read_json(folder / FILE)
+        plain_data.check(expected, {}, folder / FILE)
         names = sorted(expected)
-    except (ValueError, TypeError):
+    except ValueError:
         return [FILE]
     return [name for name in names if not _is(folder / name, expected[name])]
 

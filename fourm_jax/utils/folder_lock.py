@@ -11,9 +11,14 @@ from typing import Any
 
 from etils import epath
 
-from fourm_jax.utils import io
+from fourm_jax.utils import io, plain_data
 
 FILE = "writer.json"
+RULES = {
+    "host": plain_data.TEXT,
+    "process": plain_data.integer(1, 2**31 - 1),
+    "started": plain_data.TEXT,
+}
 
 
 @contextlib.contextmanager
@@ -62,9 +67,10 @@ def _read(path: epath.Path) -> dict[str, Any]:
     """What the lock says; {} where there is none, or none that can be read."""
     try:
         value = io.read_json(path)
+        plain_data.check(value, RULES, path, required=RULES)
     except (FileNotFoundError, ValueError):
         return {}
-    return value if isinstance(value, dict) and {"host", "process", "started"} <= set(value) else {}
+    return value
 
 
 def _is_running(holder: dict[str, Any]) -> bool:
