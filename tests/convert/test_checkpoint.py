@@ -216,7 +216,8 @@ def test_the_hub_folder_is_used_and_only_safetensors_are_asked_for(monkeypatch):
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert fourm_jax.load("owner/name").card.family == "mlp"
-    assert asked == {"name": "owner/name", "patterns": ["config.json", "*.safetensors"]}
+    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+    assert asked == {"name": "owner/name", "patterns": patterns}
 
 
 def test_the_command_prints_the_licence_once_and_every_tensor(tmp_path):
