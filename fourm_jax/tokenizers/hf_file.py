@@ -6,6 +6,7 @@ around it that are known here, as the published file does.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -43,8 +44,28 @@ NORMALIZERS: Mapping[str, Mapping[str, plain_data.Rule]] = {
     },
     **{name: {} for name in ("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents")},
 }
+# One character of a list, or up to so many of any: what `wordpiece.make_backend` writes. Patterns
+# with more in them can take exponential time.
+PATTERN = re.compile(
+    r"(\\A|\(\?<=\[\\s\\S\]\))?\[\^?(\\x\{[0-9a-f]{1,6}\})+\]|\[\\s\\S\]\{1,[0-9]{1,4}\}"
+)
 SPLITTERS: Mapping[str, Mapping[str, plain_data.Rule]] = {
-    name: {} for name in ("BertPreTokenizer", "UnicodeScripts", "Whitespace", "WhitespaceSplit")
+    "Split": {
+        "pattern": plain_data.Rule(
+            "a regex of one character class",
+            lambda value: (
+                isinstance(value, dict)
+                and [*value] == ["Regex"]
+                and isinstance(value["Regex"], str)
+                and bool(PATTERN.fullmatch(value["Regex"]))
+            ),
+        ),
+        "behavior": plain_data.Rule("'Isolated'", lambda value: value == "Isolated"),
+        "invert": FLAG,
+    },
+    **{
+        name: {} for name in ("BertPreTokenizer", "UnicodeScripts", "Whitespace", "WhitespaceSplit")
+    },
 }
 DECODERS: Mapping[str, Mapping[str, plain_data.Rule]] = {
     "WordPiece": {"prefix": TEXT, "cleanup": FLAG}
@@ -111,7 +132,8 @@ def _check(value: Any, where: str) -> None:
             if not isinstance(kind, str) or kind not in allowed:
                 found = plain_data.shown(part)
                 raise ValueError(f"{where}: {name} {found}, allowed: {sorted(allowed)}")
-            plain_data.check(part, allowed[kind], f"{where}: {name}")
+            rules = allowed[kind]
+            plain_data.check(part, rules, f"{where}: {name}", required=rules)
 
 
 def _flat(part: Any, name: str) -> Iterator[Any]:

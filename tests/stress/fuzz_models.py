@@ -21,6 +21,7 @@ CONFIG, TRUNK = "config.json", "fm_registers_causal"
 # Strings as YAML in the header of a published file.
 YAML = ("[" * 3000, "{a: &x [*x]}", "!!binary x", "2001-99-99", "? a", "- - - -", "0b2", "1_0")
 YAML += ("<<: 1", "%YAML 9", "\t", "'", "0o9", "60:99", ".inf", "~", "{[a]: b}", "!!python/x y")
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 TEXT_PARTS: dict[str, tuple[Any, ...]] = {
     "normalizer": (
         {"type": "Sequence", "normalizers": []},
@@ -29,7 +30,19 @@ TEXT_PARTS: dict[str, tuple[Any, ...]] = {
         {"type": "Prepend", "prepend": ""},
     ),
     "pre_tokenizer": (
-        {"type": "Split", "pattern": {"Regex": "a*"}, "behavior": "Isolated", "invert": False},
+        {**SPLIT, "pattern": {"Regex": "a*"}},
+        {
+            "type": "Split",
+            "pattern": {"Regex": r"[\x{110000}]"},
+            "behavior": "Isolated",
+            "invert": 0,
+        },
+        {
+            "type": "Split",
+            "pattern": {"Regex": r"\A[\x{d800}]"},
+            "behavior": "Isolated",
+            "invert": 1,
+        },
         {"type": "Metaspace", "replacement": "", "add_prefix_space": True},
         {"type": "FixedLength", "length": 0},
     ),

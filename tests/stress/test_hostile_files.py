@@ -201,9 +201,17 @@ def test_whatever_a_builder_raises_names_the_file():
         raise ValueError("card.json: too large")
 
 
+SPLIT = {
+    "type": "Split",
+    "pattern": {"Regex": r"[\x{61}]"},
+    "behavior": "Isolated",
+    "invert": False,
+}
 PARTS = [
     ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a*)*b"}, "content": ""}),
-    ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "a*"}, "behavior": "Isolated"}),
+    ("pre_tokenizer", {**SPLIT, "pattern": {"Regex": "a*"}}),
+    ("pre_tokenizer", {**SPLIT, "pattern": {"Regex": "[a]*[a]*[a]*b"}}),
+    ("pre_tokenizer", {**SPLIT, "pattern": {"String": "a"}}),
     ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "FixedLength"}]}),
     ("decoder", {"type": "Strip", "content": "a", "start": 10**6, "stop": 10**6}),
     ("post_processor", {"type": "TemplateProcessing", "single": [], "pair": []}),
@@ -220,6 +228,16 @@ def test_a_text_tokenizer_of_other_parts_than_known_ones_is_refused(tmp_path, pa
     (tmp_path / "t.json").write_text(json.dumps({**content, part: value}))
     with pytest.raises(ValueError, match=r"t\.json is no tokenizer of the HF JSON format: "):
         text.TextTokenizer.load(tmp_path / "t.json")
+
+
+def test_own_text_tokenizers_pass_the_checks_in_any_script(tmp_path):
+    made = text.TextTokenizer.train(
+        ["ein Käse", "ไทย", "हिन्दी"], vocab_size=80, num_sentinels=2, num_bins=2
+    )
+    made.save(tmp_path)
+    loaded = text.TextTokenizer.load(tmp_path)
+    for written in ("käse", "ไทย หมา", "हिन्दी 狗"):
+        assert loaded.encode(written).tolist() == made.encode(written).tolist()
 
 
 def test_a_failure_inside_the_tokenizer_library_is_a_value_error():
