@@ -130,7 +130,7 @@ def test_a_bad_value_is_listed_and_its_record_dropped(
 
 def test_bombs_are_refused_before_they_unpack(tmp_path, run, monkeypatch):
     monkeypatch.setattr(file_decoders, "MAX_BYTES", 20_000)
-    monkeypatch.setattr("fourm_jax.utils.io.MAX_JSON_BYTES", 20_000)
+    monkeypatch.setattr(file_decoders, "MAX_JSON_BYTES", 20_000)
     monkeypatch.setattr(picture_files, "MAX_PIXELS", 48 * 64)
     bombs = {
         (0, 0, "rgb"): (".jpg", published_tars.jpeg(0, (48, 65))),

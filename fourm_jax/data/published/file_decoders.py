@@ -18,6 +18,7 @@ from fourm_jax.utils import errors, picture_files
 from fourm_jax.utils import io as files
 
 MAX_BYTES = 256 * 2**20  # of a file, packed or unpacked
+MAX_JSON_BYTES = files.MAX_JSON_BYTES  # unpacked
 MAX_ARRAYS = 1000  # in one .npz
 
 
@@ -102,13 +103,13 @@ def _check_directory(data: bytes) -> None:
 
 
 def _json(data: bytes) -> Any:
-    _check_size(len(data), files.MAX_JSON_BYTES)
+    _check_size(len(data), MAX_JSON_BYTES)
     return files.parse_json(data, "it", allow_nan=False)
 
 
 def _zipped_json(data: bytes) -> Any:
     with gzip.open(io.BytesIO(data)) as file:
-        return _json(file.read(files.MAX_JSON_BYTES + 1))
+        return _json(file.read(MAX_JSON_BYTES + 1))
 
 
 def _text(data: bytes) -> str:

@@ -280,7 +280,7 @@ def test_bombs_are_refused_before_they_unpack(monkeypatch):
     text = gzip.compress(json.dumps("a" * 10_000).encode())
     picture = png((100, 100))
     monkeypatch.setattr(file_decoders, "MAX_BYTES", 1000)
-    monkeypatch.setattr("fourm_jax.utils.io.MAX_JSON_BYTES", 1000)
+    monkeypatch.setattr(file_decoders, "MAX_JSON_BYTES", 1000)
     monkeypatch.setattr(picture_files, "MAX_PIXELS", 1000)
 
     for extension, data in (
