@@ -77,12 +77,12 @@ def read_newest(
     """Return `read(step)` of the newest sound checkpoint; a line names what is passed over.
 
     Nothing is renamed or removed. A checkpoint is damaged when its files are not what was written;
-    one without digests, by an older version, is damaged when it cannot be read.
+    one without digests, by an older version, is damaged when its content cannot be read.
 
     Raises:
       ValueError: all of them are damaged.
       MismatchError: `read` says that it is a checkpoint of something else.
-      Exception: whatever `read` raises although the files are what was written.
+      OSError: files are there and cannot be read at the moment, which says nothing about them.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
@@ -96,10 +96,15 @@ def read_newest(
         except MismatchError:
             raise
         except Exception as error:
-            if num_damaged == 0:
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
-            _pass_over(path, str(error).strip() or type(error).__name__)
-    raise ValueError(f"none of the checkpoints {sorted(steps)} in {folder} can be read")
+            if num_damaged == 0:
+                raise OSError(f"checkpoint {path} is undamaged, yet: {_first_line(error)}") from error
+            _pass_over(path, _first_line(error))
+    raise ValueError(
+        f"none of the checkpoints {sorted(steps)} in {folder} can be read; nothing was changed: "
+        "restore them from a copy, or remove the folder to begin anew"
+    )
 
 
 def open_manager(
@@ -138,15 +143,18 @@ def read_arrays(manager: ocp.CheckpointManager, step: int, abstract: Any) -> Any
 
 
 def _num_damaged(path: epath.Path) -> int:
-    """Number of files that are not what was written; -1 where no digests tell."""
+    """Number of damaged files of a checkpoint; -1 where no digests tell."""
     damaged = digests.damaged(path)
     return -1 if damaged is None else len(damaged)
 
 
 def _pass_over(path: epath.Path, reason: str) -> None:
-    progress.announce(
-        f"checkpoint {path} cannot be read ({reason.splitlines()[0][:200]}); trying the one before"
-    )
+    if jax.process_index() == 0:
+        progress.announce(f"checkpoint {path} cannot be read ({reason}); trying the one before")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _read(manager: ocp.CheckpointManager, step: int) -> Trained:

@@ -5,11 +5,9 @@ mesh reads what any other wrote; call `restore` outside `jax.set_mesh` (orbax fa
 some versions). The data position needs no file: batch n is a function of (seed, n), n = step.
 """
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from concurrent import futures
 from typing import Any
 
 import jax
@@ -24,6 +22,9 @@ from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import digests, tree
 from fourm_jax.utils.run_folder import CHECKPOINTS
 
+# Names of orbax: of a folder that is being written, and of a file with times that it still changes.
+_UNFINISHED, _METADATA = "orbax-checkpoint-tmp", "_CHECKPOINT_METADATA"
+
 
 class Checkpointer:
     """Saves and restores the states of one workdir."""
@@ -32,13 +33,14 @@ class Checkpointer:
         """Open the folder; `keep` newest checkpoints stay (0 = all)."""
         self._folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep or None, create=True, enable_async_checkpointing=True
+            max_to_keep=keep or None,
+            create=True,
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
         )
         self._manager = trained.open_manager(self._folder, options)
+        self._saving: int | None = None
         self._passed_over: list[int] = []
-        self._saved: int | None = None  # last step that was saved and has no digests yet
-        self._thread = futures.ThreadPoolExecutor(max_workers=1)
-        self._hashing: futures.Future[None] | None = None
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -51,7 +53,7 @@ class Checkpointer:
         if step in self.steps():
             return
         self._manager.wait_until_finished()
-        self._write_digests()
+        self._saving = step
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -59,21 +61,15 @@ class Checkpointer:
                 description=ocp.args.JsonSave(dataclasses.asdict(description)),
             ),
         )
-        self._saved = step
 
     def wait(self) -> None:
         """Wait for the save under way and raise its error, if any."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
-        self._write_digests()
-        if self._hashing is not None:
-            self._hashing.result()
 
     def close(self) -> None:
         """Wait, then let go of threads."""
         self._manager.close()
-        self._write_digests()
-        self._thread.shutdown()
 
     def describe(self) -> tuple[int, Description] | None:
         """Step and description of the newest sound checkpoint; None where there is none at all.
@@ -123,21 +119,16 @@ class Checkpointer:
         self._manager.reload()
 
     def _write_digests(self) -> None:
-        """Have the digests of the last complete save written by a thread of the first process."""
-        step, self._saved = self._saved, None
-        if step is not None and jax.process_index() == 0:
-            self._hashing = self._thread.submit(_write_digests, self._folder / str(step))
+        """Called by orbax in its thread: all files are written, the folder has no name yet."""
+        if jax.process_index() == 0:
+            (folder,) = self._folder.glob(f"{self._saving}.{_UNFINISHED}*")
+            digests.write(folder, except_names=(_METADATA,))
 
 
 def _free_name(path: epath.Path) -> epath.Path:
     """`path`, or the first of path-2, path-3, … that does not exist."""
     others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(name for name in itertools.chain([path], others) if not name.exists())
-
-
-def _write_digests(path: epath.Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # old checkpoints go while a run goes on
-        digests.write(path)
 
 
 def check_same_run(

@@ -1,8 +1,8 @@
 """Digests of the files of a folder, written beside them: a flipped bit is found before use."""
 
 import hashlib
-import json
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 
 from etils import epath
 
@@ -12,17 +12,18 @@ FILE = "digests.json"
 _CHUNK = 2**22  # bytes
 
 
-def write(folder: epath.PathLike) -> None:
-    """Write {path within the folder: sha256} of every file that lies in it now.
+def write(folder: epath.PathLike, *, except_names: Collection[str] = ()) -> None:
+    """Write {path within the folder: sha256} of every file that lies in it now, but `except_names`.
+
+    All of them are on the disk afterwards, not only on their way to it.
 
     Raises:
       FileNotFoundError: the folder is gone; it is not made anew.
     """
     folder = epath.Path(folder)
-    found = {name: _sha256(folder / name) for name in _names(folder)}
-    temporary = folder / f"{FILE}.tmp"
-    temporary.write_text(json.dumps(found, indent=2))
-    temporary.replace(folder / FILE)
+    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
+    found = {name: _sha256(folder / name, sync=True) for name in names if name not in (FILE, *except_names)}
+    io.write_json(folder / FILE, found)
 
 
 def damaged(folder: epath.PathLike) -> list[str] | None:
@@ -47,11 +48,6 @@ def _is(path: epath.Path, digest: str) -> bool:
     return path.is_file() and _sha256(path) == digest
 
 
-def _names(folder: epath.Path) -> list[str]:
-    names = (path.relative_to(folder).as_posix() for path in _files(folder))
-    return sorted(name for name in names if name != FILE)
-
-
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
     for path in folder.iterdir():
         if path.is_dir():
@@ -60,9 +56,11 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
             yield path
 
 
-def _sha256(path: epath.Path) -> str:
+def _sha256(path: epath.Path, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
