@@ -27,7 +27,7 @@ def row_keys(
 
     The samples of a row follow each other; the first has the key that it would have alone.
     """
-    root = rng.stream(jax.random.key(seed), "generate")
+    root = rng.stream(jax.random.key(rng.check_seed(seed)), "generate")
     keys = jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.asarray(rows))
     if num_samples == 1:
         return keys

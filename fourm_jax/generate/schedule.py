@@ -42,6 +42,9 @@ class Step:
             )
         if self.num_tokens < 0:
             raise ValueError(f"step for {self.target!r}: {self.num_tokens} tokens, allowed: >= 0")
+        for name in ("guidance", "temperature"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"step for {self.target!r}: {name} {getattr(self, name)} is not finite")
 
 
 def cosine_tokens(num_steps: int, num_tokens: int, as_published: bool = False) -> list[int]:

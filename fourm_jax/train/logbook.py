@@ -1,6 +1,8 @@
 """Log points of a run: metrics off the device one step late, rates, the bar, the files."""
 
 import collections
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ from fourm_jax.utils import progress
 
 # So many steps without a finite gradient, among so many, before the run gives up.
 MOST_SKIPPED, WINDOW = 20, 100
+
+Loss = tuple[int, jax.Array]  # number of a batch and its loss
 
 
 class Logbook:
@@ -47,8 +51,10 @@ class Logbook:
             lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
             out_shardings=jax.tree.map(lambda x: x.sharding, state.metrics),
         )
-        self._pending: tuple[int, metrics.Metrics] | None = None
+        self._pending: tuple[int, metrics.Metrics, list[Loss]] | None = None
+        self._losses: list[Loss] = []  # since the last log point; they stay on the device
         self._skipped: collections.deque[tuple[int, float]] = collections.deque()
+        self._skipped_batches: list[int] = []
         self._left_out = left_out
         self._writers = writers.make(workdir, start=start)
         self._bar = progress.Bar(num_steps, start=start, enabled=show_progress)
@@ -58,24 +64,28 @@ class Logbook:
         """Move the bar."""
         self._bar.update(step)
 
+    def note(self, batch: int, loss: jax.Array) -> None:
+        """Remember the loss of a batch until the next log point; NaN says that it was skipped."""
+        self._losses.append((batch, loss))
+
     def restart_clock(self, step: int) -> None:
         """Leave what happened until now (compilation, evaluation) out of the next rate."""
         self._last_step, self._watch = step, progress.Stopwatch()
 
     def take(self, state: TrainState, step: int) -> TrainState:
         """Set the metrics of `state` aside for `flush`; return it with fresh ones."""
-        self._pending = (step, state.metrics)
+        self._pending, self._losses = (step, state.metrics, self._losses), []
         return state.replace(metrics=self._zeros())
 
     def flush(self) -> None:
         """Write the log point that was taken, if any.
 
         Raises:
-          FloatingPointError: nothing but skipped steps for too long.
+          FloatingPointError: too many skipped steps; names their batches.
         """
         if self._pending is None:
             return
-        (step, taken), self._pending = self._pending, None
+        (step, taken, losses), self._pending = self._pending, None
         values = metrics.compute(taken, self._labels)
         if self._left_out is not None and self._left_out.limit:
             values["bad_records"] = float(self._left_out.count(step))
@@ -93,7 +103,7 @@ class Logbook:
         if "mfu" in values:
             shown["mfu"] = f"{values['mfu']:.0%}"
         self._bar.update(step, shown)
-        self._check_skipped(step, values["skipped"], num_steps)
+        self._check_skipped(step, values["skipped"], num_steps, losses)
 
     def record(self, step: int, values: dict[str, float]) -> None:
         """Write values of any origin at `step`."""
@@ -105,10 +115,15 @@ class Logbook:
         self._bar.close()
         self._writers.close()
 
-    def _check_skipped(self, step: int, share: float, num_steps: int) -> None:
-        if 0 < share < 1:
+    def _check_skipped(
+        self, step: int, share: float, num_steps: int, losses: Sequence[Loss]
+    ) -> None:
+        if share > 0:
+            skipped = [batch for batch, loss in losses if not math.isfinite(jax.device_get(loss))]
+            self._skipped_batches += skipped
             progress.announce(
-                f"step {step}: {share:.0%} of the last steps were skipped (not finite)"
+                f"step {step}: {share:.0%} of the last steps were skipped (not finite), batches "
+                f"{_ranges(skipped)}"
             )
         # The last log points, as few as cover the window.
         self._skipped.append((max(num_steps, 1), share * max(num_steps, 1)))
@@ -117,9 +132,22 @@ class Logbook:
         num_covered = sum(steps for steps, _ in self._skipped)
         num_skipped = round(sum(skipped for _, skipped in self._skipped))
         if num_skipped >= MOST_SKIPPED * max(1, num_covered / WINDOW):
+            last = [batch for batch in self._skipped_batches if batch >= step - num_covered]
             raise FloatingPointError(
                 f"loss or gradient not finite in {num_skipped} of the last {num_covered} steps, up "
-                f"to step {step}; "
+                f"to step {step} (batches {_ranges(last)}); "
                 "the parameters are those from before. Try a smaller optimizer.lr, a longer "
                 "warm-up or optimizer.clip_norm; the last checkpoint is untouched"
             )
+
+
+def _ranges(numbers: Sequence[int], most: int = 8) -> str:
+    """Rising numbers in short, e.g. [3, 4, 5, 9] -> "3-5, 9"; of many runs the first ones."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    shown = ", ".join("-".join(map(str, run)) for run in runs[:most])
+    return shown + (", …" if len(runs) > most else "")

@@ -17,6 +17,7 @@ from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
     checkpoint,
+    finite,
     logbook,
     metrics,
     optimizer,
@@ -108,8 +109,9 @@ def train(
     Raises:
       ValueError: an invalid config, or a workdir that holds another run's checkpoint or that
         another process writes; before any step, nothing is overwritten.
-      FloatingPointError: no finite gradient for many steps in a row.
-      interrupt.Interrupted: SIGTERM or Ctrl-C; the state is saved, the same call continues.
+      FloatingPointError: too many steps without a finite gradient, or parameters that are not
+        finite; they are not saved.
+      interrupt.Interrupted: SIGTERM, SIGHUP or Ctrl-C; the state is saved, the same call continues.
     """
     watch, workdir = progress.Stopwatch(), epath.Path(workdir).expanduser()
     with interrupt.StopRequest() as stop, contextlib.ExitStack() as held:
@@ -237,6 +239,7 @@ class _Training:
                 break
             state, loss = self.program.train_step(state, batch)
             in_flight.append(loss)
+            self.book.note(done, loss)
             done += 1
             self.book.flush()
             if done == start + 1:
@@ -255,9 +258,7 @@ class _Training:
         self.book.flush()
         if done >= config.num_steps:
             self._evaluate(state, done)
-        with self.stop.saving():
-            self._save(state, done)
-            self.saver.wait()
+        self._save(state, done, wait=True)
         if done < config.num_steps or self.stop.requested:
             raise interrupt.Interrupted(
                 f"{self.stop.name or 'preemption'}: stopped at step {done} of {config.num_steps}, "
@@ -265,19 +266,31 @@ class _Training:
             )
         return state
 
-    def _save(self, state: TrainState, done: int) -> None:
+    def _save(self, state: TrainState, done: int, *, wait: bool = False) -> None:
         self.book.flush()  # a checkpoint never knows of a log point that the files lack
-        self.saver.save(state, self.description, done)
+        finite.check(state, done)
+        with self.stop.saving():
+            self.saver.save(state, self.description, done)
+            if wait:
+                self.saver.wait()
 
     def _evaluate(self, state: TrainState, done: int) -> None:
-        """Run the evaluators; a request to stop drops their values and leaves at once."""
+        """Run the evaluators; a request to stop drops their values and leaves at once.
+
+        Of several processes none may leave alone, as they compute together.
+        """
         self.book.flush()
+        alone = jax.process_count() == 1
+        if alone and self.stop.requested:
+            return
         values = {}
-        for evaluator in self.evaluators:
-            for name, value in evaluator(state, done):
-                if self.stop.requested:
-                    return
-                values[f"eval/{name}"] = float(value)
+        try:
+            with self.stop.cutting_off() if alone else contextlib.nullcontext():
+                for evaluator in self.evaluators:
+                    for name, value in evaluator(state, done):
+                        values[f"eval/{name}"] = float(value)
+        except interrupt.CutOff:
+            return
         if values:
             self.book.record(done, values)
             self.book.restart_clock(done)

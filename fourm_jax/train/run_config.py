@@ -6,6 +6,7 @@ key, a field and an argument have the same name; a key that none of them has is 
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -23,7 +24,7 @@ from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import base
 from fourm_jax.train import fourm_task, optimizer, tokenizer_task
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, rng
 
 # Numbers of the top level and their smallest value.
 SMALLEST = {
@@ -129,6 +130,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       ValueError: an unknown, missing or misplaced key; a number out of range.
     """
+    for name, value in config_lib.flatten(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"config key {name!r} is {value}, allowed: finite numbers")
     task = config.get("task")
     if task not in TASK_KEYS:
         raise ValueError(errors.unknown_value("task", str(task), TASK_KEYS))
@@ -140,6 +144,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key, least in SMALLEST.items():
         if config[key] < least:
             raise ValueError(f"config key {key!r} is {config[key]}, must be at least {least}")
+    rng.check_seed(config.seed)
 
 
 def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:

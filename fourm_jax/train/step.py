@@ -64,7 +64,7 @@ def make_train_step(
 
     Masking, dropout and code replacement draw from the stream "train" at the step, so a resumed
     run repeats them. A step whose loss or gradient is not finite changes neither parameters nor
-    moments nor metrics; the metric "skipped" counts it.
+    moments nor metrics; the metric "skipped" counts it, and the loss returned is NaN.
     """
 
     def train_step(old: state.TrainState, batch: Any) -> tuple[state.TrainState, Array]:
@@ -91,7 +91,7 @@ def make_train_step(
         new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
         of_step = _step_metrics(grad_norm, lr, finite)
         new["metrics"] |= metrics_lib.add({name: old.metrics[name] for name in of_step}, of_step)
-        return old.replace(step=old.step + 1, **new), loss
+        return old.replace(step=old.step + 1, **new), jnp.where(finite, loss, jnp.nan)
 
     return train_step
 

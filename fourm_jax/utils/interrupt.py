@@ -25,18 +25,23 @@ class Interrupted(SystemExit):
         return self.message
 
 
+class CutOff(BaseException):
+    """A request to stop has come inside `StopRequest.cutting_off`."""
+
+
 class StopRequest:
     """Context in which SIGTERM, SIGINT and SIGHUP are noticed whatever the run is doing.
 
-    At first a signal raises `Interrupted`: nothing is to be saved. After `defer` the first one only
-    sets `requested`; the loop looks at it wherever it can stop. A second one acts as it would have
-    without this context, except inside `saving`. Outside the main thread signals stay as they are.
+    At first a signal raises `Interrupted`: nothing is to be saved. After `defer` it only sets
+    `requested`; the loop looks at it wherever it can stop. Further ones change nothing, as a
+    scheduler may send several; only a second Ctrl-C leaves at once, and not inside `saving`.
+    Outside the main thread signals stay as they are.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.name = ""
-        self._deferring = self._saving = False
+        self._deferring = self._saving = self._cutting_off = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -61,14 +66,30 @@ class StopRequest:
         finally:
             self._saving = False
 
+    @contextlib.contextmanager
+    def cutting_off(self) -> Iterator[None]:
+        """What happens inside is worth nothing to a run that stops.
+
+        Raises:
+          CutOff: a request comes while it happens.
+        """
+        self._cutting_off = True
+        try:
+            yield
+        finally:
+            self._cutting_off = False
+
     def _handle(self, number: int, _: object) -> None:
         name = signal.Signals(number).name
         if not self._deferring:
             raise Interrupted(f"{name}: stopped before the first step; the same command starts it")
-        if self.requested and not self._saving:
-            self._restore()
-            signal.raise_signal(number)
-        self.requested, self.name = True, name
+        again, self.requested, self.name = self.requested, True, self.name or name
+        if self._cutting_off:
+            self._cutting_off = False
+            raise CutOff
+        if again and number == signal.SIGINT and not self._saving:
+            raise Interrupted("SIGINT twice: left at once; the same command continues from the last "
+                              "checkpoint")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

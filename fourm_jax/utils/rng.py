@@ -14,3 +14,14 @@ def stream(root: Key[Array, ""], name: str) -> Key[Array, ""]:
 def step_key(root: Key[Array, ""], name: str, step: int | Int[Array, ""]) -> Key[Array, ""]:
     """Key of the stream `name` at `step`; nothing about randomness needs saving."""
     return jax.random.fold_in(stream(root, name), step)
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed that keys can be made of.
+
+    Raises:
+      ValueError: it is negative or has more than 63 bits.
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed {seed}, allowed: 0 to 2**63 - 1")
+    return seed
