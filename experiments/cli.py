@@ -16,7 +16,8 @@ from fourm_jax.utils import errors, interrupt
 flags.disclaim_key_flags()  # what `define_path` defines belongs to the command that calls it
 
 # What a user, a full disk or too high a learning rate can cause; all else is a defect of ours.
-EXPECTED = (ValueError, OSError, FloatingPointError)
+EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)
+SMALLER = "Take fewer samples at once or a smaller model"
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _CONFIG_FLAG = re.compile(r"--?config(?:\.(?P<key>[\w.\[\]]+))?(?:=(?P<value>.*))?$")
 SOURCE = (
@@ -85,7 +86,9 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
         if len(argv) > 1:
             sys.exit(f"error: unknown arguments {argv[1:]}")
         try:
-            with interrupt.leave_on_signal():
+            from fourm_jax.utils import device_memory  # jax, after `set_environment`
+
+            with interrupt.leave_on_signal(), device_memory.explained(SMALLER):
                 main()
         except interrupt.Interrupted as stopped:
             print(stopped, file=sys.stderr)

@@ -1,32 +1,35 @@
-"""Check the checkpoints of a run for damage: every file against the digest of what was written.
+"""Check all that lies in a run folder for damage; nothing is changed.
 
-    fourm scrub --workdir=runs/nano
+    fourm scrub --source=runs/quickstart
 
-One line per checkpoint. Ends with status 1 where one is damaged; nothing is changed. Training and
-everything that reads a run pass damaged checkpoints over by themselves.
+Checkpoints and shards are compared with the digests of what was written, tokenizers are opened.
+One line each. Ends with status 1 where something is damaged. Training and everything that reads a
+run pass damaged checkpoints over by themselves.
 """
 
 import sys
 
 from experiments import cli
-from fourm_jax.utils import digests, run_folder
+from fourm_jax.jobs import scrub
+from fourm_jax.utils import progress
 
-WORKDIR = cli.define_path("workdir", None, "Work directory of a training.", required=True)
+SOURCE = cli.define_path(
+    "source",
+    None,
+    "A run folder, the work directory of a training, a folder of shards or of a tokenizer.",
+    required=True,
+)
 
 
 def main() -> None:
-    folder = WORKDIR.value / run_folder.CHECKPOINTS
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
-    if not steps:
-        raise ValueError(f"no checkpoint in {folder}")
-    num_damaged = 0
-    for step in steps:
-        damaged = digests.damaged(folder / str(step))
-        num_damaged += bool(damaged)
-        verdict = "no digests (written by an older version)" if damaged is None else "sound"
-        print(f"{folder / str(step)}: {f'DAMAGED: {damaged}' if damaged else verdict}")
+    """Print a line per part, then the verdict."""
+    num_parts = num_damaged = 0
+    for part in scrub.check(SOURCE.value):
+        progress.announce(f"{part.path}: {part.verdict}")
+        num_parts += 1
+        num_damaged += part.is_damaged
     if num_damaged:
-        sys.exit(f"error: {num_damaged} of {len(steps)} checkpoints are damaged")
+        sys.exit(f"error: {num_damaged} of {num_parts} parts are damaged")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fourm_jax.convert import (
-    folders,
     fourm,
     fourm_config,
     hub,
@@ -34,7 +33,7 @@ from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.card import check_arguments
 from fourm_jax.tokenizers.trained import TrainedTokenizer
-from fourm_jax.utils import errors, io, plain_data
+from fourm_jax.utils import errors, folders, io, plain_data
 
 LICENCE = (
     "Published 4M weights come under their own licence (Apple's Sample Code licence, see the "

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
-from fourm_jax.convert import folders, fourm_config, names, published_form, safetensors_io
+from fourm_jax.convert import fourm_config, names, published_form, safetensors_io
 from fourm_jax.convert.report import Report
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, folders
 
 # sin-cos tables differ in the last bits between libraries, and by the rounding of the file's dtype
 BUFFER_TOLERANCE = 1e-4

@@ -44,7 +44,9 @@ class Step:
             raise ValueError(f"step for {self.target!r}: {self.num_tokens} tokens, allowed: >= 0")
         for name in ("guidance", "temperature"):
             if not np.isfinite(getattr(self, name)).all():
-                raise ValueError(f"step for {self.target!r}: {name} {getattr(self, name)} is not finite")
+                raise ValueError(
+                    f"step for {self.target!r}: {name} {getattr(self, name)} is not finite"
+                )
 
 
 def cosine_tokens(num_steps: int, num_tokens: int, as_published: bool = False) -> list[int]:

@@ -18,9 +18,9 @@ from fourm_jax.jobs import phases, pretokenize, shard_job
 from fourm_jax.modalities import captions, registry, serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.parallel import mesh
-from fourm_jax.tokenizers import text
+from fourm_jax.tokenizers import store, text
 from fourm_jax.train import export, loop, run_config
-from fourm_jax.utils import io, run_folder
+from fourm_jax.utils import folder_lock, io, run_folder
 
 PHASES = (
     *("render", "text_tokenizer", "tokenizers", "tokenize"),
@@ -51,16 +51,18 @@ def prepare(
       record: keeps the seconds of each phase.
 
     Raises:
-      ValueError: an invalid config, or a work directory made with another one.
+      ValueError: an invalid config, a work directory made with another one, or one that another
+        process writes.
     """
     config, workdir = locate(config, workdir), epath.Path(workdir)
     check(config, workdir)
-    _render(config, workdir, record)
-    _train_text(config, workdir, record)
-    _train_tokenizers(config, workdir, record)
-    _tokenize(config, workdir, record)
-    with record.run("trunk", f"{config.trunk.num_steps:,} steps of masked prediction"):
-        return loop.train(config.trunk, workdir / run_folder.TRUNK)
+    with folder_lock.hold(workdir):
+        _render(config, workdir, record)
+        _train_text(config, workdir, record)
+        _train_tokenizers(config, workdir, record)
+        _tokenize(config, workdir, record)
+        with record.run("trunk", f"{config.trunk.num_steps:,} steps of masked prediction"):
+            return loop.train(config.trunk, workdir / run_folder.TRUNK)
 
 
 def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
@@ -77,7 +79,7 @@ def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         trained = workdir / "tokenizer_runs" / name
         if (tokenizers_dir(workdir) / name).exists() and (trained / "config.json").exists():
             loop.check_same_config(io.read_json(trained / "config.json"), own, trained)
-    if (tokenizers_dir(workdir) / "text").exists():
+    if (tokenizers_dir(workdir) / "text" / store.CARD).exists():
         found = text.TextTokenizer.load(tokenizers_dir(workdir) / "text").vocab_size
         if found != config.text_vocab_size:
             raise ValueError(
@@ -147,7 +149,7 @@ def _train_text(
     config: ml_collections.ConfigDict, workdir: epath.Path, record: phases.Phases
 ) -> None:
     output = tokenizers_dir(workdir) / "text"
-    if output.exists():
+    if (output / store.CARD).exists():
         record.reuse("text_tokenizer", str(output))
         return
     with record.run("text_tokenizer", "learning word pieces from the captions"):

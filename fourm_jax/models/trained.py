@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +24,24 @@ Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run stood: with it a path of its config means the same wherever the run is now.
+
+    Attributes:
+      workdir: its absolute path.
+      current: absolute path of the folder in which the command was given.
+    """
+
+    workdir: str
+    current: str
+
+    def leads_to(self, path: str) -> set[str]:
+        """A path of the config as seen from the root and as seen from the work directory."""
+        absolute = os.path.normpath(pathlib.Path(self.current) / pathlib.Path(path).expanduser())
+        return {absolute, os.path.relpath(absolute, self.workdir)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
     """What a checkpoint says about itself, as JSON beside the arrays.
 
@@ -29,10 +49,12 @@ class Description:
       config: `utils.config.to_json` of the run.
       modalities: {name: {field: value}} of the modality specs, in the order of the model; empty
         for a tokenizer.
+      place: where paths in `config` lead to; None in a checkpoint of an older version.
     """
 
     config: dict[str, Any]
     modalities: dict[str, dict[str, Any]]
+    place: Place | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +121,9 @@ def read_newest(
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
             if num_damaged == 0:
-                raise OSError(f"checkpoint {path} is undamaged, yet: {_first_line(error)}") from error
+                raise OSError(
+                    f"checkpoint {path} is undamaged, yet: {_first_line(error)}"
+                ) from error
             _pass_over(path, _first_line(error))
     raise ValueError(
         f"none of the checkpoints {sorted(steps)} in {folder} can be read; nothing was changed: "
@@ -129,7 +153,17 @@ def read_description(manager: ocp.CheckpointManager, step: int) -> Description:
     return Description(
         config=upgrades.upgrade_config(stored["config"]),
         modalities=upgrades.upgrade_modalities(stored["modalities"]),
+        place=place_of(stored),
     )
+
+
+def place_of(stored: Mapping[str, Any]) -> Place | None:
+    """The place that a stored description or config names; None where an older version wrote it."""
+    found = stored.get("place")
+    names = {field.name for field in dataclasses.fields(Place)}
+    if not isinstance(found, dict) or found.keys() != names:
+        return None
+    return Place(**found) if all(isinstance(value, str) for value in found.values()) else None
 
 
 def read_arrays(manager: ocp.CheckpointManager, step: int, abstract: Any) -> Any:

@@ -1,16 +1,14 @@
 """A tokenizer on disk: a folder with card.json and weights.safetensors, complete or not there."""
 
-import os
-import shutil
-import uuid
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import safetensors.numpy
 from etils import epath
 
 from fourm_jax.tokenizers.card import Card
-from fourm_jax.utils import io, safetensors_header
+from fourm_jax.utils import folders, io, safetensors_header
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -23,24 +21,26 @@ def write(directory: epath.PathLike, tensors: Mapping[str, np.ndarray], card: Ca
     Raises:
       ValueError: `directory` exists and holds something that is not a tokenizer.
     """
-    directory = epath.Path(directory)
-    if directory.exists() and not (directory / CARD).exists():
-        raise ValueError(f"{directory} exists and holds no {CARD}; choose another folder")
-    temporary = directory.with_name(f"{directory.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    with replacing(directory) as temporary:
         (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(arrays))
         card.write(temporary / CARD)
-        if directory.exists():
-            replaced = temporary.with_suffix(".old")
-            directory.rename(replaced)
-            temporary.rename(directory)
-            replaced.rmtree()
-        else:
-            temporary.rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(directory: epath.PathLike) -> Iterator[epath.Path]:
+    """Yield a folder that becomes `directory` when it is complete.
+
+    Raises:
+      ValueError: `directory` exists and holds something that is not a tokenizer.
+    """
+    directory = epath.Path(directory)
+    names = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    if names - {CARD, WEIGHTS, TEXT}:
+        other = min(names - {CARD, WEIGHTS, TEXT})
+        raise ValueError(f"{directory} exists and holds {other}; choose another folder")
+    with folders.complete_or_absent(directory, replace=True) as temporary:
+        yield epath.Path(temporary)
 
 
 def read(directory: epath.PathLike) -> tuple[Card, dict[str, np.ndarray]]:

@@ -132,8 +132,11 @@ class TextTokenizer:
         return cls(backend, _layout(backend, where), vocab_size)
 
     def save(self, directory: epath.PathLike) -> None:
-        """Write tokenizer.json and card.json into a folder, made if it is missing."""
-        directory = epath.Path(directory)
+        """Write a folder with tokenizer.json and card.json; an earlier tokenizer is replaced.
+
+        Raises:
+          ValueError: `directory` exists and holds something that is not a tokenizer.
+        """
         card = {
             "family": FAMILY,
             "name": FAMILY,
@@ -141,8 +144,9 @@ class TextTokenizer:
             "num_tokens": self.backend.get_vocab_size(),
             "vocabulary": dataclasses.asdict(self.vocabulary),
         }
-        io.write_text(directory / store.TEXT, self.backend.to_str())
-        io.write_json(directory / store.CARD, card)
+        with store.replacing(directory) as folder:
+            io.write_text(folder / store.TEXT, self.backend.to_str())
+            io.write_json(folder / store.CARD, card)
 
     def encode(self, text: str) -> Int[np.ndarray, "l"]:
         """Ids (int32) of a text, without [EOS]; "" has none."""

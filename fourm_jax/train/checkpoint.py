@@ -137,6 +137,8 @@ def check_same_run(
     """Refuse to continue another run: vocabularies first, then config keys.
 
     A field of a modality that `found` lacks is newer than that checkpoint and is not compared.
+    Paths of data are the same where they lead to the same file, or to the same one as seen from the
+    work directory: a run may be renamed or copied together with its data.
 
     Args:
       may_change: config keys (or prefixes ending in ".") that a continued run may change.
@@ -156,6 +158,7 @@ def check_same_run(
             key: values
             for key, values in config_lib.differences(found.config, expected.config).items()
             if not any(_covers(name, key) for name in may_change)
+            and not _is_same_place(key, values, found.place, expected.place)
         }
     if changed:
         shown = [f"{key} is {old!r} there, {new!r} here" for key, (old, new) in changed.items()]
@@ -168,6 +171,17 @@ def check_same_run(
 
 def _covers(name: str, key: str) -> bool:
     return key.startswith(name) if name.endswith(".") else key == name
+
+
+def _is_same_place(
+    key: str, values: tuple[Any, Any], before: trained.Place | None, now: trained.Place | None
+) -> bool:
+    """Whether two arguments of a data set are spellings of one path, or moved with the run."""
+    if not key.startswith("data.") or before is None or now is None:
+        return False
+    old, new = values
+    both = isinstance(old, str) and isinstance(new, str)
+    return both and bool(before.leads_to(old) & now.leads_to(new))
 
 
 def _shapes(stored: Any) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import dataclasses
+import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from fourm_jax.data.left_out_log import LeftOutLog
+from fourm_jax.models import trained
 from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
@@ -29,6 +32,7 @@ from fourm_jax.train import (
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import (
+    device_memory,
     folder_lock,
     interrupt,
     io,
@@ -55,6 +59,10 @@ MAY_CHANGE = (
     "optimizer.accumulate_steps",
     "optimizer.moment_dtype",  # a checkpoint is cast as it is read
     "max_bad_records",
+)
+SMALLER = (
+    "Make config.batch_size, the masking budgets or the model smaller; a trunk may also take a "
+    "batch in parts (config.optimizer.accumulate_steps) or compute twice (config.model.remat)"
 )
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the device; bounds the memory of waiting batches
 
@@ -114,13 +122,18 @@ def train(
       interrupt.Interrupted: SIGTERM, SIGHUP or Ctrl-C; the state is saved, the same call continues.
     """
     watch, workdir = progress.Stopwatch(), epath.Path(workdir).expanduser()
-    with interrupt.StopRequest() as stop, contextlib.ExitStack() as held:
+    with (
+        interrupt.StopRequest() as stop,
+        contextlib.ExitStack() as held,
+        device_memory.explained(SMALLER),
+    ):
         # ---------------- What: task, data, mesh; everything in the config is checked here.
         run = run_config.build(config)
         mesh = mesh_lib.make_mesh(**run.mesh, devices=devices)
         description = checkpoint.Description(
             config=config_lib.to_json(config),
             modalities=config_lib.to_json({s.name: s.describe() for s in run.specs}),
+            place=_place(workdir),
         )
         if jax.process_index() == 0:
             held.enter_context(folder_lock.hold(workdir))
@@ -139,7 +152,8 @@ def train(
             state = program.init(example) if state is None else state
             start = int(state.step)
             _announce(config, program, mesh, start, example)
-            io.write_json(workdir / "config.json", description.config)
+            place = dataclasses.asdict(_place(workdir))
+            io.write_json(workdir / "config.json", {**description.config, "place": place})
             table = parameter_overview.get_parameter_overview(
                 program.abstract.params, include_stats="sharding"
             )
@@ -299,15 +313,25 @@ class _Training:
 def check_same_config(
     before: Mapping[str, Any], config: ml_collections.ConfigDict, where: epath.PathLike
 ) -> None:
-    """Refuse a finished run of another config; `before` is its config.json.
+    """Refuse a finished run of another config; `before` is the config.json in its workdir `where`.
 
     Raises:
       ValueError: names the first keys that differ, with both values.
     """
     plain_data.check(before, {}, where)
-    found = checkpoint.Description(config=upgrades.upgrade_config(before), modalities={})
-    expected = checkpoint.Description(config=config_lib.to_json(config), modalities={})
+    stored = {key: value for key, value in before.items() if key != "place"}
+    found = checkpoint.Description(
+        config=upgrades.upgrade_config(stored), modalities={}, place=trained.place_of(before)
+    )
+    expected = checkpoint.Description(
+        config=config_lib.to_json(config), modalities={}, place=_place(where)
+    )
     checkpoint.check_same_run(found, expected, may_change=MAY_CHANGE, where=str(where))
+
+
+def _place(workdir: epath.PathLike) -> trained.Place:
+    here = pathlib.Path.cwd()
+    return trained.Place(workdir=os.path.normpath(here / pathlib.Path(workdir)), current=str(here))
 
 
 def _check_workdir(

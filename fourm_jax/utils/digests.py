@@ -22,7 +22,11 @@ def write(folder: epath.PathLike, *, except_names: Collection[str] = ()) -> None
     """
     folder = epath.Path(folder)
     names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
-    found = {name: _sha256(folder / name, sync=True) for name in names if name not in (FILE, *except_names)}
+    found = {
+        name: _sha256(folder / name, sync=True)
+        for name in names
+        if name not in (FILE, *except_names)
+    }
     io.write_json(folder / FILE, found)
 
 

@@ -88,8 +88,9 @@ class StopRequest:
             self._cutting_off = False
             raise CutOff
         if again and number == signal.SIGINT and not self._saving:
-            raise Interrupted("SIGINT twice: left at once; the same command continues from the last "
-                              "checkpoint")
+            raise Interrupted(
+                "SIGINT twice: left at once; the same command continues from the last checkpoint"
+            )
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -11,12 +11,29 @@ MAX_JSON_DEPTH = 64  # of lists and dicts inside each other: what reads them is 
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Write `content` beside `path`, then rename: a kill never leaves half a file."""
+    """Write `content` beside `path`, then rename: a kill never leaves half a file.
+
+    Nor does a loss of power; and a full disk keeps no beginning of a file.
+    """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: epath.PathLike) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

@@ -4,6 +4,7 @@ Each finished shard has a receipt (`<shard>.json`) beside it until the manifest 
 A file without ".tmp" in its name is therefore complete, whenever a process is killed.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -75,36 +76,77 @@ def _write_shard(
     extra_fields: Mapping,
 ) -> None:
     temporary = path.parent / f"{path.name}.{os.getpid()}.tmp"
+    try:
+        fields, count = _write_records(temporary, path, stream, extra_fields)
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        shard = {
+            "file": path.name,
+            "num_records": count,
+            "bytes": temporary.stat().length,
+            "sha256": digest,
+        }
+        io.sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    io.write_json(_receipt(path), {"recipe": recipe, "fields": fields, "shard": shard})
+
+
+def _write_records(
+    file: epath.Path,
+    path: epath.Path,
+    stream: Iterable[records.Record],
+    extra_fields: Mapping,
+) -> tuple[dict[str, Any], int]:
+    """Write the records of a shard; return what the fields are and the number of records."""
     stream = iter(stream)
     first = list(itertools.islice(stream, 1))
     options = OPTIONS_EMBEDDINGS if any(map(_is_mostly_embeddings, first)) else OPTIONS
-    writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), options)
     fields: dict[str, Any] = {}
     count = 0
-    try:
+    with _Writer(file, path, options) as writer:
         for record in itertools.chain(first, stream):
             try:
-                writer.write(records.encode(record))
+                encoded = records.encode(record)
             except ValueError as error:
                 raise ValueError(f"{path}, record {count}: {error}") from error
+            writer.write(encoded)
             for name in record.keys() - fields.keys():
                 fields[name] = {**_describe(record[name]), **extra_fields.get(name, {})}
             count += 1
-    except BaseException:
-        writer.close()
-        temporary.unlink()
-        raise
-    writer.close()
-    with temporary.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    shard = {
-        "file": path.name,
-        "num_records": count,
-        "bytes": temporary.stat().length,
-        "sha256": digest,
-    }
-    temporary.replace(path)
-    io.write_json(_receipt(path), {"recipe": recipe, "fields": fields, "shard": shard})
+    return fields, count
+
+
+class _Writer:
+    """An ArrayRecord writer whose failures, such as a full disk, are errors of the file."""
+
+    def __init__(self, file: epath.Path, path: epath.Path, options: str) -> None:
+        self._path = path
+        self._writer = self._attempt(
+            array_record_module.ArrayRecordWriter, os.fspath(file), options
+        )
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._attempt(self._writer.close)
+        else:  # the shard is given up: what closing says does not matter
+            with contextlib.suppress(Exception):
+                self._writer.close()
+
+    def write(self, record: bytes) -> None:
+        self._attempt(self._writer.write, record)
+
+    def _attempt(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:  # the library raises what its C++ part says
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise OSError(f"{self._path} cannot be written: {reason}") from error
 
 
 def _is_mostly_embeddings(record: records.Record) -> bool:
