@@ -1,4 +1,4 @@
-"""Find damage in a run folder: checkpoints, shards and tokenizers, each against what was written."""
+"""Find damage in a run folder: checkpoints, shards and tokenizers against what was written."""
 
 import dataclasses
 import hashlib

@@ -155,7 +155,7 @@ def _is_running(holder: dict[str, Any]) -> bool:
 def _namespace() -> str:
     """Whose process numbers these are: two containers of one host name do not see each other's."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return str(pathlib.Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
