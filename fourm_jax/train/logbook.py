@@ -130,12 +130,13 @@ class Logbook:
         while sum(steps for steps, _ in list(self._skipped)[1:]) >= WINDOW:
             self._skipped.popleft()
         num_covered = sum(steps for steps, _ in self._skipped)
+        first = step - num_covered
+        self._skipped_batches = [batch for batch in self._skipped_batches if batch >= first]
         num_skipped = round(sum(skipped for _, skipped in self._skipped))
         if num_skipped >= MOST_SKIPPED * max(1, num_covered / WINDOW):
-            last = [batch for batch in self._skipped_batches if batch >= step - num_covered]
             raise FloatingPointError(
                 f"loss or gradient not finite in {num_skipped} of the last {num_covered} steps, up "
-                f"to step {step} (batches {_ranges(last)}); "
+                f"to step {step} (batches {_ranges(self._skipped_batches)}); "
                 "the parameters are those from before. Try a smaller optimizer.lr, a longer "
                 "warm-up or optimizer.clip_norm; the last checkpoint is untouched"
             )

@@ -378,3 +378,15 @@ def test_the_command_names_a_source_that_there_is_not(tmp_path):
     assert done.returncode != 0
     assert "error: unknown data source 'digit'; did you mean 'digits'?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_kill_left_of_a_tokenizer_is_replaced_and_other_files_are_not(tokenizer, tmp_path):
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "tokenizer.json").write_text("{")
+    tokenizer.save(tmp_path / "cut")
+    assert text.TextTokenizer.load(tmp_path / "cut").vocab_size == tokenizer.vocab_size
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+    (tmp_path / "thesis.doc").write_text("mine")
+    with pytest.raises(ValueError, match=r"exists and holds (cut|thesis\.doc)"):
+        tokenizer.save(tmp_path)
+    assert (tmp_path / "thesis.doc").exists()

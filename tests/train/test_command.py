@@ -46,7 +46,7 @@ def test_help_explains_config_and_workdir():
 
 def scrub(workdir):
     return subprocess.run(
-        [sys.executable, "-m", "experiments.scrub", f"--workdir={workdir}"],
+        [sys.executable, "-m", "experiments.scrub", f"--source={workdir}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -64,6 +64,6 @@ def test_scrub_names_the_damaged_files_of_a_run(tmp_path):
     found = scrub(tmp_path)
     first, second = found.stdout.splitlines()
     assert first.endswith("3: sound")
-    assert second.endswith("20: DAMAGED: ['arrays']")
+    assert second.endswith("20: DAMAGED: arrays not as written")
     assert found.returncode == 1
-    assert "1 of 2 checkpoints are damaged" in found.stderr
+    assert "1 of 2 parts are damaged" in found.stderr

@@ -335,3 +335,28 @@ def test_a_workdir_that_another_process_writes_is_refused(tmp_path):
     with folder_lock.hold(tmp_path), pytest.raises(ValueError, match="is in use by process"):
         run(tiny.tokenizer(), tmp_path)
     assert not (tmp_path / run_folder.CHECKPOINTS).exists()
+
+
+def test_a_run_that_moved_with_its_data_is_the_same_run():
+    def description(workdir, current, directory, lr=1.0):
+        config = {"optimizer": {"lr": lr}, "data": [{"arguments": {"directory": directory}}]}
+        place = trained_lib.Place(workdir=workdir, current=current)
+        return checkpoint.Description(config=config, modalities={}, place=place)
+
+    before = description("/a/q/trunk", "/a", "q/data")
+    moved = description("/b/renamed/trunk", "/", "b/renamed/data")
+    spelled = description("/elsewhere", "/home", "/a/x/../q/data")
+    for same in (before, moved, spelled):
+        checkpoint.check_same_run(before, same, may_change=(), where="here")
+    other_data = description("/b/q/trunk", "/b", "q/other")
+    other_run = description("/b/q/trunk", "/b", "q/data", lr=2.0)
+    for other in (other_data, other_run):
+        with pytest.raises(ValueError, match="another run's"):
+            checkpoint.check_same_run(before, other, may_change=(), where="here")
+
+
+def test_parameters_that_overflow_are_not_saved(tmp_path):
+    config = tiny.tokenizer(num_steps=1, optimizer__lr=3e38, optimizer__weight_decay=1e38)
+    with pytest.raises(FloatingPointError, match=r"after step 1 .* not finite.*not saved"):
+        run(config, tmp_path)
+    assert not checkpoint.Checkpointer(tmp_path).steps()

@@ -1,6 +1,8 @@
 """From configs to runs: every wrong key or value is named before anything starts."""
 
 import numpy as np
+import math
+
 import pytest
 
 from fourm_jax.models import from_config
@@ -27,6 +29,9 @@ def changed(config, change):
         (tiny.trunk, lambda c: c.update(dtype="float16"), "unknown dtype 'float16'"),
         (tiny.trunk, lambda c: c.update(loss="sum"), "unknown loss 'sum'"),
         (tiny.trunk, lambda c: c.update(seed=-1), "'seed' is -1, must be at least 0"),
+        (tiny.trunk, lambda c: c.update(seed=2**70), r"seed \d+, allowed: 0 to 2\*\*63 - 1"),
+        (tiny.trunk, lambda c: c.optimizer.update(lr=math.nan), "'optimizer.lr' is nan"),
+        (tiny.trunk, lambda c: c.data[0].update(weight=math.inf), "'data.0.weight' is inf"),
         (tiny.trunk, lambda c: c.update(batch_size=0), "'batch_size' is 0, must be at least 1"),
         (tiny.trunk, lambda c: c.update(task="forum"), "unknown task 'forum'; did you mean"),
         (tiny.trunk, lambda c: c.masking.update(maskings_per_record=3), "8 is not divisible by"),

@@ -1,5 +1,6 @@
 """Metric files without TensorFlow, and the logbook that writes them."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import logbook, loop, metrics, state, writers
+from fourm_jax.train import finite, logbook, loop, metrics, state, writers
 from tests.train import tiny
 
 
@@ -103,3 +104,28 @@ def test_steps_skipped_long_ago_do_not_count(tmp_path):
         book.take(state_of(9, 50), step)  # 18 of any 100
         book.flush()
     assert book.values["skipped"] == pytest.approx(9 / 50)
+
+
+def test_a_run_that_gives_up_names_the_batches_without_a_finite_gradient(tmp_path, capsys):
+    book = book_in(tmp_path)
+    for batch in range(30):
+        skipped = batch in (2, 4, 5) or batch >= 12
+        book.note(batch, jnp.float32(jnp.nan if skipped else 1.0))
+        if batch == 9:
+            book.take(state_of(3, 10), 10)
+            book.flush()
+    assert (
+        "30% of the last steps were skipped (not finite), batches 2, 4-5" in capsys.readouterr().out
+    )
+    book.take(state_of(18, 20), 30)
+    with pytest.raises(FloatingPointError, match=r"up to step 30 \(batches 2, 4-5, 12-29\)"):
+        book.flush()
+
+
+@pytest.mark.parametrize("where", ["params", "model_state", "ema_params"])
+def test_what_is_not_finite_is_named_before_it_is_saved(where):
+    good = dataclasses.replace(state_of(0, 0), params={"a": jnp.zeros(2)}, ema_params={})
+    finite.check(good, 3)
+    bad = dataclasses.replace(good, **{where: {"b": jnp.array([1.0, jnp.inf])}})
+    with pytest.raises(FloatingPointError, match=f"after step 3 .* the first: {where}/b"):
+        finite.check(bad, 3)

@@ -41,15 +41,31 @@ def test_a_loop_that_defers_finds_the_request(number):
         assert stop.requested and stop.name == number.name
 
 
-def test_a_second_signal_acts_at_once_but_not_while_state_is_saved():
-    with interrupt.leave_on_signal(), interrupt.StopRequest() as stop:
+def test_further_signals_of_a_scheduler_lose_nothing():
+    with interrupt.StopRequest() as stop:
         stop.defer()
-        send(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            with stop.saving():
+                send(number)
+        assert stop.name == "SIGTERM"
+
+
+def test_a_second_ctrl_c_leaves_at_once_but_not_while_state_is_saved():
+    with interrupt.StopRequest() as stop:
+        stop.defer()
+        send(signal.SIGINT)
         with stop.saving():
-            send(signal.SIGTERM)
+            send(signal.SIGINT)
+        with pytest.raises(interrupt.Interrupted, match="SIGINT twice: left at once"):
+            send(signal.SIGINT)
+
+
+def test_what_is_worth_nothing_is_cut_off():
+    with interrupt.StopRequest() as stop:
+        stop.defer()
+        with pytest.raises(interrupt.CutOff), stop.cutting_off():
             send(signal.SIGHUP)
-        with pytest.raises(interrupt.Interrupted, match="SIGHUP: stopped; the same command"):
-            send(signal.SIGHUP)
+        assert stop.requested
 
 
 def test_an_ignored_signal_stays_ignored():

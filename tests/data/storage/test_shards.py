@@ -1,6 +1,7 @@
 """Shards are complete or absent, equal for any number of writers, and checked when opened."""
 
 import json
+import pathlib
 import pickle
 import signal
 import subprocess
@@ -210,3 +211,23 @@ def test_a_broken_manifest_is_named(tmp_path, text):
 
     with pytest.raises(ValueError, match=r"train\.json"):
         shards.Reader(tmp_path, "train")
+
+
+def test_a_full_disk_names_the_shard_and_leaves_nothing_on_it(tmp_path, monkeypatch):
+    class Full:
+        """The library's writer on a full disk."""
+
+        def __init__(self, path, options):
+            pathlib.Path(path).write_bytes(b"half")
+
+        def write(self, record):
+            raise RuntimeError("RESOURCE_EXHAUSTED: No space left on device\nat writer.cc:7")
+
+        def close(self):
+            raise RuntimeError("closed twice")
+
+    monkeypatch.setattr(shard_writer.array_record_module, "ArrayRecordWriter", Full)
+    expected = r"train-00000-of-00002.array_record cannot be written: .*No space left on device$"
+    with pytest.raises(OSError, match=expected):
+        write(tmp_path)
+    assert contents(tmp_path) == {}
