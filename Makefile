@@ -1,12 +1,12 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
-# `make format`, `make docs`, `make test-fuzz`, `make test-wheel`.
+# `make format`, `make docs`, `make test-fuzz`, `make test-stress`, `make test-wheel`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 SEED ?= 0
 
-.PHONY: quickstart test test-fuzz test-wheel lint format docs clean
+.PHONY: quickstart test test-fuzz test-stress test-wheel lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -38,6 +38,10 @@ test: $(VENV)/.installed-test
 # Damaged files for every reader, five minutes of them; SEED=n for others.
 test-fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.stress.fuzz --seconds=300 --seed=$(SEED)
+
+# Runs that are killed, stopped, damaged, doubled or short of disk, ten minutes of them.
+test-stress: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 0 -m 'stress or not stress' tests/stress
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m wheel tests/test_wheel.py

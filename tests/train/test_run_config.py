@@ -1,8 +1,8 @@
 """From configs to runs: every wrong key or value is named before anything starts."""
 
-import numpy as np
 import math
 
+import numpy as np
 import pytest
 
 from fourm_jax.models import from_config
