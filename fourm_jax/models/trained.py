@@ -94,12 +94,18 @@ class MismatchError(ValueError):
 
 
 def read_newest(
-    manager: ocp.CheckpointManager, folder: epath.Path, read: Callable[[int], Result]
+    manager: ocp.CheckpointManager,
+    folder: epath.Path,
+    read: Callable[[int], Result],
+    num_damaged: dict[int, int] | None = None,
 ) -> Result:
     """Return `read(step)` of the newest sound checkpoint; a line names what is passed over.
 
     Nothing is renamed or removed. A checkpoint is damaged when its files are not what was written;
     one without digests, by an older version, is damaged when its content cannot be read.
+
+    Args:
+      num_damaged: {step: number of damaged files} that is known from an earlier call; is added to.
 
     Raises:
       ValueError: all of them are damaged.
@@ -107,11 +113,14 @@ def read_newest(
       OSError: files are there and cannot be read at the moment, which says nothing about them.
     """
     steps = sorted(manager.all_steps(), reverse=True)
+    num_damaged = {} if num_damaged is None else num_damaged
     for step in steps:
         path = folder / str(step)
-        num_damaged = distributed.decided_by_first(functools.partial(_num_damaged, path))
-        if num_damaged > 0:
-            _pass_over(path, f"{num_damaged} of its files are not what was written")
+        if step not in num_damaged:
+            count = functools.partial(_num_damaged, path)
+            num_damaged[step] = distributed.decided_by_first(count)
+        if num_damaged[step] > 0:
+            _pass_over(path, f"{num_damaged[step]} of its files are not what was written")
             continue
         try:
             return read(step)
@@ -120,7 +129,7 @@ def read_newest(
         except Exception as error:
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
-            if num_damaged == 0:
+            if num_damaged[step] == 0:
                 raise OSError(
                     f"checkpoint {path} is undamaged, yet: {_first_line(error)}"
                 ) from error

@@ -35,10 +35,9 @@ def replacing(directory: epath.PathLike) -> Iterator[epath.Path]:
       ValueError: `directory` exists and holds something that is not a tokenizer.
     """
     directory = epath.Path(directory)
-    names = {path.name for path in directory.iterdir()} if directory.exists() else set()
-    if names - {CARD, WEIGHTS, TEXT}:
-        other = min(names - {CARD, WEIGHTS, TEXT})
-        raise ValueError(f"{directory} exists and holds {other}; choose another folder")
+    for path in sorted(directory.iterdir()) if directory.exists() else ():
+        if path.name not in (CARD, WEIGHTS, TEXT) and not path.name.startswith("."):
+            raise ValueError(f"{directory} exists and holds {path.name}; choose another folder")
     with folders.complete_or_absent(directory, replace=True) as temporary:
         yield epath.Path(temporary)
 

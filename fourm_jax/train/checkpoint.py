@@ -41,6 +41,7 @@ class Checkpointer:
         self._manager = trained.open_manager(self._folder, options)
         self._saving: int | None = None
         self._passed_over: list[int] = []
+        self._num_damaged: dict[int, int] = {}  # of the checkpoints that were there at the start
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -83,6 +84,7 @@ class Checkpointer:
             self._manager,
             self._folder,
             lambda step: (step, trained.read_description(self._manager, step)),
+            self._num_damaged,
         )
 
     def restore(self, abstract: state_lib.TrainState) -> state_lib.TrainState | None:
@@ -103,7 +105,7 @@ class Checkpointer:
 
         if not self.steps():
             return None
-        restored, state = trained.read_newest(self._manager, self._folder, read)
+        restored, state = trained.read_newest(self._manager, self._folder, read, self._num_damaged)
         self._passed_over = [step for step in self.steps() if step > restored]
         return state
 

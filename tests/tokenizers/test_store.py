@@ -80,7 +80,7 @@ def test_saving_again_replaces_the_tokenizer(saved, parts):
 
 def test_a_folder_that_holds_something_else_is_not_overwritten(parts, tmp_path):
     (tmp_path / "precious.txt").write_text("keep")
-    with pytest.raises(ValueError, match=r"holds no card\.json"):
+    with pytest.raises(ValueError, match=r"exists and holds precious\.txt"):
         base.save(tmp_path, *parts, base.make_card("global", "mlp", ARGUMENTS))
     assert (tmp_path / "precious.txt").read_text() == "keep"
 
