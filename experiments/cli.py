@@ -91,7 +91,8 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
             with interrupt.leave_on_signal(), device_memory.explained(SMALLER):
                 main()
         except interrupt.Interrupted as stopped:
-            print(stopped, file=sys.stderr)
+            print(stopped, file=sys.stderr, flush=True)
+            interrupt.exit_in_time()
             raise
         except EXPECTED as error:
             if flags.FLAGS.verbosity > 0:

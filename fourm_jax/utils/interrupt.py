@@ -5,12 +5,14 @@ of preemptible machines) knows that the same command continues the work.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
+EXIT_SECONDS = 10.0  # that the threads of a command that was stopped get to end
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -23,6 +25,16 @@ class Interrupted(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+def exit_in_time() -> None:
+    """Let this process end within `EXIT_SECONDS` of now, though a thread of it may hang.
+
+    Python waits for threads as it exits, and one that reads from a lost file system never ends.
+    """
+    timer = threading.Timer(EXIT_SECONDS, os._exit, [EXIT_CODE])
+    timer.daemon = True
+    timer.start()
 
 
 class CutOff(BaseException):

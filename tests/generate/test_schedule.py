@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from fourm_jax.generate import schedule
+from fourm_jax.generate import chain, schedule
 from fourm_jax.generate.schedule import Step, Target
 from tests import golden_cases
 
@@ -140,3 +141,22 @@ def test_a_wrong_schedule_is_refused_with_what_is_allowed(change, message):
 def test_a_step_cannot_write_less_than_nothing():
     with pytest.raises(ValueError, match="'tok_rgb': -1 tokens"):
         Step(target="tok_rgb", scheme="roar", num_tokens=-1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"guidance": float("nan")}, "step for 'a': guidance nan is not finite"),
+        ({"guidance": (1.0, float("inf"))}, r"guidance \(1.0, inf\) is not finite"),
+        ({"temperature": float("-inf")}, "temperature -inf is not finite"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused_by_name(values, message):
+    with pytest.raises(ValueError, match=message):
+        schedule.Step(target="a", scheme="maskgit", **values)
+
+
+def test_a_seed_that_makes_no_key_is_refused():
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match=f"seed {seed}, allowed: 0 to"):
+            chain.row_keys(seed, np.arange(2))
