@@ -26,12 +26,21 @@ runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
 """
 
 
+CONFIG = """
+from tests.train import tiny
+def get_config(arg=None):
+    return tiny.tokenizer(num_steps=50)
+"""
+
+
 @pytest.mark.stress
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_command_whose_reader_hangs_saves_and_ends_with_its_own_code(tmp_path, number):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG)
     command = [
         *(sys.executable, "-c", HANGING),
-        "--config=tokenizers/digits:runlocal",
+        f"--config={config}",
         f"--workdir={tmp_path / 'w'}",
     ]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
