@@ -356,7 +356,7 @@ def test_a_run_that_moved_with_its_data_is_the_same_run():
 
 
 def test_parameters_that_overflow_are_not_saved(tmp_path):
-    config = tiny.tokenizer(num_steps=1, optimizer__lr=3e38, optimizer__clip_norm=0.0)
+    config = tiny.tokenizer(num_steps=1, optimizer__lr=3.4e38, optimizer__clip_norm=0.0)
     with pytest.raises(FloatingPointError, match=r"after step 1 .* not finite.*not saved"):
         run(config, tmp_path)
     assert not checkpoint.Checkpointer(tmp_path).steps()
