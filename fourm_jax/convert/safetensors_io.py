@@ -42,7 +42,8 @@ _INDEX_RULES = {
         )
     )
 }
-LONGEST_METADATA = 10_000  # characters per value that are given to the YAML parser
+LONGEST_METADATA = 10_000  # characters per value that are given to the YAML parser, which is slow
+MOST_METADATA = 100_000  # of all values together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,9 +177,12 @@ def parse_metadata(metadata: Mapping[str, str], path: Any = "metadata") -> dict[
     {'dim': 768, 'norm': None, 'names': ['a', 'b']}
 
     Raises:
-      ValueError: a value longer than 10,000 characters, one that is no YAML, or one with aliases,
-        which a few lines can blow up to gigabytes.
+      ValueError: a value longer than 10,000 characters or all longer than 100,000, one that is no
+        YAML, or one with aliases, which a few lines can blow up to gigabytes.
     """
+    size = sum(map(len, metadata.values()))
+    if size > MOST_METADATA:
+        raise ValueError(f"{path}: metadata of {size} characters, allowed: {MOST_METADATA}")
     parsed = {}
     for key, value in metadata.items():
         if len(value) > LONGEST_METADATA:

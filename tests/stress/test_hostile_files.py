@@ -144,6 +144,11 @@ def test_metadata_that_yaml_cannot_read_are_refused(value):
         safetensors_io.parse_metadata({"dim": value}, "header")
 
 
+def test_metadata_of_many_values_are_refused_before_they_are_parsed():
+    with pytest.raises(ValueError, match="metadata of 108000 characters, allowed: 100000"):
+        safetensors_io.parse_metadata({str(number): "x" * 9000 for number in range(12)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
