@@ -60,7 +60,9 @@ def sincos_2d(
 def _sincos(positions: Int[np.ndarray, "n"], dim: int) -> Float[np.ndarray, "n d"]:
     if dim % 2:
         raise ValueError(f"sin-cos positions need an even width, got {dim}")
-    # float32 throughout, as the tables that published weights were trained with
-    omega = 1 / np.float32(10000) ** (np.arange(dim // 2, dtype=np.float32) / (dim // 2))
+    # float32 throughout, as the tables that published weights were trained with; but for the power,
+    # which NumPy computes in float32 one unit off on some CPUs: large positions multiply that.
+    exponents = np.arange(dim // 2, dtype=np.float32) / np.float32(dim // 2)
+    omega = np.float32(1) / np.power(10000.0, exponents.astype(np.float64)).astype(np.float32)
     angles = positions[:, None].astype(np.float32) * omega
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)

@@ -29,6 +29,14 @@ def test_published_tables_differ_only_where_the_grid_is_not_square():
     np.testing.assert_array_equal(quirk[5], np.concatenate([line[2], line[1]]))
 
 
+def test_frequencies_are_rounded_powers_on_every_cpu():
+    """At position 1 the angles are the frequencies themselves; arcsin undoes the small ones."""
+    found = np.arcsin(posemb.sincos_1d(2, 48)[1, 4:24].astype(np.float64))
+    exponents = (np.arange(24, dtype=np.float32) / np.float32(24))[4:]
+    expected = [np.float32(1) / np.float32(10000.0 ** float(exponent)) for exponent in exponents]
+    np.testing.assert_allclose(found, expected, rtol=1.2e-7)
+
+
 def test_widths_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="divisible by 4, got 6"):
         posemb.sincos_2d(2, 2, 6)
