@@ -26,7 +26,11 @@ CLASSICAL = ["rgb", "canny_edge", "color_palette", "metadata", "caption"]
 
 _IMAGES = cli.define_path("images", None, "Folder of the pictures.", required=True)
 _OUTPUT = cli.define_path(
-    "output", None, "Folder of the shards, outside of the pictures'.", required=True
+    "output",
+    None,
+    "Folder of the shards, outside of the pictures'.",
+    required=True,
+    written="folder",
 )
 _SIZE = flags.DEFINE_integer("image_size", 256, "Pixels of the shorter side of what is stored.")
 _LABELERS = flags.DEFINE_list("labelers", CLASSICAL, "Labelers without a model; rgb is a must.")

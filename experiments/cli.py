@@ -1,9 +1,11 @@
 """Shared by the commands: how one starts and ends, its flags and config, the compile cache."""
 
+import functools
 import os
 import pathlib
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -52,13 +54,39 @@ def _use_large_pages() -> None:
 
 
 def define_path(
-    name: str, default: str | None, help: str, *, required: bool = False
+    name: str, default: str | None, help: str, *, required: bool = False, written: str = ""
 ) -> flags.FlagHolder[Any]:
-    """Define a flag that names a file or folder (or, for --source, a Hub id) as an `epath.Path`."""
+    """Define a flag that names a file or folder (or, for --source, a Hub id) as an `epath.Path`.
+
+    Args:
+      written: "file" or "folder" that the command writes; checked before anything else is done.
+    """
     serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
-    return flags.DEFINE(
+    holder = flags.DEFINE(
         _PathParser(), name, default, help, serializer=serializer, required=required
     )
+    if written:
+        flags.register_validator(name, functools.partial(check_writable, kind=written))
+    return holder
+
+
+def check_writable(path: epath.Path | None, kind: str) -> bool:
+    """Whether a "folder" or "file" can be made at a local path; leaves nothing behind.
+
+    Raises:
+      flags.ValidationError: something on the way is no folder, or nothing can be made in it.
+    """
+    if path is None or "://" in str(path):  # a bucket says so when it is written to
+        return True
+    place = pathlib.Path(path)
+    folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    if folder == place and kind == "file" and folder.is_file():  # which is replaced
+        folder = place.absolute().parent
+    try:
+        with tempfile.TemporaryDirectory(dir=folder):
+            return True
+    except OSError as error:
+        raise flags.ValidationError(f"cannot be written: {folder}: {error.strerror}") from error
 
 
 class _PathParser(flags.ArgumentParser):

@@ -23,7 +23,7 @@ from fourm_jax.convert import checkpoint, fourm, fourm_config  # noqa: E402
 from fourm_jax.utils import io, plain_data, run_folder  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
-_OUTPUT = cli.define_path("output", None, "New folder.", required=True)
+_OUTPUT = cli.define_path("output", None, "New folder.", required=True, written="folder")
 _EXPORT = flags.DEFINE_bool("export", False, "Write the published names and layout.")
 _OVERRIDES = cli.define_path(
     "overrides", None, "JSON file {modality: {field: value}}: vocabularies other than published."

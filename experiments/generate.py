@@ -8,7 +8,6 @@ modality name, taken from held-out record --record of the run, or name=value wit
 image or .npy file: --conditions='caption=a red cone left of a blue cube'.
 """
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import cli
+from experiments import cli, condition_values
 
 cli.set_environment()
 
@@ -25,7 +24,7 @@ from fourm_jax.data import datasets  # noqa: E402
 from fourm_jax.evals import any_to_any, drawing, panels, pictures  # noqa: E402
 from fourm_jax.generate.generator import Generator  # noqa: E402
 from fourm_jax.modalities.spec import ModalitySpec  # noqa: E402
-from fourm_jax.utils import io, picture_files, run_folder  # noqa: E402
+from fourm_jax.utils import io, run_folder  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
 _TOKENIZERS = cli.define_path(
@@ -33,11 +32,11 @@ _TOKENIZERS = cli.define_path(
 )
 _CONDITIONS = flags.DEFINE_multi_string("conditions", ["rgb"], "Name or name=value; repeatable.")
 _TARGETS = flags.DEFINE_list("targets", ["all"], "Names, or all.")
-_RECORD = flags.DEFINE_integer("record", 0, "Which held-out record.")
-_STEPS = flags.DEFINE_integer("num_steps", 16, "Passes over each grid.")
+_RECORD = flags.DEFINE_integer("record", 0, "Which held-out record.", lower_bound=0)
+_STEPS = flags.DEFINE_integer("num_steps", 16, "Passes over each grid.", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", 2.0, "Weight of the conditions; 1 = plain.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the draws.")
-_OUTPUT = cli.define_path("output", "generated.png", "PNG picture to write.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=2**32 - 1)
+_OUTPUT = cli.define_path("output", "generated.png", "PNG picture to write.", written="file")
 
 
 def main() -> None:
@@ -56,6 +55,7 @@ def main() -> None:
         num_steps=_STEPS.value,
         guidance=_GUIDANCE.value,
         seed=_SEED.value,
+        show_progress=True,
     )
     values = given | {
         name: any_to_any.record_values(generator.spec(name), value)[0]
@@ -86,13 +86,7 @@ def read(text: str, spec: ModalitySpec) -> Any:
     _, given, value = text.partition("=")
     if not given:
         return held_out_record()[spec.source]
-    if not pathlib.Path(value).is_file():
-        if spec.kind != "sequence":
-            raise ValueError(f"--conditions={text}: no such file {value!r}")
-        return value
-    if value.endswith(".npy"):
-        return np.load(value, allow_pickle=False)
-    return picture_files.decode_rgb(value)
+    return condition_values.read(value, spec)
 
 
 def held_out_record() -> dict[str, Any]:

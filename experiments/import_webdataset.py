@@ -20,7 +20,9 @@ from fourm_jax.jobs import import_records, import_webdataset
 from fourm_jax.utils import progress
 
 _INPUT = cli.define_path("input", None, "Folder that holds one folder per modality.", required=True)
-_OUTPUT = cli.define_path("output", None, "Folder of the shards and of the report.", required=True)
+_OUTPUT = cli.define_path(
+    "output", None, "Folder of the shards and of the report.", required=True, written="folder"
+)
 _SPLIT = flags.DEFINE_string("split", "train", "Name of the split that is written.")
 _FAMILY = flags.DEFINE_string("family", "fourm", "Family of the modalities.")
 _MODALITIES = flags.DEFINE_list(

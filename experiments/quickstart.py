@@ -19,7 +19,9 @@ from fourm_jax.utils import progress  # noqa: E402
 
 DEFAULT = "configs/quickstart.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, f"What to run, default {DEFAULT}.")
-WORKDIR = cli.define_path("workdir", "runs/quickstart", "Folder of this run's results.")
+WORKDIR = cli.define_path(
+    "workdir", "runs/quickstart", "Folder of this run's results.", written="folder"
+)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ _SPLIT = flags.DEFINE_string("split", "train", "Split to write, a key of config.
 _TOKENIZERS = cli.define_path(
     "tokenizers", None, "Folder with one folder per tokenizer.", required=True
 )
-_OUTPUT = cli.define_path("output", None, "Folder of the shards.", required=True)
+_OUTPUT = cli.define_path("output", None, "Folder of the shards.", required=True, written="folder")
 _INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.")
 _COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.")
 

@@ -18,14 +18,18 @@ import jax  # noqa: E402
 from clu import platform  # noqa: E402
 
 from fourm_jax.parallel import distributed  # noqa: E402
-from fourm_jax.train import export, held_out, loop  # noqa: E402
+from fourm_jax.train import export, held_out, loop, run_config  # noqa: E402
 from fourm_jax.utils import progress, run_folder  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and its argument, e.g. configs/scenes.py:size=nano,runlocal"
 )
 WORKDIR = cli.define_path(
-    "workdir", None, "Folder of checkpoints and metrics; one run each.", required=True
+    "workdir",
+    None,
+    "Folder of checkpoints and metrics; one run each.",
+    required=True,
+    written="folder",
 )
 CLUSTER = flags.DEFINE_bool(
     "cluster", False, "Find the other processes through JAX's cluster help."
@@ -34,6 +38,7 @@ CLUSTER = flags.DEFINE_bool(
 
 def main() -> None:
     """Train; a tokenizer is then saved for use."""
+    run_config.check(CONFIG.value)
     distributed.start(cluster=CLUSTER.value)
     work_unit = platform.work_unit()  # a job scheduler shows it, where clu knows one
     work_unit.set_task_status(f"process {jax.process_index()} of {jax.process_count()}")

@@ -23,7 +23,9 @@ _COUNT = flags.DEFINE_integer("num_records", 4096, "The first so many training r
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 4608, "Rows of the embedding table; pieces may be fewer."
 )
-_OUTPUT = cli.define_path("output", None, "Folder for tokenizer.json and card.json.", required=True)
+_OUTPUT = cli.define_path(
+    "output", None, "Folder for tokenizer.json and card.json.", required=True, written="folder"
+)
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
     source = open_source()
     count = min(_COUNT.value, len(source))
     texts, class_names = [], set()
-    bar = progress.Bar(count, label="records", enabled=True)
+    bar = progress.Bar(count, label="captions", unit="record")
     for index in range(count):
         record = source[index]
         texts.extend(all_captions(record.get("caption", ())))

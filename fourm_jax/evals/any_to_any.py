@@ -19,6 +19,7 @@ from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.ops import sampling
 from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.utils import progress
 
 Fields = Mapping[str, Any]  # {record field: [n, ...] array or list of n values}
 Tokens = Mapping[str, Any]  # {modality: {"ids", "present" | "length"}}
@@ -44,14 +45,17 @@ class HeldOut:
         return len(next(iter(self.truth.values())))
 
 
-def from_one(generator: Generator, data: HeldOut, condition: str) -> dict[str, dict[str, Any]]:
+def from_one(
+    generator: Generator, data: HeldOut, condition: str, *, show_progress: bool = False
+) -> dict[str, dict[str, Any]]:
     """Every other modality from `condition` alone; tasks "<condition>-><target>".
 
     Grids and vectors are predicted in one pass, sequences greedily token by token. How each is
     judged follows from its spec (`measure.of`); a modality without a measure is left out.
     """
     tasks = {}
-    for name in sorted(generator.model.outputs, key=lambda n: generator.spec(n).decoding_order):
+    names = sorted(generator.model.outputs, key=lambda n: generator.spec(n).decoding_order)
+    for name in progress.track(names, label="evaluate", unit="modality", enabled=show_progress):
         spec = generator.spec(name)
         how = measure.of(spec, signal_of(generator, spec))
         if not how or spec.source == generator.spec(condition).source:

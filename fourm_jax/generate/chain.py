@@ -16,7 +16,7 @@ from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.generate.state import State, index_of
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.models.fourm import FourM
-from fourm_jax.utils import rng
+from fourm_jax.utils import progress, rng
 from fourm_jax.utils.errors import unknown_value
 
 
@@ -51,6 +51,7 @@ def run(
     max_new: Mapping[str, int] | None = None,
     end_ids: Mapping[str, int] | None = None,
     vocabulary: TextVocabulary = PUBLISHED,
+    show_progress: bool = False,
 ) -> State:
     """Generate all targets of a schedule.
 
@@ -67,6 +68,7 @@ def run(
         by row (`Sampling.as_published`: the same for all rows).
       max_new: by sequence target, most tokens to generate; default: its `max_tokens`.
       end_ids: by sequence target, see `sequences.SequenceStage`.
+      show_progress: draw a bar over the targets.
 
     Raises:
       ValueError: a target that the model cannot predict, a scheme that does not suit its kind, or
@@ -79,8 +81,13 @@ def run(
         _check(model, state, group[0])
         guidances.append(_guidance(group, state, grown))
         grown += ((group[0].target,),) if conditions else ()
-    for group, (hidden, weights) in zip(groups, guidances, strict=True):
-        target = group[0].target
+    names = progress.track(
+        [group[0].target for group in groups],
+        label="generate",
+        unit="target",
+        enabled=show_progress,
+    )
+    for target, group, (hidden, weights) in zip(names, groups, guidances, strict=True):
         spec = model.modalities[index_of(model.modalities, target)]
         shared: dict[str, Any] = {
             "target": target,

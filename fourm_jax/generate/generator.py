@@ -109,6 +109,7 @@ class Generator:
         seed: int = 0,
         num_samples: int = 1,
         batch_size: int = 64,
+        show_progress: bool = False,
     ) -> Generated:
         """Generate every target from the conditions, one after the other.
 
@@ -121,6 +122,7 @@ class Generator:
           num_samples: results per row of the conditions, next to each other; the first is the one
             of a single sample.
           batch_size: rows on the device at once.
+          show_progress: draw a bar over the targets.
         """
         if targets == "all":
             targets = [name for name in self.model.outputs if name not in conditions]
@@ -146,6 +148,7 @@ class Generator:
                 keys=keys[rows],
                 sampling=sampling,
                 vocabulary=self.vocabulary,
+                show_progress=show_progress,
             )
             parts.append(
                 jax.device_get({name: (done.ids[name], done.known[name]) for name in targets})

@@ -304,7 +304,7 @@ def _label(shard: str, key: str) -> str:
 @contextlib.contextmanager
 def _bar(job: Job, plan: _Plan) -> Iterator[None]:
     """Bar over the shards of all processes, read off their receipts."""
-    bar = progress.Bar(len(plan.shards), label=f"{job.split} shards", enabled=job.show_progress)
+    bar = progress.Bar(len(plan.shards), label=job.split, unit="shard", enabled=job.show_progress)
     done = threading.Event()
 
     def finished() -> int:

@@ -20,6 +20,7 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import store, text
 from fourm_jax.train import export, loop, run_config
+from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import folder_lock, io, run_folder
 
 PHASES = (
@@ -27,6 +28,7 @@ PHASES = (
     *("trunk", "evaluate", "report"),
 )
 SPLITS = ("train", "test")
+KEYS = ("text_vocab_size", "raw_fields", "pretokenize", "tokenizers", "trunk", "evaluation")
 NUM_TEXTS = 4_096  # records that the text tokenizer learns from
 
 
@@ -54,6 +56,7 @@ def prepare(
       ValueError: an invalid config, a work directory made with another one, or one that another
         process writes.
     """
+    check_keys(config)
     config, workdir = locate(config, workdir), epath.Path(workdir)
     check(config, workdir)
     with folder_lock.hold(workdir):
@@ -86,6 +89,26 @@ def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
                 f"text tokenizer in {tokenizers_dir(workdir)} has vocab_size {found}, "
                 f"config.text_vocab_size is {config.text_vocab_size}; use another workdir"
             )
+
+
+def check_keys(config: ml_collections.ConfigDict) -> None:
+    """Refuse a config of something else, and counts of nothing.
+
+    Raises:
+      ValueError: a key that is unknown or missing, or a number below 1.
+    """
+    missing = [key for key in KEYS if key not in config]
+    if missing:
+        raise ValueError(f"config lacks the keys {missing}: it is none of the quickstart")
+    config_lib.check_group(config, "", KEYS)
+    counts = config.pretokenize.num_records
+    numbers = {
+        **{f"pretokenize.num_records.{split}": counts[split] for split in SPLITS},
+        **{f"evaluation.{key}": config.evaluation[key] for key in ("num_records", "num_shown")},
+    }
+    for key, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"config key {key!r} is {value}, must be at least 1")
 
 
 def locate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> ml_collections.ConfigDict:

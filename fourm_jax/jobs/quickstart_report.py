@@ -18,7 +18,7 @@ from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import phases, quickstart
 from fourm_jax.tokenizers.base import Tokenizer
 from fourm_jax.train import metrics
-from fourm_jax.utils import io, run_folder
+from fourm_jax.utils import io, progress, run_folder
 
 NUM_TRAIN_RECORDS = 2_048  # for the constant predictors
 
@@ -35,8 +35,12 @@ def run(
     generator = loading.load_generator(workdir)
     data = held_out(config, workdir, generator)
     with record.run("evaluate", f"{len(data)} held-out records, one modality from another"):
-        tasks = any_to_any.from_one(generator, data, config.evaluation.condition)
-        for task in config.evaluation.generated:
+        tasks = any_to_any.from_one(
+            generator, data, config.evaluation.condition, show_progress=True
+        )
+        for task in progress.track(
+            config.evaluation.generated, label="generate", unit="task", name=_title
+        ):
             how = measure.load(task.measure)
             tasks |= any_to_any.generated(
                 generator, data, task.conditions, task.target, how, truth=task.truth
@@ -58,6 +62,10 @@ def run(
         parts=parts,
     )
     return page
+
+
+def _title(task: ml_collections.ConfigDict) -> str:
+    return f"{'+'.join(task.conditions)}->{task.target}"
 
 
 def held_out(
@@ -91,7 +99,9 @@ def make_parts(
     """HTML of metrics, galleries, curves and codebooks."""
     painter = galleries.Painter(generator, data.train)
     parts = [report.tasks_html(tasks)]
-    for conditions in config.evaluation.conditions:
+    for conditions in progress.track(
+        config.evaluation.conditions, label="draw", unit="gallery", name=" and ".join
+    ):
         shown = galleries.any_to_any_gallery(
             generator, data, painter, conditions, num_records=config.evaluation.num_shown
         )

@@ -116,7 +116,7 @@ def write_blocks(
     """
     if records_per_shard < 1:
         raise ValueError(f"records_per_shard {records_per_shard}, must be at least 1")
-    bar = progress.Bar(total, label=f"{split} records", enabled=job.show_progress)
+    bar = progress.Bar(total, label=split, unit="record", enabled=job.show_progress)
 
     def make_entries(shard: int) -> Iterator[Entry]:
         yield from unread if shard == 0 else ()

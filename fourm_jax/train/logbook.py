@@ -39,6 +39,7 @@ class Logbook:
         samples_per_step: int,
         flops_per_sample: float | None,
         show_progress: bool,
+        label: str = "train",
         left_out: LeftOutLog | None = None,
     ) -> None:
         """Start at step `start`; `left_out` knows the bad records of the batches of each step."""
@@ -57,7 +58,9 @@ class Logbook:
         self._skipped_batches: list[int] = []
         self._left_out = left_out
         self._writers = writers.make(workdir, start=start)
-        self._bar = progress.Bar(num_steps, start=start, enabled=show_progress)
+        self._bar = progress.Bar(
+            num_steps, label=label, unit="step", start=start, enabled=show_progress
+        )
         self._last_step, self._watch = start, progress.Stopwatch()
 
     def tick(self, step: int) -> None:

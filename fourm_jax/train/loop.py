@@ -177,6 +177,7 @@ def train(
                 flops_per_sample=run.task.flops_per_sample,
                 left_out=left_out,
                 show_progress=show_progress and jax.process_index() == 0,
+                label=_label(config),
             )
             training = _Training(config, program, saver, description, book, stop, tuple(evaluators))
             try:
@@ -193,7 +194,8 @@ def train(
                 book.close()
         finally:
             saver.close()
-    _say(f"done: step {config.num_steps}, {_summary(book.values)}{watch.seconds():.0f} s")
+    reached = f"{_label(config)} done: step {config.num_steps}"
+    _say(f"{reached}, {_summary(book.values)}{watch.seconds():.0f} s")
     return TrainResult(state=state, metrics=book.values, seconds=watch.seconds())
 
 
@@ -371,6 +373,11 @@ def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
+def _label(config: ml_collections.ConfigDict) -> str:
+    """What is trained, for people."""
+    return f"tokenizer {config.tokenizer.name}" if config.task == "tokenizer" else "trunk"
+
+
 def _announce(
     config: ml_collections.ConfigDict, program: Program, mesh: Mesh, start: int, example: Any
 ) -> None:
@@ -380,7 +387,7 @@ def _announce(
     where = f"{mesh.size} {device.device_kind} device(s)" + (f" ({axes})" if mesh.size > 1 else "")
     origin = f"resuming at step {start:,} of" if start else "steps:"
     _say(
-        f"{config.task}: {count:,} parameters on {where}, batch {config.batch_size}, "
+        f"{_label(config)}: {count:,} parameters on {where}, batch {config.batch_size}, "
         f"{origin} {config.num_steps:,}"
     )
     records = jax.tree.leaves(example)[0]

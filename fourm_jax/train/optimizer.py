@@ -80,8 +80,9 @@ class Settings:
             raise ValueError(
                 f"unknown optimizer.moment_dtype {self.moment_dtype!r}, allowed: {MOMENT_DTYPES}"
             )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"optimizer.ema_decay {self.ema_decay}, allowed: 0 <= x < 1")
+        for field in ("b1", "b2", "ema_decay"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"optimizer.{field} {getattr(self, field)}, allowed: 0 <= x < 1")
 
 
 def make_schedule(settings: Settings, num_steps: int) -> schedules.Schedule:

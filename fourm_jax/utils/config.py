@@ -1,12 +1,13 @@
 """Configs as locked ConfigDicts: arguments, overrides by dotted key, comparison, JSON."""
 
+import contextlib
 import copy
 import dataclasses
 import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ml_collections
@@ -44,7 +45,8 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
     """Load `configs/name.py:argument` as `--config` does and apply {"a.b": value} overrides.
 
     Raises:
-      ValueError: no such file, no `get_config`, an unknown argument or an unknown override key.
+      ValueError: no such file, one that fails or gives no config, an unknown argument or an
+        unknown override key.
     """
     file, _, arg = path.partition(":")
     if not epath.Path(file).is_file():
@@ -53,10 +55,32 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
     if module_spec is None or module_spec.loader is None:
         raise ValueError(f"config file {file!r} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    with _named(file):
+        module_spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
         raise ValueError(f"config file {file!r} has no function get_config")
-    return override(module.get_config(arg), overrides or {})
+    with _named(file):
+        # As `--config` calls it: the argument only where there is one.
+        config = module.get_config(arg) if arg else module.get_config()
+    if not isinstance(config, ml_collections.ConfigDict):
+        kind = type(config).__name__
+        raise ValueError(f"config file {file!r}: get_config returns {kind}, expected a ConfigDict")
+    return override(config, overrides or {})
+
+
+@contextlib.contextmanager
+def _named(file: str) -> Iterator[None]:
+    """What the code of a config file raises becomes a ValueError that names the file.
+
+    Our own messages on its arguments say enough and pass as they are.
+    """
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"config file {file!r} fails with {reason}") from error
 
 
 def override(

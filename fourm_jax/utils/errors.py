@@ -8,7 +8,10 @@ from typing import Any
 
 def unknown_value(what: str, value: str, allowed: Iterable[str]) -> str:
     """Error text that names the value, the nearest valid one and all that are allowed."""
-    nearest = difflib.get_close_matches(value, list(allowed), n=1)
+    allowed = list(allowed)
+    # "depth" means "tok_depth", though "det" has as much of it.
+    containing = sorted((name for name in allowed if value and value in name.split("_")), key=len)
+    nearest = containing or difflib.get_close_matches(value, allowed, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return f"unknown {what} {value!r}{hint} Allowed: {sorted(allowed)}"
 

@@ -2,27 +2,32 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-import tqdm
+from tqdm import auto  # widgets in notebooks
+
+T = TypeVar("T")
 
 
 def announce(message: str) -> None:
     """Print one line of progress at once, above a running bar."""
-    tqdm.tqdm.write(message, file=sys.stdout)
+    auto.tqdm.write(message, file=sys.stdout)
     sys.stdout.flush()
 
 
 class Bar:
-    """Progress bar over steps, redrawn at log points; silent when `enabled` is False."""
+    """Progress bar, redrawn at log points; silent when `enabled` is False."""
 
     def __init__(
-        self, num_steps: int, *, start: int = 0, label: str = "train", enabled: bool
+        self, num_steps: int, *, label: str, unit: str, start: int = 0, enabled: bool = True
     ) -> None:
-        self._bar = tqdm.tqdm(
+        """Start at `start` of `num_steps`; `label` says what goes on, `unit` what is counted."""
+        self._bar = auto.tqdm(
             total=num_steps,
             initial=start,
             desc=label,
-            unit="step",
+            unit=unit,
             disable=not enabled,
             dynamic_ncols=True,
             # A log file gets one line now and then instead of a redrawn one.
@@ -37,6 +42,25 @@ class Bar:
 
     def close(self) -> None:
         self._bar.close()
+
+
+def track(
+    items: Sequence[T],
+    *,
+    label: str,
+    unit: str,
+    name: Callable[[T], str] = str,
+    enabled: bool = True,
+) -> Iterator[T]:
+    """The items one by one, behind a bar that shows the `name` of the one in hand."""
+    bar = Bar(len(items), label=label, unit=unit, enabled=enabled)
+    try:
+        for number, item in enumerate(items):
+            bar.update(number, {"now": name(item)})
+            yield item
+        bar.update(len(items), {"now": "done"})
+    finally:
+        bar.close()
 
 
 class Stopwatch:
