@@ -156,16 +156,23 @@ def _published_tokenizer(
             "tokenizer's (codebook_size)"
         )
     file = safetensors_io.open_weights(weights)
+    name = _name(weights)
     with errors.described_by(weights):
         family, arguments = tokenizer_export.own_arguments(config) or tokenizer_config.arguments_of(
-            config
+            config, signal=tokenizer_config.natural_signal(config, name)
         )
         check_arguments(arguments, "config")
         tensors = safetensors_io.Tensors(file)
         module, variables, report = tokenizers.import_tensors(family, arguments, tensors)
-    of_folder = weights.name in (fourm_config.WEIGHTS, fourm_config.PARTS)
-    name = weights.parent.name if of_folder else weights.stem
     return TrainedTokenizer(module, variables, base.make_card(name, family, arguments)), report
+
+
+def _name(weights: pathlib.Path) -> str:
+    """What a checkpoint is called: its folder, its file, or its repository in the Hub's cache."""
+    if weights.name not in (fourm_config.WEIGHTS, fourm_config.PARTS):
+        return weights.stem
+    folder = weights.parent
+    return folder.parents[1].name if folder.parent.name == "snapshots" else folder.name
 
 
 def _published_config(path: pathlib.Path, loaded: TrainedTokenizer) -> dict[str, Any]:

@@ -74,6 +74,20 @@ RULES: Mapping[str, plain_data.Rule] = {
         plain_data.optional(plain_data.FLAG),
     ),
 }
+_PICTURE: Mapping[str, Any] = {
+    "dtype": "uint8",
+    "low": 0.0,
+    "high": 255.0,
+    "mean": 127.5,
+    "std": 127.5,
+}
+# Signals by modality and number of channels.
+NATURAL: Mapping[str, Mapping[int, Signal]] = {
+    "depth": {1: Signal(axes="hw", standardize=True)},
+    "normal": {3: Signal(num_channels=3, low=-1.0, high=1.0, unit=True)},
+    "edge": {1: Signal(axes="hw", **_PICTURE), 3: Signal(num_channels=3, **_PICTURE)},
+    "rgb": {3: Signal(num_channels=3, **_PICTURE)},
+}
 CONTROLNET = ("sd_path", "image_size_sd", "pretrained_cn")  # arguments that only VQControlNet has
 
 
@@ -129,6 +143,28 @@ def arguments_of(
         )
     common["decoder"] = _vit_decoder(config, decoder, sizes, patch_size)
     return "vqvae", common | {"class_dim": config["n_channels"]}
+
+
+def natural_signal(config: Mapping[str, Any], name: str) -> Signal | None:
+    """Signal of a published tokenizer with the normalization of its data pipeline inside.
+
+    Pictures of three channels are uint8; normals, also given as pictures, come back as unit
+    vectors; depth of any scale is standardised per picture, as its ids know no scale.
+
+    Args:
+      config: as for `arguments_of`.
+      name: of the checkpoint; that of a modality in it tells what one channel holds.
+
+    Returns:
+      None where config and name say no more than `arguments_of` does: features, labels, masks.
+
+    Source: docs/published.md#modalities.
+    """
+    if config.get("n_labels") or config.get("patch_proj") is False:
+        return None
+    named = [modality for modality in NATURAL if modality in name.lower()]
+    channels = config.get("n_channels")
+    return NATURAL[named[0] if named else "rgb"].get(channels) if type(channels) is int else None
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:

@@ -118,8 +118,13 @@ def _check_argument(value: Any, name: str, where: Any) -> None:
 
 
 def describe_signal(signal: Signal) -> dict[str, Any]:
-    """Fields of a signal as strict JSON values: infinite bounds become None."""
+    """Fields of a signal as strict JSON values: infinite bounds become None.
+
+    Cards from before there was `standardize` lack it, and so do all that do not.
+    """
     fields = dataclasses.asdict(signal)
+    if not signal.standardize:
+        del fields["standardize"]
     return {
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in fields.items()

@@ -31,6 +31,8 @@ class Signal:
       log: work on the logarithm of raw values (depth).
       mean, std: network value = (value - mean) / std, one number or one per channel, after `log`.
       unit: vectors along the channels have length 1 (surface normals).
+      standardize: each picture by its own mean and deviation, the lowest and highest tenth of its
+        values left out; decoded pictures stay so, as ids know no scale (published depth).
     """
 
     axes: str = "hwc"
@@ -44,6 +46,7 @@ class Signal:
     mean: float | tuple[float, ...] = 0.0
     std: float | tuple[float, ...] = 1.0
     unit: bool = False
+    standardize: bool = False
 
     def __post_init__(self):
         for name, allowed in (("axes", AXES), ("dtype", DTYPES), ("kind", KINDS)):
@@ -79,6 +82,7 @@ class Signal:
         if self.kind == "binary":
             return (value - self.low) / (self.high - self.low)
         value = jnp.log(jnp.maximum(value, self.low)) if self.log else value
+        value = _standardized(value) if self.standardize else value
         return (value - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
     def denormalize(self, value: Float[Array, "b h w c"]) -> Num[Array, "..."]:
@@ -99,6 +103,18 @@ class Signal:
         if self.dtype != "float32":
             value = jnp.round(value)
         return value.astype(self.dtype)
+
+    def from_stored(self, raw: np.ndarray) -> np.ndarray:
+        """Raw values of pictures as files store them; all else as it is.
+
+        Normals are 0..255 for -1..1; depth that is standardised may be of any unit.
+        """
+        raw = np.asarray(raw)
+        if self.unit and raw.dtype == np.uint8:
+            return (raw / np.float32(127.5) - 1).astype(np.float32)
+        if self.standardize and raw.dtype in (np.uint8, np.uint16):
+            return (raw / np.float32(np.iinfo(raw.dtype).max)).astype(np.float32)
+        return raw
 
     def check(self, raw: np.ndarray, who: str, patch_size: int = 1) -> None:
         """Raise ValueError unless `raw` is a batch of this signal (host only)."""
@@ -136,6 +152,8 @@ class Signal:
             return "; pass the class index of every pixel, not a picture of the map"
         if self.dtype == "uint8" and raw.dtype.kind == "f":
             return "; pass the image as stored (0 … 255): normalization happens inside"
+        if raw.dtype.kind in "iu" and self.dtype == "float32":
+            return "; integers of a file have another range: bring them into this one first"
         return f"; convert with .astype({self.dtype!r}) if the range is right"
 
     def example(self, key: jax.Array, size: tuple[int, int], batch: int) -> Num[Array, "..."]:
@@ -152,3 +170,12 @@ class Signal:
         value = jax.random.uniform(key, shape, minval=low, maxval=high)
         value = quantize.l2_normalize(value) if self.unit else value
         return value.astype(self.dtype)
+
+
+def _standardized(value: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """(x - mean) / sqrt(variance + 1e-6) of the middle 80 % of each picture's values."""
+    ordered = jnp.sort(value.reshape(len(value), -1), axis=1)
+    cut = ordered.shape[1] // 10
+    middle = ordered[:, cut : ordered.shape[1] - cut]
+    mean, variance = (part(middle, axis=1)[:, None, None, None] for part in (jnp.mean, jnp.var))
+    return (value - mean) / jnp.sqrt(variance + 1e-6)

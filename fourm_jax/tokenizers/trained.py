@@ -40,12 +40,12 @@ class TrainedTokenizer:
           ValueError: dtype, shape or range are not the signal's.
         """
         self.check(raw)
-        return self._apply("encode", np.asarray(raw))
+        return self._apply("encode", self.signal.from_stored(raw))
 
     def check(self, raw: Num[np.ndarray, "b ..."]) -> None:
         """Raise ValueError unless `encode` takes this batch; computes nothing."""
         who = f"tokenizer {self.card.name!r}"
-        self.module.signal.check(raw, who, self.module.patch_size)
+        self.signal.check(self.signal.from_stored(raw), who, self.module.patch_size)
 
     def ids_shape(self, raw_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the ids of one sample of this shape; computes nothing."""

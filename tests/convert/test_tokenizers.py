@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from experiments.parity import tokenizers as verify
-from fourm_jax.convert import tokenizer_config, tokenizers
+from fourm_jax.convert import checkpoint, tokenizer_config, tokenizers
 from fourm_jax.models.backbones import vit
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.signal import Signal
@@ -174,6 +174,63 @@ def test_imagenet_standardised_input_is_brought_to_minus_one_to_one():
     network = arguments["signal"].normalize(raw)
     np.testing.assert_allclose(network[0, 0], [[-1] * 3, [-0.5] * 3, [1] * 3], atol=1e-6)
     np.testing.assert_allclose(arguments["signal"].denormalize(network), raw, atol=1e-5)
+
+
+HUB = "models--EPFL-VILAB--4M_tokenizers_"
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "dtype", "shape"),
+    [
+        ("rgb_16k_224-448", 3, "uint8", (2, 2, 3)),
+        ("my_own_copy", 3, "uint8", (2, 2, 3)),
+        ("depth_8k_224-448", 1, "float32", (2, 2)),
+        ("depth_8k_224-448", 1, "uint16", (2, 2)),
+        ("normal_8k_224-448", 3, "uint8", (2, 2, 3)),
+        ("edge_8k_224-512", 1, "uint8", (2, 2)),
+    ],
+)
+def test_a_published_tokenizer_reads_pictures_as_they_are_stored(name, channels, dtype, shape):
+    signal = tokenizer_config.natural_signal(published(n_channels=channels), HUB + name)
+    picture = np.zeros((1, *shape), dtype)
+    signal.check(signal.from_stored(picture), name)
+    assert signal.normalize(signal.from_stored(picture)).shape == (1, 2, 2, channels)
+
+
+def test_published_pictures_are_brought_to_minus_one_to_one():
+    for undo_std in (False, True):
+        signal = tokenizer_config.natural_signal(published(undo_std=undo_std), "rgb")
+        pixels = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
+        np.testing.assert_allclose(signal.normalize(pixels)[0, 0, 0], [-1, -0.6, 1], atol=1e-6)
+        np.testing.assert_array_equal(signal.denormalize(signal.normalize(pixels)), pixels)
+
+
+def test_published_pictures_as_floats_are_refused_whatever_their_range():
+    signal = tokenizer_config.natural_signal(published(), "rgb")
+    with pytest.raises(ValueError, match="pass the image as stored"):
+        signal.check(np.full((1, 2, 2, 3), 200, np.float32), "tokenizer 'rgb'")
+
+
+def test_published_normals_come_back_as_unit_vectors():
+    signal = tokenizer_config.natural_signal(published(), HUB + "normal_8k_224-448")
+    stored = np.array([255, 0, 0], np.uint8).reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(signal.from_stored(stored)[0, 0, 0], [1, -1, -1])
+    back = signal.denormalize(np.array([3.0, 0, 4.0], np.float32).reshape(1, 1, 1, 3))
+    np.testing.assert_allclose(back[0, 0, 0], [0.6, 0, 0.8], atol=1e-6)
+    with pytest.raises(ValueError, match=r"got values in -1.0 … 2.0"):
+        signal.check(np.array([-1, 2, 0], np.float32).reshape(1, 1, 1, 3), "normal")
+
+
+@pytest.mark.parametrize("changes", [{"n_labels": 134}, {"patch_proj": False}, {"n_channels": 64}])
+def test_labels_and_features_have_no_other_signal(changes):
+    assert tokenizer_config.natural_signal(published(**changes), "rgb") is None
+
+
+def test_a_checkpoint_of_the_hub_is_called_as_its_repository(tmp_path):
+    path = tmp_path / f"{HUB}depth_8k_224-448" / "snapshots" / "0a1b" / "model.safetensors"
+    assert checkpoint._name(path) == f"{HUB}depth_8k_224-448"
+    assert checkpoint._name(tmp_path / "depth" / "model.safetensors") == "depth"
+    assert checkpoint._name(tmp_path / "depth_8k.safetensors") == "depth_8k"
 
 
 def test_position_tables_may_be_of_another_image_size_on_each_side():

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax.tokenizers import card
 from fourm_jax.tokenizers.signal import Signal
 
 RGB = Signal(dtype="uint8", num_channels=3, low=0.0, high=255.0, mean=127.5, std=127.5)
@@ -88,3 +89,24 @@ def test_class_ids_of_any_integer_type_are_accepted():
 def test_impossible_signals_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Signal(**fields)
+
+
+def test_standardised_depth_has_no_unit_and_forgets_its_extremes():
+    signal = Signal(axes="hw", standardize=True)
+    depth = np.array([0.0, *range(1, 9), 1000.0], np.float32).reshape(1, 2, 5)
+    # the middle 1..8 has mean 4.5 and variance 5.25
+    expected = (depth - 4.5) / np.sqrt(5.25)
+    np.testing.assert_allclose(signal.normalize(depth)[..., 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(signal.normalize(7 * depth)[..., 0], expected, rtol=1e-4)
+    stored = np.array([[[0, 65535]]], np.uint16)
+    np.testing.assert_array_equal(signal.from_stored(stored), [[[0.0, 1.0]]])
+
+
+def test_a_card_mentions_standardisation_only_where_there_is_some():
+    assert "standardize" not in card.describe_signal(Signal())
+    assert card.describe_signal(Signal(axes="hw", standardize=True))["standardize"] is True
+
+
+def test_integers_where_floats_are_meant_are_not_sent_through_astype():
+    with pytest.raises(ValueError, match="integers of a file have another range"):
+        Signal(num_channels=3).check(np.zeros((1, 2, 2, 3), np.uint8), "tokenizer 'rgb'")
