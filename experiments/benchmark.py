@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark --suite=train
     python -m experiments.benchmark --suite=train --cases=tiny_mod7 --compare=before.jsonl --profile
+    python -m experiments.benchmark --suite=train --changes=model.scan_unroll=24
 
 Suites: train (steps of the published trunks), generate (chains on one picture), masking
 (device-side masking per sample), pipeline (host records per second), published (memory and speed of
@@ -13,12 +14,16 @@ one, a yardstick measured in the same run.
 import inspect
 import json
 import os
+from typing import Any
 
 from absl import flags
 
 from experiments import cli
 
-cli.set_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
+cli.set_environment(
+    XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    XLA_PYTHON_CLIENT_MEM_FRACTION=".92",  # of a GPU; .75 without, too little for "xlarge"
+)
 
 from experiments import benchmarks  # noqa: E402
 from experiments.benchmarking import comparison  # noqa: E402
@@ -28,12 +33,14 @@ SUITE = flags.DEFINE_string("suite", None, "A file of experiments/benchmarks.", 
 CASES = flags.DEFINE_list("cases", [], "Cases of the suite; default: all that fit this machine.")
 COMPARE = flags.DEFINE_string("compare", None, "Earlier output; prints ratios against it.")
 PROFILE = flags.DEFINE_bool("profile", False, "Write a trace and print the time by kind of kernel.")
+CHANGES = flags.DEFINE_list("changes", [], "Config keys that differ in all cases: key=value,….")
 
 
 def main() -> None:
     """Run one suite."""
     suite = modules.get(benchmarks, "run", SUITE.value, "suite")
     options = {"cases": tuple(CASES.value), "profile": PROFILE.value}
+    options["changes"] = dict(map(_parse_change, CHANGES.value))
     options = {name: value for name, value in options.items() if value}
     for name in options:
         if name not in inspect.signature(suite.run).parameters:
@@ -44,6 +51,15 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         for line in comparison.ratios(row, earlier):
             print(f"  {line}", flush=True)
+
+
+def _parse_change(text: str) -> tuple[str, Any]:
+    """A key and its value, as JSON or as text; whether both fit is checked by the config."""
+    key, _, value = text.partition("=")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
 """Training steps of the published trunks on random records; suite `train` of experiments.benchmark.
 
-One batch stays on the device, so this is the step alone: masking, trunk, heads, optimizer. Real
-target tokens are those of the batch's masks. Model operations are those of `train.flops`: no
-recomputation. Beside each case stand a product and a plain step of the same shape, measured in the
-same run (`experiments.benchmarking.yardsticks`).
+First the step alone, one batch on the device: masking, trunk, heads, optimizer. Real target tokens
+are those of the batch's masks. Model operations are those of `train.flops`: no recomputation.
+Beside each case stand a product and a plain step of the same shape, measured in the same run
+(`experiments.benchmarking.yardsticks`). On accelerators the same step then runs in `train.loop`,
+fed from token shards: `loop_samples_per_s` is what the log of a run says. All cases compile beside
+each other before the first is timed.
 """
 
+import concurrent.futures
 import dataclasses
 import pathlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +23,18 @@ import ml_collections
 
 from configs import fourm
 from experiments.benchmarking import trace, yardsticks
+from fourm_jax.data.sources import fake
+from fourm_jax.data.storage import shard_writer
+from fourm_jax.modalities import registry
 from fourm_jax.models import sizes
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import flops, loop, run_config
+from fourm_jax.train import checkpoint, flops, loop, run_config
+from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
 
 NUM_RECORDS = 64  # random ones, repeated in the batch
+NUM_STEPS, LOG_EVERY = 60, 20  # in the loop; the last log point counts
 GIB = 2**30
 
 
@@ -36,7 +45,7 @@ class Case:
     Attributes:
       mix, size: as in configs/fourm.py, and the small sizes.
       batch_size: samples per step.
-      on_cpu: whether a CPU can do it; in float32 there.
+      on_cpu: whether a CPU can do it; in float32 there, and without the loop.
       changes: config keys that differ from configs/fourm.py.
     """
 
@@ -47,84 +56,127 @@ class Case:
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+LOOP_OVER_BLOCKS = {"model.scan_unroll": 1}  # a CPU gains nothing that its compile time is worth
 CASES = {
     "tiny_mod7": Case(
-        mix="mod7", size="tiny", batch_size=16, on_cpu=True, changes={"model.remat": "none"}
+        mix="mod7",
+        size="tiny",
+        batch_size=16,
+        on_cpu=True,
+        changes={"model.remat": "none", **LOOP_OVER_BLOCKS},
     ),
-    "base_mod21_b2": Case(mix="mod21", size="base", batch_size=2, on_cpu=True),
-    "base_mod21": Case(mix="mod21", size="base", batch_size=128),
-    "base_mod21_b256": Case(mix="mod21", size="base", batch_size=256),
+    "base_mod21_b2": Case(
+        mix="mod21", size="base", batch_size=2, on_cpu=True, changes=LOOP_OVER_BLOCKS
+    ),
+    "base_mod21": Case(mix="mod21", size="base", batch_size=256),
     "large_mod21": Case(mix="mod21", size="large", batch_size=64),
     "xlarge_mod21": Case(mix="mod21", size="xlarge", batch_size=32),
 }
 
 
-def run(cases: Sequence[str] = (), profile: bool = False) -> Iterator[dict]:
-    """Yield one row per case."""
+def run(
+    cases: Sequence[str] = (), profile: bool = False, changes: Mapping[str, Any] | None = None
+) -> Iterator[dict]:
+    """Yield one row per case; `changes` are config keys that differ in all of them."""
     on_cpu = jax.default_backend() == "cpu"
-    for name in cases or [n for n, case in CASES.items() if case.on_cpu or not on_cpu]:
+    names = cases or [name for name, case in CASES.items() if case.on_cpu or not on_cpu]
+    for name in names:
         if name not in CASES:
             raise ValueError(errors.unknown_value("case", name, CASES))
-        yield {"suite": "train", "case": name, **measure(CASES[name], profile=profile)}
+    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor() as pool:
+        steps = {}
+        for name in names:
+            all_changes = {**CASES[name].changes, **(changes or {})}
+            case = dataclasses.replace(CASES[name], changes=all_changes)
+            steps[name] = Step(case, pathlib.Path(folder, case.mix), pool)
+        concurrent.futures.wait([one.compiled for one in steps.values()])
+        for name, one in steps.items():
+            row = {"suite": "train", "case": name, **one.measure(profile=profile)}
+            yield row | ({"changes": dict(changes)} if changes else {})
 
 
-def measure(case: Case, *, profile: bool = False, rounds: int = 7) -> dict[str, Any]:
-    """Compile the step of a case, then time it beside its yardsticks."""
-    config = make_config(case)
-    run = run_config.build(config)
-    mesh = mesh_lib.make_mesh(devices=None, **run.mesh)
-    batch = distributed.put_batch(next(run.batches(0)), mesh)
-    program = loop.make_program(config, run, mesh, batch)
-    with jax.set_mesh(mesh):
-        start = time.perf_counter()
-        train_step: Any = program.train_step  # jitted
-        compiled = train_step.lower(program.abstract, batch).compile()
-        compile_s = time.perf_counter() - start
-        state = [program.init(batch)]
+class Step:
+    """The training step of a case, which compiles in a thread from the start."""
 
-        def step() -> jax.Array:
-            state[0], loss = compiled(state[0], batch)
-            return loss
+    def __init__(self, case: Case, shards: pathlib.Path, pool: concurrent.futures.Executor) -> None:
+        """Build it; its records are in `shards`, and are written if they are not."""
+        self.case, self.config = case, make_config(case, shards)
+        write_records(self.config, shards)
+        self.run = run_config.build(self.config)
+        self.mesh = mesh_lib.make_mesh(devices=None, **self.run.mesh)
+        self.batch = distributed.put_batch(next(self.run.batches(0)), self.mesh)
+        self.program = loop.make_program(self.config, self.run, self.mesh, self.batch)
+        with jax.set_mesh(self.mesh):
+            train_step: Any = self.program.train_step  # jitted
+            lowered = train_step.lower(self.program.abstract, self.batch)
+        self.compiled = pool.submit(_compile, lowered)
 
-        seconds = yardsticks.median_seconds(step, rounds=rounds)
-        sums = state[0].metrics["target_tokens_per_sample"]
-        tokens = float(sums[0] / sums[1]) * case.batch_size
-        lines = trace.record(step, _trace_folder(), calls=3) if profile else []
-        state.clear()
-    for line in lines:
-        print(line, flush=True)
-    return _row(case, config, run.task, seconds, tokens) | {
-        "compile_s": round(compile_s, 1),
-        "peak_gib": round(_peak_bytes(compiled) / GIB, 2),
-        **_yardsticks(case, config),
-    }
+    def measure(self, *, profile: bool = False, rounds: int = 7) -> dict[str, Any]:
+        """Time the step, then its yardsticks, then the loop around it."""
+        compiled, compile_s = self.compiled.result()
+        lines: list[str] = []
+        with jax.set_mesh(self.mesh):
+            state = [self.program.init(self.batch)]
+
+            def step() -> jax.Array:
+                state[0], loss = compiled(state[0], self.batch)
+                return loss
+
+            seconds = yardsticks.median_seconds(step, rounds=rounds)
+            sums = state[0].metrics["target_tokens_per_sample"]
+            tokens = float(sums[0] / sums[1]) * self.case.batch_size
+            if profile:
+                lines = trace.record(step, _trace_folder(), calls=3)
+            state.clear()
+        for line in lines:
+            print(line, flush=True)
+        row = _row(self.case, self.config, self.run.task, seconds, tokens)
+        row |= {"compile_s": round(compile_s, 1), "peak_gib": round(_peak_bytes(compiled) / GIB, 2)}
+        row |= _yardsticks(self.case, self.config)
+        return row if jax.default_backend() == "cpu" else row | run_loop(self.config)
 
 
-def make_config(case: Case) -> ml_collections.ConfigDict:
-    """configs/fourm.py with random records and the batch size of the case."""
+def run_loop(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """Train as a run does; the rate of the last log point. The state is not written at the end."""
+    no_save = mock.patch.object(checkpoint.Checkpointer, "save")
+    with tempfile.TemporaryDirectory() as workdir, no_save:
+        metrics = loop.train(config, workdir, show_progress=False).metrics
+    row = {"loop_samples_per_s": round(metrics["samples_per_second"], 2)}
+    return row | ({"loop_mfu": round(metrics["mfu"], 4)} if "mfu" in metrics else {})
+
+
+def make_config(case: Case, shards: pathlib.Path) -> ml_collections.ConfigDict:
+    """configs/fourm.py with one data set, in `shards`, and the batch size of the case."""
     named = case.size if case.size in ("base", "large", "xlarge") else "base"
     config = fourm.get_config(f"mix={case.mix},size={named}").unlock()
     config.batch_size = case.batch_size
+    config.num_steps, config.log_every, config.checkpoint_every = NUM_STEPS, LOG_EVERY, 0
+    config.optimizer.warmup_steps = 5
     config.model.update(sizes.get(case.size))
     config.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
     if jax.default_backend() == "cpu":
         config.dtype = "float32"
     config.masking.maskings_per_record = 1
     (part, *_) = config.data
-    part.source = "fake"
-    part.arguments = ml_collections.ConfigDict(
-        {
-            "family": "fourm",
-            "names": tuple(part.fields),
-            "num_records": NUM_RECORDS,
-            "overrides": config.modalities.overrides,
-        }
-    )
+    part.arguments.directory = str(shards)
     part.fields = {name: name for name in part.fields}
     config.data = (part,)
-    for key, value in case.changes.items():
-        config.update_from_flattened_dict({key: value})
-    return config.lock()
+    return config_lib.override(config.lock(), case.changes)
+
+
+def write_records(config: ml_collections.ConfigDict, shards: pathlib.Path) -> None:
+    """Write random records, unless they are there."""
+    (part,) = config.data
+    own = {n: v for n, v in config.modalities.overrides.to_dict().items() if n in part.fields}
+    specs = registry.resolve("fourm", tuple(part.fields), own)
+    source = fake.FakeSource(specs, NUM_RECORDS, seed=0, split="train")
+    records = map(source.__getitem__, range(NUM_RECORDS))
+    shard_writer.write_split(shards, "train", {}, 1, lambda shard: records)
+
+
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float]:
+    start = time.perf_counter()
+    return lowered.compile(), time.perf_counter() - start
 
 
 def _row(

@@ -74,7 +74,12 @@ def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> nn.Lay
 
 
 class HeadsIn(nn.Module):
-    """Project to `count` sets of heads with one matrix product; kernel [d, count, h, k]."""
+    """Project to `count` sets of heads; one kernel [d, count, h, k].
+
+    A CPU computes one matrix product. Accelerators compute one per set: the kernel is cut, which
+    costs nothing as it is read and cast anyway, and not the activations, whose gradients would
+    be joined by copies in the backward pass.
+    """
 
     count: int
     num_heads: int
@@ -86,12 +91,22 @@ class HeadsIn(nn.Module):
         dim = x.shape[-1]
         heads = (self.count, self.num_heads, dim // self.num_heads)
         kernel = self.param("kernel", XAVIER_HEADS, (dim, *heads)).astype(self.dtype)
-        y = jnp.einsum("bnd,dchk->bnchk", x, kernel)
+        bias = None
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
-        # split, not slices: the gradient of a split is one concatenation
-        parts = jax.lax.split(y, [1] * self.count, axis=2)
-        return [checkpoint_name(part[:, :, 0], "heads") for part in parts]
+            bias = self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
+        if jax.default_backend() == "cpu":
+            y = jnp.einsum("bnd,dchk->bnchk", x, kernel)
+            parts = _split(y if bias is None else y + bias, axis=2)
+        else:
+            parts = [jnp.einsum("bnd,dhk->bnhk", x, part) for part in _split(kernel, axis=1)]
+            if bias is not None:
+                parts = [part + one for part, one in zip(parts, bias, strict=True)]
+        return [checkpoint_name(part, "heads") for part in parts]
+
+
+def _split(x: Array, axis: int) -> list[Array]:
+    """Cut along an axis, which goes; not slices: the gradient of a split is one concatenation."""
+    return [p.squeeze(axis) for p in jax.lax.split(x, [1] * x.shape[axis], axis)]
 
 
 class HeadsOut(nn.Module):

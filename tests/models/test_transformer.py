@@ -38,7 +38,8 @@ def test_rematerialisation_and_unrolling_change_no_number(changes):
 
 
 def test_what_accelerators_compute_equals_what_a_cpu_computes(monkeypatch):
-    # there the hidden width 6 is filled up to 128, and norms have a backward pass of their own
+    # there the hidden width 6 is filled up to 128, norms have a backward pass of their own, and
+    # queries, keys and values are products of their own
     module = stack(cross=True, use_bias=True, remat="names")
     x, context = jax.random.normal(jax.random.key(0), (2, 2, 4, 8))
     params = jax.jit(module.init)(jax.random.key(1, impl="rbg"), x, context)
@@ -60,6 +61,21 @@ def test_what_accelerators_compute_equals_what_a_cpu_computes(monkeypatch):
     assert jax.tree.map(jnp.shape, module.init(jax.random.key(1), x, context)) == jax.tree.map(
         jnp.shape, params
     )
+
+
+@pytest.mark.parametrize(("backend", "num_products"), [("cpu", 1), ("gpu", 3)])
+def test_accelerators_cut_the_kernel_of_the_heads_and_not_the_activations(
+    backend, num_products, monkeypatch
+):
+    module = layers.HeadsIn(count=3, num_heads=1, use_bias=True, dtype=jnp.float32)
+    kernel = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # [count, k]
+    params = {"kernel": jnp.stack([kernel, -kernel])[:, :, None], "bias": jnp.ones((3, 1, 2))}
+    x = jnp.array([[[10.0, 1.0]]])  # every row is 10 · kernel − kernel + 1
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    q, k, v = module.apply({"params": params}, x)
+    np.testing.assert_allclose([q, k, v], (9 * kernel + 1)[:, None, None, None])
+    jaxpr = str(jax.make_jaxpr(module.apply)({"params": params}, x))
+    assert jaxpr.count("dot_general") == num_products
 
 
 @pytest.mark.parametrize(("remat", "hidden"), [("full", 0), ("names", 2), ("dots", 2)])
