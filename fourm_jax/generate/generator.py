@@ -182,7 +182,7 @@ class Generator:
         """Probabilities [b, l, V] of grid and global targets from one pass of the encoder.
 
         Equal to predicting each target alone from the conditions that are no targets
-        (`parallel.predict`).
+        (`generate.parallel.predict`).
 
         Raises:
           ValueError: a sequence among the targets, or anything that `start` refuses.
