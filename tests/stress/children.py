@@ -73,8 +73,16 @@ class Nursery:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder, self._count = folder, 0
-        flags = "--xla_force_host_platform_device_count=1"
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+        eight = "--xla_force_host_platform_device_count=8"  # of the tests' own process
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "").replace(eight, ""),
+            # A cache of their own: a child that is killed may leave half an entry.
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        }
         command = [sys.executable, "-m", "tests.stress.children"]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, text=True

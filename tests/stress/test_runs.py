@@ -67,7 +67,7 @@ def test_a_run_that_is_ended_at_random_moments_ends_as_the_straight_one(
 ):
     workdir, seconds = straight
     rng = random.Random(f"{number.name} {seed}")
-    for _ in range(3):
+    for _ in range(2):
         child = nursery.train(tmp_path / "w", **CONFIG)
         child.pid  # noqa: B018  it has started
         time.sleep(rng.uniform(0, seconds))
@@ -130,7 +130,8 @@ def test_a_damaged_checkpoint_is_never_taken_for_what_was_written(
         assert {"step": case.get("step"), "digest": case.get("digest")} in allowed, case
 
 
-@pytest.mark.parametrize("kilobytes", [8, pytest.param(30, marks=pytest.mark.stress)])
+@pytest.mark.stress
+@pytest.mark.parametrize("kilobytes", [8, 30])
 def test_a_run_on_a_full_disk_says_so_and_continues_when_there_is_room(
     nursery, straight, tmp_path, kilobytes
 ):
