@@ -19,7 +19,10 @@ from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
+from fourm_jax.utils import notebook
 from fourm_jax.utils.errors import unknown_value
+
+NUM_SHOWN = 6  # rows of a result in a notebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,18 @@ class Generated:
     ids: dict[str, np.ndarray]
     known: dict[str, np.ndarray]
     decoded: DecodedResults
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first rows of every target."""
+        rows: dict[str, Any] = {}
+        for name, ids in self.ids.items():
+            if name in self.decoded:
+                one = self.decoded[name]
+                rows[name] = list((one.texts or one.raw)[:NUM_SHOWN])
+            else:
+                rows[name] = f"{ids.shape[1]} ids; {self.decoded.lacking.get(name, '')}"
+        count = len(next(iter(self.ids.values()), ()))
+        return notebook.table(f"{min(count, NUM_SHOWN)} of {count} rows", rows)
 
 
 class Generator:

@@ -5,6 +5,7 @@ import hashlib
 from typing import Any, Literal, get_args
 
 from fourm_jax.modalities import serializers
+from fourm_jax.utils import notebook
 
 Kind = Literal["pixels", "grid", "global", "sequence", "embedding"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -68,6 +69,13 @@ class ModalitySpec:
     measure: tuple[str, ...] = ()
     picture: str = ""
     classes: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: all fields that are set."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return notebook.table(
+            f"modality {self.name}", {name: value for name, value in fields.items() if value}
+        )
 
     def __post_init__(self):
         if self.kind not in KINDS:

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from fourm_jax.tokenizers.signal import Signal
-from fourm_jax.utils import io, plain_data, upgrades
+from fourm_jax.utils import io, notebook, plain_data, upgrades
 
 FORMAT = 1
 RULES: Mapping[str, plain_data.Rule] = {
@@ -66,6 +66,10 @@ class Card:
     vocab_size: int
     codes_per_position: int
     format: int = FORMAT
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return notebook.table(f"tokenizer {self.name}", dataclasses.asdict(self))
 
     def write(self, path: epath.PathLike) -> None:
         """Write as JSON, atomically."""

@@ -80,9 +80,9 @@ class Settings:
             raise ValueError(
                 f"unknown optimizer.moment_dtype {self.moment_dtype!r}, allowed: {MOMENT_DTYPES}"
             )
-        for field in ("b1", "b2", "ema_decay"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"optimizer.{field} {getattr(self, field)}, allowed: 0 <= x < 1")
+        for name in ("b1", "b2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} {getattr(self, name)}, allowed: 0 <= x < 1")
 
 
 def make_schedule(settings: Settings, num_steps: int) -> schedules.Schedule:
