@@ -13,10 +13,10 @@ import jax
 # First match wins. Names are those of XLA's kernels and of the libraries it calls.
 KINDS = (
     ("collectives", r"nccl|all[-_]?reduce|all[-_]?gather|reduce[-_]?scatter|permute"),
-    ("attention", r"flash|fmha|sdpa|mha_|attention"),
+    ("attention", r"flash|fmha|sdpa|mha_|attention|dot_do_o|convert_dq"),
     ("products", r"gemm|cublas|cutlass|nvjet|\bdot|dot_general|convolution|xmma|splitKreduce"),
     ("zero-filling", r"memset|broadcast|fill"),
-    ("copies", r"memcpy|copy|dynamic[-_]update[-_]slice|dynamic[-_]slice|transpose|concatenate"),
+    ("copies", r"memcpy|copy|slice|transpose|concatenate"),
     ("reductions and norms", r"reduce|softmax|norm"),
     ("lookups", r"gather|scatter|sort|topk"),
     ("element-wise", r"fusion|loop|wrapped|select|convert|multiply|add"),

@@ -28,7 +28,10 @@ def test_a_broken_line_is_named(tmp_path):
     [
         ("nvjet_sm90_tst_128x160_64x5_2x1_v_bz_NNT", "products"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop", "attention"),
+        ("void cudnn::fusion::compute_dot_do_o_specialized<true, 64>", "attention"),
+        ("void cudnn::fusion::convert_dq_to_16bits<true>", "attention"),
         ("loop_dynamic_update_slice_fusion_64", "copies"),
+        ("loop_slice_fusion_96", "copies"),
         ("memcpy128", "copies"),
         ("loop_broadcast_fusion_21", "zero-filling"),
         ("ncclDevKernel_AllReduce_Sum", "collectives"),
