@@ -204,7 +204,7 @@ def in_dtype(loaded: Trunk | TrainedTokenizer, dtype: str | None) -> Trunk | Tra
     return TrainedTokenizer(base.build(card.family, card.arguments), loaded.variables, card)
 
 
-def _read_trunk(path: pathlib.Path, shardings: PyTree | None) -> Trunk:
+def _read_trunk(path: pathlib.PurePath, shardings: PyTree | None) -> Trunk:
     header = io.read_json(path / TRUNK)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path / TRUNK}: expected a description of format {FORMAT}")

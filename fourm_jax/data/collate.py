@@ -251,7 +251,7 @@ def _check_vocabulary(spec: ModalitySpec, ids: Integer[np.ndarray, "b ..."]) -> 
         raise _outside(spec, ids.reshape(len(ids), -1)[row][wrong[row]][0], row)
 
 
-def _outside(spec: ModalitySpec, value: int, row: int) -> RecordError:
+def _outside(spec: ModalitySpec, value: int | np.integer, row: int) -> RecordError:
     message = f"{spec.name!r} has id {int(value)}, allowed: 0..{spec.vocab_size - 1}"
     return RecordError("id_outside_vocabulary", message, row)
 

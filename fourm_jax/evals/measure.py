@@ -4,7 +4,7 @@ nothing would score."""
 import importlib
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors, modules
 
 
+@runtime_checkable
 class Measure(Protocol):
     """How predictions of one raw record field are judged.
 

@@ -135,7 +135,7 @@ def _check(model: FourM, state: State, step: Step) -> None:
 
 def _guidance(
     stage: Sequence[Step], state: State, conditions: tuple[tuple[str, ...], ...]
-) -> tuple[tuple[tuple[str, ...], ...], Float[Array, "s g-1"]]:
+) -> tuple[tuple[tuple[str, ...], ...], Float[Array, "s w"]]:
     """Hidden conditions of every branch [g], and the weights of the branches after the first."""
     target = stage[0].target
     if conditions:

@@ -76,7 +76,7 @@ class GridStep:
     start: Int[Array, ""]
     count: Int[Array, ""]
     temperature: Float[Array, ""]
-    weights: Float[Array, "g-1"]
+    weights: Float[Array, "w"]
 
 
 def write_tokens(

@@ -60,7 +60,7 @@ def write_sequence(
     state: State,
     keys: Key[Array, "b"],
     temperature: Float[Array, ""],
-    weights: Float[Array, "g-1"],
+    weights: Float[Array, "w"],
     *,
     stage: SequenceStage,
     specs: Specs,
@@ -101,7 +101,7 @@ def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: S
 def _next_token(
     keys: Key[Array, "b"],
     temperature: Float[Array, ""],
-    weights: Float[Array, "g-1"],
+    weights: Float[Array, "w"],
     stage: SequenceStage,
     decoder: SequenceDecoder,
     memory: Any,

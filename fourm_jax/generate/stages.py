@@ -29,7 +29,7 @@ def write_grid(
     state: State,
     keys: Key[Array, "b"],
     steps: Sequence[Step],
-    weights: Float[Array, "s g-1"],
+    weights: Float[Array, "s w"],
     stage: GridStage,
     order: Int[Array, "b l"] | None = None,
 ) -> State:
@@ -103,7 +103,7 @@ def write_sequence(
     state: State,
     keys: Key[Array, "b"],
     step: Step,
-    weights: Float[Array, "1 g-1"],
+    weights: Float[Array, "1 w"],
     stage: SequenceStage,
 ) -> State:
     """Write one sequence; arguments as those of `write_grid`, with one step."""
@@ -121,7 +121,7 @@ def _write_sequence(
     state: State,
     keys: Key[Array, "b"],
     temperature: Float[Array, ""],
-    weights: Float[Array, "g-1"],
+    weights: Float[Array, "w"],
     stage: SequenceStage,
 ) -> State:
     return sequences.write_sequence(

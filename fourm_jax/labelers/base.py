@@ -4,7 +4,7 @@ import dataclasses
 import graphlib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ FILE_FIELDS = ("file", "path")  # what every record starts with: its name, and w
 ALIGNED = ("hw", "hwc")
 
 
+@runtime_checkable
 class Label(Protocol):
     """What a labeler does: several records at once, so that a model sees a batch."""
 

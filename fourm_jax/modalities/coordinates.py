@@ -25,7 +25,7 @@ class Word(NamedTuple):
     bin: int = -1
 
 
-def token(axis: int, bin: int) -> str:
+def token(axis: int, bin: int | np.integer) -> str:
     """Text of one coordinate token: `token(1, 25)` -> "v1=25".
 
     Raises:
@@ -38,12 +38,12 @@ def token(axis: int, bin: int) -> str:
     return f"v{axis}={int(bin)}"
 
 
-def tokens(axis: int, bins: Iterable[int]) -> str:
+def tokens(axis: int, bins: Iterable[int | np.integer]) -> str:
     """Several coordinates of one axis: `tokens(0, [3, 5])` -> "v0=3 v0=5"."""
     return " ".join(token(axis, bin) for bin in bins)
 
 
-def box(bins: Iterable[int]) -> str:
+def box(bins: Iterable[int | np.integer]) -> str:
     """One coordinate per axis: `box([1, 2, 3, 4])` -> "v0=1 v1=2 v2=3 v3=4"."""
     return " ".join(token(axis, bin) for axis, bin in enumerate(bins))
 

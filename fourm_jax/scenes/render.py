@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from fourm_jax.scenes import layout as scene_layout
 
@@ -84,7 +84,7 @@ def render(layout: scene_layout.Layout, image_size: int) -> Views:
     )
 
 
-def _plane(values: Float[Array, "b"]) -> Float[Array, "b 1 1"]:
+def _plane(values: Shaped[Array, "b"]) -> Shaped[Array, "b 1 1"]:
     return values[:, None, None]
 
 

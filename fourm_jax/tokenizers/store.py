@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 
+import jax
 import numpy as np
 import safetensors.numpy
 from etils import epath
@@ -83,7 +84,7 @@ def read_family(directory: epath.PathLike) -> str:
 
 
 def check_tensors(
-    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], where: str
+    found: Mapping[str, np.ndarray], expected: Mapping[str, jax.ShapeDtypeStruct], where: str
 ) -> None:
     """Raise ValueError naming the first tensor that is missing, unknown or of another shape."""
     for name in sorted(set(expected) - set(found)):

@@ -195,11 +195,11 @@ class TextTokenizer:
         is_control = ids < self.vocabulary.first_coordinate_id
         return ids[~is_control | (ids == self.vocabulary.unk_id)]
 
-    def decode(self, ids: Iterable[int], keep_special: bool = False) -> str:
+    def decode(self, ids: Iterable[int | np.integer], keep_special: bool = False) -> str:
         """Text of ids; without `keep_special` coordinates and class names are left out, too."""
         return self.backend.decode(self._checked_ids(ids), skip_special_tokens=not keep_special)
 
-    def decode_content(self, ids: Iterable[int]) -> str:
+    def decode_content(self, ids: Iterable[int | np.integer]) -> str:
         """Text up to the first [EOS] with coordinates and class names, without [PAD], [SOS] and
         sentinels: what the parsers in `modalities` read."""
         ids = self._checked_ids(ids)
@@ -213,7 +213,7 @@ class TextTokenizer:
         ]
         return self.backend.decode(kept, skip_special_tokens=False)
 
-    def _checked_ids(self, ids: Iterable[int]) -> list[int]:
+    def _checked_ids(self, ids: Iterable[int | np.integer]) -> list[int]:
         ids = np.asarray(ids, np.int64).reshape(-1)
         if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
             wrong = ids[(ids < 0) | (ids >= self.vocab_size)][0]

@@ -61,7 +61,7 @@ def _resize_plane(image: np.ndarray, size: tuple[int, int], resample: str) -> np
 
 def crop_resize(
     image: Shaped[np.ndarray, "h w *c"],
-    rectangle: Sequence[int],
+    rectangle: Sequence[int] | Int[np.ndarray, "4"],
     size: tuple[int, int],
     resample: str,
     flip: bool = False,

@@ -7,6 +7,7 @@ Members are matched by shard (or folder) and name, never by order: a member that
 is listed, where the published reader would pair strangers or drop the rest of the shard.
 """
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ Key = tuple[str, str]  # shard or folder, name without extension
 def make_source(
     split: str,
     *,
-    directory: str,
+    directory: str | os.PathLike[str],
     modalities: Mapping[str, str],
     shards: str = "*",
     max_incomplete: int = 0,
