@@ -227,6 +227,19 @@ def sequence_targets(
     )
 
 
+def next_target(index: int, token: Int[Array, "g"], slot: Int[Array, ""]) -> TargetTokens:
+    """The one target behind `token`, which stands in `slot` of its sequence; what it is, is open."""
+    slots = jnp.broadcast_to(slot, (len(token), 1))
+    return TargetTokens(
+        modality=jnp.full_like(slots, index),
+        position=slots,
+        input_id=token[:, None],
+        id=jnp.zeros_like(slots),
+        valid=jnp.ones_like(slots, bool),
+        order=slots,
+    )
+
+
 def token_batch(
     branches: Sequence[State],
     targets: Sequence[TargetTokens],

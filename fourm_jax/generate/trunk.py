@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fourm_jax.contracts import TargetTokens, TokenBatch
@@ -45,15 +44,8 @@ class TrunkSequenceDecoder:
         self, memory: DecoderCache, token: Int[Array, "g"], index: Int[Array, ""]
     ) -> tuple[Float[Array, "g vocab"], DecoderCache]:
         """Put one token per row through the decoder."""
-        slot = jnp.broadcast_to(index, (len(token), 1))
-        targets = TargetTokens(
-            modality=jnp.full_like(slot, states.index_of(self.model.modalities, self.target)),
-            position=slot,
-            input_id=token[:, None],
-            id=jnp.zeros_like(slot),
-            valid=jnp.ones_like(slot, bool),
-            order=slot,
-        )
+        modality = states.index_of(self.model.modalities, self.target)
+        targets = states.next_target(modality, token, index)
 
         def step(
             module: FourM, targets: TargetTokens, memory: DecoderCache
