@@ -228,7 +228,7 @@ def sequence_targets(
 
 
 def next_target(index: int, token: Int[Array, "g"], slot: Int[Array, ""]) -> TargetTokens:
-    """The one target behind `token`, which stands in `slot` of its sequence; what it is, is open."""
+    """The target behind `token`, which stands in `slot` of its sequence; its own id is open."""
     slots = jnp.broadcast_to(slot, (len(token), 1))
     return TargetTokens(
         modality=jnp.full_like(slots, index),
