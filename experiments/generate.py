@@ -15,13 +15,14 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import cli, condition_values
+from experiments import cli
 
 cli.set_environment()
 
 from fourm_jax import loading  # noqa: E402
 from fourm_jax.data import datasets  # noqa: E402
 from fourm_jax.evals import any_to_any, drawing, panels, pictures  # noqa: E402
+from fourm_jax.generate import condition_files  # noqa: E402
 from fourm_jax.generate.generator import Generator  # noqa: E402
 from fourm_jax.modalities.spec import ModalitySpec  # noqa: E402
 from fourm_jax.utils import io, run_folder  # noqa: E402
@@ -86,7 +87,7 @@ def read(text: str, spec: ModalitySpec) -> Any:
     _, given, value = text.partition("=")
     if not given:
         return held_out_record()[spec.source]
-    return condition_values.read(value, spec)
+    return condition_files.read(value, spec)
 
 
 def held_out_record() -> dict[str, Any]:

@@ -8,7 +8,8 @@ from absl import flags
 from etils import epath
 
 from configs import scenes
-from experiments import cli, condition_values
+from experiments import cli
+from fourm_jax.generate import condition_files
 from fourm_jax.jobs import quickstart
 from fourm_jax.modalities import registry
 from fourm_jax.train.optimizer import Settings
@@ -76,9 +77,9 @@ def test_an_output_where_nothing_can_be_made_is_refused():
 
 def test_a_long_caption_is_no_file_name():
     caption = "a red sphere left of a small blue box, " * 10
-    assert condition_values.read(caption, CAPTION) == caption
+    assert condition_files.read(caption, CAPTION) == caption
     with pytest.raises(ValueError, match="no such file"):
-        condition_values.read("x" * 300, RGB)
+        condition_files.read("x" * 300, RGB)
 
 
 def test_an_array_that_claims_more_than_its_file_holds_is_refused(tmp_path):
@@ -86,25 +87,25 @@ def test_an_array_that_claims_more_than_its_file_holds_is_refused(tmp_path):
         header = {"descr": "<f4", "fortran_order": False, "shape": (2**20, 2**20)}
         np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(ValueError, match=r"huge\.npy is no whole \.npy file"):
-        condition_values.read(f"{tmp_path / 'huge.npy'}", RGB)
+        condition_files.read(f"{tmp_path / 'huge.npy'}", RGB)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
 def test_a_file_that_is_no_array_is_refused(content, tmp_path):
     (tmp_path / "some.npy").write_bytes(content)
     with pytest.raises(ValueError, match=r"some\.npy is no whole \.npy file"):
-        condition_values.read_array(str(tmp_path / "some.npy"))
+        condition_files.read_array(str(tmp_path / "some.npy"))
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"objects\.npy is no whole \.npy file"):
-        condition_values.read_array(str(tmp_path / "objects.npy"))
+        condition_files.read_array(str(tmp_path / "objects.npy"))
 
 
 def test_an_array_comes_back_as_it_was_saved(tmp_path):
     np.save(tmp_path / "ids.npy", np.arange(6).reshape(2, 3))
-    assert condition_values.read_array(str(tmp_path / "ids.npy")).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert condition_files.read_array(str(tmp_path / "ids.npy")).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_the_config_of_a_trunk_is_none_of_the_quickstart():
