@@ -73,7 +73,7 @@ class Boxes:
         boxes = self if self.scores is None else self.ordered("score")
         return boxes.select(range(min(count, len(boxes.classes))))
 
-    def cropped(self, crop: Sequence[int], size: tuple[int, int]) -> "Boxes":
+    def cropped(self, crop: Sequence[int], size: Sequence[int]) -> "Boxes":
         """Boxes in a crop, clipped to it; empty ones are left out.
 
         Args:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
@@ -79,9 +79,9 @@ def select(value: Any, index: int | None = None, rng: np.random.Generator | None
 
 
 def select_embedding(
-    embeddings: Float[np.ndarray, "n l e"], valid: Bool[np.ndarray, "n l"], index: int = 0
+    embeddings: Float[np.ndarray, "n l e"], valid: Shaped[np.ndarray, "n l"], index: int = 0
 ) -> Float[np.ndarray, "k e"]:
-    """Valid vectors of one of several embedded captions (T5)."""
+    """Valid vectors of one of several embedded captions (T5); `valid` is bool, or 0 and 1."""
     if not 0 <= index < len(embeddings):
         raise ValueError(f"caption embedding {index}, allowed: 0..{len(embeddings) - 1}")
     return embeddings[index][np.asarray(valid[index], bool)]

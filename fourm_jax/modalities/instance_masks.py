@@ -15,7 +15,7 @@ from PIL import Image
 from fourm_jax.modalities.instances import SIZE
 
 MASK_SIZE = 64
-Polygon = Float[np.ndarray, "n 2"]
+Polygon = Float[np.ndarray, "_n 2"]  # _: outlines differ in length
 
 
 def crop(

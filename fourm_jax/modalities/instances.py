@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
@@ -22,6 +22,9 @@ NUM_CODES = 16  # of the mask tokenizer
 SIZE = 224  # side of the crop, in whose pixels points and boxes count
 NUM_POINTS = 7
 
+Point = Num[np.ndarray, "2"] | Sequence[float]  # x, y
+Points = Int[np.ndarray, "p 2"] | Sequence[Sequence[int]]  # x, y of each
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Instances:
@@ -33,7 +36,7 @@ class Instances:
       codes: int [k, 16] of the mask tokenizer, 0..1023.
     """
 
-    polygons: tuple[Float[np.ndarray, "n 2"], ...]
+    polygons: tuple[Float[np.ndarray, "_n 2"], ...]
     boxes: Int[np.ndarray, "k 4"]
     codes: Int[np.ndarray, "k 16"]
 
@@ -55,13 +58,11 @@ class Instances:
         boxes = np.asarray(record["bbox"], np.int64).reshape(-1, 4)
         return cls(tuple(record["points"]), boxes[:, [1, 0, 3, 2]], record["token_ids"])
 
-    def containing(self, point: Sequence[float]) -> list[int]:
+    def containing(self, point: Point) -> list[int]:
         """Instances whose polygon contains the point (x, y), in their order."""
         return [i for i, polygon in enumerate(self.polygons) if _contains(polygon, point)]
 
-    def to_chunks(
-        self, points: Int[np.ndarray, "p 2"], rng: np.random.Generator | None = None
-    ) -> list[str]:
+    def to_chunks(self, points: Points, rng: np.random.Generator | None = None) -> list[str]:
         """One text per point: "point v0=<y> v1=<x>", then its instances or "none".
 
         Args:
@@ -82,9 +83,7 @@ class Instances:
             chunks.append(" ".join([place, *(answers or [NONE])]))
         return chunks
 
-    def to_text(
-        self, points: Int[np.ndarray, "p 2"], rng: np.random.Generator | None = None
-    ) -> str:
+    def to_text(self, points: Points, rng: np.random.Generator | None = None) -> str:
         """All points, joined."""
         return " ".join(self.to_chunks(points, rng))
 
@@ -172,7 +171,7 @@ def _polygon_fault(body: Sequence[coordinates.Word], size: int) -> str:
     return ""
 
 
-def _contains(polygon: Float[np.ndarray, "n 2"], point: Sequence[float]) -> bool:
+def _contains(polygon: Float[np.ndarray, "n 2"], point: Point) -> bool:
     """Whether a ray from the point to the right crosses the outline an odd number of times."""
     x, y = point
     start, end = polygon, np.roll(polygon, -1, axis=0)

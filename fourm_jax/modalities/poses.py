@@ -94,7 +94,7 @@ class Poses:
             raise ValueError(f"pose codes {self.codes.tolist()}, allowed: 0..1023")
 
     @classmethod
-    def from_hmr(cls, raw: Mapping[str, Any], size: tuple[int, int]) -> "Poses":
+    def from_hmr(cls, raw: Mapping[str, Any], size: Sequence[int]) -> "Poses":
         """From the published record of HMR2.0 results.
 
         Args:
@@ -117,7 +117,7 @@ class Poses:
         """Humans of these rows."""
         return Poses(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
-    def cropped(self, crop: Sequence[int], size: tuple[int, int]) -> "Poses":
+    def cropped(self, crop: Sequence[int], size: Sequence[int]) -> "Poses":
         """Humans whose boxes reach into a crop, boxes clipped to it; the rest of them unchanged.
 
         Args:

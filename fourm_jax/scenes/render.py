@@ -5,7 +5,6 @@ the few objects, which XLA compiles into a handful of vectorized loops.
 """
 
 from collections.abc import Iterable
-from typing import cast
 
 import flax.struct
 import jax
@@ -47,7 +46,8 @@ class Views:
 
 def render(layout: scene_layout.Layout, image_size: int) -> Views:
     """Cast one ray through the middle of each pixel, and one from where it lands to the light."""
-    camera = cast(Vector, (0.0, 0.0, _plane(layout.camera_height)))
+    zero = jnp.zeros(())
+    camera = (zero, zero, _plane(layout.camera_height))
     rays = _rays(layout, image_size)
     bodies = [_body(layout, index) for index in range(scene_layout.MAX_OBJECTS)]
 
@@ -296,4 +296,4 @@ def _to_camera(layout: scene_layout.Layout, normal: Vector, hit_any: Array) -> V
     cos, sin = _plane(jnp.cos(layout.camera_pitch)), _plane(jnp.sin(layout.camera_pitch))
     x, y, z = normal
     seen = (x, y * sin + z * cos, z * sin - y * cos)
-    return _select(hit_any, seen, cast(Vector, (0.0, 0.0, 1.0)))
+    return _select(hit_any, seen, (jnp.zeros(()), jnp.zeros(()), jnp.ones(())))

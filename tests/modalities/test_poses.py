@@ -10,12 +10,12 @@ from tests.modalities import cases
 
 def example() -> poses.Poses:
     case = cases.golden("human_poses")[0]
-    return poses.Poses.from_hmr(case["raw"], case["orig_size"])
+    return poses.Poses.from_hmr(case["raw"] or {}, case["orig_size"])
 
 
 def test_words_equal_those_of_the_published_system():
     for case in cases.golden("human_poses"):
-        value = poses.Poses.from_hmr(case["raw"], case["orig_size"])
+        value = poses.Poses.from_hmr(case["raw"] or {}, case["orig_size"])
         value = value.cropped(case["crop_coords"], case["orig_size"])
         text = value.to_text(group_orders=case["part_permutations"])
         assert text == case["string"].removesuffix(" ")

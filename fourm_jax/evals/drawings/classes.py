@@ -2,7 +2,7 @@
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from fourm_jax.evals.drawing import Draw, Scale
 from fourm_jax.evals.pictures import Picture
@@ -14,7 +14,7 @@ GOLDEN = (5**0.5 - 1) / 2  # steps of this share of the colour circle never meet
 def make(scale: Scale) -> Draw:
     """Return the drawing of class ids; class 0 is dark grey."""
 
-    def draw(value: Int[np.ndarray, "h w"], picture: Picture | None = None) -> Picture:
+    def draw(value: Integer[np.ndarray, "h w"], picture: Picture | None = None) -> Picture:
         num_classes = scale.num_classes or int(value.max()) + 1
         chosen = colours(num_classes)[np.clip(value, 0, num_classes - 1)]
         return (255 * chosen).astype(np.uint8)

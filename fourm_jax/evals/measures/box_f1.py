@@ -9,7 +9,7 @@ from jaxtyping import Float
 from fourm_jax.tokenizers.signal import Signal
 
 # {"boxes": float [k, 4] xmin ymin xmax ymax, "classes": k names}, best box first
-Detections = Mapping[str, Sequence]
+Detections = Mapping[str, Sequence | np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ def iou(
     first: Float[np.ndarray, "a 4"], second: Float[np.ndarray, "b 4"]
 ) -> Float[np.ndarray, "a b"]:
     """Intersection over union of each box of `first` with each of `second`: [a, b], 0..1."""
-    first = np.asarray(first, np.float64).reshape(-1, 1, 4)
-    second = np.asarray(second, np.float64).reshape(1, -1, 4)
+    first = np.asarray(first, np.float64)[:, None]
+    second = np.asarray(second, np.float64)[None]
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., 2:], second[..., 2:])
     overlap = np.prod(np.maximum(high - low, 0.0), axis=-1)
@@ -65,7 +65,8 @@ def num_matches(predicted: Detections, truth: Detections, threshold: float = 0.5
 
     A pair matches from IoU `threshold` on; no true box is taken twice (the rule of PASCAL VOC).
     """
-    overlaps = iou(np.asarray(predicted["boxes"]), np.asarray(truth["boxes"]))
+    boxes = (np.asarray(found["boxes"], np.float64).reshape(-1, 4) for found in (predicted, truth))
+    overlaps = iou(*boxes)
     same = np.array(predicted["classes"], object)[:, None] == np.array(truth["classes"], object)
     overlaps = np.where(same, overlaps, 0.0)
     matches = 0

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from fourm_jax.tokenizers.signal import Signal
 
@@ -19,13 +19,15 @@ class MeanIoU:
     unit: str = ""
     higher_is_better: bool = True
 
-    def score(self, predicted: Int[np.ndarray, "*n h w"], truth: Int[np.ndarray, "n h w"]) -> float:
+    def score(
+        self, predicted: Integer[np.ndarray, "*n h w"], truth: Integer[np.ndarray, "n h w"]
+    ) -> float:
         """Mean over the classes that occur; `predicted` may be one map for all."""
         predicted = np.broadcast_to(predicted, truth.shape)
         counts = confusion(predicted, truth, self.num_classes)
         return mean_iou(counts, range(self.first_class, self.num_classes))
 
-    def constant(self, values: Int[np.ndarray, "n h w"]) -> Int[np.ndarray, "h w"]:
+    def constant(self, values: Integer[np.ndarray, "n h w"]) -> Int[np.ndarray, "h w"]:
         """The most frequent class of each pixel."""
         return per_pixel_majority(values, self.num_classes)
 
@@ -42,7 +44,7 @@ def make(signal: Signal | None, metric: str = "miou", first_class: int = 0) -> M
 
 
 def confusion(
-    predicted: Int[np.ndarray, "..."], truth: Int[np.ndarray, "..."], num_classes: int
+    predicted: Integer[np.ndarray, "..."], truth: Integer[np.ndarray, "..."], num_classes: int
 ) -> Int[np.ndarray, "c c"]:
     """Count pixels by true class (row) and predicted class (column); add those of several batches.
 
@@ -75,7 +77,9 @@ def mean_iou(counts: Int[np.ndarray, "c c"], classes: Sequence[int] | None = Non
     return float(np.mean(hits[chosen] / union[chosen])) if chosen.any() else float("nan")
 
 
-def per_pixel_majority(truth: Int[np.ndarray, "n h w"], num_classes: int) -> Int[np.ndarray, "h w"]:
+def per_pixel_majority(
+    truth: Integer[np.ndarray, "n h w"], num_classes: int
+) -> Int[np.ndarray, "h w"]:
     """Constant predictor: the most frequent class of each pixel in a training set."""
     counts = np.stack([np.sum(truth == label, axis=0) for label in range(num_classes)])
     return np.argmax(counts, axis=0)

@@ -23,12 +23,12 @@ class PaletteDistance:
     higher_is_better: bool = False
 
     def score(
-        self, predicted: Sequence[Num[np.ndarray, "k 3"]], truth: Sequence[Num[np.ndarray, "k 3"]]
+        self, predicted: Sequence[Num[np.ndarray, "_k 3"]], truth: Sequence[Num[np.ndarray, "_k 3"]]
     ) -> float:
         """Mean over the palettes."""
         return float(np.mean([_chamfer(p, t) for p, t in zip(predicted, truth, strict=True)]))
 
-    def constant(self, values: Sequence[UInt8[np.ndarray, "k 3"]]) -> Num[np.ndarray, "1 3"]:
+    def constant(self, values: Sequence[UInt8[np.ndarray, "_k 3"]]) -> Num[np.ndarray, "1 3"]:
         """The mean of the most frequent colours."""
         return np.mean([value[:1].mean(0) for value in values], axis=0)[None]
 

@@ -13,11 +13,12 @@ from tests import golden_cases
 CENTRE = [[0, 1, 4, 4, 0]]  # of a 4 x 6 picture
 
 
-def golden() -> tuple[dict[str, np.ndarray], list[int], list[int]]:
+def golden() -> tuple[dict[str, np.ndarray], list[int], tuple[int, int]]:
     folder = golden_cases.shipped("transforms")
     recorded = json.loads((folder / "image_transforms.json").read_text())
     arrays = load_file(folder / "image_transforms.safetensors")
-    return arrays, recorded["crop_coords_top_left_h_w"], recorded["target_size"]
+    height, width = recorded["target_size"]
+    return arrays, recorded["crop_coords_top_left_h_w"], (height, width)
 
 
 def cropped(arrays: dict[str, np.ndarray], field: str, flip: int) -> np.ndarray:
@@ -30,7 +31,7 @@ def cropped(arrays: dict[str, np.ndarray], field: str, flip: int) -> np.ndarray:
         "mask_valid": arrays["in/mask"],
     }[field]
     _, crop, size = golden()
-    (result,) = fields.crop_record({field: raw}, np.array([[*crop, flip]]), tuple(size))
+    (result,) = fields.crop_record({field: raw}, np.array([[*crop, flip]]), size)
     return result[field]
 
 

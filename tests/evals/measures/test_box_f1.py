@@ -17,11 +17,13 @@ def detections(*entries):
 
 def test_iou_of_known_boxes():
     quarter = [0.0, 0.0, 0.5, 0.5]
-    np.testing.assert_allclose(box_f1.iou([LEFT, RIGHT], [LEFT, quarter]), [[1.0, 0.5], [0.0, 0.0]])
+    overlaps = box_f1.iou(np.array([LEFT, RIGHT]), np.array([LEFT, quarter]))
+    np.testing.assert_allclose(overlaps, [[1.0, 0.5], [0.0, 0.0]])
 
 
 def test_a_box_of_no_size_overlaps_nothing():
-    assert box_f1.iou([[0.2, 0.2, 0.2, 0.2]], [LEFT, [0.2, 0.2, 0.2, 0.2]]).tolist() == [[0, 0]]
+    point = [0.2, 0.2, 0.2, 0.2]
+    assert box_f1.iou(np.array([point]), np.array([LEFT, point])).tolist() == [[0, 0]]
 
 
 def test_class_and_place_must_agree():
