@@ -68,7 +68,7 @@ def prepare(
             return loop.train(config.trunk, workdir / run_folder.TRUNK)
 
 
-def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+def check(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
     """Refuse, before the first phase, what a later one would.
 
     Raises:
@@ -79,7 +79,7 @@ def check(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         run_config.make_task(own)
         mesh.make_mesh(**own.mesh)
     for name, own in config.tokenizers.items():
-        trained = workdir / "tokenizer_runs" / name
+        trained = epath.Path(workdir) / "tokenizer_runs" / name
         if (tokenizers_dir(workdir) / name).exists() and (trained / "config.json").exists():
             loop.check_same_config(io.read_json(trained / "config.json"), own, trained)
     if (tokenizers_dir(workdir) / "text" / store.CARD).exists():
