@@ -16,6 +16,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import PyTree
 
 from fourm_jax.convert import (
@@ -175,7 +176,7 @@ def _name(weights: pathlib.Path) -> str:
     return folder.parents[1].name if folder.parent.name == "snapshots" else folder.name
 
 
-def _published_config(path: pathlib.Path, loaded: TrainedTokenizer) -> dict[str, Any]:
+def _published_config(path: epath.Path, loaded: TrainedTokenizer) -> dict[str, Any]:
     """Config of a published tokenizer, that it was converted from, or made for one of ours."""
     if (path / PUBLISHED).exists():
         config = io.read_json(path / PUBLISHED)
@@ -204,7 +205,7 @@ def in_dtype(loaded: Trunk | TrainedTokenizer, dtype: str | None) -> Trunk | Tra
     return TrainedTokenizer(base.build(card.family, card.arguments), loaded.variables, card)
 
 
-def _read_trunk(path: pathlib.PurePath, shardings: PyTree | None) -> Trunk:
+def _read_trunk(path: epath.Path, shardings: PyTree | None) -> Trunk:
     header = io.read_json(path / TRUNK)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path / TRUNK}: expected a description of format {FORMAT}")

@@ -208,7 +208,7 @@ def parallel_targets(
 
 
 def sequence_targets(
-    index: int, tokens: Int[Array, "b m+1"], length: Int[Array, "b"]
+    index: int, tokens: Int[Array, "b t"], length: Int[Array, "b"]
 ) -> TargetTokens:
     """Targets of a sequence, teacher-forced: slot i reads token i and predicts token i + 1.
 

@@ -59,7 +59,7 @@ def test_a_chain_of_all_kinds_fills_every_target_inside_its_vocabulary():
 def test_a_row_is_generated_alike_alone_and_in_a_batch(scheme):
     together = generate(start(), steps_for(scheme))
     alone = jax.tree.map(lambda leaf: leaf[1:], start())
-    single = generate(alone, steps_for(scheme), rows=[1])
+    single = generate(alone, steps_for(scheme), rows=np.array([1]))
     np.testing.assert_array_equal(together.ids["depth"][1], single.ids["depth"][0])
 
 
@@ -94,7 +94,7 @@ def test_steps_write_as_many_tokens_as_they_say():
 
 
 def test_roar_writes_in_the_order_given():
-    order = np.array([[8, 0, 4, 1, 2, 3, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1, 0, 8]])
+    order = jnp.array([[8, 0, 4, 1, 2, 3, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1, 0, 8]])
     state = generate(start(), steps_for("roar", counts=(3, 0, 0)), orders={"depth": order})
     assert np.flatnonzero(state.known["depth"][0]).tolist() == [0, 4, 8]
     assert np.flatnonzero(state.known["depth"][1]).tolist() == [5, 6, 7]
