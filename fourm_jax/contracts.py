@@ -113,7 +113,8 @@ class TokenBatch:
     """Inputs, targets and the float content that pixel and embedding inputs point into.
 
     Built in one module per purpose: random and fixed masks in `masking.sample`, steps of a sampler
-    in `generate.state`; whoever needs a new behaviour builds another TokenBatch.
+    in `generate.state`; whoever needs a new behaviour builds another TokenBatch. A loss that is
+    computed in parts holds it with the parts as an axis before b.
 
     Attributes:
       inputs, targets: see `InputTokens`, `TargetTokens`.
@@ -123,8 +124,8 @@ class TokenBatch:
 
     inputs: InputTokens
     targets: TargetTokens
-    pixels: dict[str, UInt8[Array, "b h w c"] | Float[Array, "b h w c"]]
-    embeddings: dict[str, Float[Array, "b l e"]]
+    pixels: dict[str, UInt8[Array, "*b h w c"] | Float[Array, "*b h w c"]]
+    embeddings: dict[str, Float[Array, "*b l e"]]
 
 
 def batch_size(tokens: TokenBatch) -> int:

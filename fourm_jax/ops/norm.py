@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 SAVED = "statistics"  # name under which a rematerialisation policy may keep mean and 1 / deviation
@@ -16,7 +17,7 @@ def layer_norm(
     scale: Float[Array, "d"],
     bias: Float[Array, "d"],
     epsilon: float,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
 ) -> Float[Array, "*b d"]:
     """Return (x - mean) / sqrt(variance + epsilon) · scale + bias in `dtype`, computed in float32.
 
@@ -32,7 +33,7 @@ def _forward(
     scale: Float[Array, "d"],
     bias: Float[Array, "d"],
     epsilon: float,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
 ) -> tuple[Float[Array, "*b d"], tuple[Array, ...]]:
     wide = x.astype(jnp.float32)
     mean = wide.mean(axis=-1, keepdims=True)
@@ -44,7 +45,7 @@ def _forward(
 
 
 def _backward(
-    epsilon: float, dtype: jnp.dtype, saved: tuple[Array, ...], d_y: Float[Array, "*b d"]
+    epsilon: float, dtype: DTypeLike, saved: tuple[Array, ...], d_y: Float[Array, "*b d"]
 ) -> tuple[Float[Array, "*b d"], Float[Array, "d"], Float[Array, "d"]]:
     del epsilon, dtype
     x, scale, mean, inverse = saved
