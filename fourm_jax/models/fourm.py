@@ -38,10 +38,13 @@ class Encoded:
 
 @flax.struct.dataclass
 class TokenLosses:
-    """Per target slot: cross-entropy in float32, and whether the best id is the right one."""
+    """Per target slot: cross-entropy in float32, and whether the best id is the right one.
 
-    loss: Float[Array, "b m"]
-    correct: Bool[Array, "b m"]
+    A loss that is computed in parts joins those of the parts, which are an axis before b.
+    """
+
+    loss: Float[Array, "*b m"]
+    correct: Bool[Array, "*b m"]
 
 
 @flax.struct.dataclass
