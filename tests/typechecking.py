@@ -56,7 +56,8 @@ def _check_init(checked: Callable[..., Any]) -> Callable[..., Any]:
 
     So does what the `__post_init__` of a dataclass turns into what its fields say.
     `jax.tree.map` fills a pytree with whatever its function returns: shapes, shardings, bools, host
-    arrays. Fields are checked when all of them are arrays on a device or in a trace.
+    arrays; a backward pass, with cotangents of what has none (float0). Fields are checked when all
+    of them are arrays on a device or in a trace.
     """
 
     @functools.wraps(checked)
@@ -72,4 +73,6 @@ def _check_init(checked: Callable[..., Any]) -> Callable[..., Any]:
 
 def _holds_arrays_only(fields: Any) -> bool:
     leaves = jax.tree.leaves(fields)  # none, where a tree is mapped to None
-    return bool(leaves) and all(isinstance(leaf, jax.Array) for leaf in leaves)
+    return bool(leaves) and all(
+        isinstance(leaf, jax.Array) and leaf.dtype != jax.dtypes.float0 for leaf in leaves
+    )
