@@ -149,7 +149,7 @@ def _caption(case):
 
 def _t5_caption(case):
     chosen = captions.select_embedding(
-        np.array(case["emb"]), np.array(case["mask_valid"]), case["rand_aug_idx"] or 0
+        np.array(case["emb"]), np.array(case["mask_valid"], bool), case["rand_aug_idx"] or 0
     )
     return {"result": (chosen.tolist(), case["result"])}
 
