@@ -71,10 +71,11 @@ def published(tmp_path, vq_part):
 
 def test_ids_and_codes_are_those_of_its_vq_part(published, vq_part):
     module, variables = vq_part
-    raw = np.random.default_rng(0).uniform(-1, 1, (2, 8, 12, 3)).astype(np.float32)
+    raw = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8)
     loaded = fourm_jax.load(published)
     ids = loaded.encode(raw)
-    np.testing.assert_array_equal(ids, module.apply(variables, raw, method="encode"))
+    network = np.asarray(loaded.module.signal.normalize(raw))
+    np.testing.assert_array_equal(ids, module.apply(variables, network, method="encode"))
     assert ids.shape == (2, 2, 3)
     codes = np.asarray(variables["codebook"]["quantizer"]["codes"])
     twin = vqvae.build(**tokenizer_config.arguments_of({**VQ, "dec_type": "vit_micro_dec"})[1])
@@ -89,7 +90,7 @@ def test_every_tensor_is_used_derived_or_named_as_not_supported(published, tmp_p
     names = load_file(published / "model.safetensors")
     assert {*report.used, *report.derived, *report.unsupported} == set(names)
     assert str(report).endswith("1 derived, 5 not supported, 0 left over")
-    raw = np.zeros((1, 8, 8, 3), np.float32)
+    raw = np.zeros((1, 8, 8, 3), np.uint8)
     expected = fourm_jax.load(published).encode(raw)
     np.testing.assert_array_equal(fourm_jax.load(tmp_path / "ours").encode(raw), expected)
 
