@@ -152,19 +152,8 @@ def train(
             state = program.init(example) if state is None else state
             start = int(state.step)
             _announce(config, program, mesh, start, example)
-            place = dataclasses.asdict(_place(workdir))
-            io.write_json(workdir / "config.json", {**description.config, "place": place})
-            table = parameter_overview.get_parameter_overview(
-                program.abstract.params, include_stats="sharding"
-            )
-            io.write_text(workdir / run_folder.PARAMETERS, table + "\n")
-            left_out = LeftOutLog(
-                config.max_bad_records,
-                workdir,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-            left_out.resume(start)
+            _describe(workdir, description, program)
+            left_out = _left_out_log(config, workdir, start)
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
             book = logbook.Logbook(
                 workdir,
@@ -197,6 +186,28 @@ def train(
     reached = f"{_label(config)} done: step {config.num_steps}"
     _say(f"{reached}, {_summary(book.values)}{watch.seconds():.0f} s")
     return TrainResult(state=state, metrics=book.values, seconds=watch.seconds())
+
+
+def _describe(workdir: epath.Path, description: checkpoint.Description, program: Program) -> None:
+    """Write what the run is, for readers of its folder: its config and its parameters."""
+    place = dataclasses.asdict(_place(workdir))
+    io.write_json(workdir / "config.json", {**description.config, "place": place})
+    table = parameter_overview.get_parameter_overview(
+        program.abstract.params, include_stats="sharding"
+    )
+    io.write_text(workdir / run_folder.PARAMETERS, table + "\n")
+
+
+def _left_out_log(config: ml_collections.ConfigDict, workdir: epath.Path, start: int) -> LeftOutLog:
+    """The list of the records that this process leaves out, from step `start` on."""
+    left_out = LeftOutLog(
+        config.max_bad_records,
+        workdir,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    left_out.resume(start)
+    return left_out
 
 
 def make_program(

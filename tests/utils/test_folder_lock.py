@@ -55,7 +55,7 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path, other):
 def test_another_process_with_the_number_of_one_that_is_gone_holds_nothing(tmp_path, other):
     io.write_json(tmp_path / folder_lock.FILE, lock_of(other.pid, process_start="1"))
     with folder_lock.hold(tmp_path):
-        pass
+        assert io.read_json(tmp_path / folder_lock.FILE)["process"] == os.getpid()
 
 
 @pytest.fixture
@@ -107,4 +107,4 @@ def test_of_several_that_start_in_one_moment_one_holds_the_folder(tmp_path):
 def test_half_a_lock_holds_nothing(tmp_path):
     (tmp_path / folder_lock.FILE).write_text('{"host": ')
     with folder_lock.hold(tmp_path):
-        pass
+        assert io.read_json(tmp_path / folder_lock.FILE)["process"] == os.getpid()

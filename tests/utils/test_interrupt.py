@@ -72,3 +72,4 @@ def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     with interrupt.leave_on_signal():
         send(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
