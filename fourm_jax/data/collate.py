@@ -179,6 +179,8 @@ def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarra
             raise RecordError("wrong_type", message, row)
         if value.ndim == 1:
             value = _decode_picture(spec, row, value)
+        if value.ndim == 2 and spec.num_channels == 1:
+            value = value[..., None]
         if value.shape != shape:
             message = f"{spec.name!r} has shape {value.shape}, expected {shape}"
             raise RecordError("wrong_shape", message, row)

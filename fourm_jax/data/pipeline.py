@@ -64,17 +64,17 @@ def make_batches(
         modality), or more of them than `left_out` allows.
     """
     sources.check(datasets, specs)
-    left_out = left_out or LeftOutLog(0)
-    batches = make_dataset(
+    return make_batches_of(
         reading.Tokens(tuple(datasets), tuple(specs)),
         batch_size=batch_size,
         seed=seed,
         start=start,
         process_index=process_index,
         process_count=process_count,
-        max_bad_records=left_out.limit,
+        num_threads=num_threads,
+        num_workers=num_workers,
+        left_out=left_out,
     )
-    return _iterate(batches, start, num_threads, num_workers, left_out)
 
 
 def make_raw_batches(
@@ -94,9 +94,35 @@ def make_raw_batches(
 
     Arguments and errors as for `make_batches`; every record must have every field, in one shape.
     """
+    return make_batches_of(
+        reading.Fields(tuple(datasets), tuple(fields)),
+        batch_size=batch_size,
+        seed=seed,
+        start=start,
+        process_index=process_index,
+        process_count=process_count,
+        num_threads=num_threads,
+        num_workers=num_workers,
+        left_out=left_out,
+    )
+
+
+def make_batches_of(
+    reader: reading.Reader,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 1,
+    num_workers: int = 0,
+    left_out: LeftOutLog | None = None,
+) -> Generator[Any, None, None]:
+    """Yield the batches of any reader; arguments and errors as for `make_batches`."""
     left_out = left_out or LeftOutLog(0)
     batches = make_dataset(
-        reading.Fields(tuple(datasets), tuple(fields)),
+        reader,
         batch_size=batch_size,
         seed=seed,
         start=start,

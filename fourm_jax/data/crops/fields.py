@@ -166,6 +166,7 @@ UNREAD: Mapping[str, str] = {
     "instance": "labels",
     "instance_edge": "picture",
     "mask_valid": "labels",
+    "label": "unchanged",  # of the whole picture
 }
 
 

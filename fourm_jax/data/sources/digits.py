@@ -1,6 +1,7 @@
 """The second embedded data set, real pictures: 1,797 scanned handwritten digits of scikit-learn."""
 
 import functools
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -30,7 +31,8 @@ class DigitSource:
     """Random access to raw records.
 
     Fields: `rgb` uint8 [h, w, 3], white ink on black, scaled up from 8 × 8; `edge` uint8 [h, w],
-    255 on the outline of the ink; `caption`, "a handwritten seven"; `metadata` {field: number}.
+    255 on the outline of the ink; `caption`, "a handwritten seven"; `label`, the digit;
+    `metadata` {field: number}.
     """
 
     def __init__(self, split: str, image_size: int = 32, num_records: int = 0) -> None:
@@ -50,13 +52,14 @@ class DigitSource:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray | str | dict[str, float]]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         grey = _enlarge(self._images[index], self._size)
         caption = f"a handwritten {WORDS[self._labels[index]]}"
         return {
             "rgb": np.repeat(grey[..., None], 3, axis=-1),
             "edge": outline(grey),
             "caption": caption,
+            "label": np.int32(self._labels[index]),
             "metadata": {
                 "brightness": float(grey.mean()),
                 "contrast": float(grey.std()),

@@ -1,5 +1,6 @@
 """Random but valid records and batches for any modalities: tests, `runlocal` configs, Colab."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,16 +31,22 @@ def make_source(
     overrides: Mapping[str, Mapping] | None = None,
     num_records: int = 64,
     seed: int = 0,
-) -> "FakeSource":
+    label: str = "",
+    label_size: tuple[int, ...] = (),
+    num_classes: int = 0,
+) -> "FakeSource | Labelled":
     """Source of random records whose fields are named like the modalities.
 
     Args:
       names: modalities of `family`; none = all of them.
       overrides: {modality: {field: value}} as for the model; those of other modalities are ignored.
+      label: adds a field of random labels of shape `label_size`: classes, or with `num_classes` 0
+        positive numbers.
     """
     names = tuple(names) or tuple(spec.name for spec in registry.FAMILIES[family])
     own_overrides = {name: changes for name, changes in (overrides or {}).items() if name in names}
-    return FakeSource(registry.resolve(family, names, own_overrides), num_records, seed, split)
+    source = FakeSource(registry.resolve(family, names, own_overrides), num_records, seed, split)
+    return Labelled(source, label, label_size, num_classes) if label else source
 
 
 class FakeSource:
@@ -56,6 +63,25 @@ class FakeSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return record(self._specs, np.random.default_rng([*self._seed, index]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """Records with one field more, see `make_source`."""
+
+    source: FakeSource
+    label: str
+    size: tuple[int, ...]
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(index)
+        values = rng.integers(0, self.num_classes, self.size) if self.num_classes else None
+        numbers = rng.uniform(0.5, 5.0, self.size).astype(np.float32)
+        return {**self.source[index], self.label: np.asarray(numbers if values is None else values)}
 
 
 def record(

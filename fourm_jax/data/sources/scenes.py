@@ -4,9 +4,14 @@ from typing import Any
 
 
 def make_source(
-    split: str, *, num_records: int = 2**22, image_size: int = 32, seed: int = 0
+    split: str, *, num_records: int = 2**22, image_size: int = 32, seed: int = 0, label: str = ""
 ) -> Any:
-    """Random access to rendered scenes, see `fourm_jax.scenes.world.SceneSource`."""
-    from fourm_jax.scenes import world
+    """Random access to rendered scenes, see `fourm_jax.scenes.world.SceneSource`.
 
-    return world.SceneSource(split, num_records, image_size, seed)
+    Args:
+      label: adds the field "label", a name of `fourm_jax.scenes.labels.LABELS`.
+    """
+    from fourm_jax.scenes import labels, world
+
+    source = world.SceneSource(split, num_records, image_size, seed)
+    return labels.LabelledSource(source, label) if label else source
