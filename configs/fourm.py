@@ -148,6 +148,7 @@ def make(
         maskings_per_record=values["maskings_per_record"],
         overrides=values.get("overrides"),
         mesh=values.get("mesh", trunk.REPLICATED),
+        init=values.get("init"),
     )
 
 

@@ -29,6 +29,7 @@ def make(
     maskings_per_record: int = 1,
     overrides: Mapping[str, Any] | None = None,
     mesh: Mapping[str, int] = REPLICATED,
+    init: Mapping[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
     """Return the config of a trunk.
 
@@ -38,6 +39,7 @@ def make(
       model: of `architecture`.
       optimizer: of `adamw`.
       num_inputs, num_targets: slots of a sample; the batch counts samples.
+      init: what it starts from, see `train.init.Settings`; None: from scratch.
     """
     config = ml_collections.ConfigDict()
     config.task = "fourm"
@@ -59,6 +61,8 @@ def make(
     config.masking.maskings_per_record = maskings_per_record
     config.optimizer = dict(optimizer)
     config.data = tuple(data)
+    if init:
+        config.init = dict(init)
     return config.lock()
 
 

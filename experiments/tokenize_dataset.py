@@ -51,7 +51,12 @@ def tokenize(config: dict) -> shard_job.Result:
     if _SPLIT.value not in config["num_records"]:
         raise ValueError(errors.unknown_value("split", _SPLIT.value, config["num_records"]))
     modalities = config["modalities"]
-    specs = registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
+    specs = registry.resolve(
+        modalities["family"],
+        modalities["names"],
+        modalities["overrides"],
+        modalities.get("added"),
+    )
     arguments = dict(config["arguments"])
     if config["num_records"][_SPLIT.value]:  # 0 is all, and not every source can be cut short
         arguments["num_records"] = config["num_records"][_SPLIT.value]

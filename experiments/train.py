@@ -1,4 +1,4 @@
-"""Train a trunk or a tokenizer from a config; run it again to continue or to finish.
+"""Train a trunk or a tokenizer from a config, or fine-tune one; run it again to continue.
 
     python -m experiments.train --config=configs/scenes.py:size=nano --workdir=runs/nano
 
@@ -17,6 +17,8 @@ cli.set_environment()
 import jax  # noqa: E402
 from clu import platform  # noqa: E402
 
+from fourm_jax import loading  # noqa: E402
+from fourm_jax.jobs import transfer_eval, transferred  # noqa: E402
 from fourm_jax.parallel import distributed  # noqa: E402
 from fourm_jax.train import export, held_out, loop, run_config  # noqa: E402
 from fourm_jax.utils import progress, run_folder  # noqa: E402
@@ -37,19 +39,29 @@ CLUSTER = flags.DEFINE_bool(
 
 
 def main() -> None:
-    """Train; a tokenizer is then saved for use."""
+    """Train; a tokenizer or a fine-tuned model is then saved for use."""
     run_config.check(CONFIG.value)
     distributed.start(cluster=CLUSTER.value)
     work_unit = platform.work_unit()  # a job scheduler shows it, where clu knows one
     work_unit.set_task_status(f"process {jax.process_index()} of {jax.process_count()}")
     work_unit.create_artifact(platform.ArtifactType.DIRECTORY, str(WORKDIR.value), "workdir")
     config = CONFIG.value
-    evaluators = (held_out.make_evaluator(config),) if config.eval_every else ()
-    result = loop.train(config, WORKDIR.value, evaluators=evaluators)
+    evaluators: tuple[loop.Evaluator, ...] = ()
+    if config.task == "transfer":
+        evaluators = (transfer_eval.make_evaluator(config),)
+    elif config.eval_every:
+        evaluators = (held_out.make_evaluator(config),)
+    result = loop.train(config, WORKDIR.value, evaluators=evaluators, read_weights=loading.weights)
     if CONFIG.value.task == "tokenizer":
         folder = WORKDIR.value / run_folder.TOKENIZER
         export.save_tokenizer(CONFIG.value, result.state, folder)
         progress.announce(f"tokenizer and card: {folder}")
+    if config.task == "transfer":
+        folder = WORKDIR.value / run_folder.TRANSFER
+        transferred.save(config, result.state, folder)
+        measures = {n: v for n, v in result.metrics.items() if n.startswith("eval/")}
+        progress.announce(", ".join(f"{name} {value:.4f}" for name, value in measures.items()))
+        progress.announce(f"fine-tuned model: {folder}")
 
 
 if __name__ == "__main__":

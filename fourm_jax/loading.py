@@ -21,8 +21,10 @@ from jaxtyping import PyTree
 from fourm_jax.convert import checkpoint, fourm_config, hub
 from fourm_jax.generate.generator import Generator
 from fourm_jax.models import from_config
+from fourm_jax.models import weights as weights_lib
 from fourm_jax.models.backbones import vit
 from fourm_jax.models.fourm import FourM
+from fourm_jax.models.weights import Weights
 from fourm_jax.tokenizers import base, store
 from fourm_jax.tokenizers.text import TextTokenizer
 from fourm_jax.tokenizers.trained import TrainedTokenizer
@@ -92,6 +94,25 @@ def load_generator(
     return found
 
 
+def weights(source: str | os.PathLike) -> Weights:
+    """The parameters of whatever holds a model, for another training to start from.
+
+    Raises:
+      ValueError: as `load`; a text tokenizer, which has none.
+    """
+    place = locate(source)
+    if (place / CHECKPOINTS).is_dir():
+        from fourm_jax.models import trained  # orbax, which nothing else here needs
+
+        return trained.read_weights(str(place))
+    found = _read(place, dtype=None, overrides=None, shardings=None)
+    if isinstance(found, checkpoint.Trunk):
+        return weights_lib.of_trunk(found.model, found.params)
+    if isinstance(found, TextTokenizer):
+        raise ValueError(f"{source} is a text tokenizer, which has no weights")
+    return weights_lib.of_variables(found.variables)
+
+
 def locate(source: str | os.PathLike) -> epath.Path:
     """Path of the model itself: of a run folder its trunk, of a tokenizer's training its result.
 
@@ -136,6 +157,8 @@ def _read_trained(workdir: epath.Path, shardings: PyTree | None) -> checkpoint.T
     from fourm_jax.models import trained  # orbax, which nothing else here needs
 
     found = trained.load(workdir)
+    if found.description.config.get("task") == "transfer":
+        raise ValueError(f"{workdir} is a transfer, which generates nothing")
     if found.description.config.get("task") != "fourm":
         raise ValueError(
             f"{workdir} is the training of a tokenizer which is not finished, or was saved "

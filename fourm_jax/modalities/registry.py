@@ -219,7 +219,10 @@ def sources() -> dict[str, ModalitySpec]:
 
 
 def resolve(
-    family: str, names: Iterable[str], overrides: Mapping[str, Mapping] | None = None
+    family: str,
+    names: Iterable[str],
+    overrides: Mapping[str, Mapping] | None = None,
+    added: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[ModalitySpec, ...]:
     """Return the specs of `names` in that order, each with its overrides applied.
 
@@ -227,15 +230,22 @@ def resolve(
       family: key of `FAMILIES`.
       names: modality names of that family, no repeats.
       overrides: {modality: {field: value}}, e.g. another grid or vocabulary size.
+      added: {modality: {field: value}} of modalities that the family does not have, of which
+        `names` may name some.
 
     Raises:
       ValueError: unknown family or modality (names the nearest and all allowed), a repeated name,
-        an override of a modality that is not in `names` or of a field that does not exist.
+        an override of a modality that is not in `names` or of a field that does not exist, an
+        added one that the family has or that is none.
     """
     names, overrides = tuple(names), dict(overrides or {})
     if family not in FAMILIES:
         raise ValueError(f"unknown modality family {family!r}, allowed: {sorted(FAMILIES)}")
     known = {spec.name: spec for spec in FAMILIES[family]}
+    for name, values in (added or {}).items():
+        if name in known:
+            raise ValueError(f"modality {name!r} is in family {family!r}: give it in overrides")
+        known[name] = _added(name, values)
     for name in names:
         if name not in known:
             raise ValueError(unknown_value("modality", name, known))
@@ -250,3 +260,14 @@ def resolve(
             if field not in fields:
                 raise ValueError(unknown_value(f"field of modality {name!r}", field, fields))
     return tuple(known[name].replace(**overrides.get(name, {})) for name in names)
+
+
+def _added(name: str, values: Mapping[str, Any]) -> ModalitySpec:
+    """The spec of a modality that a config describes."""
+    fields = {field.name for field in dataclasses.fields(ModalitySpec)} - {"name"}
+    for field in values:
+        if field not in fields:
+            raise ValueError(unknown_value(f"field of modality {name!r}", field, fields))
+    if "kind" not in values:
+        raise ValueError(f"modality {name!r} has no kind")
+    return ModalitySpec(name=name, **values)

@@ -1,5 +1,7 @@
 """The trunk that a config describes: what training builds, and what a finished run is read into."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import ml_collections
 
@@ -41,4 +43,9 @@ def resolve_specs(config: ml_collections.ConfigDict) -> tuple[ModalitySpec, ...]
     group = config.modalities
     names = tuple(dict.fromkeys((*group.inputs, *group.outputs)))
     overrides = config_lib.plain(group.get("overrides", {}))
-    return registry.resolve(group.family, names, overrides)
+    return registry.resolve(group.family, names, overrides, added_of(config))
+
+
+def added_of(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+    """The modalities that the config itself describes, as `registry.resolve` takes them."""
+    return config_lib.plain(config.modalities.get("added", {}))

@@ -61,6 +61,15 @@ def merge(
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
+def by_path(nested: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+    """{path: {"a", "b"}} of adapters that are nested like the parameters they belong to."""
+    found: dict[str, dict[str, Array]] = {}
+    for name, leaf in flax.traverse_util.flatten_dict(nested, sep="/").items():
+        path, _, which = name.rpartition("/")
+        found.setdefault(path, {})[which] = leaf
+    return found
+
+
 def _sizes(path: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(inputs, outputs, packed projections) of a stacked kernel."""
     if path.endswith("out/kernel"):  # [l, h, k, d]

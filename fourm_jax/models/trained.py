@@ -11,9 +11,11 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from fourm_jax.models import from_config, weights
 from fourm_jax.parallel import distributed
+from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import digests, errors, io, plain_data, progress, upgrades
-from fourm_jax.utils.run_folder import CHECKPOINTS
+from fourm_jax.utils.run_folder import CHECKPOINTS, TRUNK
 
 STATE, DESCRIPTION = "state", "description"  # items of one checkpoint
 DESCRIPTION_RULES = {
@@ -87,6 +89,22 @@ def load(workdir: epath.PathLike) -> Trained:
         if not manager.all_steps():
             raise ValueError(f"no checkpoint in {folder}")
         return read_newest(manager, folder, lambda step: _read(manager, step))
+
+
+def read_weights(source: str) -> weights.Weights:
+    """The newest parameters of a run, for another to start from: a run folder or one training.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    workdir = epath.Path(source).expanduser()
+    if (workdir / TRUNK).is_dir():
+        workdir /= TRUNK
+    found = load(workdir)
+    config = config_lib.from_json(found.description.config)
+    if config.task == "tokenizer":
+        return weights.of_variables({"params": found.params, **found.model_state})
+    return weights.of_trunk(from_config.make_model(config), found.params)
 
 
 class MismatchError(ValueError):

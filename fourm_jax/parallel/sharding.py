@@ -24,6 +24,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"fc2/kernel$", P("tensor", "fsdp")),  # [f, d]
     (r"(tokens|heads)$", P("tensor", "fsdp")),  # [v, d]
     (r"kernel$", P("fsdp", None)),
+    (r"kernel/[ab]$", P()),  # low-rank adapters
     (r"(bias|scale|step|count|codes|cluster_size|initialized)$|^metrics/", P()),
 )
 # What no rule names is replicated up to this many elements; a larger array is an error where

@@ -178,8 +178,8 @@ def _covers(name: str, key: str) -> bool:
 def _is_same_place(
     key: str, values: tuple[Any, Any], before: trained.Place | None, now: trained.Place | None
 ) -> bool:
-    """Whether two arguments of a data set are spellings of one path, or moved with the run."""
-    if not key.startswith("data.") or before is None or now is None:
+    """Whether two paths of a config are spellings of one path, or moved with the run."""
+    if not (key.startswith("data.") or key == "init.source") or before is None or now is None:
         return False
     old, new = values
     both = isinstance(old, str) and isinstance(new, str)

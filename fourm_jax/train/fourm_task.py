@@ -1,6 +1,7 @@
 """Training task of the trunk: mask on the device, predict, and count what was really there."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from fourm_jax.contracts import Batch, TokenBatch
 from fourm_jax.masking import mixture
 from fourm_jax.masking import sample as masking
-from fourm_jax.models import fourm
+from fourm_jax.models import fourm, parts, weights
 from fourm_jax.ops import losses
 from fourm_jax.parallel import sharding
 from fourm_jax.train import accumulation, flops, metrics, step
@@ -62,6 +63,16 @@ class FourMTask:
     def flops_per_sample(self) -> float:
         """Floating-point operations of forward and backward pass (see `train.flops`)."""
         return flops.training_flops(self.model, self.num_inputs, self.num_targets)
+
+    @property
+    def packed(self) -> parts.Packed:
+        """Tables of the trunk."""
+        return parts.packed_tables(self.model)
+
+    @property
+    def function(self) -> Mapping[str, Any]:
+        """Settings of the trunk that no shape tells."""
+        return weights.function_of(self.model)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Any, Any]:
         """Initialise the trunk; it has no other state.

@@ -15,16 +15,18 @@ from etils import epath
 from jax.sharding import Mesh
 
 from fourm_jax.data.left_out_log import LeftOutLog
-from fourm_jax.models import trained
+from fourm_jax.models import trained, weights
 from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
     checkpoint,
     finite,
+    init,
     logbook,
     metrics,
     optimizer,
     prefetch,
+    rates,
     run_config,
     schedules,
     step,
@@ -104,6 +106,7 @@ def train(
     show_progress: bool = True,
     evaluators: Sequence[Evaluator] = (),
     devices: Sequence[jax.Device] | None = None,
+    read_weights: weights.Read = trained.read_weights,
 ) -> TrainResult:
     """Train what `config` describes, or continue it from the last checkpoint in `workdir`.
 
@@ -113,6 +116,7 @@ def train(
       evaluators: called with (state, step) every `config.eval_every` steps (0: after the last one
         only); each yields (name, value).
       devices: to train on, default all.
+      read_weights: reads `config.init.source`; default: run folders, `loading.weights` reads more.
 
     Raises:
       ValueError: an invalid config, or a workdir that holds another run's checkpoint or that
@@ -149,7 +153,8 @@ def train(
                 _say(f"{workdir}: finished at step {int(state.step):,}, reused")
                 values = {k: v for k, v in metrics.read_history(workdir)[-1].items() if k != "step"}
                 return TrainResult(state=state, metrics=values, seconds=watch.seconds())
-            state = program.init(example) if state is None else state
+            if state is None:
+                state = _first_state(run, program, example, workdir, read_weights)
             start = int(state.step)
             _announce(config, program, mesh, start, example)
             _describe(workdir, description, program)
@@ -188,6 +193,31 @@ def train(
     return TrainResult(state=state, metrics=book.values, seconds=watch.seconds())
 
 
+def _first_state(
+    run: run_config.Run,
+    program: Program,
+    example: Any,
+    workdir: epath.Path,
+    read_weights: weights.Read,
+) -> TrainState:
+    """The state before the first step, from scratch or from weights."""
+    if run.init is None:
+        return program.init(example)
+    found = read_weights(run.init.source)
+    state, report = init.start(
+        program.init(example),
+        run.init,
+        found,
+        packed=run.task.packed,
+        specs=run.specs,
+        function=run.task.function,
+    )
+    if jax.process_index() == 0:
+        io.write_json(workdir / run_folder.INIT, dataclasses.asdict(report))
+    _say(f"starts from {run.init.source}: {report}")
+    return state
+
+
 def _describe(workdir: epath.Path, description: checkpoint.Description, program: Program) -> None:
     """Write what the run is, for readers of its folder: its config and its parameters."""
     place = dataclasses.asdict(_place(workdir))
@@ -216,26 +246,52 @@ def make_program(
     """Jit initialisation and step, with the layout of the whole state fixed by the rule table."""
     settings = run.settings
     schedule = optimizer.make_schedule(settings, config.num_steps)
-    transform = optimizer.make(settings)
+    params, model_state = jax.eval_shape(run.task.init, jax.random.key(config.seed), example)
+    optimizer.check_selectors(settings, params)
+    param_rates, state_rates = _rates(run, params, model_state)
+    transform = rates.limit(optimizer.make(settings), param_rates)
 
-    def init(batch):
+    def first_state(batch):
         return step.init_state(
             run.task, transform, batch, seed=config.seed, ema=settings.ema_decay > 0
         )
 
-    shapes = jax.eval_shape(init, example)
-    optimizer.check_selectors(settings, shapes.params)
+    shapes = jax.eval_shape(first_state, example)
     layout = sharding.state_shardings(shapes, mesh)
     train_step = step.make_train_step(
-        run.task, transform, schedule, seed=config.seed, ema_decay=settings.ema_decay
+        run.task,
+        transform,
+        schedule,
+        seed=config.seed,
+        ema_decay=settings.ema_decay,
+        rates=param_rates,
+        state_rates=state_rates,
     )
     return Program(
         abstract=jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
         ),
-        init=jax.jit(init, out_shardings=layout),
+        init=jax.jit(first_state, out_shardings=layout),
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None)),
     )
+
+
+def _rates(run: run_config.Run, params: Any, model_state: Any) -> tuple[rates.Rates, rates.Rates]:
+    """How fast the parameters learn, and what of the other variables is frozen."""
+    settings, freeze = run.settings, run.init.freeze if run.init else ""
+    if not (freeze or settings.lr_scales or settings.layer_decay != 1):
+        return rates.ALL, rates.ALL
+    variables = {**params, **model_state}
+    found = rates.make(
+        variables,
+        run.task.packed,
+        freeze=freeze,
+        scales=settings.lr_scales,
+        layer_decay=settings.layer_decay,
+    )
+    of_state = {p: r for p, r in found.by_path.items() if p.split("/")[0] in model_state}
+    of_params = {p: r for p, r in found.by_path.items() if p not in of_state}
+    return rates.Rates(of_params), rates.Rates(of_state)
 
 
 @dataclasses.dataclass
@@ -386,7 +442,9 @@ def _due(done: int, every: int) -> bool:
 
 def _label(config: ml_collections.ConfigDict) -> str:
     """What is trained, for people."""
-    return f"tokenizer {config.tokenizer.name}" if config.task == "tokenizer" else "trunk"
+    if config.task == "tokenizer":
+        return f"tokenizer {config.tokenizer.name}"
+    return "transfer" if config.task == "transfer" else "trunk"
 
 
 def _announce(

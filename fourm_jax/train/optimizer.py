@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -45,6 +46,7 @@ class Settings:
       moment_dtype: of the first moment of AdamW and of Lion's; "bfloat16" saves a sixth of the
         memory traffic of an AdamW update. The second moment stays float32.
       no_decay: regexes over parameter paths that weight decay leaves alone.
+      lr_scales, layer_decay: see `rates.make`; the regexes hold no dots.
     """
 
     name: str = "adamw"
@@ -63,6 +65,8 @@ class Settings:
     accumulate_steps: int = 1
     moment_dtype: str = "float32"
     no_decay: tuple[str, ...] = NO_DECAY
+    lr_scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -80,6 +84,13 @@ class Settings:
             raise ValueError(
                 f"unknown optimizer.moment_dtype {self.moment_dtype!r}, allowed: {MOMENT_DTYPES}"
             )
+        for pattern, scale in self.lr_scales.items():
+            if not (isinstance(scale, int | float) and 0 <= scale < math.inf):
+                raise ValueError(
+                    f"optimizer.lr_scales[{pattern!r}] {scale!r}, allowed: numbers >= 0"
+                )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optimizer.layer_decay {self.layer_decay}, allowed: 0 < x <= 1")
         for name in ("b1", "b2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} {getattr(self, name)}, allowed: 0 <= x < 1")

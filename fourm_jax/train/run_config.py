@@ -20,9 +20,17 @@ from fourm_jax.masking import mixture
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import from_config
+from fourm_jax.models.fourm import FourM
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import base
-from fourm_jax.train import fourm_task, optimizer, tokenizer_task
+from fourm_jax.train import (
+    fourm_task,
+    init,
+    optimizer,
+    tokenizer_task,
+    transfer_data,
+    transfer_task,
+)
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors, rng
 
@@ -38,11 +46,16 @@ SMALLEST = {
     "max_bad_records": 0,
 }
 COMMON_KEYS = ("task", "mesh", "optimizer", "data", *SMALLEST)
+OPTIONAL_KEYS = ("init",)
 TASK_KEYS = {
     "fourm": ("dtype", "modalities", "model", "masking", "loss"),
     "tokenizer": ("tokenizer",),
+    "transfer": ("dtype", "modalities", "model", "transfer"),
 }
 DATASET_KEYS = ("name", "source", "arguments", "fields", "weight", "mixture")
+# Keys of config.transfer that say what is read, not what is learned.
+TRANSFER_DATA_KEYS = ("head", "think", "num_train", "num_test", "tokenizers")
+Task = fourm_task.FourMTask | tokenizer_task.TokenizerTask | transfer_task.TransferTask
 Batches = Callable[..., Generator[Any, None, None]]  # as `Run.batches` says
 
 
@@ -54,14 +67,16 @@ class Run:
       task: what is trained.
       specs: modalities of the trunk, in the order of its indices; empty for a tokenizer.
       settings: of the optimizer.
+      init: what the run starts from; None: from scratch.
       mesh: sizes of the mesh axes.
       batches: first batch number and log of left-out records (None: a log of its own) -> endless
         iterator of this process's host batches.
     """
 
-    task: fourm_task.FourMTask | tokenizer_task.TokenizerTask
+    task: Task
     specs: tuple[ModalitySpec, ...]
     settings: optimizer.Settings
+    init: init.Settings | None
     mesh: dict[str, int]
     batches: Batches
 
@@ -76,20 +91,21 @@ def build(config: ml_collections.ConfigDict) -> Run:
     specs: tuple[ModalitySpec, ...] = ()
     if isinstance(task, fourm_task.FourMTask):
         specs, batches = task.model.modalities, _token_batches(config, task)
+    elif isinstance(task, transfer_task.TransferTask):
+        specs, batches = task.model.modalities, _labelled_batches(config, task)
     else:
         batches = _raw_batches(config, task)
     return Run(
         task=task,
         specs=specs,
         settings=_settings(config),
+        init=init_settings(config),
         mesh=_arguments(config, "mesh", mesh.make_mesh, except_names=("devices",)),
         batches=batches,
     )
 
 
-def make_task(
-    config: ml_collections.ConfigDict,
-) -> fourm_task.FourMTask | tokenizer_task.TokenizerTask:
+def make_task(config: ml_collections.ConfigDict) -> Task:
     """What is trained; checks all of `config` that can be checked before its data exist.
 
     Raises:
@@ -98,11 +114,67 @@ def make_task(
     check(config)
     settings = _settings(config)
     optimizer.make_schedule(settings, config.num_steps)
-    if config.task == "tokenizer" and settings.accumulate_steps > 1:
+    if config.task != "fourm" and settings.accumulate_steps > 1:
         raise ValueError(
-            "optimizer.accumulate_steps is for trunks; a tokenizer takes whole batches"
+            f"optimizer.accumulate_steps is for trunks; a {config.task} takes whole batches"
         )
-    return make_tokenizer_task(config) if config.task == "tokenizer" else _fourm(config)
+    if config.task == "tokenizer":
+        return make_tokenizer_task(config)
+    return make_transfer_task(config) if config.task == "transfer" else _fourm(config)
+
+
+def make_transfer_task(config: ml_collections.ConfigDict) -> transfer_task.TransferTask:
+    """The transfer of a config of task "transfer".
+
+    Raises:
+      ValueError: an unknown key or head, or a value that its owner refuses.
+    """
+    names = [field.name for field in dataclasses.fields(transfer_task.Labels)]
+    group = config_lib.check_group(config.transfer, "transfer", (*names, *TRANSFER_DATA_KEYS))
+    labels = transfer_task.Labels(**{n: v for n, v in group.items() if n in names})
+    model = from_config.make_model(config)
+    think = tuple(config.transfer.get("think", ()))
+    head = dict(config_lib.plain(config.transfer.head))
+    size = model.modalities[0].image_shape[:2]
+    return transfer_task.TransferTask(
+        model=model,
+        head=transfer_task.make_head(head.pop("name"), labels.num_outputs, size, **head),
+        labels_of=labels,
+        thinker=_thinker(model, think) if think else None,
+    )
+
+
+def _thinker(model: FourM, names: tuple[str, ...]) -> FourM:
+    """The trunk that predicts some inputs of `model` from the others."""
+    for name in names:
+        if name not in model.inputs[1:]:
+            raise ValueError(errors.unknown_value("transfer.think", name, model.inputs[1:]))
+    by_name = {spec.name: spec for spec in model.modalities}
+    for name in names:
+        if by_name[name].kind not in ("grid", "global"):
+            raise ValueError(f"transfer.think: {name!r} is predicted in one pass, grids alone can")
+    seen = tuple(name for name in model.inputs if name not in names)
+    return dataclasses.replace(model, inputs=seen, outputs=names, drop_path=0.0)
+
+
+def transfer_reader(
+    config: ml_collections.ConfigDict, task: transfer_task.TransferTask, split: str
+) -> transfer_data.LabelledTokens:
+    """The labelled records of a split, read and checked.
+
+    Raises:
+      ValueError: as `transfer_data.open_reader`.
+    """
+    group = config.transfer
+    return transfer_data.open_reader(
+        _datasets(config),
+        split,
+        task.model.modalities,
+        task.labels_of,
+        predicted=task.thinker.outputs if task.thinker else (),
+        num_records=group.get(f"num_{split}", 0),
+        tokenizers=group.get("tokenizers", ""),
+    )
 
 
 def make_tokenizer_task(config: ml_collections.ConfigDict) -> tokenizer_task.TokenizerTask:
@@ -137,7 +209,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if task not in TASK_KEYS:
         raise ValueError(errors.unknown_value("task", str(task), TASK_KEYS))
     keys = COMMON_KEYS + TASK_KEYS[task]
-    config_lib.check_group(config, "", keys)
+    config_lib.check_group(config, "", keys + OPTIONAL_KEYS)
     missing = [key for key in keys if key not in config]
     if missing:
         raise ValueError(f"config of task {task!r} lacks the keys {missing}")
@@ -145,6 +217,18 @@ def check(config: ml_collections.ConfigDict) -> None:
         if config[key] < least:
             raise ValueError(f"config key {key!r} is {config[key]}, must be at least {least}")
     rng.check_seed(config.seed)
+
+
+def init_settings(config: ml_collections.ConfigDict) -> init.Settings | None:
+    """What a config starts from; None where it says nothing.
+
+    Raises:
+      ValueError: an unknown key, no source, or a regex that is none.
+    """
+    if not config.get("init"):
+        return None
+    found = config_lib.fields_of(config, "init", init.Settings)
+    return init.Settings(**{name: config_lib.plain(value) for name, value in found.items()})
 
 
 def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:
@@ -155,6 +239,7 @@ def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:
     """
     specs = from_config.resolve_specs(config)
     known = {spec.name for spec in registry.FAMILIES[config.modalities.family]}
+    known |= from_config.added_of(config).keys()
     unused = known - {spec.name for spec in specs}
 
     def used(value: Any) -> Any:
@@ -229,6 +314,19 @@ def _raw_batches(config: ml_collections.ConfigDict, task: tokenizer_task.Tokeniz
     return batches
 
 
+def _labelled_batches(
+    config: ml_collections.ConfigDict, task: transfer_task.TransferTask
+) -> Batches:
+    reader = transfer_reader(config, task, "train")
+
+    def batches(start: int, left_out: LeftOutLog | None = None) -> Generator[Any, None, None]:
+        return pipeline.make_batches_of(
+            reader, **_reading(config, config.batch_size, start, left_out)
+        )
+
+    return batches
+
+
 def _reading(
     config: ml_collections.ConfigDict, batch_size: int, start: int, left_out: LeftOutLog | None
 ) -> dict[str, Any]:
@@ -243,7 +341,8 @@ def _reading(
 
 
 def _settings(config: ml_collections.ConfigDict) -> optimizer.Settings:
-    return optimizer.Settings(**config_lib.fields_of(config, "optimizer", optimizer.Settings))
+    found = config_lib.fields_of(config, "optimizer", optimizer.Settings)
+    return optimizer.Settings(**{name: config_lib.plain(value) for name, value in found.items()})
 
 
 def _arguments(

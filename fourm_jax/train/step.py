@@ -1,6 +1,6 @@
 """One training step for every task: gradient, guarded update, metrics, all on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from fourm_jax.models import parts
 from fourm_jax.train import metrics as metrics_lib
+from fourm_jax.train import rates as rates_lib
 from fourm_jax.train import schedules, state
 from fourm_jax.utils import rng
 
@@ -31,6 +33,14 @@ class Task(Protocol):
     @property
     def flops_per_sample(self) -> float | None:
         """Floating-point operations of a step per sample, None when they are not counted."""
+
+    @property
+    def packed(self) -> parts.Packed:
+        """Tables of the parameters that hold rows of several owners."""
+
+    @property
+    def function(self) -> Mapping[str, Any]:
+        """What weights must have been trained with to mean the same here."""
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Return (params, model_state)."""
@@ -59,33 +69,46 @@ def make_train_step(
     *,
     seed: int,
     ema_decay: float,
+    rates: rates_lib.Rates = rates_lib.ALL,
+    state_rates: rates_lib.Rates = rates_lib.ALL,
 ) -> Callable[[state.TrainState, Any], tuple[state.TrainState, Array]]:
     """Build (state, batch) -> (state, loss), to be jitted with the state donated.
 
     Masking, dropout and code replacement draw from the stream "train" at the step, so a resumed
     run repeats them. A step whose loss or gradient is not finite changes neither parameters nor
     moments nor metrics; the metric "skipped" counts it, and the loss returned is NaN.
+
+    Args:
+      rates: what of the parameters is frozen, as `optimizer` knows it too (`rates.limit`).
+      state_rates: what of `model_state` is frozen.
     """
+
+    def task_loss(params: Any, *arguments: Any) -> Any:
+        return task.loss(rates.without_gradient(params) if rates else params, *arguments)
 
     def train_step(old: state.TrainState, batch: Any) -> tuple[state.TrainState, Array]:
         key = rng.step_key(jax.random.key(seed), "train", old.step)
-        gradient = jax.value_and_grad(task.loss, has_aux=True)
+        gradient = jax.value_and_grad(task_loss, has_aux=True)
         (loss, aux), grads = gradient(old.params, old.model_state, batch, key, True)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         lr = schedule(old.step)
         direction, opt_state = optimizer.update(grads, old.opt_state, old.params)
         params = jax.tree.map(lambda p, d: p - (lr * d).astype(p.dtype), old.params, direction)
+        model_state = aux.model_state
+        if state_rates:
+            model_state = state_rates.hold(model_state, old.model_state)
         new = {
             "params": params,
-            "model_state": aux.model_state,
+            "model_state": model_state,
             "opt_state": opt_state,
             "metrics": metrics_lib.add(
                 {name: old.metrics[name] for name in aux.metrics}, aux.metrics
             ),
         }
         if ema_decay:
-            new["ema_params"] = optax.incremental_update(params, old.ema_params, 1 - ema_decay)
+            average = optax.incremental_update(params, old.ema_params, 1 - ema_decay)
+            new["ema_params"] = rates.hold(average, old.ema_params) if rates else average
         kept = {name: getattr(old, name) for name in new}
         kept["metrics"] = {name: old.metrics[name] for name in aux.metrics}
         new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)

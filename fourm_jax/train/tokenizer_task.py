@@ -1,12 +1,14 @@
 """Training task of a tokenizer: reconstruct raw signals, update the codebook on the way."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from fourm_jax.models import parts
 from fourm_jax.train import step
 
 
@@ -24,6 +26,8 @@ class TokenizerTask:
 
     labels: tuple[str, ...] = ()
     flops_per_sample: None = None  # not counted for tokenizers
+    packed: parts.Packed = dataclasses.field(default_factory=dict)  # none
+    function: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # none
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Initialise parameters and codebook."""

@@ -7,5 +7,7 @@ TRUNK = "trunk"  # work directory of its training
 
 # The work directory of one training.
 CHECKPOINTS = "checkpoints"
+INIT = "init.json"  # what became of every part of the weights that the run starts from
 PARAMETERS = "parameters.txt"  # name, shape, type, size and sharding of each
 TOKENIZER = "tokenizer"  # of a finished training of a tokenizer: weights and card
+TRANSFER = "transfer"  # of a finished transfer: config, and weights of adapters or encoder

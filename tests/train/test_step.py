@@ -13,6 +13,7 @@ class Line:
 
     labels = ("even", "odd")
     flops_per_sample = None
+    packed, function = {}, {}
 
     def init(self, key, batch):
         return {"w": jnp.zeros(())}, {"seen": jnp.zeros(())}

@@ -1,0 +1,108 @@
+"""Fine-tune the encoder of the quickstart's model on labels of scenes.
+
+    python -m experiments.train --workdir=runs/cls \
+        --config=configs/finetune/scenes.py:task=cls,init=runs/quickstart,labels=256
+
+A minute each on 2 CPU cores. Labels are those of scenes that the model has not seen; the measures
+are of 512 held-out scenes.
+
+| task  | label                                          | head          | measure                |
+|-------|------------------------------------------------|---------------|------------------------|
+| cls   | class of the object that shows most            | linear        | accuracy               |
+| seg   | class of every pixel                           | dense_convnext| miou                   |
+| depth | depth of every pixel, in metres                | dense_convnext| abs_rel, delta1        |
+| pose  | position of that object, in metres             | regression    | mae                    |
+| count | number of objects                              | regression    | mae, exact             |
+"""
+
+from typing import Any
+
+import ml_collections
+
+from configs import scenes, trunk
+from configs.finetune import transfer
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import errors
+
+TASKS: dict[str, dict[str, Any]] = {
+    "cls": {"problem": "classes", "num_outputs": 6, "head": "linear"},
+    "seg": {"problem": "class_map", "num_outputs": 6, "head": "dense_convnext"},
+    "depth": {
+        "problem": "value_map", "num_outputs": 1, "head": "dense_convnext",
+        "mean": 5.85, "std": 3.0,
+    },
+    "pose": {"problem": "values", "num_outputs": 3, "head": "regression", "std": 2.0},
+    "count": {"problem": "values", "num_outputs": 1, "head": "regression", "mean": 2.0},
+}  # fmt: skip
+# Inputs by name. Depth comes as the tokens of the run's own tokenizer; "think" sees the picture
+# alone and predicts them first.
+INPUTS = {"rgb": ("rgb",), "rgbd": ("rgb", "tok_depth"), "think": ("rgb", "tok_depth")}
+NUM_SCENES = 1_024  # with labels, at most
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """Return the config; `arg` is e.g. "task=seg,init=runs/quickstart,labels=64,lora=8".
+
+    Arguments: task; init (run folder, or "scratch"); labels (number of labelled scenes); inputs
+    ("rgb", "rgbd", "think"); head (a file of `models.heads`); lora (rank of adapters; the encoder
+    itself stays as it is); size (of configs/scenes.py); seed; steps; runlocal.
+    """
+    args = config_lib.parse_arg(
+        arg,
+        task="cls",
+        init=transfer.SCRATCH,
+        labels=256,
+        inputs="rgb",
+        head="",
+        lora=0,
+        size="nano",
+        seed=0,
+        steps=400,
+        runlocal=False,
+    )
+    for what, name, known in (("task", args.task, TASKS), ("inputs", args.inputs, INPUTS)):
+        if name not in known:
+            raise ValueError(errors.unknown_value(what, name, known))
+    if args.size not in scenes.SIZES:
+        raise ValueError(errors.unknown_value("size", args.size, scenes.SIZES))
+    size = scenes.SIZES[args.size]["size"]
+    pretrained = args.init != transfer.SCRATCH and not args.lora
+    return transfer.make(
+        init=args.init,
+        family="scenes",
+        inputs=INPUTS[args.inputs],
+        model=trunk.architecture(size, positions="learned", scan_unroll=4),
+        labels=labels(args),
+        data=data(args),
+        optimizer=transfer.optimizer(
+            3e-3 if args.lora else 1e-3,
+            warmup_steps=2 if args.runlocal else 40,
+            layer_decay=0.75 if pretrained else 1.0,
+        ),
+        batch_size=8 if args.runlocal else 32,
+        num_steps=4 if args.runlocal else args.steps,
+        seed=args.seed,
+        log_every=2 if args.runlocal else 50,
+    )
+
+
+def labels(args: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What is predicted, and from how many labels."""
+    task = TASKS[args.task]
+    return {
+        **task,
+        "head": {"name": args.head or task["head"]},
+        "num_train": 16 if args.runlocal else args.labels,
+        "num_test": 16 if args.runlocal else 512,
+        "tokenizers": f"{args.init}/tokenizers" if args.inputs == "rgbd" else "",
+        "label_smoothing": 0.1 if task["problem"] == "classes" else 0.0,
+        "lora_rank": args.lora,
+        "think": ("tok_depth",) if args.inputs == "think" else (),
+    }
+
+
+def data(args: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Scenes of a stream of their own, which no model was trained on."""
+    arguments = {"num_records": NUM_SCENES, "seed": 1, "label": args.task}
+    fields = {name: name for name in INPUTS[args.inputs]}
+    return {"name": "labelled", "source": "scenes", "arguments": arguments, "fields": fields}

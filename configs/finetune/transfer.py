@@ -1,0 +1,103 @@
+"""What the configs of transfers are made of: every key that a run depends on, once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from configs import trunk
+
+SCRATCH = "scratch"  # init of a run that starts from nothing
+ATTENTION = r"attention/\w+/kernel$"  # what adapters adapt
+LABELS = {
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "modality_dropout": 0.0,
+    "lora_rank": 0,
+    "lora_pattern": ATTENTION,
+    "think": (),
+    "tokenizers": "",
+    "num_train": 0,
+    "num_test": 0,
+}
+
+
+def make(
+    *,
+    init: str,
+    family: str,
+    inputs: Sequence[str],
+    model: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    data: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+    batch_size: int,
+    num_steps: int,
+    overrides: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+    log_every: int = 50,
+    checkpoint_every: int = 0,
+    mesh: Mapping[str, int] = trunk.REPLICATED,
+) -> ml_collections.ConfigDict:
+    """Return the config of a transfer.
+
+    Args:
+      init: run folder, folder or Hub id of the trunk, or `SCRATCH`.
+      family, inputs, overrides: modalities of the trunk that are read, the first one a picture.
+      model: of `trunk.architecture`.
+      labels: problem, num_outputs, head, and what differs from `LABELS`.
+      data: name, source, arguments and fields of the labelled records.
+      optimizer: of `optimizer`.
+    """
+    config = ml_collections.ConfigDict()
+    config.task = "transfer"
+    config.seed = seed
+    config.batch_size = batch_size
+    config.num_steps = num_steps
+    config.log_every = log_every
+    config.checkpoint_every = checkpoint_every
+    config.keep_checkpoints = 1
+    config.eval_every = 0
+    config.max_bad_records = 0
+    config.dtype = dtype
+    config.mesh = dict(mesh)
+    config.modalities = {"family": family, "inputs": tuple(inputs), "outputs": ()}
+    config.modalities.overrides = dict(overrides or {})
+    config.model = dict(model)
+    config.transfer = {**LABELS, **labels}
+    config.optimizer = dict(optimizer)
+    config.data = (dict(data),)
+    if init != SCRATCH:
+        config.init = {
+            "source": init,
+            "rename": {"^(trunk|thinker)/": ""},
+            "reset": "^(head|adapters)/",
+            "freeze": frozen(config.transfer),
+        }
+    elif frozen(config.transfer):
+        raise ValueError("adapters and thinking first need a trained model: name it with init=")
+    return config.lock()
+
+
+def frozen(labels: ml_collections.ConfigDict) -> str:
+    """Regex of what stays: the encoder under adapters, and what thinks first."""
+    names = ["trunk"] * (labels.lora_rank > 0) + ["thinker"] * bool(labels.think)
+    return f"^({'|'.join(names)})/" if names else ""
+
+
+def optimizer(
+    lr: float,
+    *,
+    warmup_steps: int,
+    layer_decay: float = 1.0,
+    weight_decay: float = 0.05,
+    b2: float = 0.999,
+    ema_decay: float = 0.0,
+) -> dict[str, Any]:
+    """Return AdamW with a cosine schedule, the encoder slower the deeper it lies."""
+    adamw = trunk.adamw(
+        lr, warmup_steps=warmup_steps, weight_decay=weight_decay, b2=b2, ema_decay=ema_decay
+    )
+    return {**adamw, "layer_decay": layer_decay}

@@ -1,0 +1,83 @@
+"""How good a transfer is: every held-out record counted once."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from fourm_jax.evals.measures import miou
+from fourm_jax.parallel import distributed
+from fourm_jax.train import loop, run_config
+from fourm_jax.train.state import TrainState
+from fourm_jax.train.transfer_data import LabelledTokens
+from fourm_jax.train.transfer_task import IGNORED, LABEL, Labels, TransferTask
+
+BATCH = 64
+
+
+def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
+    """Return the evaluator of a transfer; it reads the split "test".
+
+    It yields "accuracy" of classes, "pixel_accuracy" and "miou" of maps of them, "mae" of numbers,
+    with "exact" (the share that rounds to the truth), and of positive maps "abs_rel" and "delta1".
+
+    Raises:
+      ValueError: as `run_config.make_task`; labels that do not fit.
+    """
+    task = run_config.make_task(config)
+    assert isinstance(task, TransferTask)
+    reader = run_config.transfer_reader(config, task, "test")
+    predict = jax.jit(lambda params, batch: task.predict(params, batch))
+
+    def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
+        del step
+        mesh = jax.tree.leaves(state.params)[0].sharding.mesh
+        outputs, labels = [], []
+        for batch, count in _passes(reader):
+            label = batch.pop(LABEL)
+            output = predict(state.eval_params, distributed.put_batch(batch, mesh))
+            outputs.append(np.asarray(output)[:count])
+            labels.append(label[:count])
+        yield from score(np.concatenate(outputs), np.concatenate(labels), task.labels_of).items()
+
+    return evaluate
+
+
+def _passes(reader: LabelledTokens) -> Iterator[tuple[Any, int]]:
+    """Batches of one size, and how many of their rows are new."""
+    for dataset in reader.datasets:
+        for start in range(0, len(dataset.source), BATCH):
+            numbers = np.minimum(np.arange(start, start + BATCH), len(dataset.source) - 1)
+            rows = [dataset.source[int(number)] for number in numbers]
+            batch = reader.combine(rows, [dataset] * BATCH, [0.0] * BATCH)
+            yield batch, min(BATCH, len(dataset.source) - start)
+
+
+def score(outputs: np.ndarray, labels: np.ndarray, settings: Labels) -> dict[str, float]:
+    """Measures of all predictions; labels that do not count are left out.
+
+    Args:
+      outputs: logits [n, k] or [n, h, w, k]; or values in standard deviations from their mean.
+      labels: as `transfer_data.label_of` gives them.
+    """
+    if settings.has_classes:
+        predicted, known = outputs.argmax(-1), labels != IGNORED
+        accuracy = float((predicted == labels)[known].mean())
+        if settings.problem == "classes":
+            return {"accuracy": accuracy}
+        counts = miou.confusion(predicted[known], labels[known], settings.num_outputs)
+        return {"pixel_accuracy": accuracy, "miou": miou.mean_iou(counts)}
+    predicted = outputs * settings.std + settings.mean
+    labels = labels.reshape(predicted.shape)
+    known = np.isfinite(labels)
+    predicted, labels = predicted[known], labels[known]
+    found = {"mae": float(np.abs(predicted - labels).mean())}
+    if settings.problem == "values":
+        return {**found, "exact": float((np.rint(predicted) == labels).mean())}
+    positive = labels > 0
+    predicted, labels = np.maximum(predicted[positive], 1e-6), labels[positive]
+    ratio = np.maximum(predicted / labels, labels / predicted)
+    relative = np.abs(predicted - labels) / labels
+    return {**found, "abs_rel": float(relative.mean()), "delta1": float((ratio < 1.25).mean())}

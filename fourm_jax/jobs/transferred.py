@@ -1,0 +1,114 @@
+"""The result of a transfer on disk: with adapters only they and the head, else all of the encoder.
+
+A folder with transfer.json (the config) and weights.safetensors. Adapters are loaded onto their
+base, which `config.init.source` names.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from fourm_jax import loading
+from fourm_jax.convert import safetensors_io
+from fourm_jax.data.sources import fake
+from fourm_jax.models import parts
+from fourm_jax.train import init, run_config
+from fourm_jax.train.state import TrainState
+from fourm_jax.train.transfer_task import TransferTask
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import io, tree
+
+CONFIG, WEIGHTS = "transfer.json", "weights.safetensors"
+_OF_THE_BASE = ("trunk/", "thinker/")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transferred:
+    """A fine-tuned encoder with its head.
+
+    Attributes:
+      task: what it predicts from what.
+      params: trunk, head, and adapters where there are some.
+    """
+
+    task: TransferTask
+    params: Mapping[str, Any]
+
+    def predict(self, batch: Mapping[str, Any]) -> np.ndarray:
+        """Class indices, or numbers in their own units: [b] or [b, k], of pixels [b, h, w (k)].
+
+        Args:
+          batch: {input: its entry of the batch contract}, of all inputs.
+        """
+        settings = self.task.labels_of
+        output = np.asarray(jax.jit(self.task.predict)(self.params, dict(batch)))
+        if settings.has_classes:
+            return output.argmax(-1)
+        values = output * settings.std + settings.mean
+        return values[..., 0] if settings.num_outputs == 1 else values
+
+
+def save(config: ml_collections.ConfigDict, state: TrainState, folder: epath.PathLike) -> None:
+    """Write what `config` trained; adapters without the encoder that they adapt."""
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = tree.named_leaves(jax.device_get(state.eval_params))
+    if config.transfer.get("lora_rank", 0):
+        arrays = {name: leaf for name, leaf in arrays.items() if not name.startswith(_OF_THE_BASE)}
+    shapes = {name: (leaf.dtype, leaf.shape) for name, leaf in arrays.items()}
+    safetensors_io.write(folder / WEIGHTS, shapes, arrays.items())
+    io.write_json(folder / CONFIG, config_lib.to_json(config))
+
+
+def load(folder: epath.PathLike, base: str = "") -> Transferred:
+    """Read what `save` wrote.
+
+    Args:
+      base: where the encoder of adapters lies; default: where it lay in the training.
+
+    Raises:
+      ValueError: no such folder, or a base that does not fit.
+    """
+    place = pathlib.Path(folder).expanduser()
+    if not (place / CONFIG).is_file():
+        raise ValueError(f"{place} holds no {CONFIG}")
+    config = config_lib.from_json(io.read_json(place / CONFIG))
+    task = run_config.make_transfer_task(config)
+    batch = fake.batch(task.model.modalities, 1)
+    shapes, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
+    expected = tree.named_leaves(shapes)
+    file = safetensors_io.open_weights(place / WEIGHTS)
+    arrays = dict(safetensors_io.Tensors(file))
+    if task.labels_of.lora_rank:
+        arrays |= _base(task, shapes, base or config.init.source)
+    for name, leaf in expected.items():
+        found = arrays.get(name)
+        if found is None or found.shape != leaf.shape:
+            there = None if found is None else found.shape
+            raise ValueError(f"{place}: {name!r} has shape {there}, expected {leaf.shape}")
+    params = flax.traverse_util.unflatten_dict({n: arrays[n] for n in expected}, sep="/")
+    return Transferred(task, params)
+
+
+def _base(task: TransferTask, shapes: Any, source: str) -> dict[str, np.ndarray]:
+    """The arrays of the encoder, from the weights of the base."""
+    settings = init.Settings(source=source, rename={"^(trunk|thinker)/": ""})
+    trunk = {
+        name: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes[name])
+        for name in ("trunk", "thinker")
+        if name in shapes
+    }
+    weights = loading.weights(source)
+    found, _ = init.plan(parts.split(trunk, task.packed), settings, weights, task.model.modalities)
+    arrays = {}
+    for path in tree.named_leaves(trunk):
+        names = [f"{path}/{rows.name}" for rows in task.packed.get(path, ())] or [path]
+        arrays[path] = np.concatenate([found[name].rows for name in names])
+    return arrays

@@ -1,0 +1,185 @@
+"""Labelled records for a transfer: inputs as the trunk reads them, labels checked before a step."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from fourm_jax.data import collate, datasets
+from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.storage.left_out import RecordError
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.trained import TrainedTokenizer
+from fourm_jax.train.transfer_task import IGNORED, LABEL, Labels
+from fourm_jax.utils import errors
+
+MAX_IN_MEMORY = 16_384  # records that are read, tokenized and checked once, before the first step
+
+
+class Rows:
+    """Records that lie in memory."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._rows[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first `size` records of a source."""
+
+    source: datasets.Source
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledTokens:
+    """Reader of batches that hold labels beside the inputs (`data.reading.Reader`)."""
+
+    datasets: tuple[Dataset, ...]
+    specs: tuple[ModalitySpec, ...]
+    labels: Labels
+
+    def combine(
+        self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
+    ) -> Any:
+        """Batch of these records; RecordError names the row of a bad one."""
+        fields, mixtures = [d.fields for d in datasets], [d.index for d in datasets]
+        batch: Any = collate.collate(rows, fields, mixtures, self.specs, draws)
+        size = self.specs[0].image_shape[:2]
+        labels = [label_of(row, number, self.labels, size) for number, row in enumerate(rows)]
+        return {**batch, LABEL: np.stack(labels)}
+
+
+def open_reader(
+    groups: Sequence[Mapping[str, Any]],
+    split: str,
+    specs: Sequence[ModalitySpec],
+    labels: Labels,
+    *,
+    predicted: Sequence[str] = (),
+    num_records: int = 0,
+    tokenizers: str = "",
+) -> LabelledTokens:
+    """Open the labelled data sets of a config.
+
+    Args:
+      groups: as `datasets.make_datasets` takes them.
+      predicted: inputs that the task makes itself.
+      num_records: the first so many of each data set; 0 = all.
+      tokenizers: folder of those that make the tokens that the records lack.
+
+    Raises:
+      ValueError: no record in this split, a tokenizer that is missing, labels that do not fit.
+    """
+    opened = []
+    read = [spec for spec in specs if spec.name not in predicted]
+    for dataset in datasets.make_datasets(groups, split):
+        size = len(dataset.source)
+        if not 0 <= num_records <= size or not size:
+            raise ValueError(
+                f"data set {dataset.name!r}: {num_records} records asked of {split!r}, "
+                f"allowed: 0..{size}"
+            )
+        source: datasets.Source = First(dataset.source, num_records or size)
+        if len(source) <= MAX_IN_MEMORY:
+            source = Rows(_prepare(dataset, len(source), read, labels, tokenizers))
+        opened.append(dataclasses.replace(dataset, source=source))
+    return LabelledTokens(tuple(opened), tuple(specs), labels)
+
+
+def label_of(
+    record: Mapping[str, Any], row: int, labels: Labels, size: tuple[int, int]
+) -> np.ndarray:
+    """The label of a record, int32 classes or float32 values.
+
+    Args:
+      row: of the batch, for the error.
+      size: of the picture, which label maps must have.
+
+    Raises:
+      RecordError: no label, one of another shape, a class that does not exist.
+    """
+    if labels.field not in record:
+        raise RecordError(
+            "missing_field", errors.unknown_value("record field", labels.field, record), row
+        )
+    value = np.asarray(record[labels.field])
+    expected = size if labels.has_pixels else ()
+    if not labels.has_classes and (labels.num_outputs > 1 or labels.has_pixels):
+        expected = (*expected, labels.num_outputs) if labels.num_outputs > 1 else expected
+    if value.shape != expected:
+        message = f"label {labels.field!r} has shape {value.shape}, expected {expected}"
+        raise RecordError("wrong_shape", message, row)
+    if not labels.has_classes:
+        return value.astype(np.float32)
+    if value.dtype.kind not in "iu":
+        message = f"label {labels.field!r} has dtype {value.dtype}, expected class indices"
+        raise RecordError("wrong_type", message, row)
+    wrong = value[((value < 0) | (value >= labels.num_outputs)) & (value != IGNORED)]
+    if wrong.size:
+        message = (
+            f"label {labels.field!r} has class {int(wrong.flat[0])}, allowed: "
+            f"0..{labels.num_outputs - 1}, and {IGNORED} for what does not count"
+        )
+        raise RecordError("class_outside", message, row)
+    return value.astype(np.int32)
+
+
+def _prepare(
+    dataset: Dataset,
+    size: int,
+    specs: Sequence[ModalitySpec],
+    labels: Labels,
+    tokenizers: str,
+) -> list[dict[str, Any]]:
+    """All records, with the tokens that they lack; only what is used."""
+    rows = [dict(row) for row in datasets.read_records(dataset.source, range(size))]
+    picture = specs[0].image_shape[:2]
+    for number, row in enumerate(rows):
+        try:
+            label_of(row, number, labels, picture)
+        except RecordError as error:
+            raise ValueError(f"{datasets.place_of(dataset, number)}: {error}") from error
+    wanted = {labels.field, *dataset.fields.values()}
+    for spec in specs:
+        field = dataset.fields.get(spec.name, spec.name)
+        if spec.is_token and not any(field in row for row in rows):
+            _add_tokens(rows, field, spec, tokenizers)
+    return [{name: value for name, value in row.items() if name in wanted} for row in rows]
+
+
+def _add_tokens(
+    rows: Sequence[dict[str, Any]], field: str, spec: ModalitySpec, tokenizers: str
+) -> None:
+    """Encode the raw signal of those records that have it."""
+    folder = epath.Path(tokenizers).expanduser() / spec.tokenizer if tokenizers else None
+    if folder is None or not folder.is_dir():
+        where = f"no tokenizer {folder}" if folder else "transfer.tokenizers names no folder"
+        raise ValueError(f"input {spec.name!r} is in no record, and {where}")
+    tokenizer = base.load(folder)
+    if not isinstance(tokenizer, TrainedTokenizer):
+        raise ValueError(f"input {spec.name!r}: texts are tokenized beforehand")
+    by_shape = collections.defaultdict(list)
+    for row in rows:
+        if spec.source in row:
+            by_shape[np.shape(row[spec.source])].append(row)
+    for group in by_shape.values():
+        raw = np.stack([row[spec.source] for row in group])
+        for row, ids in zip(group, tokenizer.encode(raw), strict=True):
+            row[field] = ids.ravel()

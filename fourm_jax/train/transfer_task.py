@@ -1,0 +1,274 @@
+"""Training task of a transfer: labels of pictures or pixels, from the encoder of a trunk."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from fourm_jax.models import (
+    all_visible,
+    embeddings,
+    fourm,
+    heads,
+    lora,
+    parts,
+    think_first,
+    weights,
+)
+from fourm_jax.models.heads.base import Features
+from fourm_jax.ops import mixing
+from fourm_jax.train import step
+from fourm_jax.utils import errors, modules, rng
+
+# What is predicted: a class per picture or pixel, or numbers per picture or pixel.
+PROBLEMS = ("classes", "class_map", "values", "value_map")
+IGNORED = 255  # a label of a pixel that counts nowhere
+LABEL = "label"  # key of the labels in a batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What `config.transfer` says about labels and how they are learned.
+
+    Attributes:
+      problem: one of `PROBLEMS`.
+      num_outputs: classes, or numbers.
+      field: of the records that holds the labels.
+      mean, std: of numbers: they are learned in standard deviations from their mean.
+      label_smoothing: share of the target that goes to all classes alike.
+      mixup, cutmix: concentrations of the Beta draws that mix two pictures and their labels
+        (arXiv:1710.09412, arXiv:1905.04899); 0 = off, both: one of them by chance.
+      modality_dropout: probability that a sample lacks an input; one always stays.
+      lora_rank: of adapters on `lora_pattern`; 0 = none.
+      lora_pattern: regex on the paths of encoder kernels.
+      lora_scale: factor on what the adapters add.
+    """
+
+    problem: str
+    num_outputs: int
+    field: str = LABEL
+    mean: float = 0.0
+    std: float = 1.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    modality_dropout: float = 0.0
+    lora_rank: int = 0
+    lora_pattern: str = lora.ALL
+    lora_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.problem not in PROBLEMS:
+            raise ValueError(errors.unknown_value("transfer.problem", self.problem, PROBLEMS))
+        if self.num_outputs < 1 or self.std <= 0 or self.lora_rank < 0:
+            raise ValueError(
+                f"transfer.num_outputs {self.num_outputs}, std {self.std} and lora_rank "
+                f"{self.lora_rank}: must be at least 1, above 0 and at least 0"
+            )
+        for name in ("label_smoothing", "modality_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"transfer.{name} {getattr(self, name)}, allowed: 0 <= x < 1")
+        for name in ("label_smoothing", "mixup", "cutmix"):
+            if getattr(self, name) and self.problem != "classes":
+                raise ValueError(f"transfer.{name} is for problem 'classes' alone")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels are class indices."""
+        return self.problem in ("classes", "class_map")
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether every pixel has a label."""
+        return self.problem in ("class_map", "value_map")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransferTask:
+    """Fine-tune the encoder of a trunk, or adapters in it, under a head.
+
+    Attributes:
+      model: the trunk; its inputs are those of the transfer, the first one a picture.
+      head: see `models.heads`.
+      labels_of: what is predicted.
+      thinker: a trunk whose outputs are predicted first, in one pass from the other inputs, and
+        then are inputs like any other ("think first"); it never learns.
+    """
+
+    model: fourm.FourM
+    head: nn.Module
+    labels_of: Labels
+    thinker: fourm.FourM | None = None
+
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        first = self.model.modalities[0]
+        if first.kind != "pixels" or first.name != self.model.inputs[0]:
+            raise ValueError(f"the first input of a transfer is a picture, got {first.name!r}")
+        mixes = self.labels_of.mixup or self.labels_of.cutmix
+        if mixes and any(spec.kind != "pixels" for spec in self.model.modalities):
+            raise ValueError("transfer.mixup and cutmix mix pictures; inputs must all be pixels")
+
+    @property
+    def flops_per_sample(self) -> None:
+        """Not counted."""
+        return None
+
+    @property
+    def packed(self) -> parts.Packed:
+        """Tables of the trunk, and of what thinks first."""
+        packed = parts.under(parts.packed_tables(self.model), "trunk")
+        if self.thinker is None:
+            return packed
+        return packed | parts.under(parts.packed_tables(self.thinker), "thinker")
+
+    @property
+    def function(self) -> Mapping[str, Any]:
+        """Settings of the trunk that no shape tells."""
+        return weights.function_of(self.model)
+
+    def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
+        """Initialise encoder and head, and adapters where there are some."""
+        if self.thinker is not None:
+            num_samples = len(batch[self.model.inputs[0]]["present"])
+            batch = {**batch, **think_first.blank(self.thinker, num_samples)}
+        tokens = jax.tree.map(jnp.asarray, self.show(batch, None))
+        trunk = self.model.init(rng.stream(key, "trunk"), tokens, method="encode")["params"]
+        features = self.features(trunk, tokens, None, train=False)
+        head = self.head.init(rng.stream(key, "head"), features)["params"]
+        params = {"trunk": trunk, "head": head}
+        if self.thinker is not None:
+            asked = think_first.questions(self.thinker, batch)
+            params["thinker"] = self.thinker.init(rng.stream(key, "thinker"), asked)["params"]
+        if self.labels_of.lora_rank:
+            adapters = lora.init(
+                rng.stream(key, "adapters"),
+                trunk,
+                pattern=self.labels_of.lora_pattern,
+                rank=self.labels_of.lora_rank,
+            )
+            params["adapters"] = flax.traverse_util.unflatten_dict(adapters, sep="/")
+        return params, {}
+
+    def show(self, batch: Any, visible: Bool[Array, "b m"] | None) -> Any:
+        """The inputs of a batch as tokens."""
+        return all_visible.show(batch, self.model.inputs, self.model.modalities, visible)
+
+    def features(
+        self, trunk: Any, tokens: Any, drop_key: Key[Array, ""] | None, *, train: bool
+    ) -> Features:
+        """Encoder features, without the registers."""
+        rngs = {} if drop_key is None else {"drop_path": drop_key}
+        encoded = self.model.apply({"params": trunk}, tokens, train, rngs=rngs, method="encode")
+        assert isinstance(encoded, fourm.Encoded)
+        hidden = encoded.hidden[:, self.model.num_registers :].astype(jnp.float32)
+        spec = self.model.modalities[0]
+        grid = hidden[:, : spec.max_tokens].reshape(len(hidden), *spec.grid, hidden.shape[-1])
+        return Features(hidden, encoded.valid[:, self.model.num_registers :], grid)
+
+    def predict(
+        self,
+        params: Any,
+        batch: Any,
+        *,
+        visible: Bool[Array, "b m"] | None = None,
+        drop_key: Key[Array, ""] | None = None,
+        train: bool = False,
+    ) -> Array:
+        """Logits, or values in standard deviations from their mean."""
+        if self.thinker is not None:
+            batch = {**batch, **think_first.answers(self.thinker, params["thinker"], batch)}
+        trunk = self.trunk_params(params)
+        features = self.features(trunk, self.show(batch, visible), drop_key, train=train)
+        output: Any = self.head.apply({"params": params["head"]}, features, train)
+        return output
+
+    def trunk_params(self, params: Any) -> Any:
+        """The parameters of the encoder, adapters merged."""
+        if not self.labels_of.lora_rank:
+            return params["trunk"]
+        adapters = lora.by_path(params["adapters"])
+        return lora.merge(params["trunk"], adapters, self.labels_of.lora_scale)
+
+    def loss(
+        self, params: Any, model_state: Any, batch: Any, key: Key[Array, ""], train: bool
+    ) -> tuple[Float[Array, ""], step.Aux]:
+        """Loss of the global batch and how many labels are met."""
+        mix_key, drop_key, dropout_key = jax.random.split(key, 3)
+        settings, labels = self.labels_of, jnp.asarray(batch[LABEL])
+        visible = None
+        if train and settings.modality_dropout:
+            shape = (len(labels), len(self.model.inputs))
+            visible = keep_some(dropout_key, shape, settings.modality_dropout)
+        if not settings.has_classes:
+            output = self.predict(params, batch, visible=visible, drop_key=drop_key, train=train)
+            value, aux = self._value_loss(output, labels)
+            return value, step.Aux(aux, model_state)
+        targets = jax.nn.one_hot(labels, settings.num_outputs)
+        counted = (labels != IGNORED).astype(jnp.float32)
+        if train and (settings.mixup or settings.cutmix):
+            batch, targets = self._mixed(mix_key, batch, targets)
+        if train and settings.label_smoothing:
+            share = settings.label_smoothing
+            targets = targets * (1 - share) + share / settings.num_outputs
+        logits = self.predict(params, batch, visible=visible, drop_key=drop_key, train=train)
+        losses = -(jax.nn.log_softmax(logits) * targets).sum(-1) * counted
+        hits = (logits.argmax(-1) == labels) * counted
+        total = jnp.maximum(counted.sum(), 1)
+        value = losses.sum() / total
+        aux = {"loss": (value, jnp.float32(1)), "accuracy": (hits.sum(), counted.sum())}
+        return value, step.Aux(aux, model_state)
+
+    def _value_loss(self, output: Array, labels: Array) -> tuple[Float[Array, ""], Any]:
+        """Mean absolute error in standard deviations; labels that are not finite do not count."""
+        labels = labels.reshape(output.shape).astype(jnp.float32)
+        known = jnp.isfinite(labels)
+        wanted = (jnp.where(known, labels, 0) - self.labels_of.mean) / self.labels_of.std
+        errors_of = jnp.abs(output - wanted) * known
+        total = jnp.maximum(known.sum(), 1).astype(jnp.float32)
+        value = errors_of.sum() / total
+        mae = (errors_of.sum() * self.labels_of.std, total)
+        return value, {"loss": (value, jnp.float32(1)), "mae": mae}
+
+    def _mixed(
+        self, key: Key[Array, ""], batch: Any, targets: Float[Array, "b k"]
+    ) -> tuple[Any, Float[Array, "b k"]]:
+        """The batch with its pictures mixed, and what becomes of the targets."""
+        pictures = {name: embeddings.normalize(batch[name]["pixels"]) for name in self.model.inputs}
+        pictures, targets = mixing.mix(
+            key, pictures, targets, mixup=self.labels_of.mixup, cutmix=self.labels_of.cutmix
+        )
+        mixed = {name: {**batch[name], "pixels": value} for name, value in pictures.items()}
+        return {**batch, **mixed}, targets
+
+
+def keep_some(
+    key: Key[Array, ""], shape: tuple[int, int], probability: float
+) -> Bool[Array, "b m"]:
+    """Drop each of m inputs with this probability; a sample that would lose all keeps one."""
+    drop_key, one_key = jax.random.split(key)
+    kept = jax.random.uniform(drop_key, shape) >= probability
+    one: Int[Array, b] = jax.random.randint(one_key, shape[:1], 0, shape[1])
+    only = jax.nn.one_hot(one, shape[1], dtype=bool)
+    return jnp.where(kept.any(1, keepdims=True), kept, only)
+
+
+def make_head(
+    name: str, num_outputs: int, image_size: tuple[int, int], **options: Any
+) -> nn.Module:
+    """Return a head by the name of its file in `models.heads`.
+
+    Raises:
+      ValueError: no such head or option.
+    """
+    module = modules.get(heads, "make", name, "head")
+    try:
+        return module.make(num_outputs, image_size, **options)
+    except TypeError as error:
+        raise ValueError(f"head {name!r}: {error}") from error

@@ -1,0 +1,127 @@
+"""One modality more: the old outputs stay, the new one is learned, the result is a run folder."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.finetune import add_to_scenes
+from configs.tokenizers import signals
+from fourm_jax import loading
+from fourm_jax.data import collate
+from fourm_jax.jobs import add_modality, phases
+from fourm_jax.modalities import registry
+from fourm_jax.models import from_config, trained
+from fourm_jax.tokenizers import base
+from fourm_jax.train import loop
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import run_folder
+from tests.train import tiny
+
+KNOWN = ("rgb", "tok_depth")
+DEPTH = {"axes": "hw", "low": 0.5, "high": 10.0}
+
+
+def save_tokenizer(folder, name, signal):
+    """An untrained tokenizer: random numbers of the right shapes."""
+    arguments = {
+        "signal": signal, "image_size": 32, "patch_size": 4, "num_codes": 256, "latent_dim": 4,
+        "backbone": "patch_mlp", "encoder": {"dim": 8, "depth": 1},
+        "decoder": {"dim": 8, "depth": 1},
+    }  # fmt: skip
+    module = base.build("vqvae", arguments)
+    example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
+    variables = jax.tree.map(
+        lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(leaf.dtype),
+        jax.eval_shape(module.init, jax.random.key(1), example),
+    )
+    base.save(folder / name, module, variables, base.make_card(name, "vqvae", arguments))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A run folder of the tiny trunk, with two tokenizers."""
+    folder = tmp_path_factory.mktemp("source")
+    config = tiny.trunk(num_steps=0)
+    loop.train(config, folder / run_folder.TRUNK, show_progress=False, devices=jax.devices()[:1])
+    save_tokenizer(folder / run_folder.TOKENIZERS, "depth", DEPTH)
+    save_tokenizer(folder / run_folder.TOKENIZERS, "edge", signals.EDGE)
+    return folder
+
+
+def job(modality="tok_instance_edge", **changes):
+    """The shipped config, for a model that knows less."""
+    whole = config_lib.to_json(add_to_scenes.get_config(f"modality={modality},runlocal"))
+    whole["tokenize"]["modalities"]["names"] = [*KNOWN, modality]
+    whole["optimizer"]["warmup_steps"] = 0
+    is_token = modality.startswith("tok_")
+    whole["mixture"] = add_to_scenes.mixture(modality, KNOWN, is_token)
+    return config_lib.override(config_lib.from_json(whole), changes)
+
+
+def run(config, source, workdir):
+    return add_modality.run(config, source, workdir, phases.Phases(workdir, add_modality.PHASES))
+
+
+def test_a_frozen_model_keeps_what_it_knew_and_generates_the_new_modality(source, tmp_path):
+    workdir = tmp_path / "more"
+    workdir.mkdir()
+    summary = run(job(old_rate=0.0), source, workdir)
+    assert summary["knew"]["change"] == 0
+    assert summary["knew"]["before"] == summary["knew"]["after"]
+    assert set(summary["tasks"]) == {"rgb->tok_instance_edge"}
+    generator = loading.load_generator(workdir)
+    assert generator.model.outputs == ("tok_depth", "caption", "tok_instance_edge")
+    before = trained.read_weights(str(source)).parts
+    after = trained.read_weights(str(workdir)).parts
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+
+
+def test_float_vectors_become_an_input(source, tmp_path):
+    summary = run(job("poses", num_steps=1), source, tmp_path)
+    assert summary["tasks"] == {}
+    assert "poses" in loading.load_generator(tmp_path).model.inputs
+
+
+def test_a_map_is_a_picture_of_one_channel():
+    spec = from_config.resolve_specs(
+        config_lib.from_json(
+            {
+                "modalities": {
+                    "family": "scenes",
+                    "inputs": ["edge_map"],
+                    "outputs": [],
+                    "added": {"edge_map": add_to_scenes.ADDED["edge_map"]},
+                }
+            }
+        )
+    )
+    rows = [{"edge": np.full((32, 32), 255, np.uint8)}]
+    batch = collate.collate(rows, [{"edge_map": "edge"}], [0], spec)
+    assert batch["edge_map"]["pixels"].shape == (1, 32, 32, 1)
+
+
+def test_a_modality_of_a_config_needs_a_kind_and_a_name_of_its_own():
+    with pytest.raises(ValueError, match="modality 'ndvi' has no kind"):
+        registry.resolve("scenes", ("ndvi",), added={"ndvi": {"num_channels": 1}})
+    with pytest.raises(ValueError, match="'rgb' is in family 'scenes': give it in overrides"):
+        registry.resolve("scenes", ("rgb",), added={"rgb": {"kind": "pixels"}})
+    with pytest.raises(ValueError, match="field of modality 'ndvi' 'channels'; did you mean"):
+        registry.resolve("scenes", ("ndvi",), added={"ndvi": {"kind": "pixels", "channels": 1}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replay": 1.0}, "replay 1.0, allowed: 0 <= x < 1"),
+        ({"old_rate": 2.0}, "old_rate 2.0, allowed: 0 <= x <= 1"),
+    ],
+)
+def test_shares_out_of_range_are_refused(changes, message, source, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(job(**changes), source, tmp_path)
+
+
+def test_a_folder_without_tokenizers_is_no_source(source, tmp_path):
+    with pytest.raises(ValueError, match="is no run folder: no "):
+        run(job(), source / run_folder.TRUNK, tmp_path)

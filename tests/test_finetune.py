@@ -1,0 +1,81 @@
+"""The recipes that go on from trained weights take two steps, and say what became of every part."""
+
+import pathlib
+
+import jax
+import pytest
+
+from fourm_jax.train import loop, run_config
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import io
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def train(path, workdir, num_steps=2):
+    changes = {"num_steps": num_steps, "checkpoint_every": 0}
+    changes |= {"optimizer.schedule": "constant", "optimizer.warmup_steps": 0}
+    config = config_lib.load(str(CONFIGS / path), changes)
+    loop.train(config, workdir, show_progress=False, devices=jax.devices()[:1])
+    return io.read_json(workdir / "init.json") if "init" in config else None
+
+
+@pytest.fixture(scope="module")
+def mod7(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("mod7")
+    train("fourm.py:mix=mod7,runlocal", workdir, num_steps=0)
+    return workdir
+
+
+def test_mod21_starts_from_mod7_and_the_other_modalities_anew(mod7, tmp_path):
+    report = train(f"finetune/fourm.py:recipe=mod21,source={mod7},runlocal", tmp_path)
+    assert report["dropped"] == []
+    assert "encoder_embedding/tokens/caption" in report["copied"]
+    names = {name.split("/")[-1] for name in report["new"]}
+    assert {"metadata", "tok_dinov2_global", "tok_sam_edge@224"} <= names
+    assert not names & {"caption", "rgb@224", "tok_depth@224"}
+
+
+def test_tables_of_448_pixels_start_as_those_of_224(mod7, tmp_path):
+    report = train(f"finetune/fourm.py:recipe=superres,source={mod7},runlocal", tmp_path, 0)
+    assert report["new"] == []
+    assert "decoder_embedding/tokens/tok_rgb@448" in report["copied"]
+    assert "encoder_embedding/contents_rgb@448/kernel" in report["copied"]
+    assert "decoder_embedding/tokens/caption" in report["dropped"]
+
+
+def test_text_to_image_copies_everything(mod7, tmp_path):
+    report = train(f"finetune/fourm.py:recipe=text2image,source={mod7},runlocal", tmp_path, 0)
+    assert report["new"] == report["dropped"] == []
+
+
+def test_a_diffusion_decoder_learns_on_the_tokens_of_a_vqvae(tmp_path):
+    train("data/pictures.py:tokenizer=rgb,runlocal", tmp_path / "vqvae", num_steps=1)
+    report = train(f"finetune/divae.py:source={tmp_path / 'vqvae'},runlocal", tmp_path / "divae")
+    assert all(name.startswith("decoder/") for name in report["new"])
+    assert "codebook/quantizer/codes" in report["copied"]
+
+
+@pytest.mark.parametrize("recipe", ["mod21", "text2image", "superres", "pictures"])
+def test_a_recipe_is_a_config_of_its_own_task(recipe):
+    config = config_lib.load(str(CONFIGS / f"finetune/fourm.py:recipe={recipe},source=RUN"))
+    assert config.init.source == "RUN"
+    assert run_config.make_task(config).model.dim == 768
+
+
+@pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2"])
+def test_a_published_transfer_takes_two_steps_on_random_data(recipe, tmp_path):
+    path = str(CONFIGS / f"finetune/published.py:recipe={recipe},runlocal")
+    config = config_lib.load(path, {"num_steps": 2})
+    result = loop.train(config, tmp_path, show_progress=False, devices=jax.devices()[:1])
+    assert int(result.state.step) == 2
+    assert 0 < result.metrics["loss"] < 100
+
+
+@pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2", "classes", "masks"])
+def test_a_published_transfer_is_a_config_of_its_size(recipe):
+    path = str(CONFIGS / f"finetune/published.py:recipe={recipe},size=large,init=RUN,lora=8")
+    config = config_lib.load(path)
+    task = run_config.make_task(config)
+    assert (task.model.dim, task.model.drop_path) == (1_024, 0.2)
+    assert config.init.freeze == "^(trunk)/"

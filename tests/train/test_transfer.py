@@ -1,0 +1,181 @@
+"""Transfers: encoder and head from labels, adapters that learn, labels that are refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.finetune import scenes as scenes_config
+from fourm_jax.contracts import TokenBatch
+from fourm_jax.convert import safetensors_io
+from fourm_jax.data.sources import fake
+from fourm_jax.jobs import transfer_eval, transferred
+from fourm_jax.models import all_visible, lora, think_first, trained
+from fourm_jax.train import loop, run_config, transfer_data, transfer_task
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import tree
+from tests.models import batches
+from tests.train import tiny
+
+ONE = jax.devices()[:1]
+MODEL = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "mlp_dim": 32}
+
+
+def config(arg, **changes):
+    """A config of scenes that fits the tiny trunk."""
+    whole = config_lib.to_json(scenes_config.get_config(f"{arg},runlocal"))
+    whole["model"] = MODEL
+    whole["num_steps"] = 2
+    whole["optimizer"] |= {"schedule": "constant", "warmup_steps": 0}
+    return config_lib.override(config_lib.from_json(whole), changes)
+
+
+def run(settings, workdir, evaluators=()):
+    return loop.train(settings, workdir, show_progress=False, devices=ONE, evaluators=evaluators)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A run folder with a trunk of no training."""
+    folder = tmp_path_factory.mktemp("source")
+    positions = config_lib.to_json(tiny.trunk(num_steps=0))
+    run(config_lib.from_json(positions), folder / "trunk")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("task", "measures"),
+    [
+        ("cls", {"eval/accuracy"}),
+        ("seg", {"eval/miou", "eval/pixel_accuracy"}),
+        ("depth", {"eval/mae", "eval/abs_rel", "eval/delta1"}),
+        ("count", {"eval/mae", "eval/exact"}),
+    ],
+)
+def test_a_task_trains_and_is_measured_on_every_held_out_scene(task, measures, tmp_path):
+    settings = config(f"task={task}")
+    result = run(settings, tmp_path, (transfer_eval.make_evaluator(settings),))
+    found = {name for name in result.metrics if name.startswith("eval/")}
+    assert found == measures
+    assert np.isfinite(result.metrics["loss"])
+
+
+def test_adapters_learn_and_the_encoder_stays_bit_equal(source, tmp_path):
+    settings = config(f"task=cls,init={source},lora=2")
+    before = run(config_lib.override(settings, {"num_steps": 0}), tmp_path / "0").state.params
+    state = run(settings, tmp_path / "2").state
+    for name, leaf in tree.named_leaves(state.params["trunk"]).items():
+        np.testing.assert_array_equal(leaf, tree.named_leaves(before["trunk"])[name], err_msg=name)
+    changed = lora.by_path(state.params["adapters"])
+    assert all(np.any(adapter["b"] != 0) for adapter in changed.values())
+    assert not any("/trunk/" in name for name in tree.named_leaves(state.opt_state))
+
+
+def test_merged_adapters_answer_as_unmerged_ones(source):
+    task = run_config.make_task(config(f"task=cls,init={source},lora=2"))
+    reader = run_config.transfer_reader(config("task=cls"), task, "test")
+    rows = [reader.datasets[0].source[index] for index in range(2)]
+    batch = reader.combine(rows, [reader.datasets[0]] * 2, [0.0] * 2)
+    params, _ = task.init(jax.random.key(0), batch)
+    params["head"]["out"]["kernel"] += jax.random.normal(jax.random.key(2), (16, 6))
+    params["adapters"] = jax.tree.map(lambda x: x + 0.1, params["adapters"])
+    merged = {**params, "trunk": task.trunk_params(params)}
+    plain = run_config.make_task(config(f"task=cls,init={source}"))
+    np.testing.assert_allclose(plain.predict(merged, batch), task.predict(params, batch), atol=1e-5)
+
+
+def test_everything_that_exists_is_shown():
+    tokens = batches.tokens(batch=1)
+    entries = {
+        "tok_depth": {"ids": np.array([[3, 1, 0, 6]]), "present": np.array([True])},
+        "caption": {"ids": np.array([[5, 9, 1, 0, 0, 0]]), "length": np.array([3])},
+        "rgb": {"pixels": tokens.pixels["rgb"], "present": np.array([False])},
+        "t5": {"embeddings": tokens.embeddings["t5"], "length": np.array([2])},
+    }
+    shown = all_visible.show(entries, tuple(entries), batches.SPECS)
+    assert isinstance(shown, TokenBatch)
+    expected = [True] * 4 + [True] * 3 + [False] * 3 + [False] * 4 + [True, True, False]
+    np.testing.assert_array_equal(shown.inputs.valid[0], expected)
+    np.testing.assert_array_equal(shown.inputs.id[0, :7], [3, 1, 0, 6, 5, 9, 1])
+    np.testing.assert_array_equal(shown.inputs.id[0, -3:], [1, 2, 3])  # 0 is the zero vector
+    hidden = entries | {}
+    seen = all_visible.show(hidden, ("tok_depth",), batches.SPECS, jnp.array([[False]]))
+    assert not seen.inputs.valid.any()
+
+
+def test_dropped_inputs_leave_at_least_one():
+    kept = transfer_task.keep_some(jax.random.key(0), (200, 3), 0.9)
+    assert kept.any(1).all()
+    assert kept.mean() < 0.5
+
+
+LABELS = transfer_task.Labels(problem="class_map", num_outputs=3)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (np.full((4, 4), 7), r"has class 7, allowed: 0..2, and 255 for what does not count"),
+        (np.zeros((8, 4), int), r"has shape \(8, 4\), expected \(4, 4\)"),
+        (np.zeros((4, 4)), "has dtype float64, expected class indices"),
+    ],
+)
+def test_a_label_that_does_not_fit_is_refused(label, message):
+    with pytest.raises(ValueError, match=message):
+        transfer_data.label_of({"label": label}, 0, LABELS, (4, 4))
+
+
+def test_a_label_outside_the_classes_is_refused_before_any_step_and_names_its_record(tmp_path):
+    settings = config("task=seg", **{"transfer.num_outputs": 3})
+    with pytest.raises(ValueError, match="data set 'labelled', record 0: label 'label' has class"):
+        run(settings, tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_an_empty_split_is_refused():
+    task = run_config.make_task(config("task=cls"))
+    with pytest.raises(ValueError, match=r"5000 records asked of 'test', allowed: 0\.\.1024"):
+        run_config.transfer_reader(config("task=cls", **{"transfer.num_test": 5_000}), task, "test")
+
+
+def test_measures_of_predictions_count_what_has_a_label():
+    labels = np.array([[[0, 1], [1, 255]]])
+    logits = np.eye(3)[np.array([[[0, 1], [0, 2]]])]
+    found = transfer_eval.score(logits, labels, LABELS)
+    assert found["pixel_accuracy"] == pytest.approx(2 / 3)
+    assert found["miou"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    metres = transfer_task.Labels(problem="value_map", num_outputs=1, mean=1.0, std=2.0)
+    found = transfer_eval.score(np.array([[[[0.5], [1.0]]]]), np.array([[[2.0, np.nan]]]), metres)
+    assert found == {"mae": 0.0, "abs_rel": 0.0, "delta1": 1.0}
+
+
+def test_mixing_needs_classes_and_pictures():
+    with pytest.raises(ValueError, match="mixup is for problem 'classes' alone"):
+        transfer_task.Labels(problem="class_map", num_outputs=3, mixup=0.1)
+    with pytest.raises(ValueError, match="mix pictures; inputs must all be pixels"):
+        run_config.make_task(config("task=cls,inputs=rgbd", **{"transfer.mixup": 0.1}))
+
+
+def test_saved_adapters_are_loaded_onto_their_base_and_predict_the_same(source, tmp_path):
+    settings = config(f"task=cls,init={source},lora=2")
+    state = run(settings, tmp_path / "run").state
+    transferred.save(settings, state, tmp_path / "saved")
+    loaded = transferred.load(tmp_path / "saved")
+    batch = fake.batch(loaded.task.model.modalities, 4)
+    expected = loaded.task.predict(state.eval_params, batch).argmax(-1)
+    np.testing.assert_array_equal(loaded.predict(batch), expected)
+    names = set(safetensors_io.open_weights(tmp_path / "saved" / transferred.WEIGHTS).names)
+    assert not any(name.startswith("trunk/") for name in names)
+
+
+def test_thinking_first_predicts_an_input_and_never_learns_to(source, tmp_path):
+    settings = config(f"task=cls,init={source},inputs=think")
+    state = run(settings, tmp_path).state
+    task = run_config.make_task(settings)
+    batch = fake.batch(task.model.modalities[:1], 3)
+    thought = think_first.answers(task.thinker, state.params["thinker"], batch)
+    assert thought["tok_depth"]["ids"].shape == (3, 64)
+    stored = trained.read_weights(str(source)).parts["decoder_embedding/tokens/tok_depth"]
+    kept = state.params["thinker"]["decoder_embedding"]["tokens"]
+    np.testing.assert_array_equal(kept, stored)
+    assert task.predict(state.params, batch).shape == (3, 6)
