@@ -15,6 +15,7 @@ __all__ = [
     "FourM",
     "Generated",
     "Generator",
+    "Guide",
     "ModalitySpec",
     "Sampling",
     "Target",
@@ -35,6 +36,7 @@ with _epy.lazy_api_imports(globals()):
     from fourm_jax.loading import load
     from fourm_jax.generate.generator import Generated, Generator
     from fourm_jax.generate.grids import Sampling
+    from fourm_jax.generate.guides import Guide
     from fourm_jax.generate.schedule import Target
 
     # Turn raw signals and texts into tokens and back.

@@ -82,13 +82,14 @@ def load_generator(
     source: str | os.PathLike,
     *,
     tokenizers: str | os.PathLike | Mapping[str, Any] | None = None,
+    dtype: str | None = None,
 ) -> Generator:
     """Read a trunk with its tokenizers, as `load` does.
 
     Raises:
       ValueError: as `load`; the source is a tokenizer.
     """
-    found = load(source, tokenizers=tokenizers)
+    found = load(source, tokenizers=tokenizers, dtype=dtype)
     if not isinstance(found, Generator):
         raise ValueError(f"{source} is a tokenizer, expected a trunk")
     return found

@@ -25,7 +25,8 @@ ALLOWED = {
     "models": {"ops", "parallel"},
     "labelers": {"data"},
     "tokenizers": {"models", "ops", "parallel"},
-    "generate": {"tokenizers", "models", "ops", "parallel"},
+    # Conditions are cropped by the code that crops training data.
+    "generate": {"tokenizers", "models", "ops", "parallel", "data"},
     "train": {"masking", "models", "tokenizers", "data", "parallel", "ops"},
     "convert": {"tokenizers", "models", "ops"},
     "evals": {"generate", "data", "tokenizers", "models", "ops"},

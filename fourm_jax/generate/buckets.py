@@ -26,7 +26,7 @@ def bucket(count: int, size: int) -> int:
 
 
 def known_range(state: State) -> dict[str, tuple[int, int]]:
-    """Fewest and most known tokens of any row, by modality; waits for the device."""
+    """Fewest and most known tokens of any row and branch, by modality; waits for the device."""
     return {
         name: (int(fewest), int(most))
         for name, (fewest, most) in jax.device_get(_known_range(state)).items()
@@ -36,6 +36,9 @@ def known_range(state: State) -> dict[str, tuple[int, int]]:
 @jax.jit
 def _known_range(state: State) -> Mapping[str, tuple[Int[Array, ""], Int[Array, ""]]]:
     counts = {name: jnp.sum(known, axis=1) for name, known in state.known.items()}
+    for branch in state.variants.values():
+        for name, (_, known) in branch.items():
+            counts[name] = jnp.concatenate([counts[name], jnp.sum(known, axis=1)])
     return {name: (count.min(), count.max()) for name, count in counts.items()}
 
 

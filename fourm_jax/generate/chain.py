@@ -1,7 +1,7 @@
 """Any-to-any: run the steps of a schedule, one target after the other."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ def run(
     steps: Sequence[Step],
     *,
     keys: Key[Array, "b"],
-    sampling: Sampling | None = None,
+    sampling: Sampling | Mapping[str, Sampling] | None = None,
     conditions: Sequence[tuple[str, ...]] = (),
     orders: Mapping[str, Int[Array, "b l"]] | None = None,
     max_new: Mapping[str, int] | None = None,
@@ -53,14 +53,50 @@ def run(
     vocabulary: TextVocabulary = PUBLISHED,
     show_progress: bool = False,
 ) -> State:
-    """Generate all targets of a schedule.
+    """Generate all targets of a schedule; arguments as those of `iterate`."""
+    done = state
+    for _, after in iterate(
+        model,
+        params,
+        state,
+        steps,
+        keys=keys,
+        sampling=sampling,
+        conditions=conditions,
+        orders=orders,
+        max_new=max_new,
+        end_ids=end_ids,
+        vocabulary=vocabulary,
+        show_progress=show_progress,
+    ):
+        done = after
+    return done
+
+
+def iterate(
+    model: FourM,
+    params: Any,
+    state: State,
+    steps: Sequence[Step],
+    *,
+    keys: Key[Array, "b"],
+    sampling: Sampling | Mapping[str, Sampling] | None = None,
+    conditions: Sequence[tuple[str, ...]] = (),
+    orders: Mapping[str, Int[Array, "b l"]] | None = None,
+    max_new: Mapping[str, int] | None = None,
+    end_ids: Mapping[str, int] | None = None,
+    vocabulary: TextVocabulary = PUBLISHED,
+    show_progress: bool = False,
+) -> Iterator[tuple[str, State]]:
+    """Generate all targets of a schedule; yields the target in hand and the state after every pass
+    over a grid, and after every whole sequence.
 
     Args:
       model, params: the trunk.
       state: conditions and targets, see `state.create`.
       steps: see `schedule.build_chained_schedule`; consecutive steps of one target form a stage.
       keys: one per row, see `row_keys`.
-      sampling: filters and drawing rule; default: plain categorical.
+      sampling: filters and drawing rule, of all targets or by target; default: plain categorical.
       conditions: for multi-guidance, the groups of conditions that are weighted against each other;
         `Step.guidance` then holds one weight per group, and every finished target becomes a group
         of its own with the next weight. Empty: classifier-free guidance as `Step.guided` says.
@@ -74,7 +110,8 @@ def run(
       ValueError: a target that the model cannot predict, a scheme that does not suit its kind, or
         weights that do not match the conditions; before any step.
     """
-    sampling = sampling or Sampling()
+    rules = sampling if isinstance(sampling, Mapping) else {}
+    every = sampling if isinstance(sampling, Sampling) else Sampling()
     groups = [list(group) for _, group in itertools.groupby(steps, lambda s: (s.target, s.scheme))]
     guidances, grown = [], tuple(tuple(group) for group in conditions)
     for group in groups:
@@ -89,11 +126,12 @@ def run(
     )
     for target, group, (hidden, weights) in zip(names, groups, guidances, strict=True):
         spec = model.modalities[index_of(model.modalities, target)]
+        rule = rules.get(target, every)
         shared: dict[str, Any] = {
             "target": target,
             "hidden_conditions": hidden,
             "leave_trace": not conditions,
-            "sampling": sampling,
+            "sampling": rule,
             "vocabulary": vocabulary,
         }
         stage_keys = jax.vmap(lambda key, name=target: rng.stream(key, name))(keys)
@@ -107,17 +145,21 @@ def run(
             state = stages.write_sequence(
                 model, params, state, stage_keys, group[0], weights, sequence
             )
+            yield target, state
         else:
             roar = group[0].scheme == "roar"
             grid = GridStage(
                 scheme="roar" if roar else "maskgit",
                 num_slots=min(max(step.num_tokens for step in group), spec.num_tokens),
-                forget=roar and bool(conditions) and sampling.as_published,
+                forget=roar and bool(conditions) and rule.as_published,
                 **shared,
             )
             order = (orders or {}).get(target)
-            state = stages.write_grid(model, params, state, stage_keys, group, weights, grid, order)
-    return state
+            passes = stages.grid_passes(
+                model, params, state, stage_keys, group, weights, grid, order
+            )
+            for state in passes:
+                yield target, state
 
 
 def _check(model: FourM, state: State, step: Step) -> None:

@@ -1,25 +1,57 @@
-"""Values of conditions as they are typed: a text, or a picture or array in a file."""
+"""Values of conditions as they are typed: texts, JSON, and names of files."""
 
 import pathlib
+from typing import Any
 
-import numpy as np
-
+from fourm_jax.generate import fitting
+from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.utils import picture_files
+from fourm_jax.utils import io, picture_files
+
+MAX_TEXT_BYTES = 2**20  # of a file
 
 
-def read(value: str, spec: ModalitySpec) -> str | np.ndarray:
-    """Text of a sequence modality, else the content of the file that `value` names.
+def read(value: str, spec: ModalitySpec) -> Any:
+    """What `conditions.encode` takes, of one row.
+
+    Args:
+      value: of a sequence, a text, JSON such as [[255, 0, 0]] or {"brightness": 200}, or the name
+        of a .txt or .json file; else ids as JSON, or the name of a picture or .npy file.
 
     Raises:
-      ValueError: no such file, or one that cannot be read (`picture_files.decode_rgb`,
-        `read_array`).
+      ValueError: no such file, a damaged one, or JSON that is none.
     """
+    if spec.kind == "sequence":
+        return _read_text(value, spec)
+    if value.startswith("["):
+        return io.parse_json(value, spec.name)
     if not _is_file(value):
-        if spec.kind != "sequence":
-            raise ValueError(f"{spec.name}={value}: no such file")
-        return value
-    return read_array(value) if value.endswith(".npy") else picture_files.decode_rgb(value)
+        hint = "" if pathlib.Path(value).suffix[:5] else ", and texts belong to text modalities"
+        raise ValueError(f"{spec.name}={value}: no such file{hint}")
+    if value.endswith(".npy"):
+        return fitting.read_array(value)
+    try:
+        picture_files.read_size(value)
+    except picture_files.PictureError as error:
+        raise ValueError(f"{spec.name}={value}: {error}") from error
+    return value
+
+
+def _read_text(value: str, spec: ModalitySpec) -> Any:
+    suffix = pathlib.Path(value[-16:]).suffix
+    if suffix in (".txt", ".json") and _is_file(value):
+        if pathlib.Path(value).stat().st_size > MAX_TEXT_BYTES:
+            raise ValueError(f"{value} has more than {MAX_TEXT_BYTES} bytes: too large for a text")
+        if suffix == ".json":
+            return io.read_json(value)
+        return pathlib.Path(value).read_text().strip()
+    if _is_file(value):
+        raise ValueError(
+            f"{spec.name}={value} is a file, allowed: a text, or the name of a .txt or .json file"
+        )
+    if spec.text_form != serializers.PLAIN and value[:1] in ("[", "{"):
+        return io.parse_json(value, spec.name)
+    return value
 
 
 def _is_file(value: str) -> bool:
@@ -28,15 +60,3 @@ def _is_file(value: str) -> bool:
         return pathlib.Path(value).is_file()
     except (OSError, ValueError):
         return False
-
-
-def read_array(path: str) -> np.ndarray:
-    """The array of a .npy file, whose header may claim no more than the file holds.
-
-    Raises:
-      ValueError: a damaged or cut file, or one that holds something else; nothing is unpickled.
-    """
-    try:
-        return np.array(np.lib.format.open_memmap(path, mode="r"))
-    except (ValueError, OSError, OverflowError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{path} is no whole .npy file of numbers: {error}") from error

@@ -2,73 +2,56 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
 
-from fourm_jax.generate import chain, parallel, results, schedule
+from fourm_jax.generate import chain, editing, parallel, results, scoring
 from fourm_jax.generate import conditions as condition_entries
+from fourm_jax.generate import job as job_lib
 from fourm_jax.generate import state as states
+from fourm_jax.generate.generated import Generated
 from fourm_jax.generate.grids import Sampling
-from fourm_jax.generate.results import DecodedResults
-from fourm_jax.generate.schedule import Step, Target
+from fourm_jax.generate.guides import Guide
+from fourm_jax.generate.job import Job, Parts, Plan
+from fourm_jax.generate.state import State
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
+from fourm_jax.parallel import sharding
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
-from fourm_jax.utils import notebook
 from fourm_jax.utils.errors import unknown_value
-
-NUM_SHOWN = 6  # rows of a result in a notebook
-
-
-@dataclasses.dataclass(frozen=True)
-class Generated:
-    """Results by modality, targets in the order of decoding.
-
-    Attributes:
-      ids: int32 [b, l].
-      known: bool [b, l], which slots hold a token (sequences end before their width).
-      decoded: raw signals and typed texts, where the tokenizer is at hand; another one says which
-        tokenizer it lacks.
-    """
-
-    ids: dict[str, np.ndarray]
-    known: dict[str, np.ndarray]
-    decoded: DecodedResults
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the first rows of every target."""
-        rows: dict[str, Any] = {}
-        for name, ids in self.ids.items():
-            if name in self.decoded:
-                one = self.decoded[name]
-                rows[name] = list((one.texts or one.raw)[:NUM_SHOWN])
-            else:
-                rows[name] = f"{ids.shape[1]} ids; {self.decoded.lacking.get(name, '')}"
-        count = len(next(iter(self.ids.values()), ()))
-        return notebook.table(f"{min(count, NUM_SHOWN)} of {count} rows", rows)
 
 
 class Generator:
     """A trunk with its tokenizers."""
 
-    def __init__(self, model: FourM, params: Any, tokenizers: Tokenizers | None = None) -> None:
+    def __init__(
+        self,
+        model: FourM,
+        params: Any,
+        tokenizers: Tokenizers | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
         """Put them together.
 
         Args:
           model, params: the trunk.
           tokenizers: by `ModalitySpec.tokenizer`, that of the texts among them; a modality whose
             tokenizer is missing is not decoded. All sequences share one vocabulary.
+          mesh: devices that share each batch, see `on_mesh`.
 
         Raises:
           ValueError: a tokenizer of another kind than the modality, or whose vocabulary or grid is
             not the modality's.
         """
-        self.model, self.params = model, params
+        self.model, self.params, self.mesh = model, params, mesh
         self.tokenizers: Tokenizers = dict(tokenizers or {})
         self.vocabulary = PUBLISHED
         for spec in model.modalities:
@@ -96,18 +79,39 @@ class Generator:
             )
         return tokenizer
 
-    def start(self, conditions: Mapping[str, Any], targets: Iterable[str]) -> states.State:
+    def on_mesh(self, mesh: Mesh) -> "Generator":
+        """The same on other devices (see `parallel.mesh.make_mesh`): parameters laid out as in
+        training, rows of a batch divided over the devices."""
+        params = jax.device_put(self.params, sharding.state_shardings(self.params, mesh))
+        return Generator(self.model, params, self.tokenizers, mesh)
+
+    def _blocks(
+        self, state: State, keys: Key[Array, "b"] | None, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, State, Any]]:
+        """Row numbers, states and keys that are on the devices at once."""
+        multiple = self.mesh.shape["data"] * self.mesh.shape["fsdp"] if self.mesh else 1
+        for rows, block in job_lib.blocks(state, batch_size, multiple):
+            own = None if keys is None else keys[rows]
+            if self.mesh:
+                layout = sharding.batch_sharding(self.mesh, len(rows))
+                block, own = jax.device_put((block, own), layout)
+            yield rows, block, own
+
+    @property
+    def parts(self) -> Parts:
+        """Model and tokenizers, without the parameters."""
+        return Parts(model=self.model, tokenizers=self.tokenizers, vocabulary=self.vocabulary)
+
+    def start(self, conditions: Mapping[str, Any], targets: Iterable[str]) -> State:
         """Encode conditions (see `conditions.encode`) and lay out the targets.
 
         Raises:
           ValueError: a condition that the model does not read, a target that it does not predict,
             or anything that `conditions.encode` refuses.
         """
-        self._check_names(conditions, targets)
-        entries = {
-            name: condition_entries.encode(self.spec(name), value, self.tokenizers)
-            for name, value in conditions.items()
-        }
+        job_lib.check_names(self.parts, conditions, targets)
+        specs = {name: self.spec(name) for name in conditions}
+        entries = condition_entries.encode_all(conditions, specs, self.tokenizers)
         return states.create(
             entries, targets, specs=self.model.modalities, vocabulary=self.vocabulary
         )
@@ -117,11 +121,15 @@ class Generator:
         conditions: Mapping[str, Any],
         targets: Sequence[str] | str = "all",
         *,
-        plan: Sequence[Target] | Sequence[Step] | None = None,
-        num_steps: int = 8,
-        guidance: float = 1.0,
+        plan: Plan | None = None,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
         sampling: Sampling | None = None,
-        seed: int = 0,
+        intermediate: Sequence[str] = (),
+        guides: Sequence[Guide] = (),
+        mask: Any = None,
+        seed: int | Sequence[int] = 0,
         num_samples: int = 1,
         batch_size: int = 64,
         show_progress: bool = False,
@@ -129,67 +137,178 @@ class Generator:
         """Generate every target from the conditions, one after the other.
 
         Args:
-          conditions: by modality, see `conditions.encode`; a target among them is completed.
-          targets: names, or "all" that the model predicts and that are not given.
-          plan: how; default: `default_plan` with `num_steps` and `guidance`.
-          sampling: default: nucleus of 0.8, as in the published demo.
-          seed: row i of the conditions draws from stream (seed, i), whatever the batch size.
+          conditions: by modality, see `conditions.encode`. A target among them is completed: a text
+            with holes, or a grid where `mask` says.
+          targets: names, or "all" that the model predicts and of which nothing is given. A
+            continuous map that is written in one pass at temperature 0 is decoded from the average
+            of its codes, which is nearer the truth than the most likely one; `ids` are the latter.
+          plan: how; targets or steps in their order, or {target: {field of `schedule.Target`:
+            value}} of what differs from `generate.defaults`, as the next three do for all.
+          num_steps, guidance, temperature: of all targets; `num_steps` of grids alone.
+          sampling: filters and drawing rule of all targets; default: those of the plan's targets,
+            for steps a nucleus of 0.8 as in the published demo.
+          intermediate: targets that are generated before all others, in this order, and then
+            conditions of them.
+          guides: conditions with weights, see `guides.Guide`; then no other guidance.
+          mask: what is generated anew of targets that are given, of all or by name, see
+            `editing.pixel_mask`. Kept tokens stay as they are, and outside the mask the decoded
+            result is that of the given tokens.
+          seed: row i of the conditions draws from stream (seed, i), whatever the batch size; of
+            several seeds, one per row, each row is what it would be alone.
           num_samples: results per row of the conditions, next to each other; the first is the one
             of a single sample.
           batch_size: rows on the device at once.
           show_progress: draw a bar over the targets.
-        """
-        if targets == "all":
-            targets = [name for name in self.model.outputs if name not in conditions]
-        self._check_names(conditions, targets)
-        targets = sorted(targets, key=lambda name: self.spec(name).decoding_order)
-        state = self.start(conditions, targets)
-        if plan is None:
-            plan = self.default_plan(state, targets, num_steps=num_steps, guidance=guidance)
-        steps = [step for step in plan if isinstance(step, Step)]
-        if len(steps) < len(plan):
-            chosen = [target for target in plan if isinstance(target, Target)]
-            steps = list(schedule.build_chained_schedule(conditions, chosen))
-        sampling = sampling or Sampling(top_p=0.8)
-        keys = chain.row_keys(seed, np.arange(state.batch_size), num_samples)
-        state = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_samples, axis=0), state)
-        parts = []
-        for rows, block in _blocks(state, batch_size):
-            done = chain.run(
-                self.model,
-                self.params,
-                block,
-                steps,
-                keys=keys[rows],
-                sampling=sampling,
-                vocabulary=self.vocabulary,
-                show_progress=show_progress,
-            )
-            parts.append(
-                jax.device_get({name: (done.ids[name], done.known[name]) for name in targets})
-            )
-        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: state.batch_size], *parts)
-        return self._results({name: joined[name] for name in targets})
 
-    def default_plan(
-        self, state: states.State, targets: Iterable[str], *, num_steps: int, guidance: float
-    ) -> list[Target]:
-        """Grids by ROAR in `num_steps`, vectors in one pass, sequences token by token.
-
-        Source: docs/published.md#generation.
+        Raises:
+          ValueError: what `start` refuses, a target that is given whole, an option that is not
+            finite, or a plan that leaves a target out.
         """
-        plan = []
-        for name in targets:
-            spec, num_open = self.spec(name), int((~state.known[name]).sum(axis=1).max())
-            target = Target(name=name, scheme="autoregressive", temperature=0.3, guidance=guidance)
-            if spec.kind != "sequence":
-                steps = 1 if spec.kind == "global" else min(num_steps, num_open)
-                target = dataclasses.replace(
-                    target, scheme="roar", num_tokens=num_open, num_steps=steps, temperature=0.5
-                )
-            if spec.kind == "sequence" or num_open:
-                plan.append(target)
-        return plan
+        job = job_lib.prepare(
+            self.parts,
+            conditions,
+            targets,
+            plan=plan,
+            changes={"num_steps": num_steps, "guidance": guidance, "temperature": temperature},
+            intermediate=intermediate,
+            guides=guides,
+            mask=mask,
+        )
+        keys = job_lib.keys_of(seed, job.state.batch_size, num_samples)
+        state = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_samples, axis=0), job.state)
+        blocks = []
+        for _, block, own_keys in self._blocks(state, keys, batch_size):
+            done, averages = block, dict[str, np.ndarray]()
+            for name, after in self._passes(job, block, own_keys, sampling, show_progress):
+                if name in job.averaged:
+                    averages[name] = self._average(done, name)
+                done = after
+            tokens = {name: (done.ids[name], done.known[name]) for name in job.targets}
+            blocks.append((jax.device_get(tokens), averages))
+        joined, averages = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves)[: state.batch_size], *blocks
+        )
+        in_order = {name: joined[name] for name in job.targets}
+        return self._results(in_order, job, num_samples, averages)
+
+    def _average(self, state: State, name: str) -> np.ndarray:
+        """Raw signals of the average codes of a target of which nothing is known."""
+        probabilities = parallel.predict(self.model, self.params, state, [name])[name]
+        grid = results.as_grid(self.spec(name), np.asarray(probabilities))
+        return self.tokenizer(name).decode_probabilities(grid)
+
+    def stream(
+        self,
+        conditions: Mapping[str, Any],
+        targets: Sequence[str] | str = "all",
+        *,
+        sampling: Sampling | None = None,
+        seed: int | Sequence[int] = 0,
+        **options: Any,
+    ) -> Iterator[tuple[str, Generated]]:
+        """Generate as `generate` does, all rows at once; yields the target in hand, and what there
+        is of the results, after every pass over a grid and after every text.
+
+        What is open yet of a grid is decoded as id 0, see `Generated.known`; all is decoded from
+        ids.
+
+        Args:
+          options: `plan`, `num_steps`, `guidance`, `temperature`, `intermediate`, `guides` and
+            `mask` of `generate`.
+        """
+        changed = ("num_steps", "guidance", "temperature")
+        changes = {name: options.pop(name, None) for name in changed}
+        job = job_lib.prepare(self.parts, conditions, targets, changes=changes, **options)
+        keys = job_lib.keys_of(seed, job.state.batch_size, 1)
+        begun: list[str] = []
+        for name, state in self._passes(job, job.state, keys, sampling, show_progress=False):
+            begun += [] if name in begun else [name]
+            tokens = jax.device_get({one: (state.ids[one], state.known[one]) for one in begun})
+            yield name, self._results({one: tokens[one] for one in begun}, job)
+
+    def _passes(
+        self,
+        job: Job,
+        state: State,
+        keys: Key[Array, "b"],
+        sampling: Sampling | None,
+        show_progress: bool,
+    ) -> Iterator[tuple[str, State]]:
+        return chain.iterate(
+            self.model,
+            self.params,
+            state,
+            job.steps,
+            keys=keys,
+            sampling=sampling or job.filters,
+            conditions=job.groups,
+            vocabulary=self.vocabulary,
+            show_progress=show_progress,
+        )
+
+    def best_of(
+        self,
+        conditions: Mapping[str, Any],
+        targets: Sequence[str] | str,
+        num_samples: int,
+        *,
+        verifier: str,
+        **options: Any,
+    ) -> Generated:
+        """Of several samples per row, the one that agrees best with one of its conditions.
+
+        Args:
+          verifier: the condition that must be likely given what was generated (`score`), such as
+            the caption of a picture.
+          options: of `generate`.
+
+        Raises:
+          ValueError: the verifier is none of the conditions or cannot be predicted, or anything
+            that `generate` refuses.
+        """
+        if verifier not in conditions:
+            raise ValueError(unknown_value("verifier among the conditions", verifier, conditions))
+        job_lib.check_names(self.parts, (), [verifier])
+        made = self.generate(conditions, targets, num_samples=num_samples, **options)
+        readable = [name for name in made.ids if name in self.model.inputs]
+        given = {name: {"ids": made.ids[name], "known": made.known[name]} for name in readable}
+        specs = {verifier: self.spec(verifier)}
+        only = {verifier: conditions[verifier]}
+        entry = condition_entries.encode_all(only, specs, self.tokenizers)[verifier]
+        num_rows = len(next(iter(made.ids.values()))) // num_samples
+        repeats = num_samples * num_rows // len(next(iter(entry.values())))
+        scores = self.score(
+            given, verifier, {k: np.repeat(a, repeats, 0) for k, a in entry.items()}
+        )
+        best = scores.reshape(num_rows, num_samples).argmax(axis=1)
+        chosen = np.arange(num_rows) * num_samples + best
+        return dataclasses.replace(made, scores=scores).rows(chosen)
+
+    def score(
+        self, conditions: Mapping[str, Any], name: str, value: Any, *, batch_size: int = 64
+    ) -> Float[np.ndarray, "b"]:
+        """Mean log probability (nats) per token of a value, given the conditions; see `scoring`.
+
+        How well modalities agree: score({"tok_rgb": ids}, "caption", texts) of a generated
+        picture, or of any sample with itself.
+
+        Raises:
+          ValueError: as `start`.
+        """
+        given = {one: entry for one, entry in conditions.items() if one != name}
+        entry = condition_entries.encode(self.spec(name), value, self.tokenizers)
+        state = self.start(given, [name])
+        ids = np.asarray(entry["ids"], np.int32).reshape(len(entry["ids"]), -1)
+        if len(ids) != state.batch_size:
+            raise ValueError(f"{len(ids)} values of {name!r} for {state.batch_size} rows")
+        known = np.ones(ids.shape, bool)
+        if "length" in entry:
+            known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
+        parts = [
+            scoring.log_likelihood(self.model, self.params, block, name, ids[rows], known[rows])
+            for rows, block, _ in self._blocks(state, None, batch_size)
+        ]
+        return np.concatenate(parts)[: state.batch_size]
 
     def predict(
         self, conditions: Mapping[str, Any], targets: Sequence[str], *, batch_size: int = 64
@@ -209,7 +328,7 @@ class Generator:
                 raise ValueError(f"target {name!r} is a sequence, allowed: grid and global targets")
         parts = [
             jax.device_get(parallel.predict(self.model, self.params, block, targets))
-            for _, block in _blocks(state, batch_size)
+            for _, block, _ in self._blocks(state, None, batch_size)
         ]
         return {
             name: np.concatenate([part[name] for part in parts])[: state.batch_size]
@@ -234,39 +353,40 @@ class Generator:
         done = self.generate(conditions, [target], num_samples=num_samples, **options)
         return results.combine(done.decoded[target].raw, num_samples, signal)
 
-    def _check_names(self, conditions: Iterable[str], targets: Iterable[str]) -> None:
-        for name in conditions:
-            if name not in self.model.inputs:
-                raise ValueError(unknown_value("condition", name, self.model.inputs))
-        for name in targets:
-            if name not in self.model.outputs:
-                raise ValueError(unknown_value("target", name, self.model.outputs))
-
-    def _results(self, tokens: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Generated:
-        decoded = {
-            name: results.decode(self.spec(name), ids, known, self.tokenizers)
-            for name, (ids, known) in tokens.items()
-        }
+    def _results(
+        self,
+        tokens: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        job: Job,
+        num_samples: int = 1,
+        averages: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> Generated:
+        decoded, lacking = {}, {}
+        for name, (ids, known) in tokens.items():
+            spec = self.spec(name)
+            one = results.decode(spec, ids, known, self.tokenizers)
+            if name in averages:
+                decoded[name] = results.Decoded(averages[name])
+            elif one is None:
+                lacking[name] = missing(spec, self.tokenizers)
+            else:
+                decoded[name] = self._blended(name, one, job, num_samples)
         return Generated(
             ids={name: ids for name, (ids, _) in tokens.items()},
             known={name: known for name, (_, known) in tokens.items()},
-            decoded=results.DecodedResults(
-                {name: value for name, value in decoded.items() if value is not None},
-                {
-                    name: missing(self.spec(name), self.tokenizers)
-                    for name, value in decoded.items()
-                    if value is None
-                },
-            ),
+            decoded=results.DecodedResults(decoded, lacking),
         )
 
-
-def _blocks(state: states.State, batch_size: int) -> Iterator[tuple[np.ndarray, states.State]]:
-    """Row numbers and states of equal size; the last one repeats its last row."""
-    size = min(batch_size, state.batch_size)
-    for start in range(0, state.batch_size, size):
-        rows = np.minimum(np.arange(start, start + size), state.batch_size - 1)
-        yield rows, jax.tree.map(lambda leaf, rows=rows: leaf[rows], state)
+    def _blended(
+        self, name: str, made: results.Decoded, job: Job, num_samples: int
+    ) -> results.Decoded:
+        """Outside of a mask, the given tokens decoded."""
+        if name not in job.edits:
+            return made
+        edit, tokenizer = job.edits[name], self.tokenizer(name)
+        old = tokenizer.decode(results.as_grid(self.spec(name), edit.ids))
+        old = np.repeat(old, num_samples, axis=0)
+        mask = np.repeat(edit.mask, len(old) // len(edit.mask), axis=0)
+        return results.Decoded(editing.blend(old, made.raw, mask, tokenizer.signal))
 
 
 def _check_tokenizer(spec: ModalitySpec, tokenizer: Tokenizer | SequenceTokenizer) -> None:

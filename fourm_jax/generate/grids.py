@@ -152,7 +152,7 @@ def _branches(stage: GridStage, specs: Specs, state: State, initial: State) -> l
         forgetful = state.with_tokens(name, initial.ids[name], initial.known[name])
     return [
         states.hide(
-            forgetful if number else state,
+            states.in_branch(forgetful if number else state, number),
             hidden,
             specs=specs,
             leave_trace=stage.leave_trace,

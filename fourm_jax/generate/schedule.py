@@ -164,6 +164,7 @@ class Target:
       tokens: "cosine" or "linear" (ROAR is always linear).
       temperature, temperatures: start value and rule, see `temperatures`.
       guidance: see `Step`.
+      top_k, top_p: filters of the draws, see `grids.Sampling`; 0: none.
     """
 
     name: str
@@ -174,6 +175,8 @@ class Target:
     temperature: float = 1.0
     temperatures: str = "constant"
     guidance: float | tuple[float, ...] = 1.0
+    top_k: int | float = 0
+    top_p: float = 0.0
 
 
 def build_chained_schedule(

@@ -89,9 +89,13 @@ def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: S
     """What every branch of guidance sees; the targets are not read."""
     branches = [
         states.hide(
-            state, hidden, specs=specs, leave_trace=stage.leave_trace, vocabulary=stage.vocabulary
+            states.in_branch(state, number),
+            hidden,
+            specs=specs,
+            leave_trace=stage.leave_trace,
+            vocabulary=stage.vocabulary,
         )
-        for hidden in stage.hidden_conditions
+        for number, hidden in enumerate(stage.hidden_conditions)
     ]
     index = states.index_of(specs, stage.target)
     unread = states.sequence_targets(index, first[:, None], jnp.ones_like(first))

@@ -6,7 +6,7 @@ argument, so that another schedule, temperature or set of parameters compiles no
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from fourm_jax.ops import sampling
 from fourm_jax.utils import rng
 
 
-def write_grid(
+def grid_passes(
     model: FourM,
     params: Any,
     state: State,
@@ -32,8 +32,8 @@ def write_grid(
     weights: Float[Array, "s w"],
     stage: GridStage,
     order: Int[Array, "b l"] | None = None,
-) -> State:
-    """Run all passes over one grid, each one with few more slots than there are tokens.
+) -> Iterator[State]:
+    """The state after every pass over one grid, each with few more slots than there are tokens.
 
     Args:
       keys: one per row.
@@ -71,7 +71,7 @@ def write_grid(
                 dataclasses.replace(stage, input_widths=widths),
             )
             num_written += step.num_tokens
-    return state
+            yield state
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stage"))
@@ -106,7 +106,7 @@ def write_sequence(
     weights: Float[Array, "1 w"],
     stage: SequenceStage,
 ) -> State:
-    """Write one sequence; arguments as those of `write_grid`, with one step."""
+    """Write one sequence; arguments as those of `grid_passes`, with one step."""
     known = buckets.known_range(state)
     widths = buckets.input_widths(state, known, written={}, hidden=_hidden(stage))
     stage = dataclasses.replace(stage, input_widths=widths)

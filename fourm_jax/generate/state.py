@@ -31,12 +31,15 @@ class State:
         zero vector), as in `InputTokens`.
       known: [b, l] which slots the encoder sees.
       pixels, embeddings: content of the conditions that have no ids (see `TokenBatch`).
+      variants: by branch of guidance ("1" is the first that sees conditions), tokens and known
+        masks of modalities that are not what `ids` and `known` say there; as wide as those.
     """
 
     ids: dict[str, Int[Array, "b l"]]
     known: dict[str, Bool[Array, "b l"]]
     pixels: dict[str, Array]
     embeddings: dict[str, Float[Array, "b l e"]]
+    variants: dict[str, dict[str, tuple[Array, Array]]] = flax.struct.field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -158,6 +161,13 @@ def hide(
         elif kind == "embedding":
             ids[name] = jnp.zeros_like(ids[name])
     return dataclasses.replace(state, ids=ids, known=known)
+
+
+def in_branch(state: State, number: int) -> State:
+    """The state as a branch of guidance sees it: with its variants in place."""
+    for name, (ids, known) in state.variants.get(str(number), {}).items():
+        state = state.with_tokens(name, ids, known)
+    return state
 
 
 def input_tokens(state: State, specs: Specs, widths: Widths = ()) -> InputTokens:

@@ -83,6 +83,14 @@ class SequenceTokenizer(Protocol):
         """Return the ids of a complete text with [EOS], and the chunk that each belongs to."""
         ...
 
+    def strange_words(self, text: str) -> list[str]:
+        """Return the words that training can hardly have taught."""
+        ...
+
+    def words(self) -> list[str]:
+        """Return the whole words of the vocabulary."""
+        ...
+
     def decode_content(self, ids: Int[np.ndarray, "l"]) -> str:
         """Return what ids say up to the first [EOS], without control tokens."""
         ...

@@ -4,6 +4,7 @@ Source: docs/published.md#text-tokenizer.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from fourm_jax.tokenizers import hf_file, store, wordpiece
 from fourm_jax.utils import io, plain_data
 
 FAMILY = "text"
+_WORD = re.compile(r"\[\w+\]|v\d=\d+|\w+|[^\w\s]")  # tokens of the vocabulary are one word
 SPECIAL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 
 
@@ -151,6 +153,26 @@ class TextTokenizer:
     def encode(self, text: str) -> Int[np.ndarray, "l"]:
         """Ids (int32) of a text, without [EOS]; "" has none."""
         return np.asarray(self.backend.encode(text).ids, np.int32)
+
+    def strange_words(self, text: str) -> list[str]:
+        """Words that training can hardly have taught: read as [UNK], or letter by letter."""
+        strange = []
+        for word in _WORD.findall(text):
+            encoding = self.backend.encode(word)
+            pieces = [token.removeprefix("##") for token in encoding.tokens]
+            letters = len(pieces) > 1 and all(len(piece) == 1 for piece in pieces)
+            if letters or self.vocabulary.unk_id in encoding.ids:
+                strange.append(word)
+        return strange
+
+    def words(self) -> list[str]:
+        """Whole words that have an id of their own, alphabetically; special tokens are none."""
+        ids = self.backend.get_vocab().items()
+        return sorted(
+            token
+            for token, id in ids
+            if id >= self.vocabulary.num_reserved and len(token) > 1 and not token.startswith("##")
+        )
 
     def encode_with_eos(self, text: str) -> Int[np.ndarray, "l"]:
         """Ids (int32) of a text and a closing [EOS]."""

@@ -84,12 +84,13 @@ def test_a_plan_of_ones_own_is_followed(generator):
 
 
 def test_samples_of_a_row_follow_each_other_and_the_first_is_that_of_a_single_one(generator):
-    single = generator.generate({"rgb": rgb(2)}, ["depth"], num_steps=2)
-    several = generator.generate({"rgb": rgb(2)}, ["depth"], num_steps=2, num_samples=3)
+    warm = {"num_steps": 2, "temperature": 1.0}
+    single = generator.generate({"rgb": rgb(2)}, ["depth"], **warm)
+    several = generator.generate({"rgb": rgb(2)}, ["depth"], num_samples=3, **warm)
     assert several.ids["depth"].shape == (6, 9)
     np.testing.assert_array_equal(several.ids["depth"][::3], single.ids["depth"])
     assert (several.ids["depth"][0] != several.ids["depth"][1]).any()
-    parts = generator.generate({"rgb": rgb(2)}, ["depth"], num_steps=2, num_samples=3, batch_size=4)
+    parts = generator.generate({"rgb": rgb(2)}, ["depth"], num_samples=3, batch_size=4, **warm)
     np.testing.assert_array_equal(several.ids["depth"], parts.ids["depth"])
 
 
@@ -98,6 +99,14 @@ def test_an_ensemble_is_the_mean_of_its_samples(generator):
     mean = generator.ensemble({"rgb": rgb(2)}, "depth", num_steps=2, num_samples=3)
     expected = several.decoded["depth"].raw.reshape(2, 3, 3, 3).mean(axis=1)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
+
+
+def test_a_continuous_map_of_one_pass_is_the_average_of_its_codes(generator):
+    made = generator.generate({"rgb": rgb(2)}, ["depth"])
+    probabilities = generator.predict({"rgb": rgb(2)}, ["depth"])["depth"]
+    np.testing.assert_array_equal(made.ids["depth"], probabilities.argmax(-1))
+    average = (probabilities * np.arange(11)).sum(-1).reshape(2, 3, 3)
+    np.testing.assert_allclose(made.decoded["depth"].raw, average, rtol=1e-5)
 
 
 def test_a_sequence_is_not_predicted_in_one_pass(generator):
@@ -111,10 +120,11 @@ def test_a_sequence_is_not_predicted_in_one_pass(generator):
         ({"rgbb": 0}, ["depth"], "unknown condition 'rgbb'; did you mean 'rgb'"),
         ({"rgb": rgb()}, ["depht"], "unknown target 'depht'; did you mean 'depth'"),
         ({"rgb": rgb()}, ["rgb"], "unknown target 'rgb'.*Allowed"),
-        ({"rgb": rgb()[:, :2]}, ["depth"], r"'rgb': images \(2, 6, 3\), allowed: \(4, 6, 3\)"),
+        ({"rgb": np.zeros((1, 4, 6, 2), np.uint8)}, ["depth"], r"rgb: array uint8 \[4, 6, 2\]"),
         ({"edge": np.full((1, 9), 7)}, ["depth"], r"'edge': id 7, allowed: 0\.\.6"),
         ({"edge": np.zeros((1, 3, 3))}, ["depth"], "'edge'.*are no ids.*has no tokenizer"),
-        ({"caption": "a cone"}, ["depth"], "'caption': one text, allowed: a list"),
+        ({"caption": "a red cone " * 3}, ["depth"], "'caption': .* tokens, allowed: 8 with"),
+        ({"caption": []}, ["depth"], "'caption': no rows, allowed: at least one"),
         ({"rgb": rgb(2), "caption": ["a"]}, ["depth"], "same number of rows"),
     ],
 )

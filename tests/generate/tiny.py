@@ -9,6 +9,8 @@ import numpy as np
 from fourm_jax.generate import state as states
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
+from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers.trained import TrainedTokenizer
 
 SPECS = (
     ModalitySpec(name="rgb", kind="pixels", grid=(2, 3), patch_size=2, num_channels=3),
@@ -26,6 +28,7 @@ SPECS = (
     ),
     ModalitySpec(name="embedding", kind="embedding", max_tokens=5, embedding_dim=6),
 )
+DEPTH_SIZE = (6, 6)  # pixels, 2 x 2 per token
 INPUTS = tuple(spec.name for spec in SPECS)
 OUTPUTS = ("depth", "edge", "vector", "caption")
 
@@ -48,6 +51,28 @@ def trunk(**changes):
     return model, jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(scale=0.4, size=leaf.shape), leaf.dtype), shapes
     )
+
+
+@functools.cache
+def depth_tokenizer():
+    """A tokenizer of "depth" with random weights: maps of `DEPTH_SIZE` in 0..1."""
+    side = {"dim": 8, "depth": 1}
+    arguments = {
+        "signal": {"axes": "hw", "low": 0.0, "high": 1.0, "mean": 0.5, "std": 0.3},
+        "image_size": DEPTH_SIZE[0],
+        "patch_size": 2,
+        "num_codes": 11,
+        "latent_dim": 4,
+        "backbone": "patch_mlp",
+        "encoder": side,
+        "decoder": side,
+    }
+    module = base.build("vqvae", arguments)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), base.abstract_variables(module)
+    )
+    return TrainedTokenizer(module, variables, base.make_card("depth", "vqvae", arguments))
 
 
 def conditions(num_rows, names=("rgb", "caption")):

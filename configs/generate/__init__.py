@@ -1,0 +1,1 @@
+"""How targets are generated: plans by name, for `fourm generate --plan=`."""
