@@ -150,9 +150,7 @@ def test_a_new_field_is_built_cropped_tokenized_trained_generated_measured_and_d
     assert tasks["rgb->tok_heat"]["n"] == len(data)
 
     painter = galleries.Painter(generator, data.train)
-    gallery = galleries.any_to_any_gallery(
-        generator, data, painter, ["rgb"], num_records=1, num_steps=1
-    )
+    gallery = galleries.any_to_any_gallery(generator, data, painter, ["rgb"], num_records=1)
     (_, cells), *_ = gallery.rows
     assert gallery.columns == ["", "rgb (given)", "tok_heat"]
     assert [cell.shape for cell in cells] == [(SIDE, SIDE, 3)] * 2

@@ -9,22 +9,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from fourm_jax.evals import measure
 from fourm_jax.evals.measure import Measure
 from fourm_jax.generate import results
 from fourm_jax.generate.generator import Generator
-from fourm_jax.generate.grids import Sampling
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.ops import sampling
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import progress
 
 Fields = Mapping[str, Any]  # {record field: [n, ...] array or list of n values}
 Tokens = Mapping[str, Any]  # {modality: {"ids", "present" | "length"}}
 
-GREEDY = Sampling(draw=sampling.draw_most_likely)
+BATCH = 128  # rows on the device at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,14 +43,27 @@ class HeldOut:
     def __len__(self) -> int:
         return len(next(iter(self.truth.values())))
 
+    def rows(self, chosen: Int[np.ndarray, "k"]) -> "HeldOut":
+        """The same of these held-out records alone."""
+        truth = {
+            name: values[chosen] if isinstance(values, np.ndarray) else [values[i] for i in chosen]
+            for name, values in self.truth.items()
+        }
+        tokens = {
+            name: {key: np.asarray(value)[chosen] for key, value in entry.items()}
+            for name, entry in self.tokens.items()
+        }
+        return HeldOut(truth=truth, tokens=tokens, train=self.train)
+
 
 def from_one(
     generator: Generator, data: HeldOut, condition: str, *, show_progress: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Every other modality from `condition` alone; tasks "<condition>-><target>".
 
-    Grids and vectors are predicted in one pass, sequences greedily token by token. How each is
-    judged follows from its spec (`measure.of`); a modality without a measure is left out.
+    Each is generated with the defaults of `generate`; beside it stand the numbers of one pass over
+    grids and vectors. How a target is judged follows from its spec (`measure.of`); a modality
+    without a measure is left out.
     """
     tasks = {}
     names = sorted(generator.model.outputs, key=lambda n: generator.spec(n).decoding_order)
@@ -60,12 +72,15 @@ def from_one(
         how = measure.of(spec, signal_of(generator, spec))
         if not how or spec.source == generator.spec(condition).source:
             continue
+        given = {condition: data.tokens[condition]}
+        made = generator.generate(given, [name], batch_size=BATCH)
         tasks[f"{condition}->{name}"] = measure.judge(
             how,
-            predict(generator, data, condition, name),
+            record_values(spec, made.decoded[name]),
             bound(generator, data, spec),
             data.truth[spec.source],
             train=data.train[spec.source],
+            one_pass=None if spec.kind == "sequence" else one_pass(generator, given, name),
         )
     return tasks
 
@@ -78,23 +93,18 @@ def generated(
     how: Measure,
     *,
     truth: str,
-    num_steps: int = 16,
-    guidance: float = 3.0,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """One target generated from `conditions`, judged against another record field.
+
+    Its defaults are those of `generate`; beside it stand the numbers of one pass.
 
     Args:
       how: compares generated values with those of the field `truth`.
     """
     spec = generator.spec(target)
-    made = generator.generate(
-        {name: data.tokens[name] for name in conditions},
-        [target],
-        num_steps=num_steps,
-        guidance=guidance,
-        seed=seed,
-    )
+    given = {name: data.tokens[name] for name in conditions}
+    made = generator.generate(given, [target], seed=seed, batch_size=BATCH)
     task = measure.judge(
         (how,),
         made.decoded[target].raw,
@@ -102,17 +112,14 @@ def generated(
         data.truth[truth],
         train=data.train[spec.source],
         like=data.truth[spec.source],
+        one_pass=one_pass(generator, given, target),
     )
     return {f"{'+'.join(conditions)}->{target}": task}
 
 
-def predict(generator: Generator, data: HeldOut, condition: str, target: str) -> Any:
-    """Prediction of one target from one condition, in the form of the raw field."""
-    spec, given = generator.spec(target), {condition: data.tokens[condition]}
-    if spec.kind == "sequence":
-        result = generator.generate(given, [target], sampling=GREEDY, batch_size=128)
-        return record_values(spec, result.decoded[target])
-    tokenizer = generator.tokenizer(target)
+def one_pass(generator: Generator, given: Mapping[str, Any], target: str) -> Any:
+    """Prediction of a grid or vector from one pass of the trunk, as the raw field."""
+    spec, tokenizer = generator.spec(target), generator.tokenizer(target)
     probabilities = results.as_grid(spec, generator.predict(given, [target])[target])
     if tokenizer.signal.kind == "continuous":  # averages of its codes mean something
         return tokenizer.decode_probabilities(probabilities)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.evals import drawings
+from fourm_jax.evals import drawings, measure
 from fourm_jax.evals.pictures import Picture
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.signal import Signal
@@ -25,10 +25,14 @@ class Scale:
       reference: [n, ...] values of other records, for ranges and components; None: each value's
         own.
       num_classes: of label maps; 0: as many as a value needs.
+      classes: names of the ids of a label map.
+      unit: of numbers, "" where they have none.
     """
 
     reference: np.ndarray | None = None
     num_classes: int = 0
+    classes: tuple[str, ...] = ()
+    unit: str = ""
 
 
 def of(
@@ -46,17 +50,41 @@ def of(
     Raises:
       ValueError: `spec.picture` is no drawing.
     """
-    field = (reference or {}).get(spec.source)
-    num_classes = signal.num_classes if signal else 0
-    scale = Scale(
-        reference=field if isinstance(field, np.ndarray) else None,
-        num_classes=num_classes or len(spec.classes),
-    )
+    scale = _scale(spec, signal, reference)
 
     def draw(value: Any, picture: Picture | None = None) -> Cell:
         return _make(spec.picture or _default(spec, signal, value), scale)(value, picture)
 
     return _make(spec.picture, scale) if spec.picture else draw
+
+
+def legend(
+    spec: ModalitySpec,
+    value: Any,
+    *,
+    signal: Signal | None = None,
+    reference: Mapping[str, Any] | None = None,
+) -> Cell:
+    """What the colours of a drawing mean: names of classes, a scale of depth; "" of others.
+
+    Args:
+      value: what is drawn; its range is the scale's where there is no reference.
+      signal, reference: see `of`.
+    """
+    module = modules.get(drawings, "make", spec.picture or _default(spec, signal, value), "drawing")
+    make_legend = getattr(module, "legend", None)
+    return make_legend(_scale(spec, signal, reference), value) if make_legend else ""
+
+
+def _scale(spec: ModalitySpec, signal: Signal | None, reference: Mapping[str, Any] | None) -> Scale:
+    field = (reference or {}).get(spec.source)
+    num_classes = signal.num_classes if signal else 0
+    return Scale(
+        reference=field if isinstance(field, np.ndarray) else None,
+        num_classes=num_classes or len(spec.classes),
+        classes=spec.classes,
+        unit=measure.unit(spec),
+    )
 
 
 def _make(name: str, scale: Scale) -> Draw:

@@ -89,6 +89,12 @@ def of(spec: ModalitySpec, signal: Signal | None = None) -> tuple[Measure, ...]:
     return tuple(load(name, signal) for name in names)
 
 
+def unit(spec: ModalitySpec) -> str:
+    """Unit of a modality's values, as its headline measure names it; "" where it names none."""
+    options = spec.measure[0].partition(":")[2] if spec.measure else ""
+    return dict(one.split("=", 1) for one in options.split(",") if "=" in one).get("unit", "")
+
+
 def _default(signal: Signal) -> str:
     if signal.kind == "classes":
         return "miou"
@@ -106,7 +112,14 @@ def constant_predictions(measure: Measure, train: Any, like: Any) -> Any:
 
 
 def judge(
-    how: Sequence[Measure], predicted: Any, best: Any, truth: Any, *, train: Any, like: Any = None
+    how: Sequence[Measure],
+    predicted: Any,
+    best: Any,
+    truth: Any,
+    *,
+    train: Any,
+    like: Any = None,
+    one_pass: Any = None,
 ) -> dict[str, Any]:
     """One entry of metrics.json: the first measure at the top, the others under "also".
 
@@ -116,20 +129,22 @@ def judge(
       truth: what both are compared with.
       train: values of a training set, for the constants.
       like: what a prediction looks like where that is not `truth`'s form.
+      one_pass: predictions of one pass of the model, where there are such.
     """
     entries = []
     for measure in how:
         constant = constant_predictions(measure, train, truth if like is None else like)
-        entries.append(
-            {
-                "metric": measure.metric,
-                "unit": measure.unit,
-                "higher_is_better": measure.higher_is_better,
-                "model": measure.score(predicted, truth),
-                "tokenizer_bound": measure.score(best, truth),
-                "constant": measure.score(constant, truth),
-                "n": len(truth),
-            }
-        )
+        entry = {
+            "metric": measure.metric,
+            "unit": measure.unit,
+            "higher_is_better": measure.higher_is_better,
+            "model": measure.score(predicted, truth),
+            "tokenizer_bound": measure.score(best, truth),
+            "constant": measure.score(constant, truth),
+            "n": len(truth),
+        }
+        if one_pass is not None:
+            entry["one_pass"] = measure.score(one_pass, truth)
+        entries.append(entry)
     first, *others = entries
     return {**first, "also": others} if others else first

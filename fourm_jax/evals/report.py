@@ -22,7 +22,8 @@ th,td{padding:.25em .7em;text-align:left;vertical-align:top} th{font-weight:600}
 table.numbers td+td,table.numbers th+th{text-align:right;font-variant-numeric:tabular-nums}
 table.numbers tr:nth-child(even){background:#f6f8fa} .wide{overflow-x:auto}
 table.gallery td,table.gallery th{padding:3px 4px;font-size:12px}
-table.gallery td{max-width:11em} img.pixels{image-rendering:pixelated;display:block}
+table.gallery td{max-width:11em;white-space:pre-line}
+img.pixels{image-rendering:pixelated;display:block}
 .good{color:#1a7f37}.bad{color:#b35900}
 """
 
@@ -66,7 +67,7 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def gallery_html(gallery: Gallery, height: int = 80) -> str:
+def gallery_html(gallery: Gallery, height: int = 120) -> str:
     """HTML of one gallery; pictures are shown `height` CSS pixels high."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in gallery.columns)
     body = []
@@ -74,7 +75,7 @@ def gallery_html(gallery: Gallery, height: int = 80) -> str:
         shown = [
             f"<td>{html.escape(cell)}</td>"
             if isinstance(cell, str)
-            else f'<td><img class="pixels" height="{height}" src="{png(cell)}" '
+            else f'<td><img class="pixels" height="{_height(cell, height)}" src="{png(cell)}" '
             f'alt="{html.escape(column)}"></td>'
             for column, cell in zip(gallery.columns[1:], cells, strict=True)
         ]
@@ -83,6 +84,11 @@ def gallery_html(gallery: Gallery, height: int = 80) -> str:
         f"<h2>{html.escape(gallery.title)}</h2><p class=note>{html.escape(gallery.note)}</p>"
         f"<div class=wide><table class=gallery><tr>{head}</tr>{''.join(body)}</table></div>"
     )
+
+
+def _height(picture: np.ndarray, height: int) -> int:
+    """Legends are as wide as pictures, and keep their proportions."""
+    return min(height, round(height * picture.shape[0] / picture.shape[1]))
 
 
 def tasks_html(tasks: Mapping[str, Mapping]) -> str:
@@ -94,13 +100,15 @@ def tasks_html(tasks: Mapping[str, Mapping]) -> str:
     ]
     return (
         "<h2>Out-of-the-box metrics on held-out data</h2>"
-        "<p class=note>No fine-tuning: the trunk predicts the tokens of the target from those of "
-        "the condition. Read each number against two lines: the tokenizer bound (truth → tokens → "
-        "decoded: the best that any trunk can reach with these tokenizers) and the constant "
-        "predictor (per-pixel mean or majority, most frequent caption pair of the training "
-        "set). ↑: more is better, ↓: less is.</p>"
+        "<p class=note>No fine-tuning: the trunk generates the tokens of the target from those of "
+        "the condition, with the defaults of every command; beside it, one pass of the trunk over "
+        "grids and vectors. Read each number against two lines: the tokenizer bound (truth → "
+        "tokens → decoded: the best that any trunk can reach with these tokenizers) and the "
+        "constant predictor (per-pixel mean or majority, most frequent caption pair of the "
+        "training set). ↑: more is better, ↓: less is.</p>"
         "<table class=numbers><tr><th>task</th><th>metric</th><th>model</th>"
-        "<th>tokenizer bound</th><th>constant</th><th>better than constant</th><th>n</th></tr>"
+        "<th>one pass</th><th>tokenizer bound</th><th>constant</th><th>better than constant</th>"
+        "<th>n</th></tr>"
         f"{''.join(rows)}</table>"
     )
 
@@ -110,7 +118,8 @@ def _task_row(name: str, entry: Mapping) -> str:
     better = (entry["model"] > entry["constant"]) == higher
     mark = "<span class=good>yes</span>" if better else "<span class=bad>no</span>"
     numbers = "".join(
-        f"<td>{number(entry[key])}</td>" for key in ("model", "tokenizer_bound", "constant")
+        f"<td>{number(entry.get(key, math.nan))}</td>"
+        for key in ("model", "one_pass", "tokenizer_bound", "constant")
     )
     unit = f" [{entry['unit']}]" if entry["unit"] else ""
     metric = f"{entry['metric']}{unit} {'↑' if higher else '↓'}"
@@ -156,6 +165,11 @@ def figure_html(title: str, note: str, figure: Figure) -> str:
         f"<h2>{html.escape(title)}</h2><p class=note>{html.escape(note)}</p>"
         f'<img src="{figure_uri(figure)}" alt="{html.escape(title)}">'
     )
+
+
+def picture_html(title: str, picture: np.ndarray) -> str:
+    """Heading and embedded picture, as large as it is."""
+    return f'<h2>{html.escape(title)}</h2><img src="{png(picture)}" alt="{html.escape(title)}">'
 
 
 def write(path: str | pathlib.Path, *, title: str, summary: str, parts: Sequence[str]) -> None:

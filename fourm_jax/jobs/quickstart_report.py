@@ -13,7 +13,7 @@ from etils import epath
 from fourm_jax import loading
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
-from fourm_jax.evals import any_to_any, galleries, measure, pictures, report
+from fourm_jax.evals import any_to_any, galleries, measure, panels, pictures, report
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import phases, quickstart
 from fourm_jax.tokenizers.base import Tokenizer
@@ -21,6 +21,7 @@ from fourm_jax.train import metrics
 from fourm_jax.utils import io, progress, run_folder
 
 NUM_TRAIN_RECORDS = 2_048  # for the constant predictors
+NUM_SHEETS = 2  # galleries in gallery.png: from the picture, and from its caption
 
 
 def run(
@@ -98,7 +99,7 @@ def make_parts(
 ) -> list[str]:
     """HTML of metrics, galleries, curves and codebooks."""
     painter = galleries.Painter(generator, data.train)
-    parts = [report.tasks_html(tasks)]
+    parts, sheets = [report.tasks_html(tasks)], []
     for conditions in progress.track(
         config.evaluation.conditions, label="draw", unit="gallery", name=" and ".join
     ):
@@ -106,8 +107,8 @@ def make_parts(
             generator, data, painter, conditions, num_records=config.evaluation.num_shown
         )
         parts.append(report.gallery_html(shown))
-        if conditions == config.evaluation.conditions[0]:
-            io.write_bytes(workdir / "gallery.png", pictures.png(galleries.sheet(shown)))
+        sheets.append(galleries.sheet(shown))
+    io.write_bytes(workdir / "gallery.png", pictures.png(panels.stacked(sheets[:NUM_SHEETS])))
     history = metrics.read_history(workdir / run_folder.TRUNK)
     for metric, note in (
         ("loss", "Cross-entropy in nats per target token under random masks (training batches)."),

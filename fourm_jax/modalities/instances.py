@@ -14,7 +14,7 @@ from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
-CROP, MEASURE, PICTURE = "per_crop", (), "text"
+CROP, MEASURE, PICTURE = "per_crop", (), "answers"
 NONE = "none"
 POINT = "point"
 POLYGON = "polygon"

@@ -14,7 +14,7 @@ from fourm_jax.modalities import coordinates
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
-CROP, MEASURE, PICTURE = "poses", (), "text"
+CROP, MEASURE, PICTURE = "poses", (), "humans"
 NONE = "none"  # text of a picture without humans
 HUMAN = "human"
 NUM_CODES = 8  # of the pose tokenizer

@@ -1,11 +1,16 @@
 """Every value has a picture or a line of text, and cells stand under their names."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from fourm_jax.evals import drawing, panels
-from fourm_jax.evals.drawings import classes
+from fourm_jax.evals import drawing, panels, pictures
+from fourm_jax.evals.drawings import boxes, classes
 from fourm_jax.modalities import registry
+from fourm_jax.modalities.instances import Answers
+from fourm_jax.modalities.poses import Poses
 from fourm_jax.tokenizers.signal import Signal
 
 GREY = np.full((4, 4), 200, np.uint8)
@@ -38,7 +43,7 @@ def test_texts_numbers_and_boxes_without_a_picture_become_lines():
     assert line("caption", "a cone") == "a cone"
     assert line("caption", "") == "(empty)"
     assert line("det", VALUES["det"]) == "cone"
-    assert line("metadata", {"brightness": 100.0, "n_humans": 2}) == "brightness 100, n_humans 2"
+    assert line("metadata", {"brightness": 100.0, "n_humans": 2}) == "brightness 100\nn_humans 2"
 
 
 def test_a_field_of_a_new_modality_is_drawn_by_its_values():
@@ -60,6 +65,58 @@ def test_every_drawing_that_a_modality_names_exists():
             assert callable(drawing.of(spec))
 
 
-def test_a_sheet_has_one_cell_per_value():
-    sheet = panels.sheet({"rgb": PICTURE, "caption": "a red cone " * 40})
-    assert sheet.shape == (panels.CELL + 14, 2 * panels.CELL, 3)
+def test_a_sheet_has_one_cell_per_value_and_shows_its_text_whole():
+    short = panels.sheet({"rgb": PICTURE, "caption": "a red cone"})
+    assert short.shape[1:] == (2 * panels.CELL, 3)
+    assert panels.sheet({"rgb": PICTURE, "caption": "a red cone " * 40}).shape[0] > short.shape[0]
+    lines = panels._wrapped("a red cone " * 40)
+    assert " ".join(lines) == ("a red cone " * 40).strip()
+    assert max(map(panels._width, lines)) <= panels.SHOWN
+    assert "".join(panels._wrapped("x" * 100)) == "x" * 100
+
+
+def test_the_label_of_a_box_at_the_edge_stays_inside():
+    corners = np.array([[0.9, 0.95, 1.0, 1.0]])
+    drawn = boxes.over(PICTURE, corners, ["cylinder"])
+    assert drawn.shape == (panels.SHOWN, panels.SHOWN, 3)
+    written = drawn[-20:, -60:].max(axis=(0, 2)) > 100
+    assert written.sum() > 20  # letters over a third of the last sixty columns
+
+
+def test_people_and_instances_are_drawn_over_their_picture():
+    one = Poses(
+        boxes=np.array([[0.1, 0.1, 0.9, 0.9]]),
+        codes=np.zeros((1, 8), np.int64),
+        rotations=np.zeros((1, 9)),
+        cameras=np.zeros((1, 3)),
+        betas=np.zeros((1, 10)),
+    )
+    people = drawing.of(registry.of_source("human_poses"))
+    assert people(one, PICTURE).max() == 255
+    assert people(one, None) == "1 people"
+    found = Answers(
+        points=np.array([[112, 112]]),
+        point_of=np.array([0]),
+        boxes=np.array([[10, 10, 100, 100]]),
+        codes=np.zeros((1, 16), np.int64),
+    )
+    drawn = drawing.of(registry.of_source("sam_instance"))(found, PICTURE)
+    assert drawn[panels.SHOWN // 2, panels.SHOWN // 2].tolist() == [255, 0, 0]
+
+
+def test_legends_name_classes_and_the_ends_of_the_scale():
+    semseg, depth = registry.of_source("semseg"), registry.of_source("depth")
+    names = drawing.legend(semseg, VALUES["semseg"])
+    assert names.shape[0] == classes.ROW * len(semseg.classes)
+    assert drawing.legend(depth, VALUES["depth"]).shape == (30, panels.SHOWN, 3)
+    assert drawing.legend(registry.of_source("edge"), GREY) == ""
+
+
+def test_an_animation_holds_every_frame():
+    frames = [np.full((4, 4, 3), shade, np.uint8) for shade in (0, 100, 200)]
+    for suffix in (".gif", ".webp"):
+        content = pictures.animation(frames, suffix)
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.n_frames == 3
+    with pytest.raises(ValueError, match=r"'\.mp4' of 3 frames, allowed: \.gif or \.webp"):
+        pictures.animation(frames, ".mp4")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fourm_jax.evals import galleries, report
+from fourm_jax.evals import galleries, panels, report
 from fourm_jax.evals.report import Gallery
 
 TASK = {
@@ -49,12 +49,22 @@ def test_the_page_is_written_whole_and_embeds_its_pictures(tmp_path):
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text()
 
 
-def test_a_sheet_shows_the_columns_that_hold_pictures():
-    gallery = Gallery(
-        title="g",
-        note="n",
-        columns=["", "a", "b", "c"],
-        rows=[("one", [PICTURE, "text", PICTURE]), ("two", ["", "text", PICTURE])],
-    )
-    sheet = galleries.sheet(gallery, size=10)
-    assert sheet.shape == (16 + 2 * 13, 110 + 2 * 13, 3)
+def test_a_task_shows_the_numbers_of_one_pass_beside_those_of_the_defaults():
+    assert "<td>–</td>" in report.tasks_html({"rgb->caption": TASK})
+    assert "<td>7</td>" in report.tasks_html({"rgb->tok_depth": {**TASK, "one_pass": 7.0}})
+
+
+def test_a_sheet_shows_the_first_records_and_the_legend():
+    rows = [(f"row {number}", [PICTURE, "text", PICTURE]) for number in range(6)]
+    legend = ("legend", ["", "", "near is bright"])
+    gallery = Gallery(title="g", note="n", columns=["", "a", "b", "c"], rows=[*rows, legend])
+    sheet = galleries.sheet(gallery, num_records=1)
+    height = panels.LINE + panels.GAP + 3 * panels.CELL + panels.LINE + 2 * panels.GAP
+    assert sheet.shape[0] == height
+    assert sheet.shape[1] > 3 * panels.CELL
+
+
+def test_the_records_of_a_gallery_are_drawn_by_seed_alone():
+    assert galleries.choose(256, 6, 0).tolist() == galleries.choose(256, 6, 0).tolist()
+    assert galleries.choose(256, 6, 0).tolist() != galleries.choose(256, 6, 1).tolist()
+    assert galleries.choose(4, 6, 0).tolist() == [0, 1, 2, 3]
