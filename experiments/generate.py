@@ -1,111 +1,187 @@
-"""Generate anything from anything with a finished run, as one picture.
+"""Generate anything from anything: one result or many, drawn and as arrays.
 
 python -m experiments.generate --source=runs/quickstart --conditions=rgb --targets=all \
     --output=scene.png
+python -m experiments.generate --source=runs/quickstart --prompts=captions.tsv \
+    --targets=tok_rgb --output=runs/pictures_from_captions
+python -m experiments.generate --source=runs/quickstart --conditions=tok_rgb --targets=tok_rgb \
+    --mask=0.2,0.3,0.6,0.9 --guide='caption=a red cone:3' --guide='caption=a blue box:-1' \
+    --output=edited
 
 The source is a run folder, a converted or published checkpoint, or a Hub id. A condition is a
-modality name, taken from held-out record --record of the run, or name=value with a text or with an
-image or .npy file: --conditions='caption=a red cone left of a blue cube'.
+modality name, taken from held-out record --record of the run, or name=value with a text, JSON or
+the name of a file: --conditions='caption=a red cone left of a blue cube'. An output NAME.png is one
+picture; any other is a folder with all results, which the same command continues.
 """
 
-from collections.abc import Mapping
+import functools
+import math
+import sys
+import warnings
 from typing import Any
 
-import numpy as np
 from absl import flags
 from etils import epath
+from jax.sharding import Mesh
 
 from experiments import cli
 
 cli.set_environment()
 
 from fourm_jax import loading  # noqa: E402
-from fourm_jax.data import datasets  # noqa: E402
-from fourm_jax.evals import any_to_any, drawing, panels, pictures  # noqa: E402
 from fourm_jax.generate import condition_files  # noqa: E402
-from fourm_jax.generate.generator import Generator  # noqa: E402
-from fourm_jax.modalities.spec import ModalitySpec  # noqa: E402
-from fourm_jax.utils import io, run_folder  # noqa: E402
+from fourm_jax.generate.guides import Guide, parse  # noqa: E402
+from fourm_jax.jobs import generation, requests  # noqa: E402
+from fourm_jax.jobs.requests import held_out_record  # noqa: E402
+from fourm_jax.parallel import mesh  # noqa: E402
+from fourm_jax.utils import config as config_lib  # noqa: E402
+from fourm_jax.utils import io  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
 _TOKENIZERS = cli.define_path(
     "tokenizers", None, "Folder with one folder per tokenizer; default: that of the source."
 )
-_CONDITIONS = flags.DEFINE_multi_string("conditions", ["rgb"], "Name or name=value; repeatable.")
+_CONDITIONS = flags.DEFINE_multi_string("conditions", [], "Name or name=value; default: rgb.")
+_PROMPTS = cli.define_path("prompts", None, "Many rows: folder of pictures, .jsonl or .tsv.")
 _TARGETS = flags.DEFINE_list("targets", ["all"], "Names, or all.")
 _RECORD = flags.DEFINE_integer("record", 0, "Which held-out record.", lower_bound=0)
-_STEPS = flags.DEFINE_integer("num_steps", 16, "Passes over each grid.", lower_bound=1)
-_GUIDANCE = flags.DEFINE_float("guidance", 2.0, "Weight of the conditions; 1 = plain.")
+_STEPS = flags.DEFINE_integer("num_steps", None, "Passes over each grid.", lower_bound=1)
+_GUIDANCE = flags.DEFINE_float("guidance", None, "Weight of the conditions; 1 = plain.")
+_TEMPERATURE = flags.DEFINE_float("temperature", None, "Of the draws.", lower_bound=0.0)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=2**32 - 1)
-_OUTPUT = cli.define_path("output", "generated.png", "PNG picture to write.", written="file")
+_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Results per row.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Samples on the device at once.", lower_bound=1)
+_GUIDES = flags.DEFINE_multi_string("guide", [], "NAME=VALUE:WEIGHT; repeatable, also by name.")
+_FIRST = flags.DEFINE_list("intermediate", [], "Targets that are generated before the others.")
+_PLAN = flags.DEFINE_string(
+    "plan", None, "How, by target: a config such as generate/published:preset=to_rgb, or NAME.json."
+)
+_MASK = flags.DEFINE_string(
+    "mask",
+    None,
+    "Of targets that are given, white = anew: a picture, or xmin,ymin,xmax,ymax (0..1).",
+)
+_SHIFT = flags.DEFINE_list(
+    "shift", None, "Rows,columns by which given pictures move; what comes in is generated."
+)
+_BEST_OF = flags.DEFINE_integer("best_of", 1, "Samples, of which one is taken.", lower_bound=1)
+_VERIFIER = flags.DEFINE_string("verifier", "caption", "Condition that the best one agrees with.")
+_ANIMATION = cli.define_path(
+    "animation", None, "NAME.webp or NAME.gif of the steps.", written="file"
+)
+_DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the computation.")
+_MESH = flags.DEFINE_list("mesh", None, "Devices that share a batch, as data=4,tensor=2.")
+_SHARE = flags.DEFINE_string("share", "0/1", "Which part of --prompts: 0/4 is the first of four.")
+_OUTPUT = cli.define_path("output", "generated.png", "NAME.png, or a folder.", written="file")
 
 
 def main() -> None:
     """Generate and draw."""
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     output = _OUTPUT.value
-    if output.suffix.lower() != ".png" or not output.parent.is_dir():
-        raise ValueError(f"--output={output}: expected NAME.png in a folder that exists")
-    generator = loading.load_generator(_SOURCE.value, tokenizers=_TOKENIZERS.value)
-    given = {}
-    for text in _CONDITIONS.value:
-        name = text.partition("=")[0]
-        given[name] = read(text, generator.spec(name))
-    done = generator.generate(
-        {name: v[None] if isinstance(v, np.ndarray) else [v] for name, v in given.items()},
-        "all" if _TARGETS.value == ["all"] else _TARGETS.value,
-        num_steps=_STEPS.value,
-        guidance=_GUIDANCE.value,
-        seed=_SEED.value,
-        show_progress=True,
+    guides = [parse(text) for text in _GUIDES.value]
+    plan = check(output)
+    devices = axes(_MESH.value) if _MESH.value else None
+    generator = loading.load_generator(
+        _SOURCE.value, tokenizers=_TOKENIZERS.value, dtype=_DTYPE.value
     )
-    values = given | {
-        name: any_to_any.record_values(generator.spec(name), value)[0]
-        for name, value in done.decoded.items()
+    if devices is not None:
+        generator = generator.on_mesh(devices)
+    specs = {name: generator.spec(name) for name in generator.model.inputs}
+    if _PROMPTS.value:
+        everything = requests.read(_PROMPTS.value, specs, seed=_SEED.value)
+        index, count = map(int, _SHARE.value.split("/"))
+        todo = everything[index::count]
+    else:
+        texts = _CONDITIONS.value or ([] if guides else ["rgb"])
+        record = functools.partial(held_out_record, _SOURCE.value, _RECORD.value)
+        todo = [requests.typed(texts, specs, record, seed=_SEED.value)]
+    options: dict[str, Any] = {
+        "targets": "all" if _TARGETS.value == ["all"] else _TARGETS.value,
+        "plan": plan,
+        "num_steps": _STEPS.value,
+        "guidance": _GUIDANCE.value,
+        "temperature": _TEMPERATURE.value,
+        "intermediate": _FIRST.value,
+        "guides": [
+            Guide(name=name, value=condition_files.read(text, generator.spec(name)), weight=weight)
+            for name, text, weight in guides
+        ],
     }
-    draw(generator, values, output)
-    for name, reason in done.decoded.lacking.items():
-        print(f"{name} is generated but not drawn: {reason}")
-    print(f"{', '.join(given)} -> {', '.join(done.decoded)}: {output}")
+    if _MASK.value or _SHIFT.value:
+        shift = tuple(map(int, _SHIFT.value)) if _SHIFT.value else None
+        todo[0], options["mask"] = requests.edited(todo[0], specs, _MASK.value, shift)
+    job = generation.Job(
+        options={name: one for name, one in options.items() if one is not None},
+        source=str(_SOURCE.value),
+        num_samples=_SAMPLES.value,
+        best_of=_BEST_OF.value,
+        verifier=_VERIFIER.value,
+        batch_size=_BATCH.value,
+    )
+    if output.suffix == ".png":
+        made = generation.draw_one(generator, todo[0], job, output)
+        for name, reason in made.decoded.lacking.items():
+            print(f"{name} is generated but not drawn: {reason}")
+        print(f"{', '.join(todo[0].conditions)} -> {', '.join(made.decoded)}: {output}")
+    else:
+        done = generation.run(generator, todo, output, job)
+        print(f"{done} of {len(todo)} requests generated, the others were there: {output}")
+    if _ANIMATION.value:
+        generation.animate(generator, todo[0], job, _ANIMATION.value)
+        print(f"the steps: {_ANIMATION.value}")
 
 
-def draw(generator: Generator, values: Mapping[str, Any], output: epath.Path) -> None:
-    """Draw one value of every modality side by side."""
-    cells = {}
-    for name, value in values.items():
-        spec = generator.spec(name)
-        cell = drawing.of(spec, signal=any_to_any.signal_of(generator, spec))
-        cells[name] = value if isinstance(value, str) else cell(value, None)
-    io.write_bytes(output, pictures.png(panels.sheet(cells)))
-
-
-def read(text: str, spec: ModalitySpec) -> Any:
-    """Value of one condition: a file, a text, or the field of the held-out record.
-
-    Raises:
-      ValueError: a file or record that is not there.
-    """
-    _, given, value = text.partition("=")
-    if not given:
-        return held_out_record()[spec.source]
-    return condition_files.read(value, spec)
-
-
-def held_out_record() -> dict[str, Any]:
-    """Raw record --record of the run's held-out ones.
+def check(output: epath.Path) -> dict[str, Any] | None:
+    """Refuse flags that do not go together, before anything is loaded; return the plan.
 
     Raises:
-      ValueError: the source is no run that has some, or has fewer.
+      ValueError: names the flags.
     """
-    raw = _SOURCE.value / run_folder.RAW
-    if not raw.is_dir():
-        raise ValueError(
-            f"{_SOURCE.value} has no held-out records ({raw}): give each condition a value, as in "
-            "--conditions=rgb=picture.png"
-        )
-    records = datasets.open_source("token_shards", "test", {"directory": raw})
-    if not 0 <= _RECORD.value < len(records):
-        raise ValueError(f"--record={_RECORD.value}, allowed: 0..{len(records) - 1}")
-    return records[_RECORD.value]
+    if output.suffix == ".png":
+        if not output.parent.is_dir():
+            raise ValueError(f"--output={output}: expected NAME.png in a folder that exists")
+        if _PROMPTS.value or _SAMPLES.value > 1:
+            raise ValueError(f"--output={output} is one picture: name a folder for many results")
+    elif output.suffix in (".jpg", ".jpeg", ".gif", ".webp"):
+        raise ValueError(f"--output={output}, allowed: NAME.png or a folder")
+    if _ANIMATION.value and _ANIMATION.value.suffix not in (".gif", ".webp"):
+        raise ValueError(f"--animation={_ANIMATION.value}, allowed: NAME.webp or NAME.gif")
+    if _PROMPTS.value and (_CONDITIONS.value or _MASK.value or _SHIFT.value):
+        raise ValueError("--prompts goes without --conditions, --mask and --shift")
+    if _PROMPTS.value and not _PROMPTS.value.exists():
+        raise ValueError(f"--prompts={_PROMPTS.value}: no such file or folder")
+    index, _, count = _SHARE.value.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ValueError(f"--share={_SHARE.value}, allowed: INDEX/COUNT with INDEX from 0 on")
+    for name, flag in (("guidance", _GUIDANCE), ("temperature", _TEMPERATURE)):
+        if flag.value is not None and not math.isfinite(flag.value):
+            raise ValueError(f"--{name}={flag.value}, allowed: finite numbers")
+    is_shift = [part.lstrip("-").isdigit() for part in _SHIFT.value or ()]
+    if _SHIFT.value and is_shift != [True, True]:
+        raise ValueError(f"--shift={','.join(_SHIFT.value)}, allowed: ROWS,COLUMNS in pixels")
+    if _PLAN.value is None:
+        return None
+    if _PLAN.value.endswith(".json"):
+        plan = io.read_json(_PLAN.value)
+        if not isinstance(plan, dict) or not all(isinstance(one, dict) for one in plan.values()):
+            raise ValueError(f"--plan={_PLAN.value}: expected {{target: {{field: value}}}}")
+        return plan
+    return config_lib.load(cli.find_config(_PLAN.value)).to_dict()
+
+
+def axes(texts: list[str]) -> Mesh:
+    """The mesh of AXIS=NUMBER texts; axes that are not named have one device.
+
+    Raises:
+      ValueError: another form, or a product that is not the number of devices.
+    """
+    sizes = dict(text.partition("=")[::2] for text in texts)
+    for name, size in sizes.items():
+        if name not in mesh.AXES or not size.isdigit():
+            raise ValueError(f"--mesh={','.join(texts)}, allowed: AXIS=NUMBER of {mesh.AXES}")
+    data, fsdp, tensor = (int(sizes.get(name, 1)) for name in mesh.AXES)
+    return mesh.make_mesh(data=data, fsdp=fsdp, tensor=tensor)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_what_loads_and_generates_needs_no_training_and_no_data():
 
 def test_the_command_that_generates_needs_no_training():
     rooms = loaded_after("import experiments.generate")
-    assert not rooms & {"orbax", "tensorflow", "clu", "fourm_jax.train", "fourm_jax.jobs"}
+    assert not rooms & {"orbax", "tensorflow", "clu", "fourm_jax.train", "fourm_jax.labelers"}
 
 
 @pytest.mark.parametrize("name", fourm_jax.__all__)

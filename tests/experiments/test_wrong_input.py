@@ -9,7 +9,7 @@ from etils import epath
 
 from configs import scenes
 from experiments import cli
-from fourm_jax.generate import condition_files
+from fourm_jax.generate import condition_files, fitting
 from fourm_jax.jobs import quickstart
 from fourm_jax.modalities import registry
 from fourm_jax.train.optimizer import Settings
@@ -78,8 +78,32 @@ def test_an_output_where_nothing_can_be_made_is_refused():
 def test_a_long_caption_is_no_file_name():
     caption = "a red sphere left of a small blue box, " * 10
     assert condition_files.read(caption, CAPTION) == caption
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match="no such file, and texts belong to text modalities"):
         condition_files.read("x" * 300, RGB)
+
+
+def test_a_picture_is_no_caption_and_a_caption_no_picture(tmp_path):
+    picture = tmp_path / "cat.png"
+    picture.write_bytes(b"not read")
+    with pytest.raises(ValueError, match=r"cat\.png is a file, allowed: a text"):
+        condition_files.read(str(picture), CAPTION)
+    with pytest.raises(ValueError, match=r"rgb=.*cat\.png: unreadable picture"):
+        condition_files.read(str(picture), RGB)
+    with pytest.raises(ValueError, match="no such file, and texts belong to text modalities"):
+        condition_files.read("a red cone", RGB)
+    with pytest.raises(ValueError, match=r"rgb=dog\.png: no such file$"):
+        condition_files.read("dog.png", RGB)
+
+
+def test_typed_values_are_json_or_json_files(tmp_path):
+    (palette,) = registry.resolve("scenes", ("color_palette",))
+    assert condition_files.read("[[255, 0, 0]]", palette) == [[255, 0, 0]]
+    (tmp_path / "a.json").write_text("[[1, 2, 3]]")
+    assert condition_files.read(str(tmp_path / "a.json"), palette) == [[1, 2, 3]]
+    (tmp_path / "a.txt").write_text("a red cone\n")
+    assert condition_files.read(str(tmp_path / "a.txt"), CAPTION) == "a red cone"
+    with pytest.raises(ValueError, match="color_palette is not valid JSON"):
+        condition_files.read("[[255, 0", palette)
 
 
 def test_an_array_that_claims_more_than_its_file_holds_is_refused(tmp_path):
@@ -94,18 +118,18 @@ def test_an_array_that_claims_more_than_its_file_holds_is_refused(tmp_path):
 def test_a_file_that_is_no_array_is_refused(content, tmp_path):
     (tmp_path / "some.npy").write_bytes(content)
     with pytest.raises(ValueError, match=r"some\.npy is no whole \.npy file"):
-        condition_files.read_array(str(tmp_path / "some.npy"))
+        fitting.read_array(str(tmp_path / "some.npy"))
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"objects\.npy is no whole \.npy file"):
-        condition_files.read_array(str(tmp_path / "objects.npy"))
+        fitting.read_array(str(tmp_path / "objects.npy"))
 
 
 def test_an_array_comes_back_as_it_was_saved(tmp_path):
     np.save(tmp_path / "ids.npy", np.arange(6).reshape(2, 3))
-    assert condition_files.read_array(str(tmp_path / "ids.npy")).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert fitting.read_array(str(tmp_path / "ids.npy")).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_the_config_of_a_trunk_is_none_of_the_quickstart():

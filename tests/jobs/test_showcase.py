@@ -1,0 +1,40 @@
+"""Which changes the showcase asks for, and what it refuses; its figures need a finished run."""
+
+import numpy as np
+import pytest
+from etils import epath
+
+from fourm_jax.jobs import showcase
+from fourm_jax.scenes import layout
+
+BOXES = {"boxes": np.array([[0.1, 0.2, 0.4, 0.6], [0.5, 0.5, 0.9, 0.9]])}
+
+
+def scenes(caption, classes):
+    det = {**BOXES, "classes": classes}
+    return showcase.Scenes(fields={"caption": [caption], "det": [det]})
+
+
+def test_the_object_that_changes_is_the_only_one_of_its_shape():
+    given = scenes("a large red cone left of a small blue box", ["cone", "box"])
+    task = showcase._task(given, 0, np.random.default_rng(0))
+    assert task.box == (0.5, 0.5, 0.9, 0.9)  # "blue box" comes first in the order of pairs
+    assert task.colour not in ("red", "blue")
+    assert task.caption == f"a large red cone left of a small {task.colour} box"
+    assert task.colour in layout.COLOURS
+
+
+@pytest.mark.parametrize(
+    ("caption", "classes"),
+    [
+        ("a red cone left of a blue cone", ["cone", "cone"]),
+        ("a red cone left of a blue box", ["sphere", "sphere"]),
+    ],
+)
+def test_a_scene_without_such_an_object_is_left_out(caption, classes):
+    assert showcase._task(scenes(caption, classes), 0, np.random.default_rng(0)) is None
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"has no held-out records .* a run of the quickstart has"):
+        showcase.read(epath.Path(tmp_path), 4)
