@@ -147,10 +147,12 @@ def test_a_published_run_sees_500_billion_tokens_after_a_warm_up_of_10():
     assert (mod21.num_steps, mod21.optimizer.warmup_steps) == (239_218, 4_769)
 
 
-def test_only_the_published_base_size_is_compiled_without_a_loop_over_blocks():
-    base, local = load("fourm.py:size=base").model, load("fourm.py:size=base,runlocal").model
+def test_published_sizes_but_the_largest_are_compiled_without_a_loop_over_blocks():
+    base, large = (load(f"fourm.py:size={size}").model for size in ("base", "large"))
     assert (base.scan_unroll, base.encoder_depth, base.decoder_depth) == (12, 12, 12)
-    assert local.scan_unroll == load("fourm.py:size=large").model.scan_unroll == 1
+    assert (large.scan_unroll, large.encoder_depth, large.decoder_depth) == (24, 24, 24)
+    local = load("fourm.py:size=base,runlocal").model
+    assert local.scan_unroll == load("fourm.py:size=xlarge").model.scan_unroll == 1
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fourm_jax.ops import attention
+from fourm_jax.ops import attention, gate
 from fourm_jax.ops import norm as norm_op
 
 NORM_EPSILON = 1e-6
@@ -51,19 +51,28 @@ def has_bias(use_bias: UseBias, part: str) -> bool:
 class Norm(nn.LayerNorm):
     """Flax's LayerNorm; on accelerators with the backward pass of `ops.norm`."""
 
-    @nn.compact
     def __call__(  # type: ignore[override]  # nobody passes flax's `mask`
         self, x: Float[Array, "*b d"]
     ) -> Float[Array, "*b d"]:
+        return self._normalize(x, fork=False)[1]
+
+    def fork(self, x: Float[Array, "*b d"]) -> tuple[Array, Array]:
+        """Return (x, its norm), for a branch that is added to x (`ops.norm.fork_norm`)."""
+        return self._normalize(x, fork=True)
+
+    @nn.compact
+    def _normalize(self, x: Float[Array, "*b d"], fork: bool) -> tuple[Array, Array]:
         if jax.default_backend() == "cpu":
-            return super().__call__(x)
+            return x, super().__call__(x)
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", self.bias_init, shape) if self.use_bias else jnp.zeros(shape)
-        return norm_op.layer_norm(x, scale, bias, self.epsilon, self.dtype)
+        if fork:
+            return norm_op.fork_norm(x, scale, bias, self.epsilon, self.dtype)
+        return x, norm_op.layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
 
-def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
+def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> Norm:
     """LayerNorm with statistics in float32 (mean-subtracting, eps 1e-6).
 
     Source: docs/published.md#blocks.
@@ -219,9 +228,12 @@ class Mlp(nn.Module):
         dense: dict[str, Any] = {"use_bias": self.use_bias, "dtype": self.dtype}
         enter: dict[str, Any] = {"shape": (dim, width), "padded": (dim, padded), **dense}
         activation, gated = MLPS[self.kind]
-        y = activation(checkpoint_name(PaddedDense(**enter, name="fc1")(rows), "hidden"))
+        y = checkpoint_name(PaddedDense(**enter, name="fc1")(rows), "hidden")
         if gated:
-            y = y * checkpoint_name(PaddedDense(**enter, name="fc3")(rows), "hidden")
+            factor = checkpoint_name(PaddedDense(**enter, name="fc3")(rows), "hidden")
+            y = gate.gated(y, factor, activation)
+        else:
+            y = activation(y)
         leave: dict[str, Any] = {"shape": (width, dim), "padded": (padded, dim), **dense}
         return PaddedDense(**leave, name="fc2")(y).reshape(x.shape)
 

@@ -98,14 +98,15 @@ class Block(nn.Module):
         cross_mask: Visibility | None,
     ) -> tuple[Float[Array, "b n d"], None]:
         """Whole-set pass; arguments after `x` and `drop_rate` are the same for every layer."""
-        attended = self.self_attention(self.self_norm(x), mask=self_mask)
+        x, y = self.self_norm.fork(x)
+        attended = self.self_attention(y, mask=self_mask)
         x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")
         if self.cross:
-            attended = self.cross_attention(
-                self.query_norm(x), self.context_norm(context), cross_mask
-            )
+            x, y = self.query_norm.fork(x)
+            attended = self.cross_attention(y, self.context_norm(context), cross_mask)
             x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")
-        return layers.residual(self, x, self.feed_forward(self.mlp_norm(x)), drop_rate), None
+        x, y = self.mlp_norm.fork(x)
+        return layers.residual(self, x, self.feed_forward(y), drop_rate), None
 
     def remember(self, context):
         """Return `context` and its cross-attention keys and values."""

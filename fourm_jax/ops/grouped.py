@@ -9,10 +9,16 @@ A CPU gets tiles of one small size, which waste little and stay in its caches. A
 the smallest of a few sizes that holds all tokens of a head: reading a head and adding to its
 gradient then happens once per head instead of once per tile, and products are large.
 `jax.lax.ragged_dot` says the same in one call but is grouped on TPU only.
+
+Under a mesh every device handles its own tokens. Where parameters are cut, a device holds some
+columns of all heads; one head after the other is put together, used and dropped, and what belongs
+to other devices of its gradient is sent to them at once. So no device ever holds all heads, nor a
+gradient of that size, and what is sent is that of any other parameter.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -20,11 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 SMALLEST_TILE, LARGEST_TILE = 32, 1024  # on a CPU
 TILES = (512, 1024, 2048, 3072, 4096, 8192)  # on an accelerator; the last bounds the logits' memory
 TOKEN_AXES = ("data", "fsdp", "tensor")
+COLUMN_AXES = ("fsdp", "tensor")  # that the columns of the table are divided over
 
 
 def grouped_cross_entropy(
@@ -41,8 +49,8 @@ def grouped_cross_entropy(
     """Return (-log softmax(features · headᵀ)[id], whether the id has the highest logit).
 
     Products run in the dtype of `features` with float32 sums; softmax and loss in float32. The
-    results are 0 and False where `valid` is False. Under a mesh (`jax.set_mesh`) every device
-    handles its own tokens against the whole table.
+    results are 0 and False where `valid` is False. Tokens and columns of the table are divided over
+    the mesh of `jax.set_mesh`, as far as they divide.
 
     Args:
       features: decoder outputs.
@@ -53,27 +61,38 @@ def grouped_cross_entropy(
       tiles: allowed numbers of tokens per product, ascending; empty = as fits the device and the
         number of tokens.
     """
-    axes, num_shards = _token_axes(len(ids))
+    axes, num_shards = _dividing(TOKEN_AXES, len(ids))
+    columns, num_cuts = _dividing(COLUMN_AXES, table.shape[1])
     tiles = tiles or _fitting_tiles(len(ids) // num_shards, len(sizes))
-    compute = functools.partial(_cross_entropy, offsets, sizes, tiles)
+    heads = Heads(offsets, sizes, columns if num_cuts > 1 else ())
+    compute = functools.partial(_cross_entropy, heads, tiles)
     if num_shards > 1:
         tokens = P(axes)
         compute = jax.shard_map(
             compute,
-            in_specs=(tokens, P(), tokens, tokens, tokens),
+            in_specs=(tokens, P(None, heads.columns), tokens, tokens, tokens),
             out_specs=(tokens, tokens),
             check_vma=False,  # replicated inputs get their gradient summed over the devices
         )
     return compute(features, table, *map(jnp.asarray, (group, ids, valid)))
 
 
-def _token_axes(num_tokens: int) -> tuple[tuple[str, ...], int]:
-    """Mesh axes that the tokens are divided over, and how many parts that makes."""
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """Rows of every head in the table, and the mesh axes that its columns are divided over."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+
+
+def _dividing(names: tuple[str, ...], size: int) -> tuple[tuple[str, ...], int]:
+    """Those mesh axes that `size` is divided over, and how many parts that makes."""
     mesh = jax.sharding.get_abstract_mesh()
     axes: tuple[str, ...] = ()
     parts = 1
-    for name in TOKEN_AXES if not mesh.empty else ():
-        if num_tokens % (parts * mesh.shape.get(name, 1)) == 0 and name in mesh.shape:
+    for name in names if not mesh.empty else ():
+        if name in mesh.shape and size % (parts * mesh.shape[name]) == 0:
             axes, parts = (*axes, name), parts * mesh.shape[name]
     return axes, parts
 
@@ -94,6 +113,19 @@ class _Sorted:
     ids: Int[Array, "padded"]
     starts: Int[Array, "groups"]
     counts: Int[Array, "groups"]
+
+
+@flax.struct.dataclass
+class _Sums:
+    """What the tiles have made so far.
+
+    Attributes:
+      by_token: arrays of all sorted tokens, [padded, …].
+      by_row: arrays of the rows of the table, or of one head, [rows, columns].
+    """
+
+    by_token: tuple[Array, ...]
+    by_row: tuple[Array, ...] = ()
 
 
 def _sort(
@@ -117,66 +149,147 @@ def _sort(
     return tokens, order
 
 
+@dataclasses.dataclass(frozen=True)
+class _SameSize:
+    """Heads of one size: their first rows in the table, and where their tokens are."""
+
+    size: int
+    first_rows: Int[Array, "heads"]
+    starts: Int[Array, "heads"]
+    counts: Int[Array, "heads"]
+
+
 def _each_tile(
+    heads: Heads,
     tiles: tuple[int, ...],
-    offsets: tuple[int, ...],
-    sizes: tuple[int, ...],
     tokens: _Sorted,
-    table: Float[Array, "rows d"],
-    carry: Any,
+    table: Float[Array, "rows columns"],
+    sums: _Sums,
     body: Callable[..., tuple[tuple[Array, ...], tuple[Array, ...]]],
-    merge: Callable[..., Any],
-) -> Any:
+) -> _Sums:
     """Loop over all non-empty tiles, one loop per distinct head size.
 
     `body(start, is_own, features, ids, head)` computes one tile: sorted tokens from `start` on, of
-    which `is_own` are of this head. It returns arrays by token and by row of the head;
-    `merge(carry, start, is_own, first_row, *arrays)` puts them into `carry`. Of several tile sizes
-    the smallest one that holds the head's tokens is taken, and its arrays by token are filled up
-    to the largest, so that the large arrays of the carry stay outside of the branches.
+    which `is_own` are of this head. It returns arrays by token, which are written into those of
+    `sums`, and arrays by row of the head, which are added to those of `sums`.
+    """
+    tile = functools.partial(_tile, tiles, tokens, body)
+    dtype = tokens.features.dtype
+    for size in sorted(set(heads.sizes)):
+        members = np.flatnonzero(np.array(heads.sizes) == size)
+        first_rows = jnp.asarray(np.array(heads.offsets)[members])
+        same = _SameSize(size, first_rows, tokens.starts[members], tokens.counts[members])
+        if heads.columns:
+            sums = _cut_heads(same, heads.columns, table, dtype, tiles[-1], tile, sums)
+        else:
+            sums = _whole_heads(same, table, dtype, tiles[-1], tile, sums)
+    return sums
+
+
+def _whole_heads(
+    same: _SameSize,
+    table: Float[Array, "rows d"],
+    dtype: DTypeLike,
+    largest: int,
+    tile: Callable[..., _Sums],
+    sums: _Sums,
+) -> _Sums:
+    """All tiles of heads of one size, where the device holds the whole table."""
+    num_tiles = -(-same.counts // largest)
+    ends = jnp.cumsum(num_tiles)
+
+    def step(i: Int[Array, ""], sums: _Sums) -> _Sums:
+        g = (i >= ends).sum()
+        skipped = (i - (ends[g] - num_tiles[g])) * largest
+        head = jax.lax.dynamic_slice_in_dim(table, same.first_rows[g], same.size).astype(dtype)
+        start, left = same.starts[g] + skipped, same.counts[g] - skipped
+        return tile(start, left, head, same.first_rows[g], sums)
+
+    return jax.lax.fori_loop(0, ends[-1], step, sums)
+
+
+def _cut_heads(
+    same: _SameSize,
+    axes: tuple[str, ...],
+    table: Float[Array, "rows columns"],
+    dtype: DTypeLike,
+    largest: int,
+    tile: Callable[..., _Sums],
+    sums: _Sums,
+) -> _Sums:
+    """All tiles of heads of one size, where the device holds some columns of the table.
+
+    Devices meet twice per head, however many tokens each of them has: to put it together and to
+    share its gradient out.
+    """
+
+    def step(g: Int[Array, ""], sums: _Sums) -> _Sums:
+        columns = jax.lax.dynamic_slice_in_dim(table, same.first_rows[g], same.size).astype(dtype)
+        head = jax.lax.all_gather(columns, axes, axis=1, tiled=True)
+
+        def one_tile(i: Int[Array, ""], own: _Sums) -> _Sums:
+            skipped = i * largest
+            return tile(same.starts[g] + skipped, same.counts[g] - skipped, head, 0, own)
+
+        nothing = tuple(jnp.zeros(head.shape, whole.dtype) for whole in sums.by_row)
+        num_tiles = -(-same.counts[g] // largest)
+        own = jax.lax.fori_loop(0, num_tiles, one_tile, _Sums(sums.by_token, nothing))
+        shares = [
+            jax.lax.psum_scatter(part, axes, scatter_dimension=1, tiled=True) for part in own.by_row
+        ]
+        return _Sums(own.by_token, _add_rows(sums.by_row, shares, same.first_rows[g]))
+
+    return jax.lax.fori_loop(0, len(same.first_rows), step, sums)
+
+
+def _tile(
+    tiles: tuple[int, ...],
+    tokens: _Sorted,
+    body: Callable[..., tuple[tuple[Array, ...], tuple[Array, ...]]],
+    start: Int[Array, ""],
+    left: Int[Array, ""],
+    head: Float[Array, "size d"],
+    first_row: Int[Array, ""] | int,
+    sums: _Sums,
+) -> _Sums:
+    """One tile: the next `left` tokens from `start` on, or as many of them as the largest holds.
+
+    Of several tile sizes the smallest one that holds them is taken, and its arrays by token are
+    filled up to the largest, so that the large arrays of `sums` stay outside of the branches.
     """
     largest = tiles[-1]
-    for size in sorted(set(sizes)):
-        heads = np.flatnonzero(np.array(sizes) == size)
-        first_rows = jnp.asarray(np.array(offsets)[heads])
-        starts, counts = tokens.starts[heads], tokens.counts[heads]
-        num_tiles = -(-counts // largest)
-        ends = jnp.cumsum(num_tiles)
 
-        def step(
-            i: Int[Array, ""],
-            carry: Any,
-            size: int = size,
-            ends: Array = ends,
-            num_tiles: Array = num_tiles,
-            starts: Array = starts,
-            counts: Array = counts,
-            first_rows: Array = first_rows,
-        ) -> Any:
-            g = (i >= ends).sum()
-            skipped = (i - (ends[g] - num_tiles[g])) * largest
-            start, left = starts[g] + skipped, counts[g] - skipped
-            head = jax.lax.dynamic_slice_in_dim(table, first_rows[g], size)
-            head = head.astype(tokens.features.dtype)
+    def compute(tile: int):
+        is_own = jnp.arange(tile) < left
+        features = jax.lax.dynamic_slice_in_dim(tokens.features, start, tile)
+        ids = jax.lax.dynamic_slice_in_dim(tokens.ids, start, tile)
+        by_token, by_row = body(start, is_own, features, ids, head)
+        return tuple(_fill(x, largest) for x in by_token), by_row
 
-            def compute(tile: int):
-                is_own = jnp.arange(tile) < left
-                features = jax.lax.dynamic_slice_in_dim(tokens.features, start, tile)
-                ids = jax.lax.dynamic_slice_in_dim(tokens.ids, start, tile)
-                by_token, by_row = body(start, is_own, features, ids, head)
-                return tuple(_fill(x, largest) for x in by_token), by_row
+    if len(tiles) == 1:
+        by_token, by_row = compute(largest)
+    else:
+        branches = [functools.partial(compute, tile) for tile in tiles]
+        smallest = (left > jnp.array(tiles)[:-1]).sum()
+        by_token, by_row = jax.lax.switch(smallest, branches)
+    is_own = jnp.arange(largest) < left
+    merged = tuple(
+        _merge(whole, part, start, is_own)
+        for whole, part in zip(sums.by_token, by_token, strict=True)
+    )
+    return _Sums(merged, _add_rows(sums.by_row, by_row, first_row))
 
-            if len(tiles) == 1:
-                by_token, by_row = compute(largest)
-            else:
-                branches = [functools.partial(compute, tile) for tile in tiles]
-                smallest = (left > jnp.array(tiles)[:-1]).sum()
-                by_token, by_row = jax.lax.switch(smallest, branches)
-            is_own = jnp.arange(largest) < left
-            return merge(carry, start, is_own, first_rows[g], *by_token, *by_row)
 
-        carry = jax.lax.fori_loop(0, ends[-1], step, carry)
-    return carry
+def _add_rows(
+    wholes: tuple[Array, ...], parts: Sequence[Array], first_row: Int[Array, ""] | int
+) -> tuple[Array, ...]:
+    """Add arrays by row of a head to those of all rows."""
+
+    def add(whole: Array, part: Array) -> Array:
+        part += jax.lax.dynamic_slice_in_dim(whole, first_row, len(part))
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, first_row, 0)
+
+    return tuple(add(whole, part) for whole, part in zip(wholes, parts, strict=True))
 
 
 def _fill(x: Array, size: int) -> Array:
@@ -201,31 +314,29 @@ def _merge(
     return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(is_own, part, old), start, 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cross_entropy(
-    offsets: tuple[int, ...],
-    sizes: tuple[int, ...],
+    heads: Heads,
     tiles: tuple[int, ...],
     features: Float[Array, "t d"],
-    table: Float[Array, "rows d"],
+    table: Float[Array, "rows columns"],
     group: Int[Array, "t"],
     ids: Int[Array, "t"],
     valid: Bool[Array, "t"],
 ) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
-    return _forward(offsets, sizes, tiles, features, table, group, ids, valid)[0]
+    return _forward(heads, tiles, features, table, group, ids, valid)[0]
 
 
 def _forward(
-    offsets: tuple[int, ...],
-    sizes: tuple[int, ...],
+    heads: Heads,
     tiles: tuple[int, ...],
     features: Float[Array, "t d"],
-    table: Float[Array, "rows d"],
+    table: Float[Array, "rows columns"],
     group: Int[Array, "t"],
     ids: Int[Array, "t"],
     valid: Bool[Array, "t"],
 ) -> tuple[tuple[Float[Array, "t"], Bool[Array, "t"]], tuple[Array, ...]]:
-    tokens, order = _sort(tiles[-1], len(sizes), features, group, ids, valid)
+    tokens, order = _sort(tiles[-1], len(heads.sizes), features, group, ids, valid)
 
     def body(
         start: Int[Array, ""],
@@ -241,33 +352,21 @@ def _forward(
         total = jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1)) + highest
         return (total - label, label >= highest, total), ()
 
-    def merge(
-        carry: tuple[Array, ...],
-        start: Int[Array, ""],
-        is_own: Bool[Array, "tile"],
-        first_row: Int[Array, ""],
-        *parts: Array,
-    ) -> tuple[Array, ...]:
-        del first_row
-        return tuple(_merge(c, part, start, is_own) for c, part in zip(carry, parts, strict=True))
-
     zeros = jnp.zeros(len(tokens.ids))
-    loss, correct, log_sum = _each_tile(
-        tiles, offsets, sizes, tokens, table, (zeros, zeros > 0, zeros), body, merge
-    )
+    sums = _each_tile(heads, tiles, tokens, table, _Sums((zeros, zeros > 0, zeros)), body)
+    loss, correct, log_sum = sums.by_token
     back = jnp.argsort(order)
     return (loss[back], correct[back]), (features, table, group, ids, valid, log_sum)
 
 
 def _backward(
-    offsets: tuple[int, ...],
-    sizes: tuple[int, ...],
+    heads: Heads,
     tiles: tuple[int, ...],
     saved: tuple[Array, ...],
     gradients: tuple[Array, Any],
-) -> tuple[Float[Array, "t d"], Float[Array, "rows d"], None, None, None]:
+) -> tuple[Float[Array, "t d"], Float[Array, "rows columns"], None, None, None]:
     features, table, group, ids, valid, log_sum = saved
-    tokens, order = _sort(tiles[-1], len(sizes), features, group, ids, valid)
+    tokens, order = _sort(tiles[-1], len(heads.sizes), features, group, ids, valid)
     loss_gradient = jnp.pad(gradients[0][order], (0, tiles[-1]))
 
     def body(
@@ -288,25 +387,10 @@ def _backward(
         d_head = jnp.einsum("tv,td->vd", d_logits, features, preferred_element_type=jnp.float32)
         return (d_tile,), (d_head,)
 
-    def merge(
-        carry: tuple[Array, Array],
-        start: Int[Array, ""],
-        is_own: Bool[Array, "tile"],
-        first_row: Int[Array, ""],
-        d_tile: Float[Array, "tile d"],
-        d_head: Float[Array, "size d"],
-    ) -> tuple[Array, Array]:
-        d_features, d_table = carry
-        d_head += jax.lax.dynamic_slice_in_dim(d_table, first_row, len(d_head))
-        return (
-            _merge(d_features, d_tile, start, is_own),
-            jax.lax.dynamic_update_slice_in_dim(d_table, d_head, first_row, 0),
-        )
-
-    zeros = (jnp.zeros(tokens.features.shape), jnp.zeros(table.shape))
-    d_features, d_table = _each_tile(tiles, offsets, sizes, tokens, table, zeros, body, merge)
-    d_features = d_features[jnp.argsort(order)].astype(features.dtype)
-    return d_features, d_table.astype(table.dtype), None, None, None
+    zeros = _Sums((jnp.zeros(tokens.features.shape),), (jnp.zeros(table.shape),))
+    sums = _each_tile(heads, tiles, tokens, table, zeros, body)
+    d_features = sums.by_token[0][jnp.argsort(order)].astype(features.dtype)
+    return d_features, sums.by_row[0].astype(table.dtype), None, None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)

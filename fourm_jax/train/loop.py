@@ -61,6 +61,8 @@ MAY_CHANGE = (
     "optimizer.accumulate_steps",
     "optimizer.moment_dtype",  # a checkpoint is cast as it is read
     "max_bad_records",
+    "num_threads",
+    "num_workers",
 )
 SMALLER = (
     "Make config.batch_size, the masking budgets or the model smaller; a trunk may also take a "
@@ -316,10 +318,12 @@ class _Training:
         in_flight: collections.deque[jax.Array] = collections.deque()
         done = start
         while done < config.num_steps and not distributed.should_stop(self.stop.requested, done):
+            waiting = progress.Stopwatch()
             try:
                 batch = next(batches)
             except prefetch.Stopped:
                 break
+            self.book.waited(waiting.seconds())
             state, loss = self.program.train_step(state, batch)
             in_flight.append(loss)
             self.book.note(done, loss)

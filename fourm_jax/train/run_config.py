@@ -45,6 +45,9 @@ SMALLEST = {
     "eval_every": 0,
     "max_bad_records": 0,
 }
+# How many threads of how many processes read batches (`data.pipeline.make_batches`), where a config
+# speaks of it; a key without a value here is left to the pipeline.
+READING = {"num_threads": 0, "num_workers": 0}
 COMMON_KEYS = ("task", "mesh", "optimizer", "data", *SMALLEST)
 OPTIONAL_KEYS = ("init",)
 TASK_KEYS = {
@@ -209,12 +212,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     if task not in TASK_KEYS:
         raise ValueError(errors.unknown_value("task", str(task), TASK_KEYS))
     keys = COMMON_KEYS + TASK_KEYS[task]
-    config_lib.check_group(config, "", keys + OPTIONAL_KEYS)
+    config_lib.check_group(config, "", (*keys, *OPTIONAL_KEYS, *READING))
     missing = [key for key in keys if key not in config]
     if missing:
         raise ValueError(f"config of task {task!r} lacks the keys {missing}")
-    for key, least in SMALLEST.items():
-        if config[key] < least:
+    for key, least in {**SMALLEST, **READING}.items():
+        if config.get(key, least) < least:
             raise ValueError(f"config key {key!r} is {config[key]}, must be at least {least}")
     rng.check_seed(config.seed)
 
@@ -337,6 +340,7 @@ def _reading(
         "start": start,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
+        **{key: config[key] for key in READING if key in config},
     }
 
 

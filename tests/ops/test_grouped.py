@@ -1,14 +1,18 @@
 """Grouped heads: equal to the dense formula in values and gradients, on one device and on eight."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from fourm_jax.ops import grouped
 from fourm_jax.parallel import mesh as meshes
+from fourm_jax.parallel import sharding
 
 SIZES = (5, 9, 5, 70)
 OFFSETS = (0, 5, 14, 19)
@@ -42,6 +46,7 @@ def total(function, weights, features, table, *rest):
 
 
 @pytest.mark.parametrize("tiles", [(4,), (64,), (2, 8, 16)])
+@jax.default_matmul_precision("highest")  # an accelerator rounds float32 products otherwise
 def test_values_and_gradients_equal_the_dense_formula(tiles):
     arguments = problem()
     weights = np.random.default_rng(1).normal(size=61)
@@ -61,22 +66,45 @@ def test_values_and_gradients_equal_the_dense_formula(tiles):
     assert not np.asarray(gradient[1][OFFSETS[1] : OFFSETS[2]]).any()  # no token met head 1
 
 
-def test_eight_devices_equal_one():
+def loss_and_gradients(*arguments):
+    function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
+    weights = jnp.arange(64.0) / 64
+    return jax.value_and_grad(functools.partial(total, function, weights), (0, 1), True)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"data": 8},
+        {"data": 1, "fsdp": 8},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+        {"data": 2, "tensor": 4},
+    ],
+)
+def test_eight_devices_equal_one(sizes):
     arguments = problem(num_tokens=64)
-
-    def step(*arguments):
-        function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
-        weights = jnp.arange(64.0)
-        return jax.value_and_grad(functools.partial(total, function, weights), (0, 1), True)(
-            *arguments
-        )
-
-    expected = jax.jit(step)(*arguments)
-    with jax.set_mesh(meshes.make_mesh(data=2, fsdp=2, tensor=2)):
-        actual = jax.jit(step)(*arguments)
+    expected = jax.jit(loss_and_gradients)(*arguments)
+    with jax.set_mesh(meshes.make_mesh(**sizes)):
+        actual = jax.jit(loss_and_gradients)(*arguments)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, expected
     )
+
+
+@pytest.mark.parametrize("sizes", [{"data": 1, "fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_a_table_that_is_cut_is_never_put_together(sizes):
+    features, table, *rest = problem(num_tokens=64)
+    with jax.set_mesh(meshes.make_mesh(**sizes)):
+        mesh = jax.sharding.get_mesh()
+        layout = jax.NamedSharding(mesh, sharding.fit(P("tensor", "fsdp"), table.shape, mesh))
+        step = jax.jit(loss_and_gradients, in_shardings=(None, layout, *[None] * 3))
+        compiled = step.lower(features, table, *rest).compile().as_text()
+    sent = re.findall(r" = (.*?) (all-gather|all-reduce|reduce-scatter)\(", compiled)
+    assert {kind for _, kind in sent} >= {"all-gather", "reduce-scatter"}
+    rows, dim = table.shape
+    for shapes, kind in sent:  # heads and their columns, but not all of them
+        for shape in re.findall(r"\[([\d,]+)\]", shapes):
+            assert math.prod(map(int, shape.split(","))) < rows * dim, (kind, shapes)
 
 
 def test_logits_are_summed_in_float32_when_features_are_bfloat16():

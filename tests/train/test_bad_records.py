@@ -48,7 +48,11 @@ def listed(workdir):
 
 def timeless(workdir):
     return [
-        {name: value for name, value in point.items() if name != "samples_per_second"}
+        {
+            name: value
+            for name, value in point.items()
+            if name not in ("samples_per_second", "input_wait")
+        }
         for point in metrics.read_history(workdir)
     ]
 

@@ -85,3 +85,19 @@ def test_operations_of_one_block_by_hand():
     decoder = m * (4 * d * d + 3 * d * h) + 2 * m * m * d
     decoder += 2 * m * d * d + 2 * n * d * d + 2 * m * n * d
     assert flops.training_flops(model, n, m) == 6 * (encoder + decoder + n * d * d + m * d * v)
+
+
+def test_the_config_says_how_many_threads_of_how_many_processes_read(monkeypatch):
+    asked = []
+    monkeypatch.setattr(run_config.pipeline, "make_batches", lambda *a, **k: asked.append(k))
+    config = tiny.trunk()
+    run_config.build(config).batches(0)
+    assert not asked[0].keys() & {"num_threads", "num_workers"}  # a config of before
+    with config.unlocked():
+        config.num_threads, config.num_workers = 2, 3
+    run_config.build(config).batches(0)
+    assert (asked[1]["num_threads"], asked[1]["num_workers"]) == (2, 3)
+    with config.unlocked():
+        config.num_workers = -1
+    with pytest.raises(ValueError, match="'num_workers' is -1"):
+        run_config.build(config)
