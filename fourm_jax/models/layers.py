@@ -64,6 +64,7 @@ class Norm(nn.LayerNorm):
     def _normalize(self, x: Float[Array, "*b d"], fork: bool) -> tuple[Array, Array]:
         if jax.default_backend() == "cpu":
             return x, super().__call__(x)
+        assert self.dtype is not None
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", self.bias_init, shape) if self.use_bias else jnp.zeros(shape)

@@ -102,6 +102,7 @@ class Block(nn.Module):
         attended = self.self_attention(y, mask=self_mask)
         x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")
         if self.cross:
+            assert context is not None
             x, y = self.query_norm.fork(x)
             attended = self.cross_attention(y, self.context_norm(context), cross_mask)
             x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")

@@ -88,8 +88,8 @@ def _gradients(
 
         arrays = [x, d_y] if d_kept is None else [x, d_y, d_kept]
         x_rows, *gradients = (array.reshape(-1, x.shape[-1]) for array in arrays)
-        d_rows, *rest = fused.norm_backward(x_rows, scale, mean, inverse, *gradients)
-        return d_rows.reshape(x.shape), *rest
+        d_rows, d_scale, d_bias = fused.norm_backward(x_rows, scale, mean, inverse, *gradients)
+        return d_rows.reshape(x.shape), d_scale, d_bias
     d_y = d_y.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) * inverse
     tokens = tuple(range(x.ndim - 1))
