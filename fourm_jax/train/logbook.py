@@ -61,7 +61,7 @@ class Logbook:
         self._bar = progress.Bar(
             num_steps, label=label, unit="step", start=start, enabled=show_progress
         )
-        self.restart_clock(start)
+        self._last_step, self._watch = start, progress.Stopwatch()
 
     def tick(self, step: int) -> None:
         """Move the bar."""
@@ -73,11 +73,7 @@ class Logbook:
 
     def restart_clock(self, step: int) -> None:
         """Leave what happened until now (compilation, evaluation) out of the next rate."""
-        self._last_step, self._watch, self._waited = step, progress.Stopwatch(), 0.0
-
-    def waited(self, seconds: float) -> None:
-        """Count time in which the next step could not be dispatched, as its batch was not there."""
-        self._waited += seconds
+        self._last_step, self._watch = step, progress.Stopwatch()
 
     def take(self, state: TrainState, step: int) -> TrainState:
         """Set the metrics of `state` aside for `flush`; return it with fresh ones."""
@@ -100,7 +96,6 @@ class Logbook:
         if num_steps > 0:
             rate = num_steps * self._samples_per_step / self._watch.seconds()
             values["samples_per_second"] = rate
-            values["input_wait"] = self._waited / self._watch.seconds()
             if self._flops_limit:
                 values["mfu"] = rate / self._flops_limit
         self.restart_clock(step)
@@ -108,7 +103,6 @@ class Logbook:
         shown = {"loss": f"{values.get('loss', float('nan')):.4f}"}
         if num_steps > 0:
             shown["samples/s"] = f"{rate:.0f}"
-            shown["waits"] = f"{values['input_wait']:.0%}"
         if "mfu" in values:
             shown["mfu"] = f"{values['mfu']:.0%}"
         self._bar.update(step, shown)

@@ -318,12 +318,10 @@ class _Training:
         in_flight: collections.deque[jax.Array] = collections.deque()
         done = start
         while done < config.num_steps and not distributed.should_stop(self.stop.requested, done):
-            waiting = progress.Stopwatch()
             try:
                 batch = next(batches)
             except prefetch.Stopped:
                 break
-            self.book.waited(waiting.seconds())
             state, loss = self.program.train_step(state, batch)
             in_flight.append(loss)
             self.book.note(done, loss)

@@ -42,10 +42,7 @@ def straight(nursery, tmp_path_factory):
 
 def history(workdir):
     points = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [
-        {k: v for k, v in point.items() if k not in ("samples_per_second", "input_wait")}
-        for point in points
-    ]
+    return [{k: v for k, v in point.items() if k != "samples_per_second"} for point in points]
 
 
 def assert_equal(nursery, workdir, straight):

@@ -48,11 +48,7 @@ def listed(workdir):
 
 def timeless(workdir):
     return [
-        {
-            name: value
-            for name, value in point.items()
-            if name not in ("samples_per_second", "input_wait")
-        }
+        {name: value for name, value in point.items() if name != "samples_per_second"}
         for point in metrics.read_history(workdir)
     ]
 

@@ -89,13 +89,18 @@ def test_operations_of_one_block_by_hand():
 
 def test_the_config_says_how_many_threads_of_how_many_processes_read(monkeypatch):
     asked = []
-    monkeypatch.setattr(run_config.pipeline, "make_batches", lambda *a, **k: asked.append(k))
+
+    def make_batches(datasets, specs, **reading):
+        asked.append(reading)
+        yield from ()
+
+    monkeypatch.setattr(run_config.pipeline, "make_batches", make_batches)
     config = tiny.trunk()
-    run_config.build(config).batches(0)
+    list(run_config.build(config).batches(0))
     assert not asked[0].keys() & {"num_threads", "num_workers"}  # a config of before
     with config.unlocked():
         config.num_threads, config.num_workers = 2, 3
-    run_config.build(config).batches(0)
+    list(run_config.build(config).batches(0))
     assert (asked[1]["num_threads"], asked[1]["num_workers"]) == (2, 3)
     with config.unlocked():
         config.num_workers = -1
