@@ -205,7 +205,7 @@ def _first_state(
     """The state before the first step, from scratch or from weights."""
     if run.init is None:
         return program.init(example)
-    found = read_weights(run.init.source)
+    found = read_weights(run.init.source)  # before anything is compiled
     state, report = init.start(
         program.init(example),
         run.init,

@@ -117,7 +117,7 @@ def make(
     patterns = {**({freeze: 0.0} if freeze else {}), **(scales or {})}
     names = _part_names(shapes, packed)
     for pattern in patterns:
-        check_pattern(pattern, names)
+        check_pattern(pattern, names, "init.freeze" if pattern == freeze else "optimizer.lr_scales")
     depth = max(
         (leaf.shape[0] for path, leaf in _leaves(shapes) if _ENCODER_BLOCK.search(path)), default=0
     )
@@ -159,19 +159,19 @@ def limit(transform: optax.GradientTransformation, rates: Rates) -> optax.Gradie
     return optax.GradientTransformation(init, update)
 
 
-def check_pattern(pattern: str, names: list[str]) -> None:
+def check_pattern(pattern: str, names: list[str], what: str) -> None:
     """Refuse a regex that is none, or that no name contains.
 
     Raises:
-      ValueError: names it and some of the names.
+      ValueError: names `what` it stands in, the regex and some of the names.
     """
     try:
         matches = any(re.search(pattern, name) for name in names)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        raise ValueError(f"{what}: {pattern!r} is no regular expression: {error}") from error
     if not matches:
         shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        raise ValueError(f"{pattern!r} matches no parameter; there are: {shown}")
+        raise ValueError(f"{what}: {pattern!r} matches no parameter; there are: {shown}")
 
 
 def _part_names(shapes: Any, packed: parts.Packed) -> list[str]:

@@ -133,6 +133,17 @@ def test_a_run_that_was_stopped_continues_without_its_source(source, frozen, tmp
         np.testing.assert_array_equal(leaf, tree.named_leaves(resumed.params)[name], err_msg=name)
 
 
+def test_a_mesh_starts_and_freezes_as_one_device_does(source, frozen, tmp_path):
+    config = config_lib.override(
+        grown(source, reset="tok_edge", freeze=OLD), {"mesh.fsdp": 2, "num_steps": 2}
+    )
+    devices = jax.devices()[:8]
+    state = loop.train(config, tmp_path, show_progress=False, devices=devices).state
+    expected = tree.named_leaves(frozen[1].state.params)
+    for name, leaf in tree.named_leaves(state.params).items():
+        np.testing.assert_allclose(leaf, expected[name], atol=2e-4, err_msg=name)
+
+
 def test_a_run_from_weights_opens_as_any_run(frozen):
     generator = loading.load_generator(frozen[0])
     assert generator.model.outputs == ("tok_edge", "tok_depth", "caption")
