@@ -57,16 +57,22 @@ class HeldOut:
 
 
 def from_one(
-    generator: Generator, data: HeldOut, condition: str, *, show_progress: bool = False
+    generator: Generator,
+    data: HeldOut,
+    condition: str,
+    *,
+    targets: Sequence[str] | None = None,
+    show_progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Every other modality from `condition` alone; tasks "<condition>-><target>".
+    """Every other modality, or the `targets`, from `condition`; tasks "<condition>-><target>".
 
     Each is generated with the defaults of `generate`; beside it stand the numbers of one pass over
     grids and vectors. How a target is judged follows from its spec (`measure.of`); a modality
     without a measure is left out.
     """
     tasks = {}
-    names = sorted(generator.model.outputs, key=lambda n: generator.spec(n).decoding_order)
+    names = generator.model.outputs if targets is None else targets
+    names = sorted(names, key=lambda n: generator.spec(n).decoding_order)
     for name in progress.track(names, label="evaluate", unit="modality", enabled=show_progress):
         spec = generator.spec(name)
         how = measure.of(spec, signal_of(generator, spec))

@@ -21,7 +21,7 @@ from fourm_jax import loading
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
-from fourm_jax.evals import any_to_any, measure
+from fourm_jax.evals import any_to_any
 from fourm_jax.jobs import phases, pretokenize
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
@@ -199,22 +199,10 @@ def evaluate(
     """
     knew = {"before": old_losses(before, source), "after": old_losses(before, workdir)}
     first, last = (knew[when]["all"] for when in ("before", "after"))
-    summary: dict[str, Any] = {"knew": {**knew, "change": last / first - 1}, "tasks": {}}
     generator = loading.load_generator(workdir)
-    data = _held_out(config, workdir)
-    for name in config.added:
-        spec = generator.spec(name)
-        if not spec.is_token:
-            continue
-        how = measure.of(spec, any_to_any.signal_of(generator, spec))
-        summary["tasks"][f"rgb->{name}"] = measure.judge(
-            how,
-            any_to_any.predict(generator, data, "rgb", name),
-            any_to_any.bound(generator, data, spec),
-            data.truth[spec.source],
-            train=data.train[spec.source],
-        )
-    return summary
+    targets = [name for name in config.added if generator.spec(name).is_token]
+    tasks = any_to_any.from_one(generator, _held_out(config, workdir), "rgb", targets=targets)
+    return {"knew": {**knew, "change": last / first - 1}, "tasks": tasks}
 
 
 def _held_out(config: ml_collections.ConfigDict, workdir: epath.Path) -> any_to_any.HeldOut:

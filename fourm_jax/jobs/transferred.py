@@ -19,7 +19,7 @@ from fourm_jax import loading
 from fourm_jax.convert import safetensors_io
 from fourm_jax.data.sources import fake
 from fourm_jax.models import parts
-from fourm_jax.train import init, run_config
+from fourm_jax.train import init, transfer_config
 from fourm_jax.train.state import TrainState
 from fourm_jax.train.transfer_task import TransferTask
 from fourm_jax.utils import config as config_lib
@@ -80,7 +80,7 @@ def load(folder: epath.PathLike, base: str = "") -> Transferred:
     if not (place / CONFIG).is_file():
         raise ValueError(f"{place} holds no {CONFIG}")
     config = config_lib.from_json(io.read_json(place / CONFIG))
-    task = run_config.make_transfer_task(config)
+    task = transfer_config.make_task(config)
     batch = fake.batch(task.model.modalities, 1)
     shapes, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
     expected = tree.named_leaves(shapes)

@@ -20,7 +20,6 @@ from fourm_jax.masking import mixture
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import from_config
-from fourm_jax.models.fourm import FourM
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import base
 from fourm_jax.train import (
@@ -28,6 +27,7 @@ from fourm_jax.train import (
     init,
     optimizer,
     tokenizer_task,
+    transfer_config,
     transfer_data,
     transfer_task,
 )
@@ -56,8 +56,6 @@ TASK_KEYS = {
     "transfer": ("dtype", "modalities", "model", "transfer"),
 }
 DATASET_KEYS = ("name", "source", "arguments", "fields", "weight", "mixture")
-# Keys of config.transfer that say what is read, not what is learned.
-TRANSFER_DATA_KEYS = ("head", "think", "num_train", "num_test", "tokenizers")
 Task = fourm_task.FourMTask | tokenizer_task.TokenizerTask | transfer_task.TransferTask
 Batches = Callable[..., Generator[Any, None, None]]  # as `Run.batches` says
 
@@ -123,41 +121,7 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
         )
     if config.task == "tokenizer":
         return make_tokenizer_task(config)
-    return make_transfer_task(config) if config.task == "transfer" else _fourm(config)
-
-
-def make_transfer_task(config: ml_collections.ConfigDict) -> transfer_task.TransferTask:
-    """The transfer of a config of task "transfer".
-
-    Raises:
-      ValueError: an unknown key or head, or a value that its owner refuses.
-    """
-    names = [field.name for field in dataclasses.fields(transfer_task.Labels)]
-    group = config_lib.check_group(config.transfer, "transfer", (*names, *TRANSFER_DATA_KEYS))
-    labels = transfer_task.Labels(**{n: v for n, v in group.items() if n in names})
-    model = from_config.make_model(config)
-    think = tuple(config.transfer.get("think", ()))
-    head = dict(config_lib.plain(config.transfer.head))
-    size = model.modalities[0].image_shape[:2]
-    return transfer_task.TransferTask(
-        model=model,
-        head=transfer_task.make_head(head.pop("name"), labels.num_outputs, size, **head),
-        labels_of=labels,
-        thinker=_thinker(model, think) if think else None,
-    )
-
-
-def _thinker(model: FourM, names: tuple[str, ...]) -> FourM:
-    """The trunk that predicts some inputs of `model` from the others."""
-    for name in names:
-        if name not in model.inputs[1:]:
-            raise ValueError(errors.unknown_value("transfer.think", name, model.inputs[1:]))
-    by_name = {spec.name: spec for spec in model.modalities}
-    for name in names:
-        if by_name[name].kind not in ("grid", "global"):
-            raise ValueError(f"transfer.think: {name!r} is predicted in one pass, grids alone can")
-    seen = tuple(name for name in model.inputs if name not in names)
-    return dataclasses.replace(model, inputs=seen, outputs=names, drop_path=0.0)
+    return transfer_config.make_task(config) if config.task == "transfer" else _fourm(config)
 
 
 def transfer_reader(
@@ -168,16 +132,7 @@ def transfer_reader(
     Raises:
       ValueError: as `transfer_data.open_reader`.
     """
-    group = config.transfer
-    return transfer_data.open_reader(
-        _datasets(config),
-        split,
-        task.model.modalities,
-        task.labels_of,
-        predicted=task.thinker.outputs if task.thinker else (),
-        num_records=group.get(f"num_{split}", 0),
-        tokenizers=group.get("tokenizers", ""),
-    )
+    return transfer_config.open_reader(config, task, _datasets(config), split)
 
 
 def make_tokenizer_task(config: ml_collections.ConfigDict) -> tokenizer_task.TokenizerTask:

@@ -49,7 +49,5 @@ def test_a_frozen_part_adds_no_gradient():
 
 
 def test_a_pattern_without_a_part_is_refused():
-    with pytest.raises(
-        ValueError, match=r"init\.freeze: 'tokns' matches no parameter; there are"
-    ):
+    with pytest.raises(ValueError, match=r"init\.freeze: 'tokns' matches no parameter; there are"):
         rates.make(PARAMS, PACKED, freeze="tokns")
