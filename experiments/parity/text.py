@@ -11,7 +11,7 @@ import numpy as np
 from experiments.parity import generation
 from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity
-from fourm_jax.modalities import coordinates, metadata
+from fourm_jax.modalities import coordinates, metadata, metadata_fields
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.tokenizers import text
 
@@ -144,7 +144,9 @@ def _merged_spans(path: pathlib.Path) -> Iterator[Quantity]:
 
 
 def _fields(content: str) -> Mapping[str, Any]:
-    return metadata.Metadata.from_text(content, metadata.PUBLISHED, as_published=True).value.values
+    return metadata.Metadata.from_text(
+        content, metadata_fields.PUBLISHED, as_published=True
+    ).value.values
 
 
 CHECKS = {

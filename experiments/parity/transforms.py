@@ -17,6 +17,7 @@ from fourm_jax.modalities import (
     coordinates,
     instances,
     metadata,
+    metadata_fields,
     palette,
     poses,
     registry,
@@ -97,7 +98,7 @@ def _visible(
 
 
 def _metadata(case):
-    value = metadata.Metadata(case["metadata"], metadata.PUBLISHED)
+    value = metadata.Metadata(case["metadata"], metadata_fields.PUBLISHED)
     return {
         "chunks": (value.to_chunks(), case["chunks"]),
         "string": (value.to_text(), case["string"]),
@@ -166,7 +167,7 @@ TEXTS = {
 
 
 def _id_map(recorded):
-    return {f.name: coordinates.token(1, f.id) for f in metadata.PUBLISHED.fields}, recorded
+    return {f.name: coordinates.token(1, f.id) for f in metadata_fields.PUBLISHED.fields}, recorded
 
 
 def _ids(recorded):

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from fourm_jax.data import picture_folder
+from fourm_jax.data.crops import fields
 from fourm_jax.data.storage import left_out, records
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.jobs import shard_job
 from fourm_jax.labelers import base
 from fourm_jax.labelers.base import Labeler
+from fourm_jax.modalities import registry
 
 BATCH = 16  # pictures that a labeler sees at once
 SPLITS = ("train", "test")
@@ -66,6 +68,7 @@ def build(job: Job) -> dict[str, shard_job.Result]:
       ValueError: no pictures, an output folder inside theirs, labelers that do not fit together, or
         a folder that holds another data set (other pictures, labelers or settings).
     """
+    shard_job.check(job, job.records_per_shard)
     images, output = pathlib.Path(job.images).resolve(), pathlib.Path(job.output).resolve()
     if output.is_relative_to(images):
         raise ValueError(f"output {job.output} lies inside the pictures {job.images}")
@@ -144,11 +147,18 @@ def _label(
     for row in rows:
         del row["path"]
         size = sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
-        if size <= MAX_BYTES:
-            yield row
-        else:
+        if size > MAX_BYTES:
             message = f"record of {size} bytes, allowed: {MAX_BYTES}"
             yield _left_out(row["file"], "too_large", message)
+            continue
+        for field in sorted(row.keys() & registry.sources().keys()):
+            spec = registry.of_source(field)
+            count = 0
+            if spec.kind == "sequence":
+                count = fields.count_clipped(spec, row[field], row[PIXELS].shape[:2])
+            if count:
+                yield left_out.about_clipped(row["file"], None, field, count)
+        yield row
 
 
 def _apply(labeler: Labeler, rows: Sequence[Row]) -> Iterable[Row | LeftOutRecord]:

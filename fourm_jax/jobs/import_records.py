@@ -6,6 +6,7 @@ each crop, written out and turned into ids, so that training only has to choose 
 
 import dataclasses
 import math
+import types
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -75,10 +76,12 @@ class Rules:
 
 
 class Converted(NamedTuple):
-    """Result of one record: None if it is dropped; {modality: what is wrong with it}."""
+    """Result of one record: None if it is dropped; what is wrong with each modality; and how many
+    numbers of each were clipped to their range."""
 
     record: records.Record | None
     errors: Mapping[str, RecordError]
+    clipped: Mapping[str, int] = types.MappingProxyType({})
 
 
 class _Frame(NamedTuple):
@@ -116,11 +119,15 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
         return Converted(None, errors)
     rows = [] if frame.rows is None else list(frame.rows)
     crops: list[Parts] = [{settings.SETTINGS: row} for row in rows] or [{}]
+    clipped: dict[str, int] = {}
     for spec in rules.specs:
         if spec.kind == "pixels" or spec.name in errors:
             continue
         try:
-            parts = _IMPORT[spec.kind](spec, read(files[spec.name]), frame, rules)
+            value = read(files[spec.name])
+            if spec.kind == "sequence":
+                clipped[spec.name] = _count_clipped(spec, value, frame)
+            parts = _IMPORT[spec.kind](spec, value, frame, rules)
         except RecordError as error:
             errors[spec.name] = error
             continue
@@ -138,7 +145,7 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
     if record.keys() <= {KEY, settings.SETTINGS}:
         empty = RecordError("empty_record", f"{key} holds nothing that could be learned from")
         return Converted(None, errors or {rules.specs[0].name: empty})
-    return Converted(record, errors)
+    return Converted(record, errors, {name: count for name, count in clipped.items() if count})
 
 
 def read(member: layout.Member) -> Any:
@@ -226,6 +233,14 @@ def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> 
     codes = (spec.codes_per_position,) if spec.codes_per_position > 1 else ()
     ids = value.reshape(len(value), spec.max_tokens, *codes)
     return [{"": row} for row in ids.astype(collate.id_dtype(spec.vocab_size))]
+
+
+def _count_clipped(spec: ModalitySpec, value: Any, frame: _Frame) -> int:
+    try:
+        return fields.count_clipped(spec, value, frame.size)
+    except Exception as error:  # hostile JSON breaks builders in every way there is
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise RecordError("bad_text", what) from error
 
 
 def _import_text(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> list[Parts]:

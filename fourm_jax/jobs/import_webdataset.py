@@ -22,7 +22,7 @@ from etils import epath
 
 from fourm_jax.data.crops import settings
 from fourm_jax.data.published import layout
-from fourm_jax.data.storage import shards
+from fourm_jax.data.storage import left_out, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.jobs import import_records, shard_job
 from fourm_jax.modalities import registry
@@ -249,13 +249,13 @@ def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
     faults: dict[str, list[LeftOutRecord]] = collections.defaultdict(list)
     for name, folder in plan.folders.items():
         if shard in plan.present[name]:
-            indices[name], left_out = layout.index_shard(plan.root / folder, shard)
+            indices[name], damaged = layout.index_shard(plan.root / folder, shard)
         else:
             message = f"shard {shard!r} is there in other modalities only"
             place = str(_tar(plan, name, shard))
             indices[name] = {}
-            left_out = (LeftOutRecord(place=place, reason="missing_shard", message=message),)
-        for one in left_out:
+            damaged = (LeftOutRecord(place=place, reason="missing_shard", message=message),)
+        for one in damaged:
             fault = dataclasses.replace(one, modality=name)
             if one.record is None:
                 yield _named(plan, shard, fault)
@@ -281,8 +281,13 @@ def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
                 faults[key].append(fault)
         for fault in faults[key]:
             yield _named(plan, shard, dataclasses.replace(fault, kept=made.record is not None))
-        if made.record is not None:
-            yield made.record
+        if made.record is None:
+            continue
+        for name, count in made.clipped.items():
+            if name not in made.errors:
+                place = str(files[name].file)
+                yield _named(plan, shard, left_out.about_clipped(place, key, name, count))
+        yield made.record
 
 
 def _tar(plan: _Plan, name: str, shard: str) -> pathlib.Path:

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from fourm_jax.data import collate, datasets
-from fourm_jax.data.crops import policy, settings, stored
+from fourm_jax.data.crops import fields, policy, settings, stored
 from fourm_jax.data.storage import left_out, records, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.jobs import encoders, shard_job
@@ -75,13 +75,14 @@ def tokenize(
       ValueError: no modality, a tokenizer that is missing or does not fit its modality, a folder
         that holds another data set, or no record that can be used.
     """
+    shard_job.check(job, job.records_per_shard)
     if not specs:
         raise ValueError("no modality to write: config.modalities.names is empty")
     steps, schema = [], {}
     for spec in specs:
         encoder, schema[spec.name] = encoders.make_encoder(spec, tokenizers, seed)
         steps.append(encoder)
-    fields = [{spec.name: spec.name for spec in specs}]
+    targets = [{spec.name: spec.name for spec in specs}]
     names = sorted({spec.source for spec in specs})
 
     def encode(numbered: Sequence[Numbered]) -> Iterator[records.Record | ValueError]:
@@ -99,7 +100,7 @@ def tokenize(
         for (_, crop), record in zip(numbered, encoded, strict=True):
             if isinstance(record, ValueError):
                 raise record
-            collate.collate([record], fields, [0], specs)  # checks what training will check
+            collate.collate([record], targets, [0], specs)  # checks what training will check
             if crops:
                 record[settings.SETTINGS] = crop[settings.SETTINGS]
         return stored.stack(encoded, specs) if crops else encoded[0]
@@ -118,7 +119,8 @@ def tokenize(
     if crops:
         recipe["crops"] = dataclasses.asdict(crops)
     block = trained.HOST_BATCH * jax.local_device_count() // (crops.num_crops if crops else 1)
-    return _write(job, convert, max(block, 1), recipe, schema)
+    texts = [spec for spec in specs if spec.kind == "sequence"]
+    return _write(job, convert, max(block, 1), recipe, schema, texts)
 
 
 def export(job: Job, fields: Sequence[str]) -> shard_job.Result:
@@ -137,22 +139,23 @@ def _write(
     block: int,
     recipe: Mapping[str, Any],
     schema: Mapping[str, Mapping],
+    texts: Sequence[ModalitySpec] = (),
 ) -> shard_job.Result:
-    """Write a split; `convert` gets `block` records at once."""
+    """Write a split; `convert` gets `block` records at once, whose `texts` are in their ranges."""
     if not 0 <= job.num_records <= len(job.source) or not len(job.source):
         raise ValueError(
             f"{job.num_records} records asked of {job.split!r}, allowed: 0..{len(job.source)}"
         )
     total = job.num_records or len(job.source)
     if not shards.manifest_path(job.output, job.split).exists():
-        _probe(job, total, convert)
+        _probe(job, total, convert, texts)
     result = shard_job.write_blocks(
         job,
         job.split,
         total=total,
         records_per_shard=job.records_per_shard,
         block=block,
-        convert=lambda numbers: _converted(job, numbers, convert),
+        convert=lambda numbers: _converted(job, numbers, convert, texts),
         recipe={**job.recipe, **recipe, "num_records": total},
         schema=schema,
         unread=getattr(job.source, "left_out", ()),
@@ -161,12 +164,12 @@ def _write(
     return result
 
 
-def _probe(job: Job, total: int, convert: Convert) -> None:
+def _probe(job: Job, total: int, convert: Convert, texts: Sequence[ModalitySpec]) -> None:
     """Refuse at once what would refuse every record, such as a tokenizer of other pictures."""
     if total <= NUM_PROBED:
         return
     for index in np.linspace(0, total - 1, NUM_PROBED).astype(int).tolist():
-        (one,) = _converted(job, [index], convert)
+        *_, one = _converted(job, [index], convert, texts)
         if not isinstance(one, LeftOutRecord):
             return
     raise ValueError(
@@ -175,20 +178,46 @@ def _probe(job: Job, total: int, convert: Convert) -> None:
     )
 
 
-def _converted(job: Job, indices: Sequence[int], convert: Convert) -> Iterator[shard_job.Entry]:
-    """What becomes of each of these records."""
-    rows = _read(job.source, indices)
+def _converted(
+    job: Job, indices: Sequence[int], convert: Convert, texts: Sequence[ModalitySpec]
+) -> Iterator[shard_job.Entry]:
+    """What becomes of each of these records; entries about its clipped numbers come before it."""
+    rows, counts = list(_read(job.source, indices)), []
+    for number, row in enumerate(rows):
+        count = row if isinstance(row, ValueError) else left_out.attempt(_count, row, texts)
+        counts.append(count)
+        if isinstance(count, ValueError):
+            rows[number] = count
     numbered = [
         (index, dict(row))
         for index, row in zip(indices, rows, strict=True)
         if not isinstance(row, ValueError)
     ]
     converted = iter(convert(numbered))
-    for index, row in zip(indices, rows, strict=True):
+    for index, row, count in zip(indices, rows, counts, strict=True):
         made = row if isinstance(row, ValueError) else next(converted)
         if not isinstance(made, ValueError):
             made = left_out.attempt(_storable, made)
-        yield _left_out(job.source, index, made) if isinstance(made, ValueError) else dict(made)
+        if isinstance(made, ValueError):
+            yield _left_out(job.source, index, made)
+            continue
+        for name, clipped in count.items():
+            place = datasets.place(job.source, index)
+            yield left_out.about_clipped(place, index, name, clipped)
+        yield dict(made)
+
+
+def _count(row: records.Record, texts: Sequence[ModalitySpec]) -> dict[str, int]:
+    """How many numbers of each text are clipped; raises where one is far out of its range."""
+    counts = {}
+    for spec in texts:
+        if spec.source in row:
+            size = fields.picture_size(row) if spec.crop == "poses" else None
+            try:
+                counts[spec.name] = fields.count_clipped(spec, row[spec.source], size)
+            except ValueError as error:
+                raise RecordError("bad_value", f"modality {spec.name!r}: {error}") from error
+    return {name: count for name, count in counts.items() if count}
 
 
 def _read(

@@ -68,7 +68,7 @@ def _checkpoint(folder: epath.Path) -> Part:
     damaged = digests.damaged(folder)
     if damaged is None:
         return Part(path=folder, verdict="no digests (written by an older version)")
-    return _verdict(folder, f"{', '.join(damaged)} not as written" if damaged else "")
+    return _verdict(folder, digests.describe_damage(folder, damaged) if damaged else "")
 
 
 def _tokenizer(folder: epath.Path) -> Part:

@@ -49,6 +49,20 @@ class Result:
     left_out: left_out.Summary
 
 
+def check(job: ShardJob, records_per_shard: int) -> None:
+    """Check what can be checked before any record is read.
+
+    Raises:
+      ValueError: a process that is none of the processes, or a shard of no records.
+    """
+    if not 0 <= job.process_index < job.process_count:
+        raise ValueError(
+            f"process {job.process_index} of {job.process_count}, allowed: 0..count - 1"
+        )
+    if records_per_shard < 1:
+        raise ValueError(f"records_per_shard {records_per_shard}, must be at least 1")
+
+
 def write_shards(
     job: ShardJob,
     split: str,
@@ -114,8 +128,7 @@ def write_blocks(
     Raises:
       ValueError: a shard of no records, or see `write_shards`.
     """
-    if records_per_shard < 1:
-        raise ValueError(f"records_per_shard {records_per_shard}, must be at least 1")
+    check(job, records_per_shard)
     bar = progress.Bar(total, label=split, unit="record", enabled=job.show_progress)
 
     def make_entries(shard: int) -> Iterator[Entry]:

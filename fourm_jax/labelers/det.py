@@ -32,7 +32,9 @@ def make_labeler(*, model: str) -> Labeler:
         corners = models.array(found["boxes"], "float64").reshape(-1, 4) / np.array([*size, *size])
         classes = [names[label] for label in found["labels"].tolist()]
         scores = models.array(found["scores"], "float64")
-        best = boxes.Boxes(np.clip(corners, 0, 1), tuple(classes), scores).strongest(MAX_BOXES)
+        inside = boxes.Boxes(np.clip(corners, 0, 1), tuple(classes), scores)
+        has_extent = (inside.boxes[:, :2] < inside.boxes[:, 2:]).all(-1)
+        best = inside.select(np.flatnonzero(has_extent)).strongest(MAX_BOXES)
         return {
             "boxes": best.boxes.astype(np.float32),
             "classes": list(best.classes),

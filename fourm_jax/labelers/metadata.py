@@ -13,7 +13,7 @@ from fourm_jax.modalities import boxes
 
 
 def make_labeler() -> Labeler:
-    """Make `metadata`, {field: number} with fields of `modalities.metadata.FIELDS`.
+    """Make `metadata`, {field: number} with fields of `modalities.metadata_fields.FIELDS`.
 
     Fields whose formula the published system does not state (walkability, objectness, complexity,
     occlusion) or that need a model of their own (watermark, aesthetics) are left out.

@@ -16,7 +16,6 @@ from fourm_jax.modalities.parsed import Dropped, Parsed
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "boxes", ("box_f1",), "boxes"
 MIN_SCORE = 0.6  # of the published pseudo labels
-MARGIN = 0.1  # how far a box may reach out of its picture; it is clipped
 ORDERS = ("distance", "area", "score", "random")
 
 
@@ -159,7 +158,8 @@ class Boxes:
                 bins.append([word.bin for word in words[start:named]])
                 names.append(name)
             start = end
-        value = cls(coordinates.dequantize(np.array(bins, np.int64).reshape(-1, 4)), tuple(names))
+        corners = coordinates.dequantize_boxes(np.array(bins, np.int64).reshape(-1, 4))
+        value = cls(corners, tuple(names))
         return Parsed(value, tuple(dropped))
 
 
@@ -183,35 +183,34 @@ def area(boxes: Float[np.ndarray, "k 4"]) -> Float[np.ndarray, "k"]:
 
 def from_record(value: Any) -> Boxes:
     """Typed form of a record field: `Boxes`, {"boxes", "classes"[, "scores"]} or the published
-    {"instances": [...]}; the corners of mappings are clipped to 0..1.
+    {"instances": [...]}; corners slightly outside of the picture are clipped to 0..1.
 
     Raises:
-      ValueError: anything else; a box that reaches out of the picture by more than `MARGIN` (in
-        pixels, as width and height) or whose corners are turned.
+      ValueError: anything else; a box that reaches out of the picture by more than
+        `coordinates.MARGIN` (in pixels, as width and height), has turned corners or no extent.
     """
-    if isinstance(value, Boxes):
-        return value
+    return _inside(value).value
+
+
+def _inside(value: Any) -> coordinates.Clipped:
+    """The boxes of `from_record`, and how many of their corners' coordinates were clipped."""
     if isinstance(value, Mapping) and "instances" in value:
-        return _inside(Boxes.from_instances(value["instances"]))
-    if isinstance(value, Mapping) and {"boxes", "classes"} <= set(value):
-        return _inside(Boxes(value["boxes"], tuple(value["classes"]), value.get("scores")))
-    raise ValueError(
-        f"boxes of type {type(value).__name__}, allowed: Boxes, a mapping with boxes and classes, "
-        f"or a mapping with instances"
-    )
-
-
-def _inside(value: Boxes) -> Boxes:
-    """The boxes clipped to the picture; ValueError for one that cannot be meant so."""
-    corners = value.boxes
-    near = ((corners >= -MARGIN) & (corners <= 1 + MARGIN)).all(-1)  # False where NaN
-    in_order = (corners[:, :2] <= corners[:, 2:]).all(-1)
-    for row in np.flatnonzero(~(near & in_order)):
+        value = Boxes.from_instances(value["instances"])
+    elif isinstance(value, Mapping) and {"boxes", "classes"} <= set(value):
+        value = Boxes(value["boxes"], tuple(value["classes"]), value.get("scores"))
+    if not isinstance(value, Boxes):
         raise ValueError(
-            f"box {row} is {corners[row].tolist()}, expected xmin <= xmax and ymin <= ymax, as "
-            "shares 0..1 of the picture's width and height"
+            f"boxes of type {type(value).__name__}, allowed: Boxes, a mapping with boxes and "
+            "classes, or a mapping with instances"
         )
-    return dataclasses.replace(value, boxes=np.clip(corners, 0.0, 1.0))
+    unit = "shares 0..1 of the picture's width and height"
+    corners, count = coordinates.clip_boxes(value.boxes, 1.0, "box", unit)
+    return coordinates.Clipped(dataclasses.replace(value, boxes=corners), count)
+
+
+def count_clipped(value: Any) -> int:
+    """Coordinates of a record field that lie slightly outside of the picture."""
+    return _inside(value).count
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

@@ -87,6 +87,11 @@ def select_embedding(
     return embeddings[index][np.asarray(valid[index], bool)]
 
 
+def count_clipped(value: Any) -> int:
+    """0: a caption has no numbers."""
+    return 0
+
+
 def serialize(value: Any, rng: np.random.Generator | None = None) -> str:
     """Text of a record field; a list of captions needs an `rng` to choose one."""
     return select(value, rng=rng).to_text()

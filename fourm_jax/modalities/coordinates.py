@@ -5,16 +5,29 @@ Source: docs/published.md#text-tokenizer.
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from fourm_jax.modalities import vocabulary
 
 NUM_BINS = vocabulary.PUBLISHED.num_bins
 NUM_AXES = vocabulary.PUBLISHED.num_axes
+MARGIN = 0.1  # share of its range by which a value may lie outside; it is clipped and counted
 _COORDINATE = re.compile(rf"(v[0-{NUM_AXES - 1}]=[0-9]{{1,3}}(?![0-9]))")
+
+
+class Clipped(NamedTuple):
+    """Values of a record, in their range.
+
+    Attributes:
+      value: typed as its module types it.
+      count: how many of its numbers lay slightly outside and were clipped.
+    """
+
+    value: Any
+    count: int
 
 
 class Word(NamedTuple):
@@ -56,6 +69,62 @@ def quantize(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
 def dequantize(bins: Int[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Values in [0, 1] at the centres of bins 0..999: the inverse of `quantize`."""
     return np.asarray(bins, np.float64) / (NUM_BINS - 1)
+
+
+def dequantize_boxes(bins: Int[np.ndarray, "k 4"]) -> Float[np.ndarray, "k 4"]:
+    """Corners of boxes; a box within one bin gets half of its width, as no box has an extent of 0.
+
+    Its corners are written as the same bins again.
+    """
+    corners = dequantize(bins)
+    quarter = np.where(bins[:, :2] == bins[:, 2:], 0.25 / (NUM_BINS - 1), 0.0)
+    return np.clip(corners + np.concatenate([-quarter, quarter], -1), 0.0, 1.0)
+
+
+def clip(values: Num[np.ndarray, "k *n"], low: float, high: float, what: str) -> Clipped:
+    """Values in low..high: one that lies outside by at most `MARGIN` of the range is clipped.
+
+    Raises:
+      ValueError: one that lies further outside, or NaN; names its row.
+    """
+    margin = MARGIN * (high - low)
+    near = (values >= low - margin) & (values <= high + margin)  # False where NaN
+    for row in np.flatnonzero(~near.all(axis=tuple(range(1, near.ndim)))):
+        raise ValueError(f"{what} {row} is {values[row].tolist()}, allowed: {low:g} … {high:g}")
+    return Clipped(np.clip(values, low, high), int(((values < low) | (values > high)).sum()))
+
+
+def clip_boxes(corners: Num[np.ndarray, "k 4"], high: float, what: str, unit: str) -> Clipped:
+    """Boxes xmin, ymin, xmax, ymax in 0..high, see `clip`.
+
+    Raises:
+      ValueError: one that lies further outside, has turned corners, or no width or height.
+    """
+    margin = MARGIN * high
+    near = ((corners >= -margin) & (corners <= high + margin)).all(-1)  # False where NaN
+    clipped = np.clip(corners, 0, high)
+    for row in np.flatnonzero(~(near & (clipped[:, :2] < clipped[:, 2:]).all(-1))):
+        raise ValueError(
+            f"{what} {row} is {corners[row].tolist()}, expected xmin < xmax and ymin < ymax, as "
+            f"{unit}"
+        )
+    return Clipped(clipped, int((clipped != corners).sum()))
+
+
+def whole(values: Any, what: str) -> Int[np.ndarray, "..."]:
+    """Whole numbers, of any numeric type.
+
+    Raises:
+      ValueError: fractions (shares of a picture, where pixels are meant) or no numbers.
+    """
+    found = np.asarray(values)
+    if found.size and found.dtype.kind not in "iuf":
+        raise ValueError(f"{what} of type {found.dtype}, allowed: whole numbers")
+    found = found.astype(np.float64)
+    wrong = found[~(np.abs(found) < 2**31) | (found != np.rint(found))]
+    if wrong.size:
+        raise ValueError(f"{what} {wrong[0]:g}, allowed: whole numbers")
+    return found.astype(np.int64)
 
 
 def code_token(code: int) -> str:

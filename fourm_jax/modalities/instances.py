@@ -43,19 +43,22 @@ class Instances:
     def __post_init__(self):
         polygons = tuple(np.asarray(p, np.float64).reshape(-1, 2) for p in self.polygons)
         object.__setattr__(self, "polygons", polygons)
-        object.__setattr__(self, "boxes", np.asarray(self.boxes, np.int64).reshape(-1, 4))
-        object.__setattr__(self, "codes", np.asarray(self.codes, np.int64).reshape(-1, NUM_CODES))
+        for field, width in (("boxes", 4), ("codes", NUM_CODES)):
+            values = coordinates.whole(getattr(self, field), f"{field} of instances")
+            object.__setattr__(self, field, values.reshape(-1, width))
         if not len(self.polygons) == len(self.boxes) == len(self.codes):
             raise ValueError(
                 f"{len(self.polygons)} polygons, {len(self.boxes)} boxes and {len(self.codes)} "
                 f"rows of codes; they must be equally many"
             )
+        if self.codes.size and not 0 <= self.codes.min() <= self.codes.max() < 1024:
+            raise ValueError(f"mask codes {self.codes.tolist()}, allowed: 0..1023")
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Instances":
         """From the published record of one crop: "points" (polygons), "token_ids" and "bbox",
         which is ymin, xmin, ymax, xmax there."""
-        boxes = np.asarray(record["bbox"], np.int64).reshape(-1, 4)
+        boxes = coordinates.whole(record["bbox"], "bbox").reshape(-1, 4)
         return cls(tuple(record["points"]), boxes[:, [1, 0, 3, 2]], record["token_ids"])
 
     def containing(self, point: Point) -> list[int]:
@@ -181,20 +184,39 @@ def _contains(polygon: Float[np.ndarray, "n 2"], point: Point) -> bool:
     return int((x < start[:, 0] + slope * (y - start[:, 1])).sum()) % 2 == 1
 
 
+def _inside(value: Any) -> coordinates.Clipped:
+    """`Instances` of a record field, and how many numbers were clipped to the crop."""
+    if isinstance(value, Mapping) and {"points", "token_ids", "bbox"} <= set(value):
+        value = Instances.from_record(value)
+    if not isinstance(value, Instances):
+        raise ValueError(
+            f"instances of type {type(value).__name__}, allowed: Instances, or a mapping with "
+            "points, token_ids and bbox"
+        )
+    unit = f"pixels 0..{SIZE} of the crop"
+    boxes, count = coordinates.clip_boxes(value.boxes, SIZE, "box of instance", unit)
+    outlines = [
+        coordinates.clip(polygon, 0, SIZE, f"outline of instance {number}, point")
+        for number, polygon in enumerate(value.polygons)
+    ]
+    inside = Instances(tuple(outline.value for outline in outlines), boxes, value.codes)
+    return coordinates.Clipped(inside, count + sum(outline.count for outline in outlines))
+
+
+def count_clipped(value: Any) -> int:
+    """Numbers of a record field that lie slightly outside of the crop."""
+    return _inside(value).count
+
+
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
     """Chunks (one per point) of `Instances` or of a published record, at random points.
 
     Raises:
-      ValueError: another type, or no `rng`.
+      ValueError: another type, no `rng`, or boxes and outlines that are not in pixels of the crop.
     """
-    if isinstance(value, Mapping) and {"points", "token_ids", "bbox"} <= set(value):
-        value = Instances.from_record(value)
-    if not isinstance(value, Instances) or rng is None:
-        raise ValueError(
-            f"instances of type {type(value).__name__} with rng {rng is not None}, allowed: "
-            f"Instances, or a mapping with points, token_ids and bbox, and an rng"
-        )
-    return value.to_chunks(random_points(rng), rng)
+    if rng is None:
+        raise ValueError("instances are written at points that an rng draws, and there is none")
+    return _inside(value).value.to_chunks(random_points(rng), rng)
 
 
 def parse(text: str) -> Parsed:

@@ -29,7 +29,7 @@ class Palette:
     colors: UInt8[np.ndarray, "n 3"]
 
     def __post_init__(self):
-        colors = np.asarray(self.colors).reshape(-1, 3)
+        colors = coordinates.whole(self.colors, "palette with a value").reshape(-1, 3)
         if colors.size and (colors.min() < 0 or colors.max() > 255):
             raise ValueError(f"colours {colors.tolist()}, allowed: values 0..255")
         if len(colors) > MAX_COLORS:
@@ -86,8 +86,16 @@ def from_record(value: Any, rng: np.random.Generator | None = None) -> Palette:
       rng: for the published form.
 
     Raises:
-      ValueError: colours that are no palette, or the published form without an rng.
+      ValueError: colours that are no palette (shares 0..1 instead of 0..255, none at all), or the
+        published form without an rng.
     """
+    palette = _typed(value, rng)
+    if not len(palette.colors):
+        raise ValueError(f"palette without colours, allowed: 1..{MAX_COLORS}")
+    return palette
+
+
+def _typed(value: Any, rng: np.random.Generator | None) -> Palette:
     if isinstance(value, Palette):
         return value
     if isinstance(value, Sequence) and len(value) and isinstance(value[0], Mapping):
@@ -96,6 +104,14 @@ def from_record(value: Any, rng: np.random.Generator | None = None) -> Palette:
         lengths = sorted(value[0], key=int)
         return Palette(np.array(value[0][lengths[rng.integers(len(lengths))]]))
     return Palette(np.asarray(value))
+
+
+def count_clipped(value: Any) -> int:
+    """0: a palette with a value outside of 0..255 is refused."""
+    lengths = isinstance(value, Sequence) and len(value) and isinstance(value[0], Mapping)
+    for colors in value[0].values() if lengths else [value]:
+        from_record(colors)
+    return 0
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

@@ -230,25 +230,57 @@ def _read_human(words: Sequence[coordinates.Word]) -> tuple[np.ndarray, ...] | s
         start = end
     if set(found) != set(GROUPS):
         return f"human without {sorted(set(GROUPS) - set(found))}"
-    box = coordinates.dequantize(np.array([word.bin for word in words[:4]]))
+    (box,) = coordinates.dequantize_boxes(np.array([[word.bin for word in words[:4]]]))
     return box, *(found[name] for name in GROUPS)
+
+
+def from_record(value: Any, size: Sequence[int] = (1, 1)) -> Poses:
+    """Typed form of a record field: `Poses`, or the published results of HMR2.0.
+
+    Args:
+      value: numbers slightly outside of their ranges are clipped.
+      size: (height, width) of the picture, for results that do not say it under the key "size".
+
+    Raises:
+      ValueError: anything else; a box that is not in the picture, has turned corners or no extent;
+        numbers of a group outside of its range by more than `coordinates.MARGIN`.
+    """
+    return _inside(value, size).value
+
+
+def _inside(value: Any, size: Sequence[int]) -> coordinates.Clipped:
+    """The poses of `from_record`, and how many of their numbers were clipped."""
+    if isinstance(value, Mapping):
+        raw = {key: part for key, part in value.items() if key != "size"}
+        value = Poses.from_hmr(raw, value.get("size", size))
+    if not isinstance(value, Poses):
+        raise ValueError(
+            f"poses of type {type(value).__name__}, allowed: Poses, or a mapping of HMR2.0 results "
+            f"with key size = (height, width) of the picture"
+        )
+    unit = "shares 0..1 of the picture's width and height"
+    boxes, count = coordinates.clip_boxes(value.boxes, 1.0, "box of human", unit)
+    parts = [boxes, value.codes]
+    for (name, group), values in zip(GROUPS.items(), value._values(), strict=True):
+        if group.bounds is not None:
+            clipped = coordinates.clip(values, *group.bounds, f"{name} of human")
+            parts.append(clipped.value)
+            count += clipped.count
+    return coordinates.Clipped(Poses(*parts), count)
+
+
+def count_clipped(value: Any, size: Sequence[int] = (1, 1)) -> int:
+    """Numbers of a record field that lie slightly outside of their ranges, see `from_record`."""
+    return _inside(value, size).count
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
     """Chunks (one per human) of `Poses`, or of the published record with its "size" (h, w).
 
     Raises:
-      ValueError: anything else.
+      ValueError: see `from_record`.
     """
-    if isinstance(value, Mapping) and ("size" in value or not value):
-        raw = {key: part for key, part in value.items() if key != "size"}
-        value = Poses.from_hmr(raw, value.get("size", (1, 1)))  # without humans it has no size
-    if not isinstance(value, Poses):
-        raise ValueError(
-            f"poses of type {type(value).__name__}, allowed: Poses, or a mapping of HMR2.0 results "
-            f"with key size = (height, width) of the picture"
-        )
-    return value.to_chunks(rng)
+    return from_record(value).to_chunks(rng)
 
 
 def parse(text: str) -> Parsed:

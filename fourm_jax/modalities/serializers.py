@@ -29,6 +29,11 @@ class Serializer(Protocol):
         by single spaces (masking keeps or hides a chunk as a whole if the modality says so)."""
         ...
 
+    def count_clipped(self, value: Any) -> int:
+        """How many numbers of a raw record field lie slightly outside of their range, so that
+        `serialize` clips them; ValueError for one that lies further outside."""
+        ...
+
     def parse(self, text: str) -> Parsed:
         """Typed value of generated text; never raises on text."""
         ...

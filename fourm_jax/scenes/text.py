@@ -17,7 +17,7 @@ EMPTY_CAPTION = "an empty scene"
 MAX_COLOURS = 7  # of a palette
 MIN_COLOUR_SHARE = 0.02  # of the pixels
 
-# Names and ranges are those of modalities.metadata.FIELDS.
+# Names and ranges are those of modalities.metadata_fields.FIELDS.
 COUNTED_FIELDS = ("num_objects", "semantic_diversity", "caption_n_chars", "caption_n_words")
 MEASURED_FIELDS = (
     "colorfulness",

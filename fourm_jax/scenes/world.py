@@ -68,7 +68,7 @@ def render(
         caption: str (grammar: scene_text);
         det: {"boxes": float32 [k, 4] xmin ymin xmax ymax in 0..1, "classes": list of str};
         color_palette: uint8 [k, 3], 1..7 colours, most frequent first;
-        metadata: {field: number}, fields of modalities.metadata.FIELDS.
+        metadata: {field: number}, fields of modalities.metadata_fields.FIELDS.
       Objects are those that show at least 1.5 % of the pixels (15 at 32 x 32), always sorted by
       visible area, largest first.
 

@@ -211,6 +211,24 @@ def test_a_library_that_fails_on_one_picture_ends_no_job(images, tmp_path, error
     assert type(error).__name__ in listed(tmp_path / "raw")["page.png"]
 
 
+def test_numbers_that_a_labeler_makes_are_checked_and_those_that_are_clipped_counted(
+    images, tmp_path
+):
+    def label(records):
+        corners = {"page.png": [10, 20, 300, 200], "rocket.jpg": [0.1, -0.02, 0.5, 0.5]}
+        usual = [0.1, 0.1, 0.5, 0.5]
+        names = [record["file"].rpartition("/")[2] for record in records]
+        boxes = [[corners.get(name, usual)] for name in names]
+        return [{"det": {"boxes": np.array(b), "classes": ["cat"]}} for b in boxes]
+
+    labeler = base.Labeler(name="det", inputs=("rgb",), outputs={"det": base.Output()}, label=label)
+    labelers = [*build_data.make_labelers(["rgb"], {}, 16), labeler]
+    results = build_data.build(job(images, tmp_path / "raw", labelers, test_fraction=0))
+    summary = results["train"].left_out
+    assert summary.reasons == {"refused_by_det": 1}
+    assert (summary.num_clipped, summary.num_records_clipped) == (1, 1)
+
+
 def test_files_that_are_no_pictures_are_listed(images, tmp_path):
     (images / "phone.heic").write_bytes(b"heic")
     build_data.build(job(images, tmp_path / "raw", build_data.make_labelers(["rgb"], {}, 16)))

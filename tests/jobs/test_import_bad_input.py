@@ -45,8 +45,9 @@ def run(tmp_path, words):
         )
         result = import_webdataset.run(job)
         lines = list(left_out.read(job.output, "train"))
-        assert sum(result.left_out.reasons.values()) == len(lines)
-        assert sum(result.left_out.modalities.values()) == len(lines)
+        about_left_out = [line for line in lines if not line.num_clipped]
+        assert sum(result.left_out.reasons.values()) == len(about_left_out)
+        assert sum(result.left_out.modalities.values()) == len(about_left_out)
         source = token_shards.make_source("train", directory=job.output)
         assert len(source) == result.num_records
         return result.left_out, lines, {record["key"][6:]: record for record in source}
@@ -105,11 +106,11 @@ ONE_VALUE = [  # (folder, extension, bytes, reason, part of the message)
     ("caption", ".txt", b"\xff\xfe", "unreadable_text", "decode"),
     ("caption", ".json", dump({"text": "a dog"}), "bad_text", "caption of type dict"),
     ("caption", ".json", dump("a" * (2**20 + 1)), "too_large", "1048577 characters"),
-    ("det", ".json", dump({"instances": [{"boxes": [0, 0, 1]}]}), "bad_text", "crop 0: ValueError"),
+    ("det", ".json", dump({"instances": [{"boxes": [0, 0, 1]}]}), "bad_text", "cannot reshape"),
     ("det", ".json", b'{"boxes": [[NaN, 0, 1, 1]], "classes": ["dog"]}', "malformed_json", "NaN"),
     ("caption", ".json", b'"\\ud800"', "bad_text", "crop 0"),
     ("metadata", ".json", dump({"heigth": 3}), "bad_text", "'heigth'"),
-    ("metadata", ".json", dump({"n_humans": "many"}), "bad_text", "TypeError"),
+    ("metadata", ".json", dump({"n_humans": "many"}), "bad_text", "is 'many'"),
 ]  # fmt: skip
 
 
@@ -342,3 +343,25 @@ def test_a_name_that_is_no_text_is_still_a_name(tmp_path, run):
 
     assert list(written) == ["00000/\\xff"]
     assert (line.record, line.reason) == ("shard-00000/\\xff", "duplicated_key")
+
+
+def test_boxes_slightly_outside_are_counted_and_listed_those_far_outside_left_out(
+    run, tmp_path, capsys
+):
+    near, far = ([[-0.02, 0.1, 1.04, 0.9]], [[10, 20, 300, 200]])
+    changes = {
+        (0, number, "det"): (".json", dump({"boxes": corners, "classes": ["dog"]}))
+        for number, corners in enumerate((near, far))
+    }
+    published_tars.write(tmp_path / "in", (3,), changes)
+    summary, lines, found = run(("det",))
+    assert len(found) == 2
+    assert (summary.num_records, summary.num_clipped, summary.num_records_clipped) == (1, 2, 1)
+    assert [(line.reason, line.modality, line.kept) for line in lines] == [
+        ("clipped", "det", True),
+        ("bad_text", "det", False),
+    ]
+    assert "box 0 is [10" in lines[1].message
+    left_out.announce(tmp_path / "out", "train")
+    said = capsys.readouterr().out
+    assert "train: 2 numbers of 1 records lay slightly outside of their range" in said

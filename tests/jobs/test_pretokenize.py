@@ -221,6 +221,22 @@ def test_what_training_would_refuse_is_not_written(tokenizers, tmp_path):
     assert len(token_shards.make_source("train", directory=tmp_path)) == 1
 
 
+def test_numbers_that_are_clipped_are_counted_and_those_far_outside_listed(tokenizers, tmp_path):
+    class Bright(digits.DigitSource):
+        def __getitem__(self, index):
+            brightness = [100.0, 260.0, 3000.0][index]
+            return super().__getitem__(index) | {"metadata": {"brightness": brightness}}
+
+    bright = with_source(job(tmp_path), Bright("train", num_records=3))
+    specs = [spec for spec in SPECS if spec.name == "metadata"]
+    result = pretokenize.tokenize(bright, specs, tokenizers)
+
+    assert result.num_records == 2
+    assert (result.left_out.num_clipped, result.left_out.num_records_clipped) == (1, 1)
+    listed = [(one.record, one.reason, one.modality) for one in left_out.read(tmp_path, "train")]
+    assert listed == [(1, "clipped", "metadata"), (2, "bad_value", "")]
+
+
 def test_what_refuses_every_record_is_refused(tokenizers, tmp_path):
     class Blind(digits.DigitSource):
         asked = 0

@@ -89,9 +89,9 @@ def test_reading_never_raises(text):
 
 
 def test_what_is_no_set_of_instances_is_refused():
-    with pytest.raises(ValueError, match="instances of type dict with rng True"):
+    with pytest.raises(ValueError, match="instances of type dict, allowed"):
         instances.serialize({}, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="with rng False"):
+    with pytest.raises(ValueError, match="points that an rng draws"):
         instances.serialize(SQUARE)
     with pytest.raises(ValueError, match="1 polygons, 0 boxes"):
         instances.Instances(([[0, 0]],), [], [])

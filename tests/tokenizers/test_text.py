@@ -16,7 +16,7 @@ from tokenizers.normalizers import BertNormalizer
 
 from experiments.parity import text as verify
 from fourm_jax.data.storage import shard_writer
-from fourm_jax.modalities import boxes, metadata, registry, serializers
+from fourm_jax.modalities import boxes, metadata, metadata_fields, registry, serializers
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.tokenizers import text, wordpiece
@@ -69,7 +69,7 @@ def test_spans_merge_and_metadata_reads_as_recorded(name):
 def test_metadata_ids_mean_the_same_in_every_tokenizer_of_the_published_layout(tokenizer):
     for case in read(golden_cases.shipped("text") / "decode_metadata.json"):
         parsed = metadata.Metadata.from_text(
-            tokenizer.decode_content(case["ids"]), metadata.PUBLISHED, as_published=True
+            tokenizer.decode_content(case["ids"]), metadata_fields.PUBLISHED, as_published=True
         )
         assert parsed.value.values == case["metadata"]
         assert not parsed.dropped

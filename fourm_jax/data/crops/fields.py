@@ -15,7 +15,8 @@ from PIL import Image
 
 from fourm_jax.data.crops import images, settings
 from fourm_jax.data.crops.settings import Crop
-from fourm_jax.modalities import boxes, poses, registry
+from fourm_jax.modalities import boxes, poses, registry, serializers
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors
 
 ABSENT = None  # a field that a crop cannot have
@@ -93,9 +94,7 @@ class HumanPoses:
     def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> poses.Poses | None:
         if crop.flip:
             return ABSENT
-        if isinstance(value, Mapping):
-            value = poses.Poses.from_hmr(value, sizes.source)
-        return value.cropped(crop.rectangle, sizes.source)
+        return poses.from_record(value, sizes.source).cropped(crop.rectangle, sizes.source)
 
 
 class MirroredText:
@@ -168,6 +167,23 @@ UNREAD: Mapping[str, str] = {
     "mask_valid": "labels",
     "label": "unchanged",  # of the whole picture
 }
+
+
+def count_clipped(spec: ModalitySpec, value: Any, size: tuple[int, int] | None) -> int:
+    """How many numbers of a raw text field lie slightly outside of their range.
+
+    Whoever cuts or writes the field clips them.
+
+    Args:
+      size: (height, width) of the record's picture, where it has one.
+
+    Raises:
+      ValueError: one lies further outside, or the field is none of its kind.
+    """
+    form = serializers.get(spec.text_form)
+    if spec.crop == "poses":
+        return poses.count_clipped(value, size or (1, 1))
+    return sum(form.count_clipped(one) for one in (value if spec.crop == "per_crop" else [value]))
 
 
 def field_rules() -> dict[str, Transform]:

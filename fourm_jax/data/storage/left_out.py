@@ -24,6 +24,7 @@ RULES = {
     **dict.fromkeys(("place", "modality", "reason", "message"), plain_data.TEXT),
     "record": plain_data.any_of(plain_data.TEXT, plain_data.integer(0, 2**63)),
     "kept": plain_data.FLAG,
+    "num_clipped": plain_data.integer(0, 2**63),
 }
 
 
@@ -47,6 +48,8 @@ class RecordError(ValueError):
 class LeftOutRecord:
     """A record that was left out, or one modality of a record that was kept without it.
 
+    Or one modality of which numbers were clipped: nothing is left out then.
+
     Attributes:
       place: file, shard or data set that holds it.
       record: its index or name there. None: all of `place`, which is a record of its own or, where
@@ -55,6 +58,8 @@ class LeftOutRecord:
       reason: one word to count by.
       message: what is wrong.
       kept: whether the record goes on without the modality.
+      num_clipped: numbers slightly outside of their range that were clipped; the record goes on
+        with the modality.
     """
 
     place: str
@@ -63,6 +68,7 @@ class LeftOutRecord:
     reason: str
     message: str
     kept: bool = False
+    num_clipped: int = 0
 
     def __str__(self) -> str:
         name = self.place.encode("utf-8", "backslashreplace").decode()
@@ -76,12 +82,15 @@ class Summary:
     Attributes:
       num_records: that are not there.
       num_incomplete: that are there without some modality.
-      reasons, modalities: how many entries of the list have which.
-      examples: the first few entries.
+      num_clipped: numbers that were clipped to their range, of `num_records_clipped` records.
+      reasons, modalities: how many entries about what was left out have which.
+      examples: the first few of these entries.
     """
 
     num_records: int
     num_incomplete: int
+    num_clipped: int
+    num_records_clipped: int
     reasons: Mapping[str, int]
     modalities: Mapping[str, int]
     examples: tuple[LeftOutRecord, ...]
@@ -100,6 +109,21 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any | ValueError:
 def reason_of(error: Exception, otherwise: str) -> str:
     """The word to count an error by; `otherwise` where the error has none of its own."""
     return getattr(error, "reason", otherwise)
+
+
+def about_clipped(
+    place: str, record: int | str | None, modality: str, num_clipped: int
+) -> LeftOutRecord:
+    """The entry about numbers of a record that were clipped."""
+    return LeftOutRecord(
+        place=place,
+        record=record,
+        modality=modality,
+        reason="clipped",
+        message=f"{num_clipped} numbers slightly outside of their range, clipped",
+        kept=True,
+        num_clipped=num_clipped,
+    )
 
 
 def list_path(output: epath.PathLike, split: str) -> epath.Path:
@@ -149,12 +173,16 @@ def summarize(output: epath.PathLike, split: str) -> Summary:
     """Count what was left out of a split so far."""
     gone: set[int | str] = set()
     incomplete: set[int | str] = set()
+    clipped: collections.Counter[int | str] = collections.Counter()
     examples: list[LeftOutRecord] = []
     reasons: collections.Counter[str] = collections.Counter()
     modalities: collections.Counter[str] = collections.Counter()
     for one in read(output, split):
+        name = one.place if one.record is None else one.record
+        if one.num_clipped:
+            clipped[name] += one.num_clipped
+            continue
         if one.record is not None or not one.modality:
-            name = one.place if one.record is None else one.record
             (incomplete if one.kept else gone).add(name)
         reasons[one.reason] += 1
         if one.modality:
@@ -164,6 +192,8 @@ def summarize(output: epath.PathLike, split: str) -> Summary:
     return Summary(
         num_records=len(gone),
         num_incomplete=len(incomplete),
+        num_clipped=clipped.total(),
+        num_records_clipped=len(clipped),
         reasons=dict(sorted(reasons.items())),
         modalities=dict(sorted(modalities.items())),
         examples=tuple(examples),
@@ -177,9 +207,14 @@ def announce(output: epath.PathLike, split: str) -> None:
         progress.announce(f"left out: {one}")
     for reason, count in summary.reasons.items():
         progress.announce(f"  {count} x {reason}")
+    path = list_path(output, split)
     if summary.examples:
-        path = list_path(output, split)
         progress.announce(f"{split}: {summary.num_records} left out, listed in {path}")
+    if summary.num_clipped:
+        progress.announce(
+            f"{split}: {summary.num_clipped} numbers of {summary.num_records_clipped} records lay "
+            f"slightly outside of their range and were clipped, listed in {path}"
+        )
 
 
 def dump(one: LeftOutRecord) -> str:

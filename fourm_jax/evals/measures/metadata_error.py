@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fourm_jax.modalities import metadata
+from fourm_jax.modalities import metadata_fields
 from fourm_jax.tokenizers.signal import Signal
 
 Values = Mapping[str, float]
@@ -25,7 +25,7 @@ class MetadataError:
         errors = []
         for guess, values in zip(predicted, truth, strict=True):
             for name, value in values.items():
-                encoding = metadata.FIELDS.named(name).encoding
+                encoding = metadata_fields.FIELDS.named(name).encoding
                 bins = [encoding.encode(v) for v in (guess.get(name, np.inf), value) if v < np.inf]
                 errors.append(abs(bins[0] - bins[1]) if len(bins) == 2 else MISSING)
         return float(np.mean(errors))
