@@ -30,6 +30,7 @@ CORE = [
     "numpy>=2.0",
     "optax>=0.2.6",
     "orbax-checkpoint>=0.11.30",
+    "tensorstore>=0.1.74",
     "Pillow>=11.3",
     "PyYAML>=6.0",
     "safetensors>=0.5",

@@ -138,7 +138,10 @@ def read_newest(
             count = functools.partial(_num_damaged, path)
             num_damaged[step] = distributed.decided_by_first(count)
         if num_damaged[step] > 0:
-            _pass_over(path, f"{num_damaged[step]} of its files are not what was written")
+            damage = f"{num_damaged[step]} of its files are not what was written"
+            if jax.process_index() == 0:
+                damage = digests.describe_damage(path, digests.damaged(path) or [])
+            _pass_over(path, damage)
             continue
         try:
             return read(step)

@@ -18,8 +18,9 @@ from fourm_jax.models import trained
 from fourm_jax.models.trained import Description
 from fourm_jax.parallel import distributed
 from fourm_jax.train import state as state_lib
+from fourm_jax.train import stored_arrays
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import digests, tree
+from fourm_jax.utils import digests, progress, tree
 from fourm_jax.utils.run_folder import CHECKPOINTS
 
 # Names of orbax: of a folder that is being written, and of a file with times that it still changes.
@@ -124,6 +125,11 @@ class Checkpointer:
         """Called by orbax in its thread: all files are written, the folder has no name yet."""
         if jax.process_index() == 0:
             (folder,) = self._folder.glob(f"{self._saving}.{_UNFINISHED}*")
+            try:
+                arrays = stored_arrays.find(folder / trained.STATE, folder)
+                digests.write_arrays(folder, arrays)
+            except (ValueError, KeyError) as error:  # saved all the same, by an orbax of the future
+                progress.announce(f"arrays of checkpoint {self._saving} have no digests: {error}")
             digests.write(folder, except_names=(_METADATA,))
 
 

@@ -2,14 +2,68 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from etils import epath
 
 from fourm_jax.utils import io, plain_data
 
 FILE = "digests.json"
+ARRAYS = "arrays.json"  # beside it, where the files hold arrays
 _CHUNK = 2**22  # bytes
+
+
+class Part(NamedTuple):
+    """Bytes of an array: all, or some, of those that it has on the disk."""
+
+    file: str  # within the folder
+    offset: int
+    length: int
+
+
+def write_arrays(folder: epath.PathLike, arrays: Mapping[str, Sequence[Part]]) -> None:
+    """Write a digest of each part of each array; before `write`, which guards this file, too."""
+    folder = epath.Path(folder)
+    found = {
+        name: [[*part, _sha256_of_part(folder, part)] for part in parts]
+        for name, parts in sorted(arrays.items())
+    }
+    io.write_json(folder / ARRAYS, found)
+
+
+def damaged_arrays(folder: epath.PathLike, files: Collection[str]) -> list[str]:
+    """Return the arrays with bytes in these damaged files that are not what was written.
+
+    Empty where only other bytes are damaged, or where nothing tells which array lies where.
+    """
+    folder = epath.Path(folder)
+    if ARRAYS in files or not (folder / ARRAYS).exists():
+        return []
+    try:
+        arrays = io.read_json(folder / ARRAYS)
+    except ValueError:  # of so many arrays that it is too large to be read whole
+        return []
+    return [
+        name
+        for name, parts in arrays.items()
+        if any(
+            part[0] in files and _sha256_of_part(folder, Part(*part[:3])) != part[3]
+            for part in parts
+        )
+    ]
+
+
+def describe_damage(folder: epath.PathLike, files: Sequence[str]) -> str:
+    """Name what is damaged: the arrays, as far as it is known, and the files."""
+    arrays = damaged_arrays(folder, files)
+    named = [f"array {_first(arrays)} in "] if arrays else []
+    return "".join([*named, _first(files), " not as written"])
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 def write(folder: epath.PathLike, *, except_names: Collection[str] = ()) -> None:
@@ -68,3 +122,16 @@ def _sha256(path: epath.Path, *, sync: bool = False) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _sha256_of_part(folder: epath.Path, part: Part) -> str:
+    """Digest of some bytes of a file; "" where the file does not have them."""
+    path, digest, left = folder / part.file, hashlib.sha256(), part.length
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(part.offset)
+        while left and (chunk := file.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return "" if left else digest.hexdigest()
