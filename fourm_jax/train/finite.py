@@ -1,17 +1,39 @@
-"""Whether what is saved consists of numbers."""
+"""Whether what a step makes, and what is saved, consists of numbers."""
+
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import tree
 
 
+def select(
+    good: Bool[Array, ""], new: Shaped[Array, "*n"], old: Shaped[Array, "*n"]
+) -> Shaped[Array, "*n"]:
+    """`new` after a good step, `old` after another one and where an element of `new` is no number.
+
+    To leave out all of an update for one element of it, all of it would have to be computed before
+    any is written: one more pass over parameters and moments. This costs none.
+    """
+    if jnp.issubdtype(new.dtype, jnp.inexact):
+        good = good & jnp.isfinite(new)
+    return jnp.where(good, new, old)
+
+
+def are_all(arrays: PyTree) -> Bool[Array, ""]:
+    """Whether all elements of all arrays are finite."""
+    found = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays)]
+    return functools.reduce(operator.and_, found, jnp.bool_(True))
+
+
 def check(state: TrainState, step: int) -> None:
     """Check parameters, their running average and codebooks before they are saved.
 
-    The train step leaves out gradients that are not finite; an update can still overflow.
+    The train step keeps numbers numbers (`select`), so what is not was read so.
 
     Raises:
       FloatingPointError: names the first array that holds NaN or infinity.

@@ -14,7 +14,7 @@ from fourm_jax.train import flops, metrics, writers
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import progress
 
-# So many steps without a finite gradient, among so many, before the run gives up.
+# So many steps that are not finite, among so many, before the run gives up.
 MOST_SKIPPED, WINDOW = 20, 100
 
 Loss = tuple[int, jax.Array]  # number of a batch and its loss
@@ -62,6 +62,7 @@ class Logbook:
             num_steps, label=label, unit="step", start=start, enabled=show_progress
         )
         self._last_step, self._watch = start, progress.Stopwatch()
+        self._num_steps = num_steps
 
     def tick(self, step: int) -> None:
         """Move the bar."""
@@ -136,10 +137,11 @@ class Logbook:
         first = step - num_covered
         self._skipped_batches = [batch for batch in self._skipped_batches if batch >= first]
         num_skipped = round(sum(skipped for _, skipped in self._skipped))
-        if num_skipped >= MOST_SKIPPED * max(1, num_covered / WINDOW):
+        is_most = step == self._num_steps and 2 * num_skipped > num_covered  # of a short run
+        if is_most or num_skipped >= MOST_SKIPPED * max(1, num_covered / WINDOW):
             raise FloatingPointError(
-                f"loss or gradient not finite in {num_skipped} of the last {num_covered} steps, up "
-                f"to step {step} (batches {_ranges(self._skipped_batches)}); "
+                f"loss, gradient or update not finite in {num_skipped} of the last {num_covered} "
+                f"steps, up to step {step} (batches {_ranges(self._skipped_batches)}); "
                 "the parameters are those from before. Try a smaller optimizer.lr, a longer "
                 "warm-up or optimizer.clip_norm; the last checkpoint is untouched"
             )

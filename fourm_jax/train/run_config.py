@@ -220,6 +220,8 @@ def _datasets(
     config: ml_collections.ConfigDict, needs: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """Checked configs of the data sets, as plain dicts."""
+    if not isinstance(config.data, list | tuple) or not config.data:
+        raise ValueError(f"config key 'data' is {config.data!r}, expected a list of data sets")
     groups = [config_lib.plain(dataset) for dataset in config.data]
     for index, group in enumerate(groups):
         config_lib.check_group(group, f"data[{index}]", DATASET_KEYS)

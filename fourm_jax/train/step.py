@@ -8,10 +8,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+<<<<<<< HEAD
 from fourm_jax.models import parts
 from fourm_jax.train import metrics as metrics_lib
 from fourm_jax.train import rates as rates_lib
 from fourm_jax.train import schedules, state
+=======
+from fourm_jax.train import finite, schedules, state
+from fourm_jax.train import metrics as metrics_lib
+>>>>>>> 3eb668c (No update makes a number of the state NaN; such steps are counted, and a short run of them is an error)
 from fourm_jax.utils import rng
 
 
@@ -76,7 +81,8 @@ def make_train_step(
 
     Masking, dropout and code replacement draw from the stream "train" at the step, so a resumed
     run repeats them. A step whose loss or gradient is not finite changes neither parameters nor
-    moments nor metrics; the metric "skipped" counts it, and the loss returned is NaN.
+    moments nor metrics. An element of the state that an update would make NaN or infinite keeps its
+    value. The metric "skipped" counts both kinds of steps, and the loss that they return is NaN.
 
     Args:
       rates: what of the parameters is frozen, as `optimizer` knows it too (`rates.limit`).
@@ -91,38 +97,35 @@ def make_train_step(
         gradient = jax.value_and_grad(task_loss, has_aux=True)
         (loss, aux), grads = gradient(old.params, old.model_state, batch, key, True)
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         lr = schedule(old.step)
         direction, opt_state = optimizer.update(grads, old.opt_state, old.params)
         params = jax.tree.map(lambda p, d: p - (lr * d).astype(p.dtype), old.params, direction)
         model_state = aux.model_state
         if state_rates:
             model_state = state_rates.hold(model_state, old.model_state)
-        new = {
-            "params": params,
-            "model_state": model_state,
-            "opt_state": opt_state,
-            "metrics": metrics_lib.add(
-                {name: old.metrics[name] for name in aux.metrics}, aux.metrics
-            ),
-        }
+        new = {"params": params, "model_state": model_state, "opt_state": opt_state}
         if ema_decay:
             average = optax.incremental_update(params, old.ema_params, 1 - ema_decay)
             new["ema_params"] = rates.hold(average, old.ema_params) if rates else average
         kept = {name: getattr(old, name) for name in new}
-        kept["metrics"] = {name: old.metrics[name] for name in aux.metrics}
-        new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
-        of_step = _step_metrics(grad_norm, lr, finite)
-        new["metrics"] |= metrics_lib.add({name: old.metrics[name] for name in of_step}, of_step)
-        return old.replace(step=old.step + 1, **new), jnp.where(finite, loss, jnp.nan)
+        new = jax.tree.map(lambda n, o: finite.select(good, n, o), new, kept)
+        of_task = {name: old.metrics[name] for name in aux.metrics}
+        summed = metrics_lib.add(of_task, aux.metrics)
+        summed = jax.tree.map(lambda n, o: jnp.where(good, n, o), summed, of_task)
+        good &= finite.are_all(params)
+        of_step = _step_metrics(grad_norm, lr, good)
+        summed |= metrics_lib.add({name: old.metrics[name] for name in of_step}, of_step)
+        loss = jnp.where(good, loss, jnp.nan)
+        return old.replace(step=old.step + 1, metrics=summed, **new), loss
 
     return train_step
 
 
-def _step_metrics(grad_norm: Array, lr: Array, finite: Array) -> metrics_lib.Metrics:
-    used = finite.astype(jnp.float32)
+def _step_metrics(grad_norm: Array, lr: Array, good: Array) -> metrics_lib.Metrics:
+    used = good.astype(jnp.float32)
     return {
-        "grad_norm": (jnp.where(finite, grad_norm, 0.0), used),
+        "grad_norm": (jnp.where(good, grad_norm, 0.0), used),
         "learning_rate": (lr, jnp.float32(1)),
         "skipped": (1 - used, jnp.float32(1)),
     }

@@ -16,7 +16,8 @@ from fourm_jax.data import pipeline
 from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import checkpoint, logbook, loop, metrics, run_config
+from fourm_jax.train import checkpoint, finite, logbook, loop, metrics, run_config
+from fourm_jax.train import state as state_lib
 from fourm_jax.utils import digests, folder_lock, interrupt, io, run_folder, tree, upgrades
 from tests.train import tiny
 
@@ -220,7 +221,7 @@ def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys
     assert trained_lib.load(tmp_path).step == 3  # whoever reads passes it over, nobody renames
     assert (checkpoints / "6").exists()
     again = run(tiny.tokenizer(checkpoint_every=3), tmp_path)
-    assert "6 cannot be read (1 of its files are not what was written)" in capsys.readouterr().out
+    assert "6 cannot be read (array " in capsys.readouterr().out
     assert (checkpoints / "6.broken-2").exists()
     assert_equal_bits(again.state, straight.state)
     assert untimed_history(tmp_path)[-1]["step"] == 6
@@ -258,6 +259,16 @@ def test_a_checkpoint_without_digests_is_read_as_before(finished, tmp_path):
             path.write_bytes(b"")
     with pytest.raises(ValueError, match="none of the checkpoints"):
         trained_lib.load(tmp_path / "older")
+
+
+def test_a_checkpoint_that_lost_its_description_is_continued_by_nobody(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "older")
+    checkpoints = tmp_path / "older" / run_folder.CHECKPOINTS
+    (checkpoints / "6" / digests.FILE).unlink()
+    shutil.rmtree(checkpoints / "6" / "description")
+    with pytest.raises(ValueError, match="none of the checkpoints"):
+        run(tiny.tokenizer(optimizer__lr=0.5, num_steps=9), tmp_path / "older")
+    assert [path.name for path in checkpoints.iterdir()] == ["6"]
 
 
 def test_an_evaluation_that_was_cut_off_after_the_last_step_is_made_up_for(tmp_path):
@@ -355,8 +366,17 @@ def test_a_run_that_moved_with_its_data_is_the_same_run():
             checkpoint.check_same_run(before, other, may_change=(), where="here")
 
 
-def test_parameters_that_overflow_are_not_saved(tmp_path):
+def test_a_short_run_of_updates_that_overflow_ends_with_an_error_and_saves_nothing(tmp_path):
     config = tiny.tokenizer(num_steps=1, optimizer__lr=3.4e38, optimizer__clip_norm=0.0)
-    with pytest.raises(FloatingPointError, match=r"after step 1 .* not finite.*not saved"):
+    with pytest.raises(FloatingPointError, match=r"update not finite in 1 of the last 1 steps"):
         run(config, tmp_path)
     assert not checkpoint.Checkpointer(tmp_path).steps()
+
+
+def test_parameters_that_are_no_numbers_are_not_saved():
+    arrays = {"w": np.array([1.0, np.nan], np.float32)}
+    state = state_lib.TrainState(
+        step=np.int32(1), params=arrays, model_state={}, opt_state=(), ema_params=None, metrics={}
+    )
+    with pytest.raises(FloatingPointError, match=r"after step 1 1 of 1 .* params/w.*not saved"):
+        finite.check(state, 1)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fourm_jax.train import metrics, optimizer, step
@@ -33,12 +34,12 @@ def batch_of(*pairs):
     return {"x": jnp.asarray(x), "y": jnp.asarray(y)}
 
 
-def start(ema_decay=0.0, lr=0.5):
+def start(ema_decay=0.0, lr=0.5, transform=None):
     settings = optimizer.Settings(
         lr=lr, weight_decay=0.0, b1=0.0, b2=0.0, schedule="constant", ema_decay=ema_decay
     )
     task, example = Line(), batch_of((1.0, 2.0))
-    transform = optimizer.make(settings)
+    transform = transform or optimizer.make(settings)
     state = step.init_state(task, transform, example, seed=0, ema=ema_decay > 0)
     schedule = optimizer.make_schedule(settings, 10)
     train_step = step.make_train_step(task, transform, schedule, seed=0, ema_decay=ema_decay)
@@ -77,6 +78,23 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     values = metrics.compute(after.metrics, Line.labels)
     assert values["loss"] == 2.0
     assert values["skipped"] == 0.5
+
+
+def test_an_update_that_is_not_finite_is_counted_and_keeps_every_number():
+    def update(grads, moments, params):
+        direction = {name: jnp.where(jnp.abs(g) > 2.5, jnp.inf, g) for name, g in grads.items()}
+        return direction, moments
+
+    overflowing = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    state, train_step = start(ema_decay=0.75, transform=overflowing)
+    first, loss = train_step(state, batch_of((1.0, 1.0)))
+    assert np.isfinite(loss)
+    second, loss = train_step(first, batch_of((1.0, 9.0)))
+    assert np.isnan(loss)
+    assert metrics.compute(second.metrics, Line.labels)["skipped"] == 0.5
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(second))
+    assert first.params == second.params
+    assert first.ema_params == second.ema_params
 
 
 def test_every_step_draws_anew_and_every_run_the_same():
