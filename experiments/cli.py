@@ -164,6 +164,8 @@ def locate_configs(arguments: list[str]) -> list[str]:
     located = list(arguments)
     for number, argument in enumerate(arguments):
         value = _config_value(arguments, number)
+        if argument in ("--config=", "-config="):
+            raise ValueError(f"{argument} names no config; allowed: {config_names()}")
         if value and "=" in argument:
             located[number] = f"--config={find_config(value)}"
         elif value:
@@ -200,4 +202,6 @@ def _config_value(argv: list[str], number: int) -> str:
     match = _CONFIG_FLAG.match(argv[number])
     if not match or match["key"]:
         return ""
-    return match["value"] or "".join(argv[number + 1 : number + 2])
+    if match["value"] is not None:
+        return match["value"]
+    return "".join(argv[number + 1 : number + 2])

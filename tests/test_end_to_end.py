@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def kill_in_training(command: list[str], workdir: pathlib.Path) -> str:
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
-    """(workdir, output of the killed run, output of the resumed run)."""
+    """(workdir, output of the killed run, output of the resumed run, its bars)."""
     workdir = tmp_path_factory.mktemp("quickstart")
     command = [
         *QUICKSTART,
@@ -65,19 +66,28 @@ def quickstart(tmp_path_factory):
     killed = kill_in_training(command, workdir)
     resumed = run(command)
     assert resumed.returncode == 0, killed + resumed.stdout + resumed.stderr
-    return workdir, killed, resumed.stdout
+    return workdir, killed, resumed.stdout, resumed.stderr
 
 
 def test_a_killed_run_says_so_and_the_same_command_continues_it(quickstart):
-    _, killed, resumed = quickstart
+    _, killed, resumed, _ = quickstart
     assert "state saved; the same command continues from here" in killed
     assert "resuming at step" in resumed
     for phase in ("render", "text_tokenizer", "tokenizers", "tokenize"):
         assert f"{phase}: reusing" in resumed
 
 
+def test_every_long_part_has_a_bar_that_says_what_it_counts(quickstart):
+    _, killed, _, bars = quickstart
+    for label, unit in (("trunk", "step"), ("evaluate", "modality"), ("generate", "task")):
+        assert re.search(rf"{label}: .*{unit}", bars), label
+    assert re.search("draw: .*gallery", bars)
+    for name in ("rgb", "depth", "normal", "semseg"):
+        assert re.search(rf"tokenizer {name}: .*step", killed), name
+
+
 def test_the_log_has_every_step_once_over_the_interruption(quickstart):
-    workdir, _, _ = quickstart
+    workdir, *_ = quickstart
     lines = (workdir / "trunk" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
@@ -85,7 +95,7 @@ def test_the_log_has_every_step_once_over_the_interruption(quickstart):
 
 
 def test_the_report_is_one_page_that_needs_no_network(quickstart):
-    workdir, _, resumed = quickstart
+    workdir, _, resumed, _ = quickstart
     page = (workdir / "report.html").read_text()
     assert f"report: {workdir / 'report.html'}" in resumed
     assert page.count("data:image/png;base64,") > 20
@@ -98,7 +108,7 @@ def test_the_report_is_one_page_that_needs_no_network(quickstart):
 
 
 def test_metrics_json_has_every_task_beside_its_two_lines(quickstart):
-    workdir, _, _ = quickstart
+    workdir, *_ = quickstart
     summary = json.loads((workdir / "metrics.json").read_text())
     assert set(summary) == {"seconds", "peak_rss_gb", "device", "commit", "tasks"}
     assert summary["seconds"]["total"] == pytest.approx(
@@ -116,7 +126,7 @@ def test_metrics_json_has_every_task_beside_its_two_lines(quickstart):
 
 
 def test_a_finished_run_generates_from_the_command_line(quickstart, tmp_path):
-    workdir, _, _ = quickstart
+    workdir, *_ = quickstart
     picture = tmp_path / "generated.png"
     done = run(
         [
@@ -151,7 +161,7 @@ def test_the_notebook_runs_from_top_to_bottom(quickstart):
 
 
 def test_an_unknown_condition_is_one_line_that_names_the_allowed_ones(quickstart):
-    workdir, _, _ = quickstart
+    workdir, *_ = quickstart
     done = run(
         [sys.executable, "-m", "experiments.generate", f"--source={workdir}", "--conditions=rbg"]
     )
@@ -161,7 +171,7 @@ def test_an_unknown_condition_is_one_line_that_names_the_allowed_ones(quickstart
 
 
 def test_a_workdir_of_another_run_is_refused_and_left_alone(quickstart):
-    workdir, _, _ = quickstart
+    workdir, *_ = quickstart
     before = sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
     done = run(
         [

@@ -8,6 +8,7 @@ import pytest
 import fourm_jax
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.generate import state as states
+from fourm_jax.jobs import scrub
 from fourm_jax.models import from_config, trained
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.text import TextTokenizer
@@ -166,3 +167,10 @@ def test_shardings_place_the_parameters_of_a_run(run):
     there = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(device), shapes)
     params = fourm_jax.load(run, shardings=there).params
     assert {leaf.device for leaf in jax.tree.leaves(params)} == {device}
+
+
+def test_reading_makes_no_folder(tmp_path):
+    for read in (trained.load, fourm_jax.load, lambda folder: list(scrub.check(folder))):
+        with pytest.raises(ValueError, match=r"no (checkpoint|model)"):
+            read(tmp_path)
+        assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from fourm_jax.models import fourm
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
 
+MODALITIES_KEYS = ("family", "inputs", "outputs", "overrides")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -22,6 +23,10 @@ def make_model(config: ml_collections.ConfigDict) -> fourm.FourM:
     """
     if config.dtype not in DTYPES:
         raise ValueError(errors.unknown_value("dtype", config.dtype, DTYPES))
+    config_lib.check_group(config.modalities, "modalities", MODALITIES_KEYS)
+    for key in ("inputs", "outputs"):
+        if not config.modalities[key]:
+            raise ValueError(f"config key 'modalities.{key}' is empty")
     given_here = ("modalities", "inputs", "outputs", "dtype", "parent", "name")
     model = fourm.FourM(
         modalities=resolve_specs(config),

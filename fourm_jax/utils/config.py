@@ -78,7 +78,7 @@ def _named(file: str) -> Iterator[None]:
         yield
     except ValueError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"config file {file!r} fails with {reason}") from error
 
@@ -131,8 +131,10 @@ def check_group(config: Config, group: str, allowed: Iterable[str]) -> dict[str,
     """Return one level of a config as keyword arguments, with tuples for lists.
 
     Raises:
-      ValueError: a key outside `allowed`; names the full key and the nearest allowed one.
+      ValueError: no group of keys, or a key outside `allowed`: names the nearest allowed one.
     """
+    if not isinstance(config, Mapping | ml_collections.ConfigDict):
+        raise ValueError(f"config key {group!r} is {config!r}, expected keys with values")
     prefix = f"{group}." if group else ""
     names = [prefix + name for name in allowed]
     for key in config:

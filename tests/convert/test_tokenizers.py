@@ -9,6 +9,8 @@ import safetensors.numpy
 
 from experiments.parity import tokenizers as verify
 from fourm_jax.convert import checkpoint, tokenizer_config, tokenizers
+from fourm_jax.evals import drawing
+from fourm_jax.evals.drawings import depth
 from fourm_jax.models.backbones import vit
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.signal import Signal
@@ -219,6 +221,13 @@ def test_published_normals_come_back_as_unit_vectors():
     np.testing.assert_allclose(back[0, 0, 0], [0.6, 0, 0.8], atol=1e-6)
     with pytest.raises(ValueError, match=r"got values in -1.0 … 2.0"):
         signal.check(np.array([-1, 2, 0], np.float32).reshape(1, 1, 1, 3), "normal")
+
+
+def test_published_depth_comes_back_without_a_channel_as_drawings_take_it():
+    signal = tokenizer_config.natural_signal(published(n_channels=1), HUB + "depth_8k_224-448")
+    decoded = signal.denormalize(np.linspace(-2, 2, 8, dtype=np.float32).reshape(1, 2, 4, 1))
+    assert decoded.shape == (1, 2, 4)
+    assert depth.make(drawing.Scale())(decoded[0], None).shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize("changes", [{"n_labels": 134}, {"patch_proj": False}, {"n_channels": 64}])

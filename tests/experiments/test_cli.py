@@ -33,6 +33,11 @@ def test_both_spellings_of_the_flag_are_located(tmp_path, monkeypatch):
     assert cli.locate_configs(["--config", "scenes:runlocal"]) == ["--config", expected]
 
 
+def test_a_config_without_a_name_is_refused_and_takes_no_other_flag_for_one():
+    with pytest.raises(ValueError, match="--config= names no config; allowed: "):
+        cli.locate_configs(["--config=", "--workdir=runs/x"])
+
+
 def test_an_unknown_config_names_the_nearest():
     with pytest.raises(ValueError, match="unknown config 'data/scene'; did you mean"):
         cli.find_config("data/scene")

@@ -28,6 +28,7 @@ from fourm_jax.utils import errors
         ("import nothing_of_this_name\n", r"wrong\.py' fails with ModuleNotFoundError"),
         ("x = 1\n", r"wrong\.py' has no function get_config"),
         ("def get_config(arg=None):\n    return None\n", "returns NoneType, expected a ConfigDict"),
+        ("raise SystemExit(3)\n", r"wrong\.py' fails with SystemExit: 3"),
         ("def get_config(arg=None):\n    return {}['a']\n", r"wrong\.py' fails with KeyError: 'a'"),
     ],
 )

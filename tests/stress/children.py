@@ -48,6 +48,9 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+
     def wait_for_log(self, text: str) -> None:
         until = time.monotonic() + PATIENCE
         while text not in self.log and not self.has_ended():
@@ -91,6 +94,10 @@ class Nursery:
     def train(self, workdir: pathlib.Path, **options: Any) -> Child:
         """Start or continue a training of a tiny tokenizer; see `_train`."""
         return self._order("train", workdir=str(workdir), **options)
+
+    def command(self, name: str, arguments: list[str], environment: dict[str, str]) -> Child:
+        """Start a command of experiments/ with these arguments."""
+        return self._order("command", name=name, arguments=arguments, environment=environment)
 
     def result(self, work: str, **options: Any) -> Any:
         """What function `_<work>` of this module returns in a child."""
@@ -138,6 +145,16 @@ def _train(
 
         pipeline.make_raw_batches = stuck
     loop.train(tiny.tokenizer(**config), workdir, show_progress=False)
+
+
+def _command(name: str, arguments: list[str], environment: dict[str, str]) -> None:
+    """What `python -m experiments.<name> …` does; its own end, with its own code, ends this."""
+    import runpy
+
+    # Set: a command that starts as itself starts again with large pages.
+    os.environ.update({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **environment})
+    sys.argv = [name, *arguments]
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 
 
 def _state(workdir: str) -> dict[str, Any]:
@@ -208,7 +225,7 @@ def _shards(directory: str, *, largest_file: int | None = None) -> int:
     return sum(bool((reader[n]["row"] == rows[n % 100]).all()) for n in range(len(reader)))
 
 
-WORK = {"train": _train, "state": _state, "damage": _damage, "shards": _shards}
+WORK = {"train": _train, "command": _command, "state": _state, "damage": _damage, "shards": _shards}
 
 
 def _serve() -> None:
@@ -257,6 +274,10 @@ def _obey(path: pathlib.Path, work: Any, options: dict[str, Any]) -> int:
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         print(f"error: {error}", flush=True)
         code = ERROR
+    except SystemExit as end:  # as python shows it
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code and not isinstance(end.code, int):
+            print(end.code, flush=True)
     except BaseException:
         traceback.print_exc()
         code = DEFECT
