@@ -8,15 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-<<<<<<< HEAD
 from fourm_jax.models import parts
-from fourm_jax.train import metrics as metrics_lib
-from fourm_jax.train import rates as rates_lib
-from fourm_jax.train import schedules, state
-=======
 from fourm_jax.train import finite, schedules, state
 from fourm_jax.train import metrics as metrics_lib
->>>>>>> 3eb668c (No update makes a number of the state NaN; such steps are counted, and a short run of them is an error)
+from fourm_jax.train import rates as rates_lib
 from fourm_jax.utils import rng
 
 

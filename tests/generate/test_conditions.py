@@ -137,7 +137,7 @@ def test_typed_values_are_one_row_or_a_list_of_rows(text):
     ("spec", "value", "message"),
     [
         (PALETTE, [[300, 0, 0]], r"'color_palette': colours \[\[300, 0, 0\]\], allowed: values 0"),
-        (DET, [{"box": [0, 0, 2, 1], "label": "cone"}], "'det': box 0 is .* expected xmin <= xmax"),
+        (DET, [{"box": [0, 0, 2, 1], "label": "cone"}], "'det': box 0 is .* expected xmin < xmax"),
         (DET, [{"box": [0, 0], "label": "cone"}], "'det': boxes .* allowed: four numbers each"),
         (METADATA, {"brightnes": 3}, "unknown metadata field 'brightnes'; did you mean 'bright"),
     ],
