@@ -19,7 +19,7 @@ KINDS = (
     ("copies", r"memcpy|copy|slice|transpose|concatenate"),
     ("reductions and norms", r"reduce|softmax|norm"),
     ("lookups", r"gather|scatter|sort|topk"),
-    ("element-wise", r"fusion|loop|wrapped|select|convert|multiply|add"),
+    ("element-wise", r"gate|fusion|loop|wrapped|select|convert|multiply|add"),
 )
 
 

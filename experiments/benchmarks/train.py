@@ -95,7 +95,11 @@ def run(
             steps[name] = Step(case, pathlib.Path(folder, case.mix), pool)
         concurrent.futures.wait([one.compiled for one in steps.values()])
         for name, one in steps.items():
-            row = {"suite": "train", "case": name, **one.measure(profile=profile)}
+            row = {"suite": "train", "case": name, "batch": one.case.batch_size}
+            try:
+                row |= one.measure(profile=profile)
+            except jax.errors.JaxRuntimeError as error:
+                row["out_of_memory"] = check_memory(error)
             yield row | ({"changes": dict(changes)} if changes else {})
 
 
@@ -213,9 +217,15 @@ def _yardsticks(case: Case, config) -> dict[str, float]:
     try:
         row["plain_step_ms"] = round(1e3 * plain.seconds(case.batch_size), 1)
     except jax.errors.JaxRuntimeError as error:  # it saves everything: too large for some cases
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+        check_memory(error)
     return row
+
+
+def check_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Return True where a device had too little memory; raise any other error again."""
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
+    return True
 
 
 def _peak_bytes(compiled) -> int:

@@ -37,6 +37,8 @@ def test_a_broken_line_is_named(tmp_path):
         ("ncclDevKernel_AllReduce_Sum", "collectives"),
         ("loop_add_multiply_fusion_1", "element-wise"),
         ("input_reduce_fusion_73", "reductions and norms"),
+        ("_norm_backward_kernel", "reductions and norms"),
+        ("_gate_backward_kernel", "element-wise"),
     ],
 )
 def test_kernels_are_grouped_by_name(kernel, kind):
