@@ -31,6 +31,7 @@ from fourm_jax.models import sizes
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import checkpoint, flops, loop, run_config
+from fourm_jax.train import program as program_lib
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
 
@@ -113,7 +114,7 @@ class Step:
         self.run = run_config.build(self.config)
         self.mesh = mesh_lib.make_mesh(devices=None, **self.run.mesh)
         self.batch = distributed.put_batch(next(self.run.batches(0)), self.mesh)
-        self.program = loop.make_program(self.config, self.run, self.mesh, self.batch)
+        self.program = program_lib.make(self.config, self.run.task, self.mesh, self.batch)
         with jax.set_mesh(self.mesh):
             train_step: Any = self.program.train_step  # jitted
             lowered = train_step.lower(self.program.abstract, self.batch)

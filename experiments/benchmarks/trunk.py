@@ -10,7 +10,8 @@ from configs import datasets, scenes
 from configs.data import scenes as scenes_data
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import loop, run_config
+from fourm_jax.train import program as program_lib
+from fourm_jax.train import run_config
 
 NUM_ROUNDS, STEPS_PER_ROUND = 5, 8
 
@@ -28,7 +29,7 @@ def measure(size: str) -> dict:
     run = run_config.build(config)
     mesh = mesh_lib.make_mesh(devices=None, **run.mesh)
     batch = distributed.put_batch(next(run.batches(0)), mesh)
-    program = loop.make_program(config, run, mesh, batch)
+    program = program_lib.make(config, run.task, mesh, batch)
     seconds = []
     with jax.set_mesh(mesh):
         start = time.perf_counter()

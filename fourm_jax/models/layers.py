@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from fourm_jax.ops import attention, gate
 from fourm_jax.ops import norm as norm_op
+from fourm_jax.utils import hardware
 
 NORM_EPSILON = 1e-6
 
@@ -62,7 +63,7 @@ class Norm(nn.LayerNorm):
 
     @nn.compact
     def _normalize(self, x: Float[Array, "*b d"], fork: bool) -> tuple[Array, Array]:
-        if jax.default_backend() == "cpu":
+        if hardware.platform() == "cpu":
             return x, super().__call__(x)
         assert self.dtype is not None
         shape = x.shape[-1:]
@@ -104,7 +105,7 @@ class HeadsIn(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
-        if jax.default_backend() == "cpu":
+        if hardware.platform() == "cpu":
             y = jnp.einsum("bnd,dchk->bnchk", x, kernel)
             parts = _split(y if bias is None else y + bias, axis=2)
         else:
@@ -262,8 +263,8 @@ class PaddedDense(nn.Module):
 
 
 def width_multiple() -> int:
-    """What widths are filled up to for the matrix units of the default device."""
-    return 1 if jax.default_backend() == "cpu" else 128
+    """What widths are filled up to for the matrix units of the device in use."""
+    return 1 if hardware.platform() == "cpu" else 128
 
 
 def hidden_dim(dim: int, kind: str, ratio: float = 4.0) -> int:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.utils import errors, progress
+from fourm_jax.utils import errors, hardware, progress
 
 Backend = Literal["auto", "xla", "cudnn", "splash", "triton"]
 BACKENDS = ("auto", "xla", "cudnn", "splash", "triton")
@@ -97,7 +97,7 @@ def attend(
 
 def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:
     by_device: dict[str, Backend] = {"gpu": "cudnn", "tpu": "splash"}
-    preferred = by_device.get(jax.default_backend(), "xla")
+    preferred = by_device.get(hardware.platform(), "xla")
     if preferred == "splash" and k.shape[1] < _LONG:
         return "xla"
     return "xla" if _obstacle(preferred, q, k, mask) else preferred
@@ -108,7 +108,7 @@ def _obstacle(backend: str, q: Array, k: Array, mask: Visibility | None) -> str:
     (_, n, _, head_dim), m = q.shape, k.shape[1]
     if backend == "xla":
         return ""
-    if jax.default_backend() != _PLATFORM[backend]:
+    if hardware.platform() != _PLATFORM[backend]:
         return f"needs a {_PLATFORM[backend].upper()}"
     if min(n, m) == 0:
         return "needs at least one query and one key"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float
 
+from fourm_jax.utils import hardware
+
 Activation = Callable[[Array], Array]
 
 
@@ -17,7 +19,7 @@ def gated(
 
 
 def _uses_kernel(a: Float[Array, "*n"], activation: Activation) -> bool:
-    if jax.default_backend() != "gpu" or jax.sharding.get_abstract_mesh().size > 1:
+    if hardware.platform() != "gpu" or jax.sharding.get_abstract_mesh().size > 1:
         return False
     from fourm_jax.ops import fused  # Pallas is slow to import and needs no place on a CPU
 

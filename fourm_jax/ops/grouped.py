@@ -26,6 +26,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fourm_jax.ops import tiling
 
+from fourm_jax.utils import hardware
+
 SMALLEST_TILE, LARGEST_TILE = 32, 1024  # on a CPU
 TILES = (512, 1024, 2048, 3072, 4096, 8192)  # on an accelerator; the last bounds the logits' memory
 TOKEN_AXES = ("data", "fsdp", "tensor")
@@ -86,7 +88,7 @@ def _dividing(names: tuple[str, ...], size: int) -> tuple[tuple[str, ...], int]:
 
 
 def _fitting_tiles(num_tokens: int, num_groups: int) -> tuple[int, ...]:
-    if jax.default_backend() != "cpu":
+    if hardware.platform() != "cpu":
         fewer = [tile for tile in TILES if tile < num_tokens]
         return (*fewer, TILES[len(fewer)]) if len(fewer) < len(TILES) else TILES
     half = max(num_tokens // (2 * num_groups), 1)  # little waste in the last tile of a head

@@ -8,6 +8,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fourm_jax.utils import hardware
+
 SAVED = "statistics"  # name under which a rematerialisation policy may keep mean and 1 / deviation
 
 
@@ -44,7 +46,7 @@ def fork_norm(
 
 def uses_kernels(x: Float[Array, "*b d"]) -> bool:
     """Whether this device and the size of `x` suit the kernels of `ops.fused`."""
-    if jax.default_backend() != "gpu" or jax.sharding.get_abstract_mesh().size > 1:
+    if hardware.platform() != "gpu" or jax.sharding.get_abstract_mesh().size > 1:
         return False
     from fourm_jax.ops import fused  # Pallas is slow to import and needs no place on a CPU
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "tensor")
@@ -15,7 +16,8 @@ def make_mesh(
     """Arrange the devices as (data, fsdp, tensor); one size may be -1, which takes the rest.
 
     Axes are `AxisType.Auto`: the compiler propagates shardings from the state and the batch
-    (explicit axes refuse concatenations and gathers from sharded tables).
+    (explicit axes refuse concatenations and gathers from sharded tables). Of several TPU slices
+    each holds a part of the data axis: the network between them is the slowest.
 
     Args:
       data: replicas of the parameters; each sees its part of the batch.
@@ -24,7 +26,8 @@ def make_mesh(
       devices: default all devices of all processes.
 
     Raises:
-      ValueError: a size below 1 (other than one -1), or a product that is not the device count.
+      ValueError: a size below 1 (other than one -1), a product that is not the device count, or
+        replicas that do not divide over the slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
@@ -40,6 +43,15 @@ def make_mesh(
             f"mesh {sizes} does not cover the {len(devices)} {devices[0].platform} device(s): "
             "the product of the sizes must equal their number; -1 stands for the rest"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-    )
+    types = (AxisType.Auto,) * len(AXES)
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if num_slices == 1:
+        return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
+    if sizes["data"] % num_slices:
+        raise ValueError(
+            f"mesh {sizes} on {num_slices} slices: data must be a multiple of {num_slices}: only "
+            "gradients of replicas go over the network between slices"
+        )
+    inside = (sizes["data"] // num_slices, sizes["fsdp"], sizes["tensor"])
+    grid = mesh_utils.create_hybrid_device_mesh(inside, (num_slices, 1, 1), devices)
+    return Mesh(grid, AXES, axis_types=types)

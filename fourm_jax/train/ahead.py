@@ -1,0 +1,195 @@
+"""The train step compiled for devices that are not here: does it fit, and what does it send."""
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+import ml_collections
+
+from fourm_jax.parallel import collectives, topology
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.train import fourm_task, program, run_config
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import tree
+
+# "Used 18.5G of 15.75G hbm", or "HLO temporaries (34.88G) exceeds available HBM (15.75G)"
+_USED = re.compile(
+    r"([\d.]+)([KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMGT])", re.IGNORECASE
+)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TooLarge:
+    """A step that the compiler refuses: bytes that it would need and that there are, per device."""
+
+    num_bytes: int
+    limit: int
+
+
+def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, Any]:
+    """Compile the step of a trunk and say what it takes; all numbers are per device.
+
+    Bytes: "arguments" are state and batch, the output replaces the state in place, "temporaries"
+    include what waits for the backward pass. What is sent is counted by the ring algorithms, beside
+    the least that fsdp needs: parameters gathered for the forward and the backward pass, gradients
+    scattered, in the type of the computation. The operations and bytes of `two_layers` are the
+    compiler's, of the same step with one layer in encoder and decoder and without a loop.
+
+    Raises:
+      ValueError: an invalid config, no trunk, or a mesh that does not suit the devices.
+    """
+    task = _trunk(config)
+    mesh = mesh_lib.make_mesh(devices=place.devices, **config.mesh.to_dict())
+    watch = time.perf_counter()
+    row = _describe(config, task, place, dict(mesh.shape))
+    compiled = compile_step(config, mesh)
+    row["compile_s"] = round(time.perf_counter() - watch, 1)
+    if isinstance(compiled, TooLarge):
+        over = compiled.num_bytes - compiled.limit
+        row |= {"memory_bytes": compiled.limit, "fits": False, "bytes": compiled.num_bytes}
+        return row | {"bytes_over": over}
+    row |= _memory(compiled, place)
+    found = collectives.read(compiled.as_text(), mesh.size)
+    row["wire_bytes"] = round(sum(one.wire_bytes for one in found))
+    row["wire_bytes_of_fsdp"] = _least_wire_bytes(config, task, dict(mesh.shape))
+    row["collectives"] = collectives.summary(found)
+    row["largest_collectives"] = [
+        {"kind": one.kind, "arrays": one.arrays[:4], "count": one.count, "source": one.source[-80:]}
+        for one in found[:4]
+    ]
+    return row
+
+
+def two_layers(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, float]:
+    """The compiler's count for one layer of each kind, unrolled: of a loop it counts one round."""
+    one_each = {"model.encoder_depth": 1, "model.decoder_depth": 1}
+    mesh = mesh_lib.make_mesh(devices=place.devices, **config.mesh.to_dict())
+    compiled = compile_step(config_lib.override(config, one_each), mesh)
+    if isinstance(compiled, TooLarge):
+        return {}
+    costs = compiled.cost_analysis() or {}
+    return {"flops": costs.get("flops", 0.0), "bytes_accessed": costs.get("bytes accessed", 0.0)}
+
+
+def largest_batch(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, Any]:
+    """The report of the largest batch that fits, samples per device doubling and halving.
+
+    A batch that fits is known to within a quarter.
+    """
+    mesh = mesh_lib.make_mesh(devices=place.devices, **config.mesh.to_dict())
+    unit = mesh.shape["data"] * mesh.shape["fsdp"] * config.masking.maskings_per_record
+    tried: dict[int, dict[str, Any]] = {}
+
+    def fits(count: int) -> bool:
+        if count not in tried:
+            sized = config_lib.override(config, {"batch_size": count * unit})
+            tried[count] = report(sized, place)
+        return bool(tried[count]["fits"])
+
+    count = max(config.batch_size // unit, 1)
+    if fits(count):
+        while fits(2 * count):
+            count *= 2
+        low, high = count, 2 * count
+    else:
+        while count > 1 and not fits(count // 2):
+            count //= 2
+        low, high = count // 2, count
+    while high - low > max(low // 4, 1):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return tried[low or 1] | {"tried": {str(n * unit): tried[n]["fits"] for n in sorted(tried)}}
+
+
+def compile_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Any:
+    """The compiled step on a mesh of any devices, or a `TooLarge`.
+
+    Raises:
+      ValueError: see `run_config.abstract_batch`.
+    """
+    batch = run_config.abstract_batch(config, mesh)
+    parts = program.make(config, run_config.make_task(config), mesh, batch)
+    train_step: Any = parts.train_step  # jitted
+    with jax.set_mesh(mesh):
+        lowered = train_step.lower(parts.abstract, batch)
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = too_large(str(error))
+        if found is None:
+            raise
+        return found
+
+
+def too_large(message: str) -> TooLarge | None:
+    """What the compiler says about memory; None where it complains about something else."""
+    found = _USED.search(message)
+    if "RESOURCE_EXHAUSTED" not in message or found is None:
+        return None
+    used, used_unit, limit, limit_unit = found.groups()
+    return TooLarge(
+        num_bytes=round(float(used) * _UNITS[used_unit]),
+        limit=round(float(limit) * _UNITS[limit_unit]),
+    )
+
+
+def _trunk(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:
+    task = run_config.make_task(config)
+    if not isinstance(task, fourm_task.FourMTask):
+        raise ValueError(f"only trunks are compiled ahead of time, this is a {config.task!r}")
+    return task
+
+
+def _describe(
+    config: ml_collections.ConfigDict,
+    task: fourm_task.FourMTask,
+    place: topology.Topology,
+    mesh: dict[str, int],
+) -> dict[str, Any]:
+    num_devices = len(place.devices)
+    return {
+        "topology": place.name,
+        "is_estimate": place.is_estimate,
+        "device": place.devices[0].device_kind,
+        "mesh": mesh,
+        "batch_size": config.batch_size,
+        "samples_per_device": config.batch_size / (mesh["data"] * mesh["fsdp"]),
+        "remat": config.model.remat,
+        "scan_unroll": config.model.scan_unroll,
+        "parameters": _num_parameters(config, task),
+        "model_flops": task.flops_per_sample * config.batch_size / num_devices,
+        "memory_bytes": place.memory_bytes,
+    }
+
+
+def _memory(compiled: Any, place: topology.Topology) -> dict[str, Any]:
+    found = compiled.memory_analysis()
+    parts = {
+        "argument_bytes": found.argument_size_in_bytes,
+        "temporary_bytes": found.temp_size_in_bytes,
+        "output_bytes": found.output_size_in_bytes - found.alias_size_in_bytes,
+        "code_bytes": found.generated_code_size_in_bytes,
+    }
+    total = sum(parts.values())
+    fits = not place.is_estimate or total <= place.memory_bytes  # a TPU's compiler has said so
+    row = {"fits": fits, "bytes": total, **parts}
+    return row if fits else row | {"bytes_over": total - place.memory_bytes}
+
+
+def _num_parameters(config: ml_collections.ConfigDict, task: fourm_task.FourMTask) -> int:
+    one = config_lib.override(config, {"mesh": {"data": 1, "fsdp": 1, "tensor": 1}})
+    batch = run_config.abstract_batch(one, mesh_lib.make_mesh(devices=jax.devices()[:1]))
+    params, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
+    return tree.num_elements(params)
+
+
+def _least_wire_bytes(
+    config: ml_collections.ConfigDict, task: fourm_task.FourMTask, mesh: dict[str, int]
+) -> int:
+    share = (mesh["fsdp"] - 1) / mesh["fsdp"]
+    elements = _num_parameters(config, task) / mesh["tensor"]
+    return round(3 * elements * _DTYPE_BYTES[config.dtype] * share)

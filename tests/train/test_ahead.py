@@ -1,0 +1,127 @@
+"""Steps compiled for TPUs that are not here, and what their HLO says."""
+
+import importlib.util
+import re
+
+import jax
+import pytest
+
+from configs import fourm
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.parallel import topology
+from fourm_jax.train import ahead, program, run_config
+from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import tree
+from tests.train import tiny
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+)
+
+
+def config(**changes):
+    """The mod21 model with its vocabularies, narrow and one layer deep."""
+    small = {
+        "model.dim": 128,
+        "model.num_heads": 2,
+        "model.encoder_depth": 1,
+        "model.decoder_depth": 1,
+        "masking.num_inputs": 64,
+        "masking.num_targets": 64,
+        "batch_size": 32,
+    }
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return config_lib.override(fourm.get_config("mix=mod21,size=large"), {**small, **named})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v9:2x2", "unknown TPU 'v9'"),
+        ("gpu:8xk80", "unknown GPU 'k80'"),
+        ("v5e-256", r"allowed: KIND:SHAPE as v5e:16x16"),
+    ],
+)
+def test_a_topology_that_does_not_exist_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        topology.find(name)
+
+
+def test_without_the_compiler_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "libtpu", None)
+    with pytest.raises(ValueError, match=r"needs libtpu .*pip install 'fourm_jax\[tpu\]'"):
+        topology.find("v5e:2x2")
+
+
+@needs_compiler
+def test_every_slice_holds_a_part_of_the_data_axis():
+    devices = topology.find("v5e:2x2*2").devices
+    grid = mesh_lib.make_mesh(data=2, fsdp=4, devices=devices)
+    slices = [[one.slice_index for one in row] for row in grid.devices[:, :, 0]]
+    assert slices == [[0] * 4, [1] * 4]
+    with pytest.raises(ValueError, match="on 2 slices: data must be a multiple of 2"):
+        mesh_lib.make_mesh(data=1, fsdp=8, devices=devices)
+
+
+def test_shapes_of_a_batch_are_those_of_the_data_without_the_data():
+    runnable = tiny.trunk()
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
+    batch = next(run_config.build(runnable).batches(0))
+    found = run_config.abstract_batch(runnable, mesh)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), found
+    )
+
+
+def test_records_that_do_not_divide_and_tokenizers_are_refused():
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:8])
+    with pytest.raises(ValueError, match=r"6 records of a batch do not divide over the mesh"):
+        run_config.abstract_batch(tiny.trunk(batch_size=6), mesh)
+    with pytest.raises(ValueError, match="known from its data alone"):
+        run_config.abstract_batch(tiny.tokenizer(), mesh)
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ("RESOURCE_EXHAUSTED: … Used 18.50G of 15.75G hbm. Exceeded", (18.5, 15.75)),
+        (
+            "RESOURCE_EXHAUSTED: E1000: the total memory required for HLO temporaries (34.88G) "
+            "exceeds available HBM (15.75G). HLO module: jit_train_step.",
+            (34.88, 15.75),
+        ),
+    ],
+)
+def test_what_the_compiler_says_about_memory_is_read(message, found):
+    too_large = ahead.too_large(message)
+    assert too_large is not None
+    assert (too_large.num_bytes, too_large.limit) == tuple(round(x * 2**30) for x in found)
+    assert ahead.too_large("INTERNAL: no memory") is None
+
+
+@needs_compiler
+@pytest.mark.scale
+def test_a_compiled_step_is_cut_as_the_rules_say_and_no_table_is_gathered():
+    place = topology.find("v5e:2x2")
+    mesh = mesh_lib.make_mesh(devices=place.devices, **config().mesh.to_dict())
+    compiled = ahead.compile_step(config(), mesh)
+    batch = run_config.abstract_batch(config(), mesh)
+    parts = program.make(config(), run_config.make_task(config()), mesh, batch)
+    (state, _), _ = compiled.input_shardings
+    expected = tree.named_leaves(parts.abstract)
+    for name, found in tree.named_leaves(state).items():
+        leaf = expected[name]
+        assert found.is_equivalent_to(leaf.sharding, len(leaf.shape)), name
+    hlo = compiled.as_text()
+    num_rows = parts.abstract.params["decoder_embedding"]["tokens"].shape[0]
+    slots = 32 // 4 * 64
+    assert not re.search(rf"\[({slots},{num_rows}|{num_rows},{slots})\]", hlo)
+
+
+@needs_compiler
+@pytest.mark.scale
+def test_a_step_that_does_not_fit_says_how_many_bytes_are_missing():
+    row = ahead.report(config(batch_size=2**16), topology.find("v5e:2x2"))
+    assert not row["fits"]
+    assert 15 * 2**30 < row["memory_bytes"] <= 16 * 2**30
+    assert row["bytes_over"] == row["bytes"] - row["memory_bytes"] > 0
