@@ -1,12 +1,12 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
-# `make format`, `make docs`, `make test-fuzz`, `make test-stress`, `make test-wheel`.
+# `make format`, `make docs`, `make test-fuzz`, `make test-stress`, `make test-scale`, `make test-wheel`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 SEED ?= 0
 
-.PHONY: quickstart test test-fuzz test-stress test-wheel lint format docs clean
+.PHONY: quickstart test test-fuzz test-stress test-scale test-wheel lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -42,6 +42,11 @@ test-fuzz: $(VENV)/.installed-test
 # Runs that are killed, stopped, damaged, doubled or short of disk, ten minutes of them.
 test-stress: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m 'stress or not stress' tests/stress
+
+# Two and four real processes on this machine, meshes, signals, other process counts, 200 kills;
+# steps compiled for TPUs where libtpu is installed. Under 20 minutes.
+test-scale: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 0 -m scale tests/parallel tests/train tests/stress
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m wheel tests/test_wheel.py

@@ -48,12 +48,15 @@ def make(
     config.num_steps = num_steps
     config.log_every = log_every
     config.checkpoint_every = checkpoint_every
+    config.checkpoint_minutes = 0.0
     config.keep_checkpoints = keep_checkpoints
+    config.keep_best = 0
     config.eval_every = eval_every
     config.max_bad_records = 0
     config.num_threads, config.num_workers = 1, 0  # that read batches; 0 workers: in this process
     config.dtype = dtype
     config.loss = loss
+    config.loss_weights = {}
     config.mesh = dict(mesh)
     config.modalities = {"family": family, "inputs": tuple(inputs), "outputs": tuple(outputs)}
     config.modalities.overrides = dict(overrides or {})

@@ -9,14 +9,14 @@ Every picture becomes a record of pixels, Canny edges, colour palette, metadata 
 
 (a folder or a Hub id each; only safetensors are read; needs the extra [labelers]). Pictures that
 cannot be used are listed in OUTPUT/SPLIT.left_out.jsonl. Several processes share the work with
---process_index=0..P-1 --process_count=P.
+--process_id=0..P-1 --process_count=P.
 """
 
 import pathlib
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, processes
 from fourm_jax.data.storage import left_out
 from fourm_jax.jobs import build_data, build_preview, shard_job
 from fourm_jax.labelers import base
@@ -37,8 +37,7 @@ _LABELERS = flags.DEFINE_list("labelers", CLASSICAL, "Labelers without a model; 
 _MODELS = flags.DEFINE_list("models", [], f"LABELER=MODEL each; labelers: {base.names()}.")
 _TEST = flags.DEFINE_float("test_fraction", 0.05, "Share of the pictures that is held out.")
 _PREVIEW = flags.DEFINE_bool("preview", False, "Also draw OUTPUT/preview.png.")
-_INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.")
-_COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.")
+processes.define(collective=False)
 
 
 def main() -> None:
@@ -73,8 +72,7 @@ def run() -> dict[str, shard_job.Result]:
         output=pathlib.Path(_OUTPUT.value),
         labelers=build_data.make_labelers(_LABELERS.value, models, _SIZE.value),
         test_fraction=_TEST.value,
-        process_index=_INDEX.value,
-        process_count=_COUNT.value,
+        **processes.share(),
         show_progress=True,
     )
     return build_data.build(job)

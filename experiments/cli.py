@@ -1,11 +1,13 @@
 """Shared by the commands: how one starts and ends, its flags and config, the compile cache."""
 
 import functools
+import importlib.util
 import os
 import pathlib
 import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ flags.disclaim_key_flags()  # what `define_path` defines belongs to the command 
 EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)
 SMALLER = "Take fewer samples at once or a smaller model"
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # schemes of paths, and what reads them
 _CONFIG_FLAG = re.compile(r"--?config(?:\.(?P<key>[\w.\[\]]+))?(?:=(?P<value>.*))?$")
 SOURCE = (
     "What is read: a run folder, a folder or .safetensors file of a converted or published "
@@ -97,6 +100,10 @@ class _PathParser(flags.ArgumentParser):
     def parse(self, argument: str | os.PathLike) -> epath.Path:
         if not str(argument).strip():
             raise ValueError("the path is empty")
+        scheme, slashes, _ = str(argument).partition("://")
+        package = REMOTE.get(scheme) if slashes else None
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(f"{scheme}:// needs {package}: pip install {package}")
         return epath.Path(argument).expanduser()
 
     def flag_type(self) -> str:
@@ -120,16 +127,30 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
                 main()
         except interrupt.Interrupted as stopped:
             print(stopped, file=sys.stderr, flush=True)
+            _leave_others(interrupt.EXIT_CODE)
             interrupt.exit_in_time()
             raise
         except EXPECTED as error:
             if flags.FLAGS.verbosity > 0:
                 raise
-            sys.exit(f"error: {error}")
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            _leave_others(1)
+            sys.exit(1)
+        except Exception:
+            _leave_others(1, traceback.print_exc)
+            raise
 
     if config and not any(_config_value(sys.argv, number) for number in range(len(sys.argv))):
         sys.argv.insert(1, f"--config={config}")
     app.run(guarded, flags_parser=parse)
+
+
+def _leave_others(code: int, first: Callable[[], object] = lambda: None) -> None:
+    """As one of several processes, end this one; else do nothing. `first` may say why."""
+    distributed = sys.modules.get("fourm_jax.parallel.distributed")
+    if distributed is not None and distributed.has_peers():
+        first()
+        distributed.leave(code)
 
 
 def parse(argv: list[str]) -> list[str]:

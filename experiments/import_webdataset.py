@@ -8,12 +8,12 @@ python -m experiments.import_webdataset --input=ROOT/train --split=train --outpu
 
 Whatever is missing, damaged, hostile or inconsistent is listed in DIR/train.left_out.jsonl,
 counted, and left out; the rest goes on. Killed and started again, it continues. Several processes
-of one machine: --num_workers; several machines: --process_index=0..P-1 --process_count=P.
+of one machine: --num_workers; several machines: --process_id=0..P-1 --process_count=P.
 """
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, processes
 from fourm_jax.data.crops import settings
 from fourm_jax.data.storage import left_out
 from fourm_jax.jobs import import_records, import_webdataset
@@ -52,8 +52,7 @@ _INCOMPLETE = flags.DEFINE_enum(
 _SHARDS = flags.DEFINE_string("shards", "*", "Pattern of the shards to read, without .tar.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of what texts draw, such as the order of metadata.")
 _WORKERS = flags.DEFINE_integer("num_workers", 1, "Processes of this machine.")
-_INDEX = flags.DEFINE_integer("process_index", 0, "Which of the machines this is.")
-_COUNT = flags.DEFINE_integer("process_count", 1, "How many machines share the work.")
+processes.define(collective=False)
 
 
 def main() -> None:
@@ -71,8 +70,7 @@ def main() -> None:
         shards=_SHARDS.value,
         seed=_SEED.value,
         num_workers=_WORKERS.value,
-        process_index=_INDEX.value,
-        process_count=_COUNT.value,
+        **processes.share(),
         show_progress=True,
     )
     watch = progress.Stopwatch()

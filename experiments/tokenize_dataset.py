@@ -3,7 +3,7 @@
 python -m experiments.tokenize_dataset --config=configs/data/scenes.py:tokenize --split=train \
     --tokenizers=DIR --output=DIR
 
-Several processes share the work with --process_index=0..P-1 --process_count=P; each uses all of its
+Several processes share the work with --process_id=0..P-1 --process_count=P; each uses all of its
 devices. The same command continues after any interruption. `config.crops.num_crops` crops of every
 record are tokenized (0: records as they are); training draws one of them per sample. Records that
 cannot be used are listed in OUTPUT/SPLIT.left_out.jsonl, and the rest goes on.
@@ -12,7 +12,7 @@ cannot be used are listed in OUTPUT/SPLIT.left_out.jsonl, and the rest goes on.
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments import cli, processes
 from fourm_jax.data import datasets
 from fourm_jax.data.crops import policy
 from fourm_jax.data.storage import left_out
@@ -26,8 +26,7 @@ _TOKENIZERS = cli.define_path(
     "tokenizers", None, "Folder with one folder per tokenizer.", required=True
 )
 _OUTPUT = cli.define_path("output", None, "Folder of the shards.", required=True, written="folder")
-_INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.")
-_COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.")
+processes.define(collective=False)
 
 
 def main() -> None:
@@ -66,8 +65,7 @@ def tokenize(config: dict) -> shard_job.Result:
         split=_SPLIT.value,
         recipe={"source": config["source"], "arguments": arguments},
         records_per_shard=config["records_per_shard"],
-        process_index=_INDEX.value,
-        process_count=_COUNT.value,
+        **processes.share(),
         show_progress=True,
     )
     crops = policy.make(config.get("crops", {}))

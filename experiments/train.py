@@ -3,14 +3,14 @@
     python -m experiments.train --config=configs/scenes.py:size=nano --workdir=runs/nano
 
 Override any key with e.g. --config.optimizer.lr=1e-3 --config.mesh.fsdp=2 --config.log_every=10.
-Ctrl-C or SIGTERM saves and leaves. Several hosts: set FOURM_COORDINATOR=host:port,
-FOURM_NUM_PROCESSES and FOURM_PROCESS_ID on each, or pass --cluster on Cloud TPU or SLURM.
+Ctrl-C or SIGTERM saves and leaves. Several hosts (docs/howto/several-hosts.md#start):
+--coordinator=host:port --process_count=N --process_id=i, or --cluster on Cloud TPU or SLURM.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments import cli, processes
 
 cli.set_environment()
 
@@ -19,7 +19,6 @@ from clu import platform  # noqa: E402
 
 from fourm_jax import loading  # noqa: E402
 from fourm_jax.jobs import transfer_eval, transferred  # noqa: E402
-from fourm_jax.parallel import distributed  # noqa: E402
 from fourm_jax.train import export, held_out, loop, run_config  # noqa: E402
 from fourm_jax.utils import progress, run_folder  # noqa: E402
 
@@ -33,15 +32,20 @@ WORKDIR = cli.define_path(
     required=True,
     written="folder",
 )
-CLUSTER = flags.DEFINE_bool(
-    "cluster", False, "Find the other processes through JAX's cluster help."
+processes.define(collective=True)
+HANG = flags.DEFINE_float(
+    "hang_seconds", loop.HANG_SECONDS, "End with status 77 after so long without a step; 0: never."
 )
+
+PROFILE = flags.DEFINE_list("profile_steps", [], "FIRST,LAST step of a trace in WORKDIR/profile.")
 
 
 def main() -> None:
     """Train; a tokenizer or a fine-tuned model is then saved for use."""
     run_config.check(CONFIG.value)
-    distributed.start(cluster=CLUSTER.value)
+    if CONFIG.value.task == "tokenizer" and "://" in str(WORKDIR.value):
+        raise ValueError(f"{WORKDIR.value}: a tokenizer is trained in a local folder")
+    processes.start()
     work_unit = platform.work_unit()  # a job scheduler shows it, where clu knows one
     work_unit.set_task_status(f"process {jax.process_index()} of {jax.process_count()}")
     work_unit.create_artifact(platform.ArtifactType.DIRECTORY, str(WORKDIR.value), "workdir")
@@ -51,7 +55,13 @@ def main() -> None:
         evaluators = (transfer_eval.make_evaluator(config),)
     elif config.eval_every:
         evaluators = (held_out.make_evaluator(config),)
-    result = loop.train(config, WORKDIR.value, evaluators=evaluators, read_weights=loading.weights)
+    result = loop.train(
+        config,
+        WORKDIR.value,
+        evaluators=evaluators,
+        read_weights=loading.weights,
+        hang_seconds=HANG.value,
+    )
     if CONFIG.value.task == "tokenizer":
         folder = WORKDIR.value / run_folder.TOKENIZER
         export.save_tokenizer(CONFIG.value, result.state, folder)
@@ -62,6 +72,19 @@ def main() -> None:
         measures = {n: v for n, v in result.metrics.items() if n.startswith("eval/")}
         progress.announce(", ".join(f"{name} {value:.4f}" for name, value in measures.items()))
         progress.announce(f"fine-tuned model: {folder}")
+
+
+def profile_steps() -> tuple[int, int]:
+    """First and last step of --profile_steps; (0, 0) where there are none."""
+    if not PROFILE.value:
+        return 0, 0
+    try:
+        first, last = map(int, PROFILE.value)
+    except ValueError:
+        raise ValueError(
+            f"--profile_steps={','.join(PROFILE.value)}, expected FIRST,LAST"
+        ) from None
+    return first, last
 
 
 if __name__ == "__main__":

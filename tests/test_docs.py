@@ -59,7 +59,10 @@ def commands(text: str) -> list[str]:
 
 def flags_of(module: str) -> set[str]:
     """Names of the absl flags that a module of experiments defines, read from its syntax tree."""
-    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    if "processes.define(" in text:  # flags that several commands share
+        text += (ROOT / "experiments/processes.py").read_text()
+    tree = ast.parse(text)
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     return {
         call.args[0].value
@@ -132,6 +135,7 @@ def test_every_command_of_a_page_exists_with_its_flags(page):
                 continue
             assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{module} in {command!r}"
             known = flags_of(module)
+            rest = rest.partition(" -- ")[0]  # behind it stands another command
             for flag in re.findall(r"--([\w.\[\]]+)", rest):
                 name = flag.partition(".")[0]  # --config.key overrides a key of --config
                 assert name in known | {"help"}, f"--{flag} of {module}; it has {sorted(known)}"

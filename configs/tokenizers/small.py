@@ -41,6 +41,7 @@ def make(
     config.num_steps = 4 if runlocal else num_steps or (1_000 if vector else 300)
     config.log_every = 2 if runlocal else 50
     config.checkpoint_every = 0
+    config.checkpoint_minutes = 0.0
     config.keep_checkpoints = 1
     config.eval_every = 0
     config.max_bad_records = 0

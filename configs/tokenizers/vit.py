@@ -42,6 +42,7 @@ def make(
     config.num_steps = 4 if runlocal else 100_000
     config.log_every = 2 if runlocal else 100
     config.checkpoint_every = 2_000
+    config.checkpoint_minutes = 0.0
     config.keep_checkpoints = 2
     config.eval_every = 0
     config.max_bad_records = 0

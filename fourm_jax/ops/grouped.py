@@ -25,7 +25,6 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from fourm_jax.ops import tiling
-
 from fourm_jax.utils import hardware
 
 SMALLEST_TILE, LARGEST_TILE = 32, 1024  # on a CPU

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
 
 from fourm_jax.models import trained
 from fourm_jax.models.trained import Description
@@ -30,11 +31,15 @@ _UNFINISHED, _METADATA = "orbax-checkpoint-tmp", "_CHECKPOINT_METADATA"
 class Checkpointer:
     """Saves and restores the states of one workdir."""
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int = 1) -> None:
-        """Open the folder; `keep` newest checkpoints stay (0 = all)."""
+    def __init__(self, workdir: epath.PathLike, *, keep: int = 1, keep_best: int = 0) -> None:
+        """Open the folder; the `keep` newest checkpoints stay (0 = all).
+
+        So do the `keep_best` with the lowest held-out loss, of those that were saved with one.
+        """
         self._folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep or None,
+            preservation_policy=_policy(keep, keep_best),
+            best_fn=_goodness if keep_best else None,
             create=True,
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
@@ -48,7 +53,14 @@ class Checkpointer:
         """Steps that have a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: state_lib.TrainState, description: Description, step: int) -> None:
+    def save(
+        self,
+        state: state_lib.TrainState,
+        description: Description,
+        step: int,
+        *,
+        held_out_loss: float | None = None,
+    ) -> None:
         """Start to save `state`; a failure of the previous save is raised here, at the latest."""
         self._manager.check_for_errors()
         self._set_aside_passed_over()
@@ -62,6 +74,7 @@ class Checkpointer:
                 state=ocp.args.PyTreeSave(state),
                 description=ocp.args.JsonSave(dataclasses.asdict(description)),
             ),
+            metrics=None if held_out_loss is None else {"loss": held_out_loss},
         )
 
     def wait(self) -> None:
@@ -131,6 +144,17 @@ class Checkpointer:
             except (ValueError, KeyError) as error:  # saved all the same, by an orbax of the future
                 progress.announce(f"arrays of checkpoint {self._saving} have no digests: {error}")
             digests.write(folder, except_names=(_METADATA,))
+
+
+def _policy(keep: int, keep_best: int) -> policies.AnyPreservationPolicy:
+    best = policies.BestN(
+        get_metric_fn=_goodness, n=keep_best, keep_checkpoints_without_metrics=False
+    )
+    return policies.AnyPreservationPolicy([policies.LatestN(keep or None), best])
+
+
+def _goodness(metrics: Mapping[str, float]) -> float:
+    return -metrics["loss"]
 
 
 def _free_name(path: epath.Path) -> epath.Path:

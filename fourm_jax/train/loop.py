@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.models import trained, weights
-from fourm_jax.parallel import distributed, sharding
+from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
     checkpoint,
@@ -24,13 +24,12 @@ from fourm_jax.train import (
     init,
     logbook,
     metrics,
-    optimizer,
     prefetch,
-    rates,
+    profile,
     run_config,
     schedules,
-    step,
 )
+from fourm_jax.train import program as program_lib
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import (
@@ -43,6 +42,7 @@ from fourm_jax.utils import (
     run_folder,
     tree,
     upgrades,
+    watchdog,
 )
 
 Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
@@ -52,7 +52,9 @@ Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
 MAY_CHANGE = (
     "log_every",
     "checkpoint_every",
+    "checkpoint_minutes",
     "keep_checkpoints",
+    "keep_best",
     "eval_every",
     "mesh.",
     "model.remat",
@@ -68,6 +70,7 @@ SMALLER = (
     "Make config.batch_size, the masking budgets or the model smaller; a trunk may also take a "
     "batch in parts (config.optimizer.accumulate_steps) or compute twice (config.model.remat)"
 )
+HANG_SECONDS = 1_800.0  # compilation and the largest checkpoint take a fraction of it
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the device; bounds the memory of waiting batches
 
 
@@ -86,21 +89,6 @@ class TrainResult:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
-    """The compiled parts of a run.
-
-    Attributes:
-      abstract: shapes, types and shardings of the state.
-      init: example batch -> state.
-      train_step: (state, batch) -> (state, loss); donates the state.
-    """
-
-    abstract: TrainState
-    init: Callable[[Any], TrainState]
-    train_step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
-
-
 def train(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
@@ -109,6 +97,8 @@ def train(
     evaluators: Sequence[Evaluator] = (),
     devices: Sequence[jax.Device] | None = None,
     read_weights: weights.Read = trained.read_weights,
+    hang_seconds: float = HANG_SECONDS,
+    profile_steps: tuple[int, int] = (0, 0),
 ) -> TrainResult:
     """Train what `config` describes, or continue it from the last checkpoint in `workdir`.
 
@@ -119,10 +109,13 @@ def train(
         only); each yields (name, value).
       devices: to train on, default all.
       read_weights: reads `config.init.source`; default: run folders, `loading.weights` reads more.
+      hang_seconds: without a step, a value of an evaluator or a checkpoint, until the process ends
+        with `interrupt.HUNG` and the stacks of its threads in the log; 0 = never.
+      profile_steps: first and last step of a trace in <workdir>/profile; (0, 0): none.
 
     Raises:
-      ValueError: an invalid config, or a workdir that holds another run's checkpoint or that
-        another process writes; before any step, nothing is overwritten.
+      ValueError: an invalid config, one that differs between processes, or a workdir that holds
+        another run's checkpoint or that another process writes; nothing is overwritten.
       FloatingPointError: too many steps without a finite gradient, or parameters that are not
         finite; they are not saved.
       interrupt.Interrupted: SIGTERM, SIGHUP or Ctrl-C; the state is saved, the same call continues.
@@ -130,31 +123,30 @@ def train(
     watch, workdir = progress.Stopwatch(), epath.Path(workdir).expanduser()
     with (
         interrupt.StopRequest() as stop,
+        watchdog.Watchdog(hang_seconds) as dog,
         contextlib.ExitStack() as held,
+        distributed.losses_named(),
         device_memory.explained(SMALLER),
     ):
         # ---------------- What: task, data, mesh; everything in the config is checked here.
         run = run_config.build(config)
+        trace = profile.Profile(workdir, *profile_steps)
+        held.callback(trace.close)
         mesh = mesh_lib.make_mesh(**run.mesh, devices=devices)
-        description = checkpoint.Description(
-            config=config_lib.to_json(config),
-            modalities=config_lib.to_json({s.name: s.describe() for s in run.specs}),
-            place=_place(workdir),
-        )
+        description = _description(config, run, workdir)
+        distributed.check_same("config key", config_lib.flatten(description.config))
         if jax.process_index() == 0:
             held.enter_context(folder_lock.hold(workdir))
-        saver = checkpoint.Checkpointer(workdir, keep=config.keep_checkpoints)
+        saver = _checkpointer(config, workdir)
         try:
             # ---------------- State: the newest checkpoint, or a fresh start.
             _check_workdir(saver, description, workdir)
             with contextlib.closing(run.batches(0)) as batches:
                 example = distributed.put_batch(next(batches), mesh)
-            program = make_program(config, run, mesh, example)
+            program = program_lib.make(config, run.task, mesh, example)
             state = saver.restore(program.abstract)
             if state is not None and _is_finished(config, workdir, state, evaluators):
-                _say(f"{workdir}: finished at step {int(state.step):,}, reused")
-                values = {k: v for k, v in metrics.read_history(workdir)[-1].items() if k != "step"}
-                return TrainResult(state=state, metrics=values, seconds=watch.seconds())
+                return _reuse(workdir, state, watch)
             if state is None:
                 state = _first_state(run, program, example, workdir, read_weights)
             start = int(state.step)
@@ -162,21 +154,11 @@ def train(
             _describe(workdir, description, program)
             left_out = _left_out_log(config, workdir, start)
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
-            book = logbook.Logbook(
-                workdir,
-                state,
-                mesh,
-                start=start,
-                num_steps=config.num_steps,
-                labels=run.task.labels,
-                samples_per_step=config.batch_size,
-                flops_per_sample=run.task.flops_per_sample,
-                left_out=left_out,
-                show_progress=show_progress and jax.process_index() == 0,
-                label=_label(config),
+            book = _logbook(config, run, workdir, state, mesh, left_out, show_progress)
+            training = _Training(
+                config, program, saver, description, book, stop, dog, trace, tuple(evaluators)
             )
-            training = _Training(config, program, saver, description, book, stop, tuple(evaluators))
-            try:
+            with contextlib.closing(book), jax.set_mesh(mesh):
                 stop.defer()
                 batches = prefetch.to_device(
                     run.batches(start, left_out),
@@ -184,10 +166,8 @@ def train(
                     # several processes stop after a step that all of them reach
                     stopped=lambda: stop.requested and jax.process_count() == 1,
                 )
-                with jax.set_mesh(mesh), contextlib.closing(batches):
+                with contextlib.closing(batches):
                     state = training.run(state, start, batches)
-            finally:
-                book.close()
         finally:
             saver.close()
     reached = f"{_label(config)} done: step {config.num_steps}"
@@ -197,7 +177,7 @@ def train(
 
 def _first_state(
     run: run_config.Run,
-    program: Program,
+    program: program_lib.Program,
     example: Any,
     workdir: epath.Path,
     read_weights: weights.Read,
@@ -220,7 +200,58 @@ def _first_state(
     return state
 
 
-def _describe(workdir: epath.Path, description: checkpoint.Description, program: Program) -> None:
+def _checkpointer(
+    config: ml_collections.ConfigDict, workdir: epath.Path
+) -> checkpoint.Checkpointer:
+    keep_best = int(run_config.option(config, "keep_best"))
+    return checkpoint.Checkpointer(workdir, keep=config.keep_checkpoints, keep_best=keep_best)
+
+
+def _reuse(workdir: epath.Path, state: TrainState, watch: progress.Stopwatch) -> TrainResult:
+    """The result of a run that is through."""
+    _say(f"{workdir}: finished at step {int(state.step):,}, reused")
+    values = {k: v for k, v in metrics.read_history(workdir)[-1].items() if k != "step"}
+    return TrainResult(state=state, metrics=values, seconds=watch.seconds())
+
+
+def _description(
+    config: ml_collections.ConfigDict, run: run_config.Run, workdir: epath.Path
+) -> checkpoint.Description:
+    return checkpoint.Description(
+        config=config_lib.to_json(config),
+        modalities=config_lib.to_json({spec.name: spec.describe() for spec in run.specs}),
+        place=_place(workdir),
+    )
+
+
+def _logbook(
+    config: ml_collections.ConfigDict,
+    run: run_config.Run,
+    workdir: epath.Path,
+    state: TrainState,
+    mesh: Mesh,
+    left_out: LeftOutLog,
+    show_progress: bool,
+) -> logbook.Logbook:
+    return logbook.Logbook(
+        workdir,
+        state,
+        mesh,
+        start=int(state.step),
+        num_steps=config.num_steps,
+        labels=run.task.labels,
+        samples_per_step=config.batch_size,
+        flops_per_sample=run.task.flops_per_sample,
+        left_out=left_out,
+        show_progress=show_progress and jax.process_index() == 0,
+        label=_label(config),
+        config=config_lib.to_json(config),
+    )
+
+
+def _describe(
+    workdir: epath.Path, description: checkpoint.Description, program: program_lib.Program
+) -> None:
     """Write what the run is, for readers of its folder: its config and its parameters."""
     place = dataclasses.asdict(_place(workdir))
     io.write_json(workdir / "config.json", {**description.config, "place": place})
@@ -242,71 +273,21 @@ def _left_out_log(config: ml_collections.ConfigDict, workdir: epath.Path, start:
     return left_out
 
 
-def make_program(
-    config: ml_collections.ConfigDict, run: run_config.Run, mesh: Mesh, example: Any
-) -> Program:
-    """Jit initialisation and step, with the layout of the whole state fixed by the rule table."""
-    settings = run.settings
-    schedule = optimizer.make_schedule(settings, config.num_steps)
-    params, model_state = jax.eval_shape(run.task.init, jax.random.key(config.seed), example)
-    optimizer.check_selectors(settings, params)
-    param_rates, state_rates = _rates(run, params, model_state)
-    transform = rates.limit(optimizer.make(settings), param_rates)
-
-    def first_state(batch):
-        return step.init_state(
-            run.task, transform, batch, seed=config.seed, ema=settings.ema_decay > 0
-        )
-
-    shapes = jax.eval_shape(first_state, example)
-    layout = sharding.state_shardings(shapes, mesh)
-    train_step = step.make_train_step(
-        run.task,
-        transform,
-        schedule,
-        seed=config.seed,
-        ema_decay=settings.ema_decay,
-        rates=param_rates,
-        state_rates=state_rates,
-    )
-    return Program(
-        abstract=jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
-        ),
-        init=jax.jit(first_state, out_shardings=layout),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None)),
-    )
-
-
-def _rates(run: run_config.Run, params: Any, model_state: Any) -> tuple[rates.Rates, rates.Rates]:
-    """How fast the parameters learn, and what of the other variables is frozen."""
-    settings, freeze = run.settings, run.init.freeze if run.init else ""
-    if not (freeze or settings.lr_scales or settings.layer_decay != 1):
-        return rates.ALL, rates.ALL
-    variables = {**params, **model_state}
-    found = rates.make(
-        variables,
-        run.task.packed,
-        freeze=freeze,
-        scales=settings.lr_scales,
-        layer_decay=settings.layer_decay,
-    )
-    of_state = {p: r for p, r in found.by_path.items() if p.split("/")[0] in model_state}
-    of_params = {p: r for p, r in found.by_path.items() if p not in of_state}
-    return rates.Rates(of_params), rates.Rates(of_state)
-
-
 @dataclasses.dataclass
 class _Training:
     """What the steps need at hand."""
 
     config: ml_collections.ConfigDict
-    program: Program
+    program: program_lib.Program
     saver: checkpoint.Checkpointer
     description: checkpoint.Description
     book: logbook.Logbook
     stop: interrupt.StopRequest
+    dog: watchdog.Watchdog
+    trace: profile.Profile
     evaluators: tuple[Evaluator, ...]
+    held_out_losses: dict[int, float] = dataclasses.field(default_factory=dict)
+    since_save: progress.Stopwatch = dataclasses.field(default_factory=progress.Stopwatch)
 
     def run(self, state: TrainState, start: int, batches: Iterator[Any]) -> TrainState:
         """Take the steps from `start` on; return the final state, saved.
@@ -317,12 +298,17 @@ class _Training:
         config, watch = self.config, progress.Stopwatch()
         in_flight: collections.deque[jax.Array] = collections.deque()
         done = start
-        while done < config.num_steps and not distributed.should_stop(self.stop.requested, done):
+        while done < config.num_steps and not distributed.should_stop(self.stop.name, done):
+            self.dog.beat(f"step {done}")
+            waiting = progress.Stopwatch()
             try:
                 batch = next(batches)
             except prefetch.Stopped:
                 break
+            self.book.note_wait(waiting.seconds())
+            self.trace.before(done + 1)
             state, loss = self.program.train_step(state, batch)
+            self.trace.after(done + 1, loss)
             in_flight.append(loss)
             self.book.note(done, loss)
             done += 1
@@ -333,31 +319,43 @@ class _Training:
                 self.book.restart_clock(done)
             if done % config.log_every == 0 or done == config.num_steps:
                 state = self.book.take(state, done)
-            if _due(done, config.checkpoint_every):
-                self._save(state, done)
             if _due(done, config.eval_every) and done < config.num_steps:
                 self._evaluate(state, done)
+            if _due(done, config.checkpoint_every) or self._is_time(done):
+                self._save(state, done)
             if len(in_flight) > STEPS_IN_FLIGHT:
                 in_flight.popleft().block_until_ready()
             self.book.tick(done)
+        stopped = done < config.num_steps
         self.book.flush()
-        if done >= config.num_steps:
+        if not stopped:
             self._evaluate(state, done)
         self._save(state, done, wait=True)
-        if done < config.num_steps or self.stop.requested:
+        if stopped or (self.stop.requested and jax.process_count() == 1):
+            reason = distributed.stop_reason() or self.stop.name
             raise interrupt.Interrupted(
-                f"{self.stop.name or 'preemption'}: stopped at step {done} of {config.num_steps}, "
+                f"{reason}: stopped at step {done} of {config.num_steps}, "
                 "state saved; the same command continues from here"
             )
         return state
 
     def _save(self, state: TrainState, done: int, *, wait: bool = False) -> None:
+        self.dog.beat(f"checkpoint of step {done}")
         self.book.flush()  # a checkpoint never knows of a log point that the files lack
         finite.check(state, done)
+        self.since_save = progress.Stopwatch()
         with self.stop.saving():
-            self.saver.save(state, self.description, done)
+            loss = self.held_out_losses.get(done)
+            self.saver.save(state, self.description, done, held_out_loss=loss)
             if wait:
                 self.saver.wait()
+
+    def _is_time(self, done: int) -> bool:
+        """Whether `checkpoint_minutes` are over: asked at log points, answered by process 0."""
+        minutes = run_config.option(self.config, "checkpoint_minutes")
+        if not minutes or not _due(done, self.config.log_every):
+            return False
+        return bool(distributed.decided_by_first(lambda: self.since_save.seconds() > 60 * minutes))
 
     def _evaluate(self, state: TrainState, done: int) -> None:
         """Run the evaluators; a request to stop drops their values and leaves at once.
@@ -365,6 +363,7 @@ class _Training:
         Of several processes none may leave alone, as they compute together.
         """
         self.book.flush()
+        self.dog.beat(f"evaluation at step {done}")
         alone = jax.process_count() == 1
         if alone and self.stop.requested:
             return
@@ -374,11 +373,14 @@ class _Training:
                 for evaluator in self.evaluators:
                     for name, value in evaluator(state, done):
                         values[f"eval/{name}"] = float(value)
+                        self.dog.beat(f"evaluation at step {done}, after {name}")
         except interrupt.CutOff:
             return
         if values:
             self.book.record(done, values)
             self.book.restart_clock(done)
+        if "eval/loss" in values:
+            self.held_out_losses[done] = values["eval/loss"]
 
 
 def check_same_config(
@@ -450,7 +452,11 @@ def _label(config: ml_collections.ConfigDict) -> str:
 
 
 def _announce(
-    config: ml_collections.ConfigDict, program: Program, mesh: Mesh, start: int, example: Any
+    config: ml_collections.ConfigDict,
+    program: program_lib.Program,
+    mesh: Mesh,
+    start: int,
+    example: Any,
 ) -> None:
     count = tree.num_elements(program.abstract.params)
     device = mesh.devices.flat[0]

@@ -9,7 +9,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from fourm_jax.parallel import sharding
-from fourm_jax.train import optimizer, run_config, step
+from fourm_jax.train import optimizer, rates, run_config, step
 from fourm_jax.train.state import TrainState
 
 
@@ -28,28 +28,59 @@ class Program:
     train_step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
 
 
-def make(config: ml_collections.ConfigDict, task: step.Task, mesh: Mesh, example: Any) -> Program:
+def make(
+    config: ml_collections.ConfigDict, task: run_config.Task, mesh: Mesh, example: Any
+) -> Program:
     """Jit initialisation and step, with the layout of the whole state fixed by the rule table.
 
     `example` is a batch, or the shapes of one.
     """
     settings = run_config.settings(config)
     schedule = optimizer.make_schedule(settings, config.num_steps)
-    transform = optimizer.make(settings)
+    params, model_state = jax.eval_shape(task.init, jax.random.key(config.seed), example)
+    optimizer.check_selectors(settings, params)
+    param_rates, state_rates = _rates(config, task, params, model_state)
+    transform = rates.limit(optimizer.make(settings), param_rates)
 
-    def init(batch):
+    def first_state(batch):
         return step.init_state(task, transform, batch, seed=config.seed, ema=settings.ema_decay > 0)
 
-    shapes = jax.eval_shape(init, example)
-    optimizer.check_selectors(settings, shapes.params)
+    shapes = jax.eval_shape(first_state, example)
     layout = sharding.state_shardings(shapes, mesh)
     train_step = step.make_train_step(
-        task, transform, schedule, seed=config.seed, ema_decay=settings.ema_decay
+        task,
+        transform,
+        schedule,
+        seed=config.seed,
+        ema_decay=settings.ema_decay,
+        rates=param_rates,
+        state_rates=state_rates,
     )
     return Program(
         abstract=jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
         ),
-        init=jax.jit(init, out_shardings=layout),
+        init=jax.jit(first_state, out_shardings=layout),
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None)),
     )
+
+
+def _rates(
+    config: ml_collections.ConfigDict, task: run_config.Task, params: Any, model_state: Any
+) -> tuple[rates.Rates, rates.Rates]:
+    """How fast the parameters learn, and what of the other variables is frozen."""
+    settings, init = run_config.settings(config), run_config.init_settings(config)
+    freeze = init.freeze if init else ""
+    if not (freeze or settings.lr_scales or settings.layer_decay != 1):
+        return rates.ALL, rates.ALL
+    variables = {**params, **model_state}
+    found = rates.make(
+        variables,
+        task.packed,
+        freeze=freeze,
+        scales=settings.lr_scales,
+        layer_decay=settings.layer_decay,
+    )
+    of_state = {p: r for p, r in found.by_path.items() if p.split("/")[0] in model_state}
+    of_params = {p: r for p, r in found.by_path.items() if p not in of_state}
+    return rates.Rates(of_params), rates.Rates(of_state)

@@ -12,15 +12,18 @@ from typing import Any
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 
+from fourm_jax.contracts import Batch
+from fourm_jax.data import collate, pipeline
 from fourm_jax.data import datasets as sources
-from fourm_jax.data import pipeline
 from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.masking import mixture
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import from_config
-from fourm_jax.parallel import mesh
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.parallel import sharding
 from fourm_jax.tokenizers import base
 from fourm_jax.train import (
     fourm_task,
@@ -48,6 +51,8 @@ SMALLEST = {
 # How many threads of how many processes read batches (`data.pipeline.make_batches`), where a config
 # speaks of it; a key without a value here is left to the pipeline.
 READING = {"num_threads": 0, "num_workers": 0}
+# Keys that configs of older versions lack, with what those did.
+NEWER = {"checkpoint_minutes": 0.0, "keep_best": 0}
 COMMON_KEYS = ("task", "mesh", "optimizer", "data", *SMALLEST)
 OPTIONAL_KEYS = ("init",)
 TASK_KEYS = {
@@ -67,7 +72,6 @@ class Run:
     Attributes:
       task: what is trained.
       specs: modalities of the trunk, in the order of its indices; empty for a tokenizer.
-      settings: of the optimizer.
       init: what the run starts from; None: from scratch.
       mesh: sizes of the mesh axes.
       batches: first batch number and log of left-out records (None: a log of its own) -> endless
@@ -76,7 +80,6 @@ class Run:
 
     task: Task
     specs: tuple[ModalitySpec, ...]
-    settings: optimizer.Settings
     init: init.Settings | None
     mesh: dict[str, int]
     batches: Batches
@@ -99,9 +102,8 @@ def build(config: ml_collections.ConfigDict) -> Run:
     return Run(
         task=task,
         specs=specs,
-        settings=_settings(config),
         init=init_settings(config),
-        mesh=_arguments(config, "mesh", mesh.make_mesh, except_names=("devices",)),
+        mesh=_arguments(config, "mesh", mesh_lib.make_mesh, except_names=("devices",)),
         batches=batches,
     )
 
@@ -113,9 +115,9 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
       ValueError: as `build`, but for the data.
     """
     check(config)
-    settings = _settings(config)
-    optimizer.make_schedule(settings, config.num_steps)
-    if config.task != "fourm" and settings.accumulate_steps > 1:
+    optimizer_settings = settings(config)
+    optimizer.make_schedule(optimizer_settings, config.num_steps)
+    if config.task != "fourm" and optimizer_settings.accumulate_steps > 1:
         raise ValueError(
             f"optimizer.accumulate_steps is for trunks; a {config.task} takes whole batches"
         )
@@ -141,7 +143,7 @@ def make_tokenizer_task(config: ml_collections.ConfigDict) -> tokenizer_task.Tok
     Raises:
       ValueError: an unknown key or family, or arguments that the family refuses.
     """
-    if _settings(config).accumulate_steps > 1:
+    if settings(config).accumulate_steps > 1:
         raise ValueError(
             "optimizer.accumulate_steps is for trunks; a tokenizer takes whole batches"
         )
@@ -167,13 +169,19 @@ def check(config: ml_collections.ConfigDict) -> None:
     if task not in TASK_KEYS:
         raise ValueError(errors.unknown_value("task", str(task), TASK_KEYS))
     keys = COMMON_KEYS + TASK_KEYS[task]
-    config_lib.check_group(config, "", (*keys, *OPTIONAL_KEYS, *READING))
+    weights = ("loss_weights",) if task == "fourm" else ()
+    config_lib.check_group(config, "", (*keys, *OPTIONAL_KEYS, *NEWER, *READING, *weights))
     missing = [key for key in keys if key not in config]
     if missing:
         raise ValueError(f"config of task {task!r} lacks the keys {missing}")
     for key, least in {**SMALLEST, **READING}.items():
         if config.get(key, least) < least:
             raise ValueError(f"config key {key!r} is {config[key]}, must be at least {least}")
+    for key in NEWER:
+        if option(config, key) < 0:
+            raise ValueError(f"config key {key!r} is {option(config, key)}, must be at least 0")
+    if option(config, "keep_best") and not config.eval_every:
+        raise ValueError("keep_best needs held-out losses: eval_every is 0")
     rng.check_seed(config.seed)
 
 
@@ -187,6 +195,11 @@ def init_settings(config: ml_collections.ConfigDict) -> init.Settings | None:
         return None
     found = config_lib.fields_of(config, "init", init.Settings)
     return init.Settings(**{name: config_lib.plain(value) for name, value in found.items()})
+
+
+def option(config: ml_collections.ConfigDict, key: str) -> float:
+    """The value of one of `NEWER`."""
+    return config.get(key, NEWER[key])
 
 
 def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:
@@ -232,12 +245,13 @@ def _datasets(
 
 
 def _fourm(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:
-    own = ("model", "mixture", "loss_name", "accumulate_steps")
+    own = ("model", "mixture", "loss_name", "loss_weights", "accumulate_steps")
     task = fourm_task.FourMTask(
         model=from_config.make_model(config),
         mixture=make_mixture(config),
         loss_name=config.loss,
-        accumulate_steps=_settings(config).accumulate_steps,
+        loss_weights=config_lib.plain(config.get("loss_weights", {})),
+        accumulate_steps=settings(config).accumulate_steps,
         **config_lib.fields_of(config, "masking", fourm_task.FourMTask, except_names=own),
     )
     if config.batch_size % task.accumulate_steps:
@@ -262,6 +276,27 @@ def _token_batches(config: ml_collections.ConfigDict, task: fourm_task.FourMTask
         return pipeline.make_batches(datasets, specs, **_reading(config, records, start, left_out))
 
     return batches
+
+
+def abstract_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> Batch:
+    """Shapes, types and shardings of a batch of a trunk; needs no data.
+
+    Raises:
+      ValueError: a config of something else than a trunk, or records that do not divide over the
+        mesh.
+    """
+    if config.task != "fourm":
+        raise ValueError(f"a batch of task {config.task!r} is known from its data alone")
+    num_records = config.batch_size // config.masking.maskings_per_record
+    layout = sharding.batch_sharding(mesh, num_records)
+    if layout.is_fully_replicated and mesh.size > mesh.shape["tensor"]:
+        raise ValueError(
+            f"{num_records} records of a batch do not divide over the mesh {dict(mesh.shape)}"
+        )
+    empty = collate.collate([{}], [{}], [0], from_config.resolve_specs(config))
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num_records, *x.shape[1:]), x.dtype, sharding=layout), empty
+    )
 
 
 def _raw_batches(config: ml_collections.ConfigDict, task: tokenizer_task.TokenizerTask) -> Batches:
@@ -301,7 +336,8 @@ def _reading(
     }
 
 
-def _settings(config: ml_collections.ConfigDict) -> optimizer.Settings:
+def settings(config: ml_collections.ConfigDict) -> optimizer.Settings:
+    """Settings of the optimizer of a config."""
     found = config_lib.fields_of(config, "optimizer", optimizer.Settings)
     return optimizer.Settings(**{name: config_lib.plain(value) for name, value in found.items()})
 

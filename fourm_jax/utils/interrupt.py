@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
+PEER_GONE = 76  # another process of the run is gone; the same command on all hosts continues
+HUNG = 77  # nothing happened for longer than the watchdog allows
 EXIT_SECONDS = 10.0  # that the threads of a command that was stopped get to end
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

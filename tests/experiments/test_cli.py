@@ -61,3 +61,9 @@ def test_an_empty_path_is_refused_with_the_flags_name(path_flag):
         flags.IllegalFlagValueError, match="--path_of_this_test=: the path is empty"
     ):
         flags.FLAGS(["test", "--path_of_this_test="])
+
+
+def test_a_remote_path_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="gs:// needs gcsfs: pip install gcsfs"):
+        cli._PathParser().parse("gs://bucket/run")

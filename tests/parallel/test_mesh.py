@@ -73,14 +73,39 @@ def test_a_constraint_does_nothing_without_a_mesh_and_pins_the_batch_with_one():
         assert double(x).sharding.shard_shape((8, 2)) == (2, 2)
 
 
-def test_a_half_given_environment_is_refused(monkeypatch):
-    monkeypatch.setenv(distributed.COORDINATOR, "127.0.0.1:1234")
-    with pytest.raises(ValueError, match=r"sets only \['FOURM_COORDINATOR'\]; a run needs all"):
-        distributed.start()
+@pytest.mark.parametrize(
+    ("environment", "arguments", "message"),
+    [
+        ({"COORDINATOR": "a:1"}, {}, "FOURM_PROCESS_ID, FOURM_PROCESS_COUNT missing: several"),
+        ({}, {"process_id": 0}, "--coordinator, --process_count missing: several processes"),
+        (
+            {"COORDINATOR": "a:1", "PROCESS_ID": "x", "PROCESS_COUNT": "2"},
+            {},
+            "process_id 'x', allowed: a number",
+        ),
+        (
+            {},
+            {"coordinator": "a", "process_id": 0, "process_count": 2},
+            "coordinator 'a', allowed: host:port",
+        ),
+        (
+            {},
+            {"coordinator": "a:1", "process_id": 2, "process_count": 2},
+            r"process_id 2, allowed: 0 to 1 \(of 2 processes\)",
+        ),
+    ],
+)
+def test_a_start_that_is_given_by_half_or_makes_no_sense_is_refused(
+    monkeypatch, environment, arguments, message
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(f"FOURM_{name}", value)
+    with pytest.raises(ValueError, match=message):
+        distributed.start(**arguments)
 
 
 def test_one_process_starts_alone():
     distributed.start()
     assert jax.process_count() == 1
-    assert distributed.should_stop(True, 3)
-    assert not distributed.should_stop(False, 3)
+    assert distributed.should_stop("SIGTERM", 3)
+    assert not distributed.should_stop("", 3)

@@ -119,14 +119,26 @@ class Nursery:
 
 
 def _train(
-    workdir: str, *, largest_file: int | None = None, stuck_after: int | None = None, **config: Any
+    workdir: str,
+    *,
+    task: str = "tokenizer",
+    largest_file: int | None = None,
+    stuck_after: int | None = None,
+    peers: dict[str, Any] | None = None,
+    hang_seconds: float = 0.0,
+    **config: Any,
 ) -> None:
     """Train.
 
     Args:
+      task: which config of `tests.train.tiny`.
       largest_file: bytes that a file may have, as on a disk that is nearly full.
       stuck_after: number of batches after which the reader hangs.
+      peers: arguments of `distributed.start`, and "num_devices" of this process.
+      hang_seconds: see `loop.train`.
     """
+    if peers is not None:
+        _join(**peers)
     from fourm_jax.data import pipeline
     from fourm_jax.train import loop
     from tests.train import tiny
@@ -144,7 +156,18 @@ def _train(
                 yield batch
 
         pipeline.make_raw_batches = stuck
-    loop.train(tiny.tokenizer(**config), workdir, show_progress=False)
+    config = getattr(tiny, task)(**config)
+    loop.train(config, workdir, show_progress=False, hang_seconds=hang_seconds)
+
+
+def _join(num_devices: int, **arguments: Any) -> None:
+    import jax
+
+    from fourm_jax.parallel import distributed
+
+    jax.config.update("jax_num_cpu_devices", num_devices)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    distributed.start(**arguments)
 
 
 def _command(name: str, arguments: list[str], environment: dict[str, str]) -> None:
@@ -259,6 +282,7 @@ def _watch(order: dict[str, Any]) -> None:
 
 def _obey(path: pathlib.Path, work: Any, options: dict[str, Any]) -> int:
     """Do the work as a command does: known errors in one line, stopped runs with their own code."""
+    from fourm_jax.parallel import distributed
     from fourm_jax.utils import interrupt
 
     log = os.open(path.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -283,6 +307,11 @@ def _obey(path: pathlib.Path, work: Any, options: dict[str, Any]) -> int:
         code = DEFECT
     sys.stdout.flush()
     sys.stderr.flush()
+    if distributed.has_peers():
+        import jax
+
+        distributed.leave(code)
+        jax.distributed.shutdown()  # as at the end of Python: waits for the others
     return code
 
 

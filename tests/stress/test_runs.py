@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from fourm_jax.train import metrics
 from fourm_jax.utils import interrupt
 from tests.stress import children
 
@@ -42,7 +43,7 @@ def straight(nursery, tmp_path_factory):
 
 def history(workdir):
     points = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in point.items() if k != "samples_per_second"} for point in points]
+    return [{k: v for k, v in point.items() if k not in metrics.MEASURED} for point in points]
 
 
 def assert_equal(nursery, workdir, straight):
@@ -75,6 +76,22 @@ def test_a_run_that_is_ended_at_random_moments_ends_as_the_straight_one(
         # by the signal itself where it came before the first line of the run, or cannot be heeded
         expected = (0, -number) if number == signal.SIGKILL or not child.log else (0, 75)
         assert child.code() in expected, child.log
+    child = nursery.train(tmp_path / "w", **CONFIG)
+    assert child.code() == 0, child.log
+    assert_equal(nursery, tmp_path / "w", workdir)
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_that_is_killed_ten_times_ends_as_the_straight_one(nursery, straight, tmp_path, seed):
+    workdir, seconds = straight
+    rng = random.Random(f"ten kills {seed}")
+    for _ in range(10):
+        child = nursery.train(tmp_path / "w", **CONFIG)
+        child.pid  # noqa: B018  it has started
+        time.sleep(rng.uniform(0, seconds / 2))
+        child.send(signal.SIGKILL)
+        assert child.code() in (0, -signal.SIGKILL), child.log
     child = nursery.train(tmp_path / "w", **CONFIG)
     assert child.code() == 0, child.log
     assert_equal(nursery, tmp_path / "w", workdir)

@@ -17,6 +17,7 @@ from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import checkpoint, finite, logbook, loop, metrics, run_config
+from fourm_jax.train import program as program_lib
 from fourm_jax.train import state as state_lib
 from fourm_jax.utils import digests, folder_lock, interrupt, io, run_folder, tree, upgrades
 from tests.train import tiny
@@ -31,7 +32,7 @@ def run(config, workdir, devices=ONE, **options):
 
 def untimed_history(workdir):
     return [
-        {name: value for name, value in point.items() if name != "samples_per_second"}
+        {name: value for name, value in point.items() if name not in metrics.MEASURED}
         for point in metrics.read_history(workdir)
     ]
 
@@ -143,7 +144,7 @@ def test_moments_and_average_are_cut_like_their_parameters():
     config = tiny.trunk()
     described = run_config.build(config)
     mesh = mesh_lib.make_mesh(data=2, fsdp=2, tensor=2, devices=EIGHT)
-    program = loop.make_program(config, described, mesh, next(described.batches(0)))
+    program = program_lib.make(config, described.task, mesh, next(described.batches(0)))
     kernel = "encoder/blocks/feed_forward/fc1/kernel"
     leaves = tree.named_leaves(program.abstract).items()
     layouts = [leaf.sharding.spec for name, leaf in leaves if name.endswith(kernel)]
@@ -155,7 +156,7 @@ def test_a_step_compiles_once(finished):
     described = run_config.build(config)
     mesh = mesh_lib.make_mesh(devices=ONE)
     batch = distributed.put_batch(next(described.batches(0)), mesh)
-    program = loop.make_program(config, described, mesh, batch)
+    program = program_lib.make(config, described.task, mesh, batch)
     state = program.init(batch)
     book = logbook.Logbook(
         finished[0] / "book",
@@ -380,3 +381,41 @@ def test_parameters_that_are_no_numbers_are_not_saved():
     )
     with pytest.raises(FloatingPointError, match=r"after step 1 1 of 1 .* params/w.*not saved"):
         finite.check(state, 1)
+
+
+def with_keys(config, **keys):
+    """A config with keys that older ones lack."""
+    config = config.unlock()
+    config.update(keys)
+    return config.lock()
+
+
+def test_the_best_checkpoints_stay_beside_the_newest(tmp_path):
+    losses_by_step = {2: 1.0, 4: 5.0, 6: 4.0}
+
+    def evaluator(state, done):
+        yield "loss", losses_by_step[done]
+
+    config = tiny.tokenizer(checkpoint_every=2, eval_every=2, keep_checkpoints=1)
+    run(with_keys(config, keep_best=1), tmp_path, evaluators=[evaluator])
+    assert checkpoint.Checkpointer(tmp_path).steps() == [2, 6]
+    assert int(run(tiny.tokenizer(), tmp_path).state.step) == 6  # the newest is continued
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(1e-9, [2, 4, 6]), (1e9, [6])])
+def test_a_run_saves_after_so_many_minutes_too(tmp_path, minutes, steps):
+    config = tiny.tokenizer(log_every=2, keep_checkpoints=0)
+    run(with_keys(config, checkpoint_minutes=minutes), tmp_path)
+    assert checkpoint.Checkpointer(tmp_path).steps() == steps
+
+
+def test_the_best_need_held_out_losses(tmp_path):
+    with pytest.raises(ValueError, match="keep_best needs held-out losses: eval_every is 0"):
+        run(with_keys(tiny.tokenizer(), keep_best=1), tmp_path)
+
+
+def test_a_profile_of_some_steps_lies_in_the_work_directory(tmp_path):
+    run(tiny.tokenizer(), tmp_path, profile_steps=(3, 4))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    with pytest.raises(ValueError, match="profile of the steps 4 to 3"):
+        run(tiny.tokenizer(), tmp_path, profile_steps=(4, 3))

@@ -1,0 +1,154 @@
+"""Real processes on this machine: they train as one, stop as one, and miss who is gone."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from fourm_jax.utils import interrupt
+from tests.parallel.test_channel import free_port
+from tests.stress import children
+
+CONFIG = {"num_steps": 6, "checkpoint_every": 2, "log_every": 2, "batch_size": 8}
+ENDLESS = {**CONFIG, "num_steps": 100_000, "checkpoint_every": 1000, "log_every": 100}
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    nursery = children.Nursery(tmp_path_factory.mktemp("children"))
+    yield nursery
+    nursery.close()
+
+
+def start(nursery, workdir, *, count=2, num_devices=1, others=None, **config):
+    """Processes of one run; `others` are options in which those after the first differ."""
+    address = f"127.0.0.1:{free_port()}"
+    peers = [
+        {
+            "coordinator": address,
+            "process_id": number,
+            "process_count": count,
+            "num_devices": num_devices,
+            "timeout_seconds": 60,
+        }
+        for number in range(count)
+    ]
+    options = [{**config, **((others or {}) if number else {})} for number in range(count)]
+    return [
+        nursery.train(workdir, peers=one, **more) for one, more in zip(peers, options, strict=True)
+    ]
+
+
+def codes(processes):
+    return [process.code() for process in processes]
+
+
+def logs(processes):
+    return "\n".join(process.log for process in processes)
+
+
+def losses(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return {point["step"]: point["loss"] for point in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize(
+    ("count", "num_devices", "sizes"),
+    [
+        (2, 1, {"mesh__data": 2}),
+        pytest.param(2, 2, {"mesh__data": 2, "mesh__fsdp": 2}, marks=pytest.mark.scale),
+        pytest.param(2, 2, {"mesh__data": 1, "mesh__fsdp": 4}, marks=pytest.mark.scale),
+        pytest.param(2, 2, {"mesh__data": 2, "mesh__tensor": 2}, marks=pytest.mark.scale),
+        pytest.param(4, 1, {"mesh__data": 2, "mesh__fsdp": 2}, marks=pytest.mark.scale),
+        pytest.param(4, 2, {"mesh__fsdp": 2, "mesh__tensor": 2}, marks=pytest.mark.scale),
+    ],
+)
+@pytest.mark.parametrize("task", ["tokenizer", pytest.param("trunk", marks=pytest.mark.scale)])
+def test_several_processes_reach_the_losses_of_one(
+    nursery, tmp_path, task, count, num_devices, sizes
+):
+    several = start(
+        nursery, tmp_path / "n", task=task, count=count, num_devices=num_devices, **CONFIG, **sizes
+    )
+    one = nursery.train(tmp_path / "1", task=task, **CONFIG)
+    assert codes([*several, one]) == [0] * (count + 1), logs([*several, one])
+    assert losses(tmp_path / "n") == pytest.approx(losses(tmp_path / "1"), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("number", "who"),
+    [
+        (signal.SIGTERM, [1]),
+        pytest.param(signal.SIGTERM, [0], marks=pytest.mark.scale),
+        pytest.param(signal.SIGTERM, [0, 1], marks=pytest.mark.scale),
+        pytest.param(signal.SIGINT, [0, 1], marks=pytest.mark.scale),
+    ],
+)
+def test_a_signal_to_one_process_saves_and_stops_all_of_them(nursery, tmp_path, number, who):
+    processes = start(nursery, tmp_path, **ENDLESS)
+    processes[0].wait_for_log("first step")
+    watch = time.monotonic()
+    for one in who:
+        processes[one].send(number)
+    assert codes(processes) == [interrupt.EXIT_CODE] * 2, logs(processes)
+    assert time.monotonic() - watch < 30
+    reached = [process.log.partition("stopped at step ")[2].split()[0] for process in processes]
+    assert reached == [nursery_step(tmp_path)] * 2
+    assert f"{number.name} to process {who[0]}" in processes[0].log
+
+
+def nursery_step(workdir):
+    """Step of the newest checkpoint, as text."""
+    return str(max(int(path.name) for path in (workdir / "checkpoints").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("number", "who"),
+    [
+        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.scale),
+        pytest.param(signal.SIGSTOP, 1, marks=pytest.mark.scale),
+    ],
+)
+def test_when_one_process_is_gone_the_others_leave_with_its_number(nursery, tmp_path, number, who):
+    processes = start(nursery, tmp_path, **ENDLESS)
+    processes[0].wait_for_log("first step")
+    watch = time.monotonic()
+    processes[who].send(number)
+    other = processes[1 - who]
+    assert other.code() == interrupt.PEER_GONE, other.log
+    assert time.monotonic() - watch < 60
+    assert f"process {who} (" in other.log and "is gone" in other.log
+    processes[who].send(signal.SIGKILL)
+
+
+def test_a_config_that_differs_between_processes_is_refused_by_all(nursery, tmp_path):
+    processes = start(nursery, tmp_path, **CONFIG, others={"batch_size": 16})
+    assert codes(processes) == [children.ERROR] * 2, logs(processes)
+    for process in processes:
+        assert "config key of the processes differ: batch_size is 8 in process 0 (" in process.log
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_run_that_hangs_ends_with_the_stacks_of_its_threads(nursery, tmp_path):
+    child = nursery.train(tmp_path, stuck_after=2, hang_seconds=2.0, **CONFIG)
+    assert child.code() == interrupt.HUNG, child.log
+    assert "nothing happened for 2 s in: step 2" in child.log
+    assert "prefetch.py" in child.log and "hung: the same command continues" in child.log
+
+
+@pytest.mark.scale
+def test_a_run_continues_in_data_order_with_another_number_of_processes(nursery, tmp_path):
+    config = {**CONFIG, "num_steps": 8, "optimizer__schedule": "constant"}
+    first = start(nursery, tmp_path / "n", task="trunk", **{**config, "num_steps": 100_000})
+    first[0].wait_for_log("first step")
+    first[0].send(signal.SIGTERM)
+    assert codes(first) == [interrupt.EXIT_CODE] * 2, logs(first)
+    stopped_at = int(nursery_step(tmp_path / "n"))
+    config["num_steps"] = stopped_at + 4
+    again = start(nursery, tmp_path / "n", task="trunk", count=4, **config)
+    assert codes(again) == [0] * 4, logs(again)
+    one = nursery.train(tmp_path / "1", task="trunk", **config)
+    assert one.code() == 0, one.log
+    assert losses(tmp_path / "n") == pytest.approx(losses(tmp_path / "1"), rel=1e-4)
