@@ -1,0 +1,88 @@
+"""One step of a run once more, from its checkpoint: the loss, and which arrays are not finite."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import orbax.checkpoint as ocp
+from etils import epath
+
+from fourm_jax.models import trained
+from fourm_jax.parallel import distributed
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.train import metrics, program, run_config
+from fourm_jax.train.state import TrainState
+from fourm_jax.utils import rng, tree
+
+
+def replay(
+    workdir: epath.PathLike, step: int, *, devices: Sequence[jax.Device] | None = None
+) -> dict[str, Any]:
+    """Repeat the steps from the last checkpoint before `step` and look into batch number `step`.
+
+    The batch, its masks and the parameters are those of the run, bit for bit on the same devices.
+    Nothing is written.
+
+    Args:
+      devices: default all.
+
+    Returns:
+      {"step", "from": step of the checkpoint, "loss", "grad_norm", "metrics": {name: value},
+      "not_finite": {"batch" | "params" | "grads": paths of arrays that are not finite}}.
+
+    Raises:
+      ValueError: no checkpoint of that step or before, or another program than the run's.
+    """
+    folder = epath.Path(workdir).expanduser().absolute() / trained.CHECKPOINTS
+    if not folder.is_dir():
+        raise ValueError(f"no checkpoint in {folder}")
+    with trained.open_manager(folder, ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        steps = [one for one in manager.all_steps() if one <= step]
+        if not steps:
+            kept = sorted(manager.all_steps())
+            raise ValueError(f"no checkpoint of step {step} or before in {folder}, kept: {kept}")
+        description = trained.read_description(manager, max(steps))
+        config = ml_collections.ConfigDict(description.config).lock()
+        run = run_config.build(config)
+        mesh = mesh_lib.make_mesh(devices=devices, **run.mesh)
+        with contextlib.closing(run.batches(max(steps))) as batches:
+            batch = distributed.put_batch(next(batches), mesh)
+            parts = program.make(config, run.task, mesh, batch)
+            state: TrainState = trained.read_arrays(manager, max(steps), parts.abstract)
+            with jax.set_mesh(mesh):
+                for _ in range(max(steps), step):
+                    state, _ = parts.train_step(state, batch)
+                    batch = distributed.put_batch(next(batches), mesh)
+                found = _look(run, config.seed, state, batch)
+    return {"step": step, "from": max(steps), **found}
+
+
+def _look(run: run_config.Run, seed: int, state: TrainState, batch: Any) -> dict[str, Any]:
+    """Loss and gradient at a state, with the random numbers of its step."""
+
+    def gradient(state: TrainState, batch: Any) -> Any:
+        key = rng.step_key(jax.random.key(seed), "train", state.step)
+        return jax.value_and_grad(run.task.loss, has_aux=True)(
+            state.params, state.model_state, batch, key, True
+        )
+
+    (loss, aux), grads = jax.jit(gradient)(state, batch)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads)))
+    groups = {"batch": batch, "params": state.params, "grads": grads}
+    return {
+        "loss": float(loss),
+        "grad_norm": float(norm),
+        "metrics": metrics.compute(aux.metrics, run.task.labels),
+        "not_finite": {name: _not_finite(group) for name, group in groups.items()},
+    }
+
+
+def _not_finite(group: Any) -> list[str]:
+    return [
+        name
+        for name, leaf in tree.named_leaves(group).items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all())
+    ]

@@ -1,0 +1,62 @@
+"""Scripts that start trainings elsewhere: what they would run, and what they refuse."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SLICE, SLURM = ROOT / "experiments/tpu/slice.sh", ROOT / "experiments/gpu/train.sh"
+PLACE = {"PROJECT": "p", "ZONE": "z", "NAME": "n", "PATH": "/usr/bin:/bin"}
+
+
+def run(script, *arguments, **environment):
+    command = ["bash", str(script), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("create", ["queued-resources create n --project=p --zone=z --node-id=n", "v5litepod-16"]),
+        ("install", ["git archive", "tpu-vm scp", "--worker=all"]),
+        ("start", ["--worker=all", "experiments.train", "--workdir=gs://b/r", "--cluster"]),
+        ("watch", ["--worker=0", "train.log"]),
+        ("resume", ["queued-resources delete", "queued-resources create", "experiments.train"]),
+        ("delete", ["queued-resources delete n"]),
+    ],
+)
+def test_every_command_of_a_slice_says_what_it_would_do(command, parts):
+    more = {"ACCELERATOR": "v5litepod-16", "WORKDIR": "gs://b/r"}
+    done = run(SLICE, "--dry_run", command, **PLACE, **more)
+    assert done.returncode == 0, done.stderr
+    plain = done.stdout.replace("\\", "")
+    assert all(part in plain for part in parts), plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["create"], {"PATH": "/usr/bin:/bin"}, "PROJECT is not set"),
+        (["--dry_run", "start"], PLACE, "WORKDIR is not set"),
+        (["--dry_run", "stop"], PLACE, "command 'stop', allowed: create, install, start"),
+    ],
+)
+def test_what_is_missing_is_named_before_anything_is_run(arguments, environment, message):
+    done = run(SLICE, *arguments, **environment)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_the_job_of_gpus_trains_on_all_of_its_processes():
+    done = run(SLURM, "--dry_run", "--config=c.py", "--workdir=w", PATH="/usr/bin:/bin")
+    assert done.stdout.split()[0] == "srun"
+    assert "-m experiments.train --cluster --config=c.py --workdir=w" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("script", [SLICE, SLURM], ids=lambda path: path.name)
+def test_scripts_are_clean(script):
+    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
