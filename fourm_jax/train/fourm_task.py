@@ -33,6 +33,7 @@ class FourMTask:
       maskings_per_record: samples drawn from each loaded record; the batch has that many times
         fewer records.
       loss_name: "mod" (mean over modalities) or "token" (mean over tokens).
+      loss_weights: factor on the losses of a modality's tokens; 1 for those that are not named.
       accumulate_steps: parts that a batch is computed in, one after the other, to save memory.
     """
 
@@ -43,6 +44,7 @@ class FourMTask:
     budget: Literal["fill", "reference"] = "fill"
     maskings_per_record: int = 1
     loss_name: Literal["mod", "token"] = "mod"
+    loss_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     accumulate_steps: int = 1
 
     def __post_init__(self) -> None:
@@ -50,6 +52,12 @@ class FourMTask:
             raise ValueError(errors.unknown_value("loss", self.loss_name, LOSSES))
         if self.budget not in masking.BUDGETS:
             raise ValueError(errors.unknown_value("masking.budget", self.budget, masking.BUDGETS))
+        for name, weight in self.loss_weights.items():
+            if name not in self.model.outputs:
+                allowed = self.model.outputs
+                raise ValueError(errors.unknown_value("modality in loss_weights", name, allowed))
+            if weight < 0:
+                raise ValueError(f"loss_weights.{name} {weight}, must be at least 0")
         for field in ("num_inputs", "num_targets", "maskings_per_record"):
             if getattr(self, field) < 1:
                 raise ValueError(f"masking.{field} {getattr(self, field)}, must be at least 1")
@@ -162,6 +170,9 @@ class FourMTask:
     ) -> Float[Array, ""]:
         """Normalized over the global batch; a published model keeps its published weighting."""
         published = self.model.as_published
+        if self.loss_weights:
+            weights = [self.loss_weights.get(spec.name, 1.0) for spec in self.model.modalities]
+            loss *= jnp.asarray(weights, jnp.float32)[modality]
         if self.loss_name == "mod":
             divisor = len(self.model.outputs) if published else None
             return losses.mod_loss(loss, modality, valid, num_modalities, divisor=divisor)

@@ -2,7 +2,8 @@
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,7 @@ class Logbook:
         show_progress: bool,
         label: str = "train",
         left_out: LeftOutLog | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         """Start at step `start`; `left_out` knows the bad records of the batches of each step."""
         self.values: dict[str, float] = {}
@@ -57,7 +59,9 @@ class Logbook:
         self._skipped: collections.deque[tuple[int, float]] = collections.deque()
         self._skipped_batches: list[int] = []
         self._left_out = left_out
-        self._writers = writers.make(workdir, start=start)
+        self._writers = writers.make(workdir, start=start, config=config)
+        self._device = mesh.local_devices[0]
+        self._waited = 0.0  # seconds for batches since the last log point
         self._bar = progress.Bar(
             num_steps, label=label, unit="step", start=start, enabled=show_progress
         )
@@ -74,7 +78,11 @@ class Logbook:
 
     def restart_clock(self, step: int) -> None:
         """Leave what happened until now (compilation, evaluation) out of the next rate."""
-        self._last_step, self._watch = step, progress.Stopwatch()
+        self._last_step, self._watch, self._waited = step, progress.Stopwatch(), 0.0
+
+    def note_wait(self, seconds: float) -> None:
+        """Count time in which no batch was ready."""
+        self._waited += seconds
 
     def take(self, state: TrainState, step: int) -> TrainState:
         """Set the metrics of `state` aside for `flush`; return it with fresh ones."""
@@ -95,10 +103,8 @@ class Logbook:
             values["bad_records"] = float(self._left_out.count(step))
         num_steps = step - self._last_step
         if num_steps > 0:
-            rate = num_steps * self._samples_per_step / self._watch.seconds()
-            values["samples_per_second"] = rate
-            if self._flops_limit:
-                values["mfu"] = rate / self._flops_limit
+            values |= self._rates(num_steps, values)
+            rate = values["samples_per_second"]
         self.restart_clock(step)
         self.record(step, values)
         shown = {"loss": f"{values.get('loss', float('nan')):.4f}"}
@@ -108,6 +114,22 @@ class Logbook:
             shown["mfu"] = f"{values['mfu']:.0%}"
         self._bar.update(step, shown)
         self._check_skipped(step, values["skipped"], num_steps, losses)
+
+    def _rates(self, num_steps: int, values: Mapping[str, float]) -> dict[str, float]:
+        """What the clock and the device say of the last steps (`metrics.MEASURED`)."""
+        seconds = self._watch.seconds()
+        rate = num_steps * self._samples_per_step / seconds
+        found = {"samples_per_second": rate, "step_seconds": seconds / num_steps}
+        found["waiting_share"] = min(self._waited / seconds, 1.0)
+        tokens = [values.get(f"{side}_tokens_per_sample", 0.0) for side in ("input", "target")]
+        if any(tokens):
+            found["tokens_per_second"] = rate * sum(tokens)
+        if self._flops_limit:
+            found["mfu"] = rate / self._flops_limit
+        memory = self._device.memory_stats() or {}  # none on a CPU
+        if "peak_bytes_in_use" in memory:
+            found["peak_memory_gib"] = memory["peak_bytes_in_use"] / 2**30
+        return found
 
     def record(self, step: int, values: dict[str, float]) -> None:
         """Write values of any origin at `step`."""

@@ -15,6 +15,15 @@ from fourm_jax.utils import io, plain_data
 Metrics = dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]]
 
 HISTORY = "metrics.jsonl"
+# Of the machine, not of the training: another run of the same training has other values.
+MEASURED = (
+    "samples_per_second",
+    "tokens_per_second",
+    "step_seconds",
+    "waiting_share",
+    "mfu",
+    "peak_memory_gib",
+)
 
 
 def mean(values: Shaped[Array, "..."], mask: Array | None = None) -> tuple[Array, Array]:

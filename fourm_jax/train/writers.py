@@ -1,16 +1,19 @@
-"""Where metrics go: a JSONL file always, TensorBoard through clu when TensorFlow is installed."""
+"""Where metrics go: a JSONL file and TensorBoard's event files; Weights & Biases on request."""
 
-import importlib
-import importlib.util
+import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
 
 from fourm_jax.train import metrics
-from fourm_jax.utils import io
+from fourm_jax.utils import event_file, extras, io
+
+WANDB_PROJECT = "WANDB_PROJECT"
 
 
 @runtime_checkable
@@ -40,23 +43,45 @@ class JsonlWriter:
         self._file.close()
 
 
-class CluWriter:
-    """TensorBoard event files in <workdir>/tensorboard, written in the background by clu."""
+class TensorBoardWriter:
+    """Event files in <workdir>/tensorboard; the config stands beside the curves as a text."""
 
-    def __init__(self, workdir: epath.PathLike) -> None:
-        from clu import metric_writers  # imports TensorFlow
-
-        tensorflow = importlib.import_module("tensorflow")
-        if tensorflow.config.get_visible_devices("GPU"):  # it would claim their whole memory
-            tensorflow.config.set_visible_devices([], "GPU")
-        folder = epath.Path(workdir) / "tensorboard"
-        self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))
+    def __init__(self, workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
+        self._events = event_file.EventWriter(epath.Path(workdir) / "tensorboard")
+        lines = json.dumps(config, indent=2).splitlines()
+        self._events.text(0, "config", "\n".join(f"    {line}" for line in lines))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._writer.write_scalars(step, values)
+        self._events.scalars(step, values)
+        self._events.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        self._events.close()
+
+
+class WandbWriter:
+    """Weights & Biases through its own client, where it is installed and WANDB_PROJECT is set.
+
+    A continued run goes on under its name; points that it repeats are dropped there.
+    """
+
+    def __init__(self, workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
+        wandb = extras.require("wandb", extra="wandb", who=f"{WANDB_PROJECT} in the environment")
+        place = str(epath.Path(workdir).absolute())
+        self._run = wandb.init(
+            project=os.environ[WANDB_PROJECT],
+            name=epath.Path(workdir).name,
+            id=hashlib.sha256(place.encode()).hexdigest()[:16],
+            config=dict(config),
+            dir=tempfile.gettempdir(),
+            resume="allow",
+        )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
 
 
 class Writers:
@@ -74,11 +99,20 @@ class Writers:
             part.close()
 
 
-def make(workdir: epath.PathLike, *, start: int) -> Writers:
-    """Writers of a run that continues after step `start`; only the first process writes."""
+def make(
+    workdir: epath.PathLike, *, start: int, config: Mapping[str, Any] | None = None
+) -> Writers:
+    """Writers of a run that continues after step `start`; only the first process writes.
+
+    Raises:
+      ValueError: WANDB_PROJECT is set and wandb is not installed.
+    """
     if jax.process_index() != 0:
         return Writers(())
-    parts: tuple[Writer, ...] = (JsonlWriter(workdir, start=start),)
-    if importlib.util.find_spec("tensorflow") is not None:
-        parts += (CluWriter(workdir),)
+    parts: tuple[Writer, ...] = (
+        JsonlWriter(workdir, start=start),
+        TensorBoardWriter(workdir, config or {}),
+    )
+    if os.environ.get(WANDB_PROJECT):
+        parts += (WandbWriter(workdir, config or {}),)
     return Writers(parts)

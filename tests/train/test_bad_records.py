@@ -48,7 +48,7 @@ def listed(workdir):
 
 def timeless(workdir):
     return [
-        {name: value for name, value in point.items() if name != "samples_per_second"}
+        {name: value for name, value in point.items() if name not in metrics.MEASURED}
         for point in metrics.read_history(workdir)
     ]
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,8 @@ from fourm_jax.train import finite, logbook, loop, metrics, state, writers
 from tests.train import tiny
 
 
-def test_a_history_reads_back_what_was_written_without_tensorflow(tmp_path, monkeypatch):
+def test_a_history_reads_back_what_was_written_without_tensorflow(tmp_path):
     imported = "tensorflow" in sys.modules  # by another test
-    monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
     writer = writers.make(tmp_path, start=0)
     writer.write(2, {"loss": 1.5})
     writer.write(4, {"loss": 1.25})
@@ -39,8 +39,8 @@ def test_a_continued_run_drops_what_a_killed_one_wrote_after_its_checkpoint(tmp_
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None,
-    reason='TensorFlow is missing: pip install -e ".[tensorflow]"',
+    importlib.util.find_spec("tensorboard") is None,
+    reason='TensorBoard is missing: pip install -e ".[tensorflow]"',
 )
 def test_tensorboard_shows_what_a_run_and_its_continuation_logged(tmp_path):
     from tensorboard.backend.event_processing import event_accumulator
@@ -51,10 +51,51 @@ def test_tensorboard_shows_what_a_run_and_its_continuation_logged(tmp_path):
     shown = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     history = metrics.read_history(tmp_path)
     assert [point["step"] for point in history] == [2, 4]
-    assert set(shown.Tags()["tensors"]) == {name for point in history for name in point} - {"step"}
+    assert set(shown.Tags()["scalars"]) == {name for point in history for name in point} - {"step"}
     for name in ("loss", "samples_per_second"):
-        events = [(e.step, tensor_util.make_ndarray(e.tensor_proto)) for e in shown.Tensors(name)]
+        events = [(event.step, np.float32(event.value)) for event in shown.Scalars(name)]
         assert events == [(point["step"], np.float32(point[name])) for point in history]
+    (config, *_) = shown.Tensors("config")
+    assert b"batch_size" in tensor_util.make_ndarray(config.tensor_proto)[0]
+
+
+class FakeWandb:
+    """Notes what its client is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def init(self, **options):
+        self.told.append(options)
+        return self
+
+    def log(self, values, step):
+        self.told.append((step, values))
+
+    def finish(self):
+        self.told.append("finish")
+
+
+def test_weights_and_biases_is_told_the_same_under_one_name_per_folder(tmp_path, monkeypatch):
+    fake, module = FakeWandb(), types.ModuleType("wandb")
+    module.init = fake.init
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setenv(writers.WANDB_PROJECT, "scenes")
+    for start in (0, 2):
+        writer = writers.make(tmp_path, start=start, config={"seed": 3})
+        writer.write(start + 2, {"loss": 1.0})
+        writer.close()
+    first, point, end, again, *_ = fake.told
+    assert (first["project"], first["config"], first["resume"]) == ("scenes", {"seed": 3}, "allow")
+    assert (point, end) == ((2, {"loss": 1.0}), "finish")
+    assert again["id"] == first["id"]
+
+
+def test_weights_and_biases_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setenv(writers.WANDB_PROJECT, "scenes")
+    with pytest.raises(ValueError, match=r"WANDB_PROJECT .* needs wandb .*fourm_jax\[wandb\]"):
+        writers.make(tmp_path, start=0)
 
 
 def test_a_folder_without_metrics_has_an_empty_history(tmp_path):
