@@ -1,6 +1,7 @@
 """Sweeps: what a config file lists, the commands, resuming, and the table at the end."""
 
 import json
+import pathlib
 import sys
 
 import pytest
@@ -47,6 +48,13 @@ def test_points_are_named_by_what_differs(write):
 def test_points_that_cannot_be_run_are_refused_before_any_is(write, points, message):
     with pytest.raises(ValueError, match=message):
         sweep.points(*write(points))
+
+
+def test_the_points_of_the_shipped_ablation_can_be_run():
+    path = str(pathlib.Path(__file__).parents[2] / "configs/ablation.py")
+    found = sweep.points(path, config_lib.load(path))
+    assert [point.name for point in found][:2] == ["base", "num_inputs=32"]
+    assert len(found) == 11
 
 
 def test_a_config_without_points_says_what_is_missing(tmp_path):
