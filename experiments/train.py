@@ -15,6 +15,7 @@ from experiments import cli, processes
 cli.set_environment()
 
 import jax  # noqa: E402
+import ml_collections  # noqa: E402
 from clu import platform  # noqa: E402
 
 from fourm_jax import loading  # noqa: E402
@@ -36,7 +37,6 @@ processes.define(collective=True)
 HANG = flags.DEFINE_float(
     "hang_seconds", loop.HANG_SECONDS, "End with status 77 after so long without a step; 0: never."
 )
-
 PROFILE = flags.DEFINE_list("profile_steps", [], "FIRST,LAST step of a trace in WORKDIR/profile.")
 
 
@@ -61,10 +61,17 @@ def main() -> None:
         evaluators=evaluators,
         read_weights=loading.weights,
         hang_seconds=HANG.value,
+        profile_steps=profile_steps(),
     )
-    if CONFIG.value.task == "tokenizer":
+    if jax.process_index() == 0:
+        save(config, result)
+
+
+def save(config: ml_collections.ConfigDict, result: loop.TrainResult) -> None:
+    """Save a finished tokenizer or fine-tuned model for use."""
+    if config.task == "tokenizer":
         folder = WORKDIR.value / run_folder.TOKENIZER
-        export.save_tokenizer(CONFIG.value, result.state, folder)
+        export.save_tokenizer(config, result.state, folder)
         progress.announce(f"tokenizer and card: {folder}")
     if config.task == "transfer":
         folder = WORKDIR.value / run_folder.TRANSFER
@@ -78,13 +85,9 @@ def profile_steps() -> tuple[int, int]:
     """First and last step of --profile_steps; (0, 0) where there are none."""
     if not PROFILE.value:
         return 0, 0
-    try:
-        first, last = map(int, PROFILE.value)
-    except ValueError:
-        raise ValueError(
-            f"--profile_steps={','.join(PROFILE.value)}, expected FIRST,LAST"
-        ) from None
-    return first, last
+    if len(PROFILE.value) != 2 or not all(map(str.isdecimal, PROFILE.value)):
+        raise ValueError(f"--profile_steps={','.join(PROFILE.value)}, expected FIRST,LAST")
+    return int(PROFILE.value[0]), int(PROFILE.value[1])
 
 
 if __name__ == "__main__":

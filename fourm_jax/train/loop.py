@@ -109,8 +109,7 @@ def train(
         only); each yields (name, value).
       devices: to train on, default all.
       read_weights: reads `config.init.source`; default: run folders, `loading.weights` reads more.
-      hang_seconds: without a step, a value of an evaluator or a checkpoint, until the process ends
-        with `interrupt.HUNG` and the stacks of its threads in the log; 0 = never.
+      hang_seconds: without a step or the like until the process ends (see `Watchdog`); 0: never.
       profile_steps: first and last step of a trace in <workdir>/profile; (0, 0): none.
 
     Raises:
@@ -130,8 +129,7 @@ def train(
     ):
         # ---------------- What: task, data, mesh; everything in the config is checked here.
         run = run_config.build(config)
-        trace = profile.Profile(workdir, *profile_steps)
-        held.callback(trace.close)
+        trace = held.enter_context(contextlib.closing(profile.Profile(workdir, *profile_steps)))
         mesh = mesh_lib.make_mesh(**run.mesh, devices=devices)
         description = _description(config, run, workdir)
         distributed.check_same("config key", config_lib.flatten(description.config))
@@ -170,9 +168,7 @@ def train(
                     state = training.run(state, start, batches)
         finally:
             saver.close()
-    reached = f"{_label(config)} done: step {config.num_steps}"
-    _say(f"{reached}, {_summary(book.values)}{watch.seconds():.0f} s")
-    return TrainResult(state=state, metrics=book.values, seconds=watch.seconds())
+    return _finish(config, state, book.values, watch)
 
 
 def _first_state(
@@ -205,6 +201,18 @@ def _checkpointer(
 ) -> checkpoint.Checkpointer:
     keep_best = int(run_config.option(config, "keep_best"))
     return checkpoint.Checkpointer(workdir, keep=config.keep_checkpoints, keep_best=keep_best)
+
+
+def _finish(
+    config: ml_collections.ConfigDict,
+    state: TrainState,
+    values: dict[str, float],
+    watch: progress.Stopwatch,
+) -> TrainResult:
+    """The result of a run that has just ended."""
+    reached = f"{_label(config)} done: step {config.num_steps}"
+    _say(f"{reached}, {_summary(values)}{watch.seconds():.0f} s")
+    return TrainResult(state=state, metrics=values, seconds=watch.seconds())
 
 
 def _reuse(workdir: epath.Path, state: TrainState, watch: progress.Stopwatch) -> TrainResult:
