@@ -25,11 +25,18 @@ from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers.base import Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
 from fourm_jax.tokenizers.trained import TrainedTokenizer
+from fourm_jax.utils import plain_data
 from fourm_jax.utils.errors import unknown_value
 
-PLAN_FIELDS = [
-    one.name for one in dataclasses.fields(Target) if one.name not in ("name", "num_tokens")
-]
+# Fields of `schedule.Target` that a plan by target may set.
+PLAN_RULES: Mapping[str, plain_data.Rule] = {
+    **dict.fromkeys(("scheme", "tokens", "temperatures"), plain_data.TEXT),
+    "num_steps": plain_data.integer(1, 10**6),
+    "temperature": plain_data.number(0, 1e6),
+    "guidance": plain_data.number(-1e6, 1e6),
+    "top_k": plain_data.number(0, 1e9),
+    "top_p": plain_data.number(0, 1),
+}
 # Targets or steps in their order; or by target what differs from `generate.defaults`.
 Plan = Sequence[Target] | Sequence[Step] | Mapping[str, Mapping[str, Any]]
 
@@ -182,10 +189,10 @@ def check_plan(plan: Mapping[str, Mapping[str, Any]], targets: Iterable[str]) ->
         if name not in targets:
             raise ValueError(unknown_value("target of the plan", name, targets))
         for field in fields:
-            if field not in PLAN_FIELDS:
-                raise ValueError(
-                    unknown_value(f"field of the plan for {name!r}", field, PLAN_FIELDS)
-                )
+            if field not in PLAN_RULES:
+                what = f"field of the plan for {name!r}"
+                raise ValueError(unknown_value(what, field, PLAN_RULES))
+        plain_data.check(fields, PLAN_RULES, f"plan for {name!r}")
 
 
 def default_plan(
