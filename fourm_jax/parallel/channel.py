@@ -17,6 +17,7 @@ from typing import Any
 BEAT_SECONDS = 2.0  # everybody says so often that it is alive
 SILENCE_SECONDS = 30.0  # and counts as gone after so long without a word
 RETRY_SECONDS = 0.2
+HELLO_SECONDS = 10.0  # from a connection to its first message
 MAX_LINE = 2**24  # bytes of one message
 
 Lost = Callable[[int, str, int], None]  # number of the process, what is known, its exit code or -1
@@ -167,14 +168,16 @@ def _gather_members(
     del host, index
     members: dict[int, socket.socket] = {}
     hosts = {0: socket.gethostname()}
-    with socket.create_server(("", port), backlog=count) as server:
+    with _listening(port, count) as server:
         while len(members) < count - 1:
             server.settimeout(max(until - time.monotonic(), 0.01))
             try:
                 member, _ = server.accept()
-                hello = _first_message(member, until - time.monotonic())
             except TimeoutError:
                 break
+            hello: dict[str, Any] = {}
+            with contextlib.suppress(OSError):  # somebody else, who says nothing
+                hello = _first_message(member, HELLO_SECONDS)
             reason = _reason_to_refuse(hello, count, hosts)
             if reason:
                 _send(member, {"refused": reason})
@@ -191,6 +194,16 @@ def _gather_members(
     for member in members.values():
         _send(member, {"welcome": count})
     return members
+
+
+def _listening(port: int, count: int) -> socket.socket:
+    try:
+        return socket.create_server(("", port), backlog=count)
+    except OSError as error:
+        raise ConnectionError(
+            f"process 0 cannot listen at port {port}, the one after the coordinator's: "
+            f"{error.strerror}"
+        ) from error
 
 
 def _reason_to_refuse(hello: dict[str, Any], count: int, hosts: dict[int, str]) -> str:

@@ -69,6 +69,31 @@ def test_a_number_that_is_taken_and_another_count_are_refused():
     assert isinstance(first.exception(), ConnectionError)
 
 
+def test_whoever_connects_and_says_nothing_is_in_nobodys_way(monkeypatch):
+    monkeypatch.setattr(channel_lib, "HELLO_SECONDS", 0.1)
+    port = free_port()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(channel_lib.join, f"127.0.0.1:{port}", 0, 2, 5.0)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            try:
+                stranger = socket.create_connection(("127.0.0.1", port))
+                break
+            except OSError:
+                time.sleep(0.01)
+        second = pool.submit(channel_lib.join, f"127.0.0.1:{port}", 1, 2, 5.0)
+    assert [first.result().count, second.result().count] == [2, 2]
+    for one in (first.result(), second.result(), stranger):
+        one.close()
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConnectionError, match=rf"cannot listen at port {port}, .*in use"):
+            channel_lib.join(f"127.0.0.1:{port}", 0, 2, 1.0)
+
+
 @pytest.mark.parametrize("victim", [0, 2])
 def test_the_others_learn_at_once_which_process_died(three, victim):
     lost = []
