@@ -52,7 +52,7 @@ def make(
     config.keep_checkpoints = keep_checkpoints
     config.keep_best = 0
     config.eval_every = eval_every
-    config.max_bad_records = 0
+    config.max_left_out_records = 0
     config.num_threads, config.num_workers = 1, 0  # that read batches; 0 workers: in this process
     config.dtype = dtype
     config.loss = loss

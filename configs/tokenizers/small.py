@@ -44,7 +44,7 @@ def make(
     config.checkpoint_minutes = 0.0
     config.keep_checkpoints = 1
     config.eval_every = 0
-    config.max_bad_records = 0
+    config.max_left_out_records = 0
     config.num_threads, config.num_workers = 1, 0  # that read batches; 0 workers: in this process
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.tokenizer = {

@@ -77,7 +77,7 @@ class LeftOutLog:
             if self._directory is not None:
                 with self._path(self._index).open("a") as file:
                     file.write(json.dumps(entry) + "\n")
-                progress.announce(f"bad record {len(self._all())}, replaced: {one.message}")
+                progress.announce(f"left-out record {len(self._all())}, replaced: {one.message}")
             self.check(one.message)
 
     def check(self, last: str) -> None:
@@ -87,8 +87,8 @@ class LeftOutLog:
         if found > self.limit:
             listed = f"; all are listed in {self._directory}" if self._directory else ""
             raise TooManyError(
-                f"{found} bad records, allowed: {self.limit} (config.max_bad_records){listed}. "
-                f"The last one: {last}"
+                f"{found} left-out records, allowed: {self.limit} "
+                f"(config.max_left_out_records){listed}. The last one: {last}"
             )
 
     def count(self, before: int) -> int:

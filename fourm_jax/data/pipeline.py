@@ -3,8 +3,8 @@
 Grain shuffles, repeats and mixes *references* (data set, record), which costs microseconds; one
 map then reads and collates the rows that this process needs. So the rows of batch n depend neither
 on how many processes or threads read them, nor on where a run was interrupted. The crop of a record
-that holds several is drawn from (seed, n) too, and a bad record, where a run tolerates them, gives
-its place to the next one of its data set in the stream of references.
+that holds several is drawn from (seed, n) too, and a bad record, where a run may leave some out,
+gives its place to the next one of its data set in the stream of references.
 """
 
 import bisect
@@ -56,7 +56,7 @@ def make_batches(
         fastest (Python's lock); more hide the latency of remote files and of picture decoding.
       num_workers: processes that read, each with `num_threads`; 0 reads in this one. Grain's
         workers want absl flags to be parsed, as `absl.app.run` does.
-      left_out: tolerates its `limit` of bad records, which others replace; None tolerates none.
+      left_out: allows its `limit` of left-out records, which others replace; None allows none.
 
     Raises:
       ValueError: see `sources.check`; a batch size that the processes cannot share; when a batch
@@ -128,7 +128,7 @@ def make_batches_of(
         start=start,
         process_index=process_index,
         process_count=process_count,
-        max_bad_records=left_out.limit,
+        max_left_out_records=left_out.limit,
     )
     return _iterate(batches, start, num_threads, num_workers, left_out)
 
@@ -141,9 +141,9 @@ def make_dataset(
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-    max_bad_records: int = 0,
+    max_left_out_records: int = 0,
 ) -> grain.MapDataset:
-    """Return (batch, bad records) number start, start + 1, … as a random-access grain data set."""
+    """Return (batch, its left-out records) number start, start + 1, …, with random access."""
     datasets = reader.datasets
     if not datasets:
         raise ValueError("no data set: config.data is empty")
@@ -168,7 +168,7 @@ def make_dataset(
         seed=seed,
         batch_size=batch_size,
         rows=range(process_index * rows, (process_index + 1) * rows),
-        max_bad_records=max_bad_records,
+        max_left_out_records=max_left_out_records,
     )
     return grain.MapDataset.range(start, NUM_BATCHES).map(read)
 
@@ -207,14 +207,14 @@ def one_pass(
 
 
 class _Read(NamedTuple):
-    """Batch number -> the rows of this process, and the bad records met on the way."""
+    """Batch number -> the rows of this process, and the records left out on the way."""
 
     references: grain.MapDataset
     reader: reading.Reader
     seed: int
     batch_size: int
     rows: range  # of the global batch
-    max_bad_records: int
+    max_left_out_records: int
 
     def __call__(self, number: int) -> tuple[Batch | RawBatch, list[LeftOutRecord]]:
         first = number * self.batch_size + self.rows.start
@@ -223,7 +223,7 @@ class _Read(NamedTuple):
             [self.references[first + row] for row in range(len(self.rows))],
             self._draws(number),
             following=lambda row: self._following(first + row),
-            max_bad_records=self.max_bad_records,
+            max_left_out_records=self.max_left_out_records,
         )
 
     def _draws(self, number: int) -> list[float]:

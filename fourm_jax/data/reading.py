@@ -84,18 +84,20 @@ def read(
     draws: Sequence[float],
     *,
     following: Callable[[int], Iterator[Reference]] | None = None,
-    max_bad_records: int = 0,
+    max_left_out_records: int = 0,
 ) -> tuple[Batch | RawBatch, list[LeftOutRecord]]:
-    """Return the batch of some references, and the bad records that were left out of it.
+    """Return the batch of some references, and the records that were left out of it.
 
     Args:
       references: of the rows.
       draws: number in [0, 1) per row, which chooses its crop.
       following: row -> references that take its place if its record is bad, one after the other.
-      max_bad_records: as many may be bad; a function of the references alone, so that a batch is.
+      max_left_out_records: so many at the most; not those of the run so far, because a batch is a
+        function of its references alone.
 
     Raises:
-      ValueError: more bad records than that; names data set, file, record and reason of the last.
+      ValueError: more left-out records than that; names data set, file, record and reason of the
+        last.
     """
     references = list(references)
     rows = _fetch(reader.datasets, references)
@@ -117,8 +119,11 @@ def read(
             tries[row] += 1
             # A record may come twice in a row, at the end of an epoch and the start of the next; if
             # a row meets more than that, its data set has no other records.
-            if following is None or len(bad) > max_bad_records or tries[row] > 2 * max_bad_records:
-                more = f"{len(bad)} bad records in one batch; the last: " if len(bad) > 1 else ""
+            too_many = len(bad) > max_left_out_records or tries[row] > 2 * max_left_out_records
+            if following is None or too_many:
+                more = (
+                    f"{len(bad)} left-out records in one batch; the last: " if len(bad) > 1 else ""
+                )
                 raise ValueError(more + message) from error
         others.setdefault(row, following(row))
         references[row] = next(others[row])

@@ -44,7 +44,7 @@ class Logbook:
         left_out: LeftOutLog | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start at step `start`; `left_out` knows the bad records of the batches of each step."""
+        """Start at step `start`; `left_out` knows which records each batch left out."""
         self.values: dict[str, float] = {}
         self._labels, self._samples_per_step = labels, samples_per_step
         peak = flops.peak_flops(mesh.devices.flat[0])
@@ -100,7 +100,7 @@ class Logbook:
         (step, taken, losses), self._pending = self._pending, None
         values = metrics.compute(taken, self._labels)
         if self._left_out is not None and self._left_out.limit:
-            values["bad_records"] = float(self._left_out.count(step))
+            values["left_out_records"] = float(self._left_out.count(step))
         num_steps = step - self._last_step
         if num_steps > 0:
             values |= self._rates(num_steps, values)

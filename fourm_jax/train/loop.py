@@ -62,7 +62,7 @@ MAY_CHANGE = (
     "model.attention",
     "optimizer.accumulate_steps",
     "optimizer.moment_dtype",  # a checkpoint is cast as it is read
-    "max_bad_records",
+    "max_left_out_records",
     "num_threads",
     "num_workers",
 )
@@ -272,7 +272,7 @@ def _describe(
 def _left_out_log(config: ml_collections.ConfigDict, workdir: epath.Path, start: int) -> LeftOutLog:
     """The list of the records that this process leaves out, from step `start` on."""
     left_out = LeftOutLog(
-        config.max_bad_records,
+        config.max_left_out_records,
         workdir,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -46,7 +46,7 @@ SMALLEST = {
     "checkpoint_every": 0,
     "keep_checkpoints": 0,
     "eval_every": 0,
-    "max_bad_records": 0,
+    "max_left_out_records": 0,
 }
 # How many threads of how many processes read batches (`data.pipeline.make_batches`), where a config
 # speaks of it; a key without a value here is left to the pipeline.
@@ -326,7 +326,7 @@ def _reading(
     config: ml_collections.ConfigDict, batch_size: int, start: int, left_out: LeftOutLog | None
 ) -> dict[str, Any]:
     return {
-        "left_out": left_out or LeftOutLog(config.max_bad_records),
+        "left_out": left_out or LeftOutLog(config.max_left_out_records),
         "batch_size": batch_size,
         "seed": config.seed,
         "start": start,

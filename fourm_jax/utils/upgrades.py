@@ -14,6 +14,7 @@ from typing import Any
 RENAMED_CONFIG_KEYS: dict[str, str | None] = {
     "data.*.mixture.spill": "data.*.mixture.share_leftover",
     "data.*.arguments.test_share": "data.*.arguments.test_fraction",
+    "max_bad_records": "max_left_out_records",
     "model.compat": "model.as_published",
     "tokenizer.arguments.compat": "tokenizer.arguments.as_published",
     "tokenizer.arguments.quantizer.compat": "tokenizer.arguments.quantizer.as_published",

@@ -147,12 +147,16 @@ def test_bad_records_leave_batches_a_function_of_their_number(count):
 
 def test_more_bad_records_than_tolerated_stop_the_run():
     datasets = [make(Broken(12, {2, 3, 5}))]
-    with pytest.raises(TooManyError, match=r"3 bad records, allowed: 2 .*, record [235]"):
+    with pytest.raises(TooManyError, match=r"3 left-out records, allowed: 2 .*, record [235]"):
         first(datasets, 6, batch_size=2, left_out=LeftOutLog(2))
     nothing_left = [make(Broken(4, {0, 1, 2, 3}))]
-    with pytest.raises(ValueError, match=r"3 bad records in one batch; the last: .*'numbers', rec"):
+    with pytest.raises(
+        ValueError, match=r"3 left-out records in one batch; the last: .*'numbers', rec"
+    ):
         first(nothing_left, 1, left_out=LeftOutLog(2))
-    with pytest.raises(ValueError, match=r"4 bad records in one batch; the last: .*'numbers', rec"):
+    with pytest.raises(
+        ValueError, match=r"4 left-out records in one batch; the last: .*'numbers', rec"
+    ):
         first(nothing_left, 1, left_out=LeftOutLog(100))
     with pytest.raises(ValueError, match=r"^data set 'numbers', record [235]: damaged"):
         first(datasets, 3)
@@ -173,7 +177,7 @@ def test_several_processes_count_their_bad_records_together(tmp_path):
 
     assert [log.count(before=5) for log in logs] == [2, 2]
     assert [log.count(before=4) for log in logs] == [2, 2]  # batch 2 met both
-    with pytest.raises(TooManyError, match="3 bad records, allowed: 2"):
+    with pytest.raises(TooManyError, match="3 left-out records, allowed: 2"):
         logs[0].add(6, found[2:])
     alone = LeftOutLog(2, tmp_path)  # one process goes on from batch 5
     alone.resume(5)

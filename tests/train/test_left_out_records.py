@@ -28,12 +28,16 @@ def shards(tmp_path_factory):
     return directory
 
 
-def config(shards, max_bad_records, **changes):
+def config(shards, max_left_out_records, **changes):
     data = (
         {"name": "pictures", "source": "token_shards", "arguments": {"directory": str(shards)}},
     )
     return tiny.tokenizer(
-        data=data, batch_size=4, checkpoint_every=1, max_bad_records=max_bad_records, **changes
+        data=data,
+        batch_size=4,
+        checkpoint_every=1,
+        max_left_out_records=max_left_out_records,
+        **changes,
     )
 
 
@@ -71,14 +75,15 @@ def test_bad_records_are_replaced_counted_and_listed_and_a_resumed_run_repeats_i
         run(config(shards, 2, eval_every=3), resumed, evaluators=[stop_at_three])
     run(config(shards, 2, eval_every=3), resumed)
 
-    assert result.metrics["bad_records"] == 2  # 6 batches of 4 meet every record
+    assert result.metrics["left_out_records"] == 2  # 6 batches of 4 meet every record
     assert {entry["record"] for entry in listed(straight)} == set(BAD)
     assert listed(resumed) == listed(straight)
     assert timeless(resumed) == timeless(straight)
 
 
 def test_a_run_stops_at_one_bad_record_too_many_and_goes_on_with_a_larger_number(shards, tmp_path):
-    with pytest.raises(ValueError, match=r"2 bad records, allowed: 1 \(config.max_bad_records\)"):
+    message = r"2 left-out records, allowed: 1 \(config.max_left_out_records\)"
+    with pytest.raises(ValueError, match=message):
         run(config(shards, 1), tmp_path)
     assert len(listed(tmp_path)) == 2
 
