@@ -111,7 +111,7 @@ def _palette(case):
 
 
 def _poses(case):
-    value = poses.Poses.from_hmr(case["raw"], case["orig_size"])
+    value = poses.Poses.from_hmr(case["raw"] or {}, case["orig_size"])
     value = value.cropped(case["crop_coords"], case["orig_size"])
     text = value.to_text(group_orders=case["part_permutations"])
     return {"string": (text, case["string"].removesuffix(" "))}

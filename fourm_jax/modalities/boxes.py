@@ -16,7 +16,7 @@ from fourm_jax.modalities.parsed import Dropped, Parsed
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "boxes", ("box_f1",), "boxes"
 MIN_SCORE = 0.6  # of the published pseudo labels
-ORDERS = ("distance", "area", "score", "random")
+ORDERS = ("distance", "area", "score")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,15 +91,14 @@ class Boxes:
         xmin, ymin, xmax, ymax = self.boxes.T
         return dataclasses.replace(self, boxes=np.stack([1 - xmax, ymin, 1 - xmin, ymax], -1))
 
-    def ordered(self, order: str = "distance", rng: np.random.Generator | None = None) -> "Boxes":
+    def ordered(self, order: str = "distance") -> "Boxes":
         """Boxes by distance of their upper left corner from the origin, nearest first.
 
         Args:
-          order: "distance" (published), "area" or "score" (largest first) or "random".
-          rng: for "random".
+          order: "distance" (published), or "area" or "score", largest first.
 
         Raises:
-          ValueError: an order that does not exist, or that needs scores or an rng and has none.
+          ValueError: an order that does not exist, or that needs scores where there are none.
         """
         if order == "distance":
             return self.select(np.argsort((self.boxes[:, :2] ** 2).sum(-1), kind="stable"))
@@ -107,11 +106,9 @@ class Boxes:
             return self.select(np.argsort(-area(self.boxes), kind="stable"))
         if order == "score" and self.scores is not None:
             return self.select(np.argsort(-self.scores, kind="stable"))
-        if order == "random" and rng is not None:
-            return self.select(rng.permutation(len(self.boxes)))
         raise ValueError(
-            f"order {order!r} of boxes (scores: {self.scores is not None}, "
-            f"rng: {rng is not None}), allowed: {ORDERS}; score needs scores, random an rng"
+            f"order {order!r} of boxes (scores: {self.scores is not None}), allowed: {ORDERS}; "
+            f"score needs scores"
         )
 
     def bins(self) -> Int[np.ndarray, "k 4"]:

@@ -109,24 +109,20 @@ class Answers:
 
 
 def random_points(
-    rng: np.random.Generator, num_points: int = NUM_POINTS, size: int = SIZE
+    rng: np.random.Generator,
 ) -> Int[np.ndarray, "p 2"]:
     """Uniform query points (x, y) inside the crop; the published "7 per side" are 7 in all."""
-    return rng.integers(size, size=(num_points, 2))
+    return rng.integers(SIZE, size=(NUM_POINTS, 2))
 
 
-def grid_points(per_side: int, size: int = SIZE) -> Int[np.ndarray, "p 2"]:
+def grid_points(per_side: int) -> Int[np.ndarray, "p 2"]:
     """`per_side`² evenly spaced query points (x, y), x slowest."""
-    ticks = np.arange(1, per_side + 1) * size // (per_side + 1)
+    ticks = np.arange(1, per_side + 1) * SIZE // (per_side + 1)
     return np.stack(np.meshgrid(ticks, ticks, indexing="ij"), -1).reshape(-1, 2)
 
 
-def from_text(text: str, size: int = SIZE) -> Parsed:
-    """Read generated text.
-
-    Args:
-      text: any text.
-      size: side of the crop; coordinates beyond it are invalid.
+def from_text(text: str) -> Parsed:
+    """Read any text, as models generate it; coordinates outside the crop are invalid.
 
     Returns:
       Parsed with `Answers`: whole polygons (a box inside the crop and 16 codes) of whole points.
@@ -139,12 +135,12 @@ def from_text(text: str, size: int = SIZE) -> Parsed:
     for section in sections:
         head, body = section[0].text, section[1:]
         if head == POINT:
-            answering = coordinates.axes(body) == (0, 1) and max(w.bin for w in body) < size
-            reason = "" if answering else f"point without v0 v1 below {size}"
+            answering = coordinates.axes(body) == (0, 1) and max(w.bin for w in body) < SIZE
+            reason = "" if answering else f"point without v0 v1 below {SIZE}"
             if answering:
                 points.append([body[1].bin, body[0].bin])
         elif head == POLYGON:
-            reason = _polygon_fault(body, size) if answering else "polygon without a valid point"
+            reason = _polygon_fault(body) if answering else "polygon without a valid point"
             if not reason:
                 point_of.append(len(points) - 1)
                 boxes.append([word.bin for word in body[:4]])
@@ -162,13 +158,13 @@ def from_text(text: str, size: int = SIZE) -> Parsed:
     return Parsed(answers, tuple(dropped))
 
 
-def _polygon_fault(body: Sequence[coordinates.Word], size: int) -> str:
+def _polygon_fault(body: Sequence[coordinates.Word]) -> str:
     """Why these words are no instance; "" if they are one."""
     if coordinates.axes(body[:4]) != (0, 1, 2, 3):
         return "polygon without box v0 v1 v2 v3"
     xmin, ymin, xmax, ymax = (word.bin for word in body[:4])
-    if xmin >= xmax or ymin >= ymax or max(xmax, ymax) > size:
-        return f"polygon with an empty box or one beyond {size}"
+    if xmin >= xmax or ymin >= ymax or max(xmax, ymax) > SIZE:
+        return f"polygon with an empty box or one beyond {SIZE}"
     if len(body) != 4 + NUM_CODES or any(coordinates.read_code(word) is None for word in body[4:]):
         return f"polygon needs {NUM_CODES} codes"
     return ""

@@ -1,6 +1,6 @@
 """Plain data of configs and cards -> fields of tokenizer modules: what every `build` shares."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fourm_jax.models import quantizers
@@ -15,7 +15,7 @@ def hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
 def shared_fields(
     *,
     signal: Signal | Mapping[str, Any],
-    image_size: int | tuple[int, int],
+    image_size: int | Sequence[int],
     num_codes: int,
     latent_dim: int,
     quantizer: Mapping[str, Any] | None,

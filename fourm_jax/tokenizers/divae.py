@@ -3,7 +3,7 @@
 Source: docs/published.md#diffusion.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ DECODERS: Mapping[str, type[nn.Module]] = {"unet": unet.UNet, "uvit": uvit.UViT}
 def build(
     *,
     signal: Signal | Mapping[str, Any],
-    image_size: int | tuple[int, int],
+    image_size: int | Sequence[int],
     patch_size: int,
     num_codes: int,
     latent_dim: int,

@@ -1,6 +1,6 @@
 """MLP tokenizer for vectors (and, pointwise, feature maps): several parallel codes each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +22,7 @@ def build(
     quantizer: Mapping[str, Any],
     quantizer_type: str = "memcodes",
     loss: str = "cosine",
-    image_size: int | tuple[int, int] = 1,
+    image_size: int | Sequence[int] = 1,
 ) -> autoencoder.Autoencoder:
     """Return the module; arguments are plain data, as configs and cards hold them.
 

@@ -6,7 +6,7 @@ The published decoder is a ControlNet on Stable Diffusion 1.5, whose condition i
 Here ids and codes are made; the rest is not part of this package.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import flax.linen as nn
@@ -74,7 +74,7 @@ class CodeEncoder(nn.Module):
 def build(
     *,
     signal: Signal | Mapping[str, Any],
-    image_size: int | tuple[int, int],
+    image_size: int | Sequence[int],
     patch_size: int,
     num_codes: int,
     latent_dim: int,

@@ -1,6 +1,6 @@
 """VQ-VAE for image-like signals: patch MLP or ViT on both sides of an EMA codebook."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ BACKBONES: Mapping[str, tuple[type[nn.Module], type[nn.Module]]] = {
 def build(
     *,
     signal: Signal | Mapping[str, Any],
-    image_size: int | tuple[int, int],
+    image_size: int | Sequence[int],
     patch_size: int,
     num_codes: int,
     latent_dim: int,

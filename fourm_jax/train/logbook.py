@@ -17,6 +17,7 @@ from fourm_jax.utils import progress
 
 # So many steps that are not finite, among so many, before the run gives up.
 MOST_SKIPPED, WINDOW = 20, 100
+MOST_RANGES = 8  # of skipped batches that a message lists
 
 Loss = tuple[int, jax.Array]  # number of a batch and its loss
 
@@ -169,7 +170,7 @@ class Logbook:
             )
 
 
-def _ranges(numbers: Sequence[int], most: int = 8) -> str:
+def _ranges(numbers: Sequence[int]) -> str:
     """Rising numbers in short, e.g. [3, 4, 5, 9] -> "3-5, 9"; of many runs the first ones."""
     runs: list[list[int]] = []
     for number in numbers:
@@ -177,5 +178,5 @@ def _ranges(numbers: Sequence[int], most: int = 8) -> str:
             runs[-1][1:] = [number]
         else:
             runs.append([number])
-    shown = ", ".join("-".join(map(str, run)) for run in runs[:most])
-    return shown + (", …" if len(runs) > most else "")
+    shown = ", ".join("-".join(map(str, run)) for run in runs[:MOST_RANGES])
+    return shown + (", …" if len(runs) > MOST_RANGES else "")

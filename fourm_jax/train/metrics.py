@@ -26,12 +26,9 @@ MEASURED = (
 )
 
 
-def mean(values: Shaped[Array, "..."], mask: Array | None = None) -> tuple[Array, Array]:
-    """(sum, count) of `values` where `mask` is True; over the whole global batch under jit."""
-    values = values.astype(jnp.float32)
-    if mask is None:
-        return values.sum(), jnp.float32(values.size)
-    return jnp.where(mask, values, 0.0).sum(), mask.sum(dtype=jnp.float32)
+def mean(values: Shaped[Array, "..."]) -> tuple[Array, Array]:
+    """(sum, count) of `values`; over the whole global batch under jit."""
+    return values.sum(dtype=jnp.float32), jnp.float32(values.size)
 
 
 def add(total: Metrics, new: Metrics) -> Metrics:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from fourm_jax.parallel import distributed
 
+DEPTH = 2  # batches that are ready ahead of the one in use
 _POLL_SECONDS = 0.1
 _CLOSE_SECONDS = 2.0  # how long a stopped run waits for a reader that may be stuck
 
@@ -21,10 +22,9 @@ def to_device(
     batches: Iterator[Any],
     mesh: Mesh,
     *,
-    depth: int = 2,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[Any, None, None]:
-    """Yield global device arrays; `depth` batches are ready ahead of the one in use.
+    """Yield global device arrays; `DEPTH` batches are ready ahead.
 
     An error of `batches` is raised where the batch would have come. Closing the generator ends
     the thread and closes `batches`: a thread that still reads while Python exits would abort it.
@@ -35,7 +35,7 @@ def to_device(
     Raises:
       Stopped: no batch was ready when `stopped` became true; a reader that is stuck is left.
     """
-    ready: queue.Queue = queue.Queue(maxsize=depth)
+    ready: queue.Queue = queue.Queue(maxsize=DEPTH)
     closed = threading.Event()
 
     def put(item: Any) -> None:

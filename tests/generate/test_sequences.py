@@ -33,7 +33,13 @@ class Script:
 @functools.partial(jax.jit, static_argnames="stage")
 def run(state, keys, rows, stage):
     return sequences.write_sequence(
-        state, keys, 0.5, jnp.zeros(0), stage=stage, specs=tiny.SPECS, decoder=Script(rows)
+        state,
+        keys,
+        jnp.float32(0.5),
+        jnp.zeros(0),
+        stage=stage,
+        specs=tiny.SPECS,
+        decoder=Script(rows),
     )
 
 

@@ -30,7 +30,8 @@ def test_fill_leaves_hardly_a_slot_empty_on_the_21_modality_mix():
     mixture = mixture_lib.make_mixture(specs, [mixtures.mod21()])
     pool = masking_cases.pool(samples, stats["max_tokens"], None)
     batch = masking_statistics.pool_batch(specs, pool, 480)
-    batch["rgb@224"]["pixels"] = batch["t5_caption"]["embeddings"] = np.zeros(480)
+    batch["rgb@224"]["pixels"] = np.zeros((480, 1, 1, 3), np.uint8)  # nobody reads them
+    batch["t5_caption"]["embeddings"] = np.zeros((480, 1, 1), np.float32)
     sample = functools.partial(
         masking.sample_tokens,
         specs=specs,
@@ -46,7 +47,8 @@ def test_fill_leaves_hardly_a_slot_empty_on_the_21_modality_mix():
 
 def test_the_rest_goes_to_the_largest_of_a_dirichlet_draw_in_proportion():
     rng = np.random.default_rng(0)
-    for alphas in ([0.5, 0.5, 0.5], [5.0, 0.2, 1.0], [10.0, 10.0, 0.05], [1000.0, 0.5, 0.0]):
+    cases = ([0.5, 0.5, 0.5], [5.0, 0.2, 1.0], [10.0, 10.0, 0.05], [1000.0, 0.5, 0.0])
+    for alphas in map(np.array, cases):
         log_draws = np.log(rng.gamma(np.maximum(alphas, 1e-3) + 1, size=(100_000, 3)))
         log_draws += np.log(rng.random((100_000, 3))) / np.maximum(alphas, 1e-3)
         expected = np.bincount(log_draws.argmax(1), minlength=3) / 100_000
@@ -56,8 +58,9 @@ def test_the_rest_goes_to_the_largest_of_a_dirichlet_draw_in_proportion():
 def test_every_cell_is_equally_likely_at_every_rank():
     cells, num_draws = 36, 20_000
     rank = jnp.arange(cells)
-    seeds = jax.random.bits(jax.random.key(0), (num_draws, 1))
-    place = jax.jit(jax.vmap(lambda s: permutation.permute(rank, jnp.full(cells, cells), s)))
+    seeds = jax.random.bits(jax.random.key(0), (num_draws,))
+    sizes = jnp.full(cells, cells)
+    place = jax.jit(jax.vmap(lambda s: permutation.permute(rank, sizes, jnp.full(cells, s))))
     orders = np.asarray(place(seeds))
     np.testing.assert_array_equal(np.sort(orders, axis=1), np.broadcast_to(rank, orders.shape))
     counts = np.stack([np.bincount(column, minlength=cells) for column in orders.T])

@@ -83,13 +83,13 @@ def normalize(
 
 
 def standardize_depth(
-    depth: Float[np.ndarray, "*shape"], trim: float = 0.1, eps: float = 1e-6
+    depth: Float[np.ndarray, "*shape"],
 ) -> Float[np.ndarray, "*shape"]:
     """Robust standardization of one picture: mean and variance without the lowest and highest
-    `trim` share of the pixels (docs/published.md#modalities, depth)."""
+    tenth of the pixels (docs/published.md#modalities, depth)."""
     ordered = np.sort(depth, axis=None)
-    trimmed = ordered[int(trim * ordered.size) : int((1 - trim) * ordered.size)]
-    return (depth - trimmed.mean()) / np.sqrt(trimmed.var(ddof=1) + eps)
+    trimmed = ordered[int(0.1 * ordered.size) : int(0.9 * ordered.size)]
+    return (depth - trimmed.mean()) / np.sqrt(trimmed.var(ddof=1) + 1e-6)
 
 
 def shift_classes(labels: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:

@@ -227,13 +227,13 @@ def dump(one: LeftOutRecord) -> str:
     return json.dumps({**entry, "message": one.message[:MAX_MESSAGE]})
 
 
-def read_lines(path: epath.Path) -> Iterator[LeftOutRecord]:
+def read_lines(path: epath.PathLike) -> Iterator[LeftOutRecord]:
     """Yield the entries of a list.
 
     Raises:
       ValueError: a line that `dump` did not write; names it.
     """
-    with path.open() as file:
+    with epath.Path(path).open() as file:
         for number, line in enumerate(file, 1):
             where = f"{path}, line {number}"
             entry = io.parse_json(line, where)

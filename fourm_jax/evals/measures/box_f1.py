@@ -60,10 +60,10 @@ def iou(
     return np.where(union > 0, overlap / np.where(union > 0, union, 1.0), 0.0)
 
 
-def num_matches(predicted: Detections, truth: Detections, threshold: float = 0.5) -> int:
+def num_matches(predicted: Detections, truth: Detections) -> int:
     """Count matched pairs: in their order, predictions take the best free box of their class.
 
-    A pair matches from IoU `threshold` on; no true box is taken twice (the rule of PASCAL VOC).
+    A pair matches from IoU 0.5 on; no true box is taken twice (the rule of PASCAL VOC).
     """
     boxes = (np.asarray(found["boxes"], np.float64).reshape(-1, 4) for found in (predicted, truth))
     overlaps = iou(*boxes)
@@ -74,14 +74,14 @@ def num_matches(predicted: Detections, truth: Detections, threshold: float = 0.5
         if not overlaps.shape[1]:
             break
         best = int(np.argmax(overlaps[row]))
-        if overlaps[row, best] >= threshold:
+        if overlaps[row, best] >= 0.5:
             matches += 1
             overlaps[:, best] = 0.0
     return matches
 
 
 def precision_recall(
-    predicted: Sequence[Detections], truth: Sequence[Detections], threshold: float = 0.5
+    predicted: Sequence[Detections], truth: Sequence[Detections]
 ) -> tuple[float, float]:
     """Precision and recall over a set of pictures; 0 where nothing was predicted or is there.
 
@@ -90,7 +90,7 @@ def precision_recall(
     """
     if len(predicted) != len(truth):
         raise ValueError(f"{len(predicted)} predictions for {len(truth)} pictures")
-    matches = sum(num_matches(p, t, threshold) for p, t in zip(predicted, truth, strict=True))
+    matches = sum(num_matches(p, t) for p, t in zip(predicted, truth, strict=True))
     num_predicted = sum(len(p["classes"]) for p in predicted)
     num_true = sum(len(t["classes"]) for t in truth)
     return matches / max(num_predicted, 1), matches / max(num_true, 1)

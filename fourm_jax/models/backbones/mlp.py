@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+CONTEXT_DIM = 32  # of what a token sees of each of its neighbours
+
 
 class ResidualMLP(nn.Module):
     """x + W2 gelu(W1 norm(x)), applied to every position on its own."""
@@ -91,13 +93,12 @@ class PatchMLPDecoder(nn.Module):
     num_channels: int
     expansion: int = 2
     context: int = 1
-    context_dim: int = 32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b y x d"]) -> Float[Array, "b h w c"]:
         for i in range(self.depth):
             if i < self.context:
-                seen = nn.Dense(self.context_dim, name=f"seen_{i}")(x)
+                seen = nn.Dense(CONTEXT_DIM, name=f"seen_{i}")(x)
                 x = x + nn.Dense(self.dim, name=f"context_{i}")(neighbourhood(seen))
             x = ResidualMLP(self.dim, self.expansion, name=f"block_{i}")(x)
         x = nn.Dense(self.patch_size**2 * self.num_channels, name="patches_out")(x)
