@@ -47,8 +47,8 @@ def load(
 ) -> Generator | Tokenizer:
     """Read a trunk with its tokenizers, or a tokenizer; see the table above.
 
-    A tokenizer that is not there is missed only when a signal of its modalities is to be encoded
-    or decoded; token ids go in and out without it.
+    A missing tokenizer is an error only when a signal of its modality is encoded or decoded; token
+    ids go in and out without it.
 
     Args:
       source: path or Hub id.

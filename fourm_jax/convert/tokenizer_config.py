@@ -149,7 +149,7 @@ def natural_signal(config: Mapping[str, Any], name: str) -> Signal | None:
     """Signal of a published tokenizer with the normalization of its data pipeline inside.
 
     Pictures of three channels are uint8; normals, also given as pictures, come back as unit
-    vectors; depth of any scale is standardised per picture, as its ids know no scale.
+    vectors; depth of any scale is standardized per picture, as its ids know no scale.
 
     Args:
       config: as for `arguments_of`.

@@ -22,7 +22,7 @@ from fourm_jax.tokenizers.base import SequenceTokenizer
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 
 # Records (or crops of them) and their numbers -> the fields that one modality adds to each, or why
-# the record cannot have it. Numbers seed the draws of serialisers: of a record its index in the
+# the record cannot have it. Numbers seed the draws of serializers: of a record its index in the
 # source, of each crop another one.
 Encoder = Callable[[Sequence[records.Record], Sequence[int]], list[records.Record | ValueError]]
 

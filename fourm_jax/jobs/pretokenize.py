@@ -67,7 +67,7 @@ def tokenize(
 
     Args:
       tokenizers: folder with one folder per tokenizer, named as in `ModalitySpec.tokenizer`.
-      seed: of the draws that serialisers make (order of metadata, number of colours); None: no
+      seed: of the draws that serializers make (order of metadata, number of colours); None: no
         draws, every text in its one fixed form.
       crops: what is cropped from every record; None: records as they are.
 

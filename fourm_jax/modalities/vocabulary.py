@@ -8,7 +8,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextVocabulary:
-    """Ids of the special tokens that masking, sampling and the serialisers rely on.
+    """Ids of the special tokens that masking, sampling and the serializers rely on.
 
     The published layout: `[PAD]`, `[UNK]`, `[SOS]`, `[EOS]`, 200 sentinels `[S_0]`..`[S_199]`, then
     `num_axes` × `num_bins` coordinate tokens "v<axis>=<bin>", then class names, then word pieces.

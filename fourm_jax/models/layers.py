@@ -23,7 +23,7 @@ XAVIER_HEADS = nn.initializers.variance_scaling(
 XAVIER_OUT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
 XAVIER = nn.initializers.xavier_uniform()
 
-# Names of what a rematerialisation policy may keep: matrix products and the sums of branches.
+# Names of what a rematerialization policy may keep: matrix products and the sums of branches.
 # Norms, activations and gates are cheap to compute again and dear to write and read.
 SAVED_NAMES = ("heads", "attended", "hidden", "stream", norm_op.SAVED)
 

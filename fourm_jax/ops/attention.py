@@ -74,7 +74,7 @@ def attend(
 
     Args:
       q, k, v: projected queries, keys and values; m may be 0.
-      mask: who sees whom; None = everybody sees everybody.
+      mask: which keys a query sees; None = all.
       backend: "xla" runs everywhere; "cudnn" and "triton" are fused kernels of NVIDIA GPUs,
         "splash" one of TPUs. A kernel that cannot take these arrays says so once and leaves them
         to "xla". "auto" takes the fastest one that can, silently.

@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton as triton_lib
 from jaxtyping import Array, Float, Int
 
 BLOCK = 64  # tokens per block; shorter than that is padded
-SAVED = "attended"  # name under which a rematerialisation policy may keep output and log-sum-exp
+SAVED = "attended"  # name under which a rematerialization policy may keep output and log-sum-exp
 _NOTHING = -1e30  # logit of what is not seen; finite, so that differences are never nan
 _PADDING = -2  # segment of padded queries and keys
 

@@ -1,4 +1,4 @@
-"""Layer normalisation with a backward pass that keeps two numbers per token and nothing else."""
+"""Layer normalization with a backward pass that keeps two numbers per token and nothing else."""
 
 import functools
 

@@ -17,7 +17,7 @@ class TokenizerOutput:
     """What a training step of a tokenizer returns.
 
     Attributes:
-      loss: scalar to minimise.
+      loss: scalar to minimize.
       metrics: scalars by name: parts of the loss, codebook statistics, errors in natural units.
       reconstruction: raw signal, as `decode` returns it.
       ids: as `encode` returns them.

@@ -47,10 +47,10 @@ class DiffusionAutoencoder(nn.Module):
       num_decode_steps, spacing: of the sampler; "trailing" starts where training ended.
       guidance: classifier-free guidance scale of `decode`; 1 is none.
       clip: range of the estimated image in network space while sampling; None = the signal's own
-        range, per channel. The published pipeline clips to -1..1 whatever the modality (K-5).
-      as_published: sample as the published pipeline: DDPM times end at 0 and so never start at
-        pure noise (K-5), strides are truncated, clipping leaves the noise estimate alone, guidance
-        is ignored (K-6).
+        range, per channel. The published pipeline clips to -1..1 whatever the modality.
+      as_published: sample as the published pipeline (docs/published.md#defects): DDPM times end at
+        0 and so never start at pure noise, strides are truncated, clipping leaves the noise
+        estimate alone, guidance is ignored.
     """
 
     signal: Signal

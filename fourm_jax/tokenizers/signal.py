@@ -107,7 +107,7 @@ class Signal:
     def from_stored(self, raw: np.ndarray) -> np.ndarray:
         """Raw values of pictures as files store them; all else as it is.
 
-        Normals are 0..255 for -1..1; depth that is standardised may be of any unit.
+        Normals are 0..255 for -1..1; depth that is standardized may be of any unit.
         """
         raw = np.asarray(raw)
         if self.unit and raw.dtype == np.uint8:

@@ -21,7 +21,7 @@ def loss_of_parts(
     `samples`.
 
     Args:
-      part_loss: its sum over parts must be the loss, so whatever is normalised over all samples
+      part_loss: its sum over parts must be the loss, so whatever is normalized over all samples
         comes with `samples`.
       num_parts: must divide the number of samples.
       samples: arrays [b, ...].

@@ -1,6 +1,6 @@
 """Operations of a training step, counted by hand, and what the device could do in that time.
 
-The compiler's own count takes a scanned block once, so it cannot serve for utilisation.
+The compiler's own count takes a scanned block once, so it cannot serve for utilization.
 """
 
 import jax

@@ -83,7 +83,7 @@ class FourMTask:
         return weights.function_of(self.model)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Any, Any]:
-        """Initialise the trunk; it has no other state.
+        """Initialize the trunk; it has no other state.
 
         Parameters depend on shapes only, so the compiler need not see the masking once more.
         """

@@ -20,7 +20,7 @@ NO_DECAY = (rf"norm|bias$|{_TABLES}",)
 PUBLISHED_NO_DECAY = (r"norm|bias$",)
 MOMENT_DTYPES = ("float32", "bfloat16")
 NAMES = ("adamw", "adafactor", "lion", "muon")
-# Orthogonalised updates suit hidden matrices only; tables and heads stay with Adam.
+# Orthogonalized updates suit hidden matrices only; tables and heads stay with Adam.
 _NOT_ORTHOGONAL = rf"norm|bias$|{_TABLES}|heads|codes|encoder_embedding"
 # Which axes of a kernel are its input and output; leading (scanned) axes are a batch.
 _MATRIX_AXES = (
@@ -155,7 +155,7 @@ def _direction(settings: Settings) -> optax.GradientTransformation:
 
 
 def _muon(settings: Settings) -> optax.GradientTransformation:
-    """Orthogonalise each hidden matrix, at the update size of AdamW so that its rates carry over.
+    """Orthogonalize each hidden matrix, at the update size of AdamW so that its rates carry over.
 
     That size is an RMS of 0.2 (arXiv:2502.16982, section 2.2).
     """

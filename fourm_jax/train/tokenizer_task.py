@@ -30,7 +30,7 @@ class TokenizerTask:
     function: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # none
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
-        """Initialise parameters and codebook."""
+        """Initialize parameters and codebook."""
         variables = dict(self.module.init(key, batch[self.source_field]))
         return variables.pop("params"), variables
 

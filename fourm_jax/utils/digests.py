@@ -67,7 +67,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def write(folder: epath.PathLike, *, except_names: Collection[str] = ()) -> None:
-    """Write {path within the folder: sha256} of every file that lies in it now, but `except_names`.
+    """Write {path within the folder: sha256} of its files, without `except_names`.
 
     All of them are on the disk afterwards, not only on their way to it.
 

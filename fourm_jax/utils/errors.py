@@ -9,7 +9,7 @@ from typing import Any
 def unknown_value(what: str, value: str, allowed: Iterable[str]) -> str:
     """Error text that names the value, the nearest valid one and all that are allowed."""
     allowed = list(allowed)
-    # "depth" means "tok_depth", though "det" has as much of it.
+    # By letters "det" is as near to "depth" as "tok_depth" is; whole words count first.
     containing = sorted((name for name in allowed if value and value in name.split("_")), key=len)
     nearest = containing or difflib.get_close_matches(value, allowed, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."

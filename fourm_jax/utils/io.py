@@ -11,9 +11,9 @@ MAX_JSON_DEPTH = 64  # of lists and dicts inside each other: what reads them is 
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Write `content` beside `path`, then rename: a kill never leaves half a file.
+    """Write `content` beside `path`, then rename.
 
-    Nor does a loss of power; and a full disk keeps no beginning of a file.
+    A kill, a loss of power or a full disk leaves the old file or the new one, never a part of it.
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

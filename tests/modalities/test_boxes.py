@@ -1,4 +1,4 @@
-"""Boxes: the published serialisation, geometry, and reading generated text."""
+"""Boxes: the published serialization, geometry, and reading generated text."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Captions: choosing one, reading generated text; and finding the serialiser of a field."""
+"""Captions: choosing one, reading generated text; and finding the serializer of a field."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""SAM instances: the published serialisation, query points, and reading generated text."""
+"""SAM instances: the published serialization, query points, and reading generated text."""
 
 import numpy as np
 import pytest

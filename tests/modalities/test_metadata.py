@@ -1,4 +1,4 @@
-"""Metadata: the published serialisation, corrected decoding, and reading generated text."""
+"""Metadata: the published serialization, corrected decoding, and reading generated text."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Palettes: the published serialisation, and reading generated text."""
+"""Palettes: the published serialization, and reading generated text."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Human poses: the published serialisation, geometry, and reading generated text."""
+"""Human poses: the published serialization, geometry, and reading generated text."""
 
 import numpy as np
 import pytest

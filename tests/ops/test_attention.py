@@ -1,4 +1,4 @@
-"""Attention: the formula by hand, who sees whom, and rows that see nothing."""
+"""Attention: the formula by hand, visibility, and rows that see nothing."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""All kernels of the attention entry give one answer: values and gradients, whoever sees whom.
+"""All kernels of the attention entry give one answer: values and gradients, for every visibility.
 
 On a CPU the Pallas kernels run interpreted; what a GPU or TPU has is tried where there is one.
 """

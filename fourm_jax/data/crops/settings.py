@@ -43,7 +43,7 @@ def check(settings: Any, size: tuple[int, int] | None = None) -> Int[np.ndarray,
 
     Raises:
       ValueError: not integers [n, 5] with n in 1..`MAX_CROPS`, an empty or negative rectangle, one
-        outside the picture, a flip but 0 or 1.
+        outside the picture, a flip other than 0 or 1.
     """
     array = np.asarray(settings)
     if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 5 or not len(array):

@@ -10,7 +10,7 @@ from fourm_jax.tokenizers.signal import Signal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeanSquaredError:
-    """Mean squared difference; 1 is the variance of standardised features."""
+    """Mean squared difference; 1 is the variance of standardized features."""
 
     metric: str = "mse"
     unit: str = ""

@@ -221,7 +221,7 @@ def prepare(root, name, version, features, examples, splits=("train",), file_for
 
     Args:
       name: "dataset" or "dataset/config".
-      examples: serialised tf.train.Examples, the same in every split.
+      examples: serialized tf.train.Examples, the same in every split.
     """
     dataset, _, config = name.partition("/")
     folder = root / name / version
