@@ -76,13 +76,9 @@ class Boxes:
         """Boxes in a crop, clipped to it; empty ones are left out.
 
         Args:
-          crop: top, left, height, width in pixels.
-          size: (height, width) of the picture.
+          crop, size: see `coordinates.in_crop`.
         """
-        top, left, height, width = crop
-        scale = np.array([size[1], size[0]] * 2) / np.array([width, height] * 2)
-        moved = self.boxes * scale - np.array([left / width, top / height] * 2)
-        clipped = np.clip(moved, 0.0, 1.0)
+        clipped = np.clip(coordinates.in_crop(self.boxes, crop, size), 0.0, 1.0)
         keep = np.flatnonzero(area(clipped) > 0)
         return dataclasses.replace(self, boxes=clipped).select(keep)
 

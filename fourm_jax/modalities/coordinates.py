@@ -61,6 +61,21 @@ def box(bins: Iterable[int | np.integer]) -> str:
     return " ".join(token(axis, bin) for axis, bin in enumerate(bins))
 
 
+def in_crop(
+    boxes: Float[np.ndarray, "k 4"], crop: Sequence[int], size: Sequence[int]
+) -> Float[np.ndarray, "k 4"]:
+    """Boxes as shares of a crop, where they were shares of the picture; not clipped to 0..1.
+
+    Args:
+      boxes: xmin, ymin, xmax, ymax.
+      crop: top, left, height, width in pixels.
+      size: (height, width) of the picture.
+    """
+    top, left, height, width = crop
+    scale = np.array([size[1], size[0]] * 2) / np.array([width, height] * 2)
+    return boxes * scale - np.array([left / width, top / height] * 2)
+
+
 def quantize(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
     """Bins round(value * 999) of values in [0, 1]; others are clipped into the range."""
     return np.rint(np.clip(values, 0.0, 1.0) * (NUM_BINS - 1)).astype(np.int64)

@@ -121,12 +121,9 @@ class Poses:
         """Humans whose boxes reach into a crop, boxes clipped to it; the rest of them unchanged.
 
         Args:
-          crop: top, left, height, width in pixels.
-          size: (height, width) of the picture.
+          crop, size: see `coordinates.in_crop`.
         """
-        top, left, height, width = crop
-        scale = np.array([size[1], size[0]] * 2) / np.array([width, height] * 2)
-        moved = self.boxes * scale - np.array([left / width, top / height] * 2)
+        moved = coordinates.in_crop(self.boxes, crop, size)
         inside = (moved[:, :2] < 1).all(-1) & (moved[:, 2:] > 0).all(-1)
         cropped = dataclasses.replace(self, boxes=np.clip(moved, 0.0, 1.0))
         return cropped.select(np.flatnonzero(inside))
