@@ -1,12 +1,14 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
-# `make format`, `make docs`, `make test-fuzz`, `make test-stress`, `make test-scale`, `make test-wheel`.
+# `make format`, `make docs`, `make test-goldens`, `make test-fuzz`, `make test-stress`, `make test-scale`,
+# `make test-wheel`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 SEED ?= 0
+GOLDENS ?= ../shared/goldens
 
-.PHONY: quickstart test test-fuzz test-stress test-scale test-wheel lint format docs clean
+.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -34,6 +36,11 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+# Recordings of the published system that do not ship; GOLDENS=folder of them.
+test-goldens: $(VENV)/.installed-test
+	FOURM_GOLDENS=$(GOLDENS) $(BIN)/python -m pytest -m full_set
+	$(BIN)/python -m experiments.verify_reference --cases=$(GOLDENS)
 
 # Damaged files for every reader, five minutes of them; SEED=n for others.
 test-fuzz: $(VENV)/.installed-test

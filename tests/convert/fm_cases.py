@@ -2,11 +2,14 @@
 
 import functools
 
+import pytest
+
 from experiments.parity import fm
 from tests import golden_cases
 
 SHIPPED = "fm_registers_causal"
-NAMES = (SHIPPED, "fm_gelu_bias_mod7", "fm_swiglu_nobias_mod21", "fm_swiglu_qknorm")
+OTHERS = ("fm_gelu_bias_mod7", "fm_swiglu_nobias_mod21", "fm_swiglu_qknorm")
+NAMES = (SHIPPED, *(pytest.param(name, marks=golden_cases.FULL_SET) for name in OTHERS))
 
 
 @functools.cache

@@ -28,6 +28,7 @@ RGB = {
 }
 
 
+@golden_cases.FULL_SET
 @pytest.mark.parametrize("name", ["divae_unet", "divae_uvit"])
 def test_codes_decoder_and_every_sampling_run_are_the_published_ones(name):
     golden_cases.assert_all_pass(verify.check(golden_cases.directory("tokenizers") / name))

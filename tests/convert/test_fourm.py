@@ -82,6 +82,7 @@ def test_equal_heads_and_tables_are_imported_as_tied(tmp_path):
     assert "heads" not in params["decoder_embedding"]
 
 
+@golden_cases.FULL_SET
 def test_the_encoder_alone_gives_the_published_features():
     path = golden_cases.directory("fm_vit") / "fm_gelu_bias_mod7.safetensors"
     golden_cases.assert_all_pass(fm_vit.check(path))

@@ -17,14 +17,12 @@ from fourm_jax.tokenizers.signal import Signal
 from tests import golden_cases
 
 SHIPPED = golden_cases.shipped("tokenizers")
+OTHERS = ("mlp_lucid", "vqvae_clip", "vqvae_rgb", "vqvae_semseg")
 CASES = (
-    "mlp_lucid",
     "mlp_lucid_euclid",
     "mlp_memcodes",
-    "vqvae_clip",
-    "vqvae_rgb",
     "vqvae_sam_outconv",
-    "vqvae_semseg",
+    *(pytest.param(name, marks=golden_cases.FULL_SET) for name in OTHERS),
 )
 
 

@@ -12,7 +12,6 @@ from fourm_jax.masking import mixture as mixture_lib
 from fourm_jax.modalities import registry
 from tests import golden_cases
 
-FOLDERS = {"shipped": golden_cases.shipped, "full": golden_cases.directory}
 MIXTURES = {
     "mod7_a0.5": mixtures.mod7_rgb2all,
     "mod7_capbias": mixtures.mod7_capbias,
@@ -22,14 +21,14 @@ STATISTICS = [f"stats_{config}" for config in MIXTURES]
 
 
 def cases(where):
-    return dict(masking.cases(FOLDERS[where]("masking")))
+    return dict(masking.cases(where("masking")))
 
 
 def test_every_part_of_the_recording_ships():
-    assert sorted(cases("shipped")) == sorted([*masking_cases.PARTS, *STATISTICS])
+    assert sorted(cases(golden_cases.shipped)) == sorted([*masking_cases.PARTS, *STATISTICS])
 
 
-@pytest.mark.parametrize("where", FOLDERS)
+@golden_cases.either_set
 @pytest.mark.parametrize("part", masking_cases.PARTS)
 def test_decisions_are_the_published_ones_given_the_same_draws(where, part):
     golden_cases.assert_all_pass(cases(where)[part])
@@ -38,7 +37,7 @@ def test_decisions_are_the_published_ones_given_the_same_draws(where, part):
 @pytest.mark.parametrize("config", MIXTURES)
 def test_counts_of_tokens_spans_and_budgets_are_distributed_as_published(config):
     """budget="reference": 17 modalities, 3 mixtures, 12,288 masks each beside 20,000 published."""
-    golden_cases.assert_all_pass(cases("shipped")[f"stats_{config}"])
+    golden_cases.assert_all_pass(cases(golden_cases.shipped)[f"stats_{config}"])
 
 
 @pytest.mark.parametrize("config", MIXTURES)

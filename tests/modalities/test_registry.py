@@ -57,6 +57,7 @@ def test_published_models_read_and_write_registered_modalities(
     registry.resolve("fourm", inputs)
 
 
+@golden_cases.FULL_SET
 def test_the_registry_agrees_with_the_published_table():
     """Names of the full golden set that are not registered feed tokenizers only."""
     table = json.loads((golden_cases.directory("transforms") / "transforms.json").read_text())

@@ -44,7 +44,6 @@ def test_widths_that_do_not_divide_are_refused():
         posemb.sincos_1d(2, 3)
 
 
-@pytest.mark.parametrize("where", ["shipped", "full"])
+@golden_cases.either_set
 def test_tables_and_their_bicubic_resizing_equal_the_published_ones(where):
-    folder = {"shipped": golden_cases.shipped, "full": golden_cases.directory}[where]("posemb")
-    golden_cases.assert_all_pass(verify.check(folder / "posemb.safetensors"))
+    golden_cases.assert_all_pass(verify.check(where("posemb") / "posemb.safetensors"))

@@ -36,6 +36,7 @@ def test_a_shipped_run_is_reproduced_token_by_token(name):
     golden_cases.assert_all_pass(compared(golden_cases.shipped("generation"), name))
 
 
+@golden_cases.FULL_SET
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_run_of_the_full_set_is_reproduced_token_by_token(name):
     golden_cases.assert_all_pass(compared(golden_cases.directory("generation"), name))

@@ -115,7 +115,8 @@ def test_shipped_schedules_and_filters_of_the_sampler_pass(tmp_path):
     assert not [str(result) for result in results if not result.passed]
 
 
-def test_the_full_set_passes_where_it_is_there():
+@golden_cases.FULL_SET
+def test_texts_and_features_of_the_full_set_pass():
     """Texts and the features of the encoder, which do not ship as recorded."""
     for folder in ("text", "fm_vit"):
         results = list(walk.judge_folder(golden_cases.directory(folder)))

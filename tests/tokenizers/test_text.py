@@ -52,6 +52,7 @@ def read(path: pathlib.Path):
     return json.loads(path.read_text())
 
 
+@golden_cases.FULL_SET
 @pytest.mark.parametrize("name", ["encode", "vocab_facts", "postprocess"])
 def test_the_published_vocabulary_behaves_as_recorded(name, published, monkeypatch):
     monkeypatch.setattr(verify, "tokenizer", lambda root: published)

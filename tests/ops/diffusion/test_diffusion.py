@@ -211,8 +211,7 @@ def test_guidance_scales_the_difference():
 # --- the published schedulers ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["shipped", "full"])
+@golden_cases.either_set
 def test_schedules_times_and_steps_equal_the_published_ones(where):
-    folder = {"shipped": golden_cases.shipped, "full": golden_cases.directory}[where]
-    for _, quantities in verify.cases(folder("schedulers")):
+    for _, quantities in verify.cases(where("schedulers")):
         golden_cases.assert_all_pass(quantities)
