@@ -8,11 +8,11 @@ wheel carries both inside it, in _shipped/, so that site-packages gets no name b
 """
 
 import ast
-import importlib.metadata
 import pathlib
 import runpy
 import sys
 
+import fourm_jax
 from fourm_jax.utils import errors
 
 PACKAGE = pathlib.Path(__file__).parent
@@ -26,7 +26,7 @@ def main() -> None:
     if not arguments or arguments[0] in ("--help", "-h", "-help", "help"):
         print(overview())
     elif arguments[0] == "--version":
-        print(f"fourm_jax {importlib.metadata.version('fourm_jax')}")
+        print(f"fourm_jax {fourm_jax.__version__}")
     elif arguments[0] not in commands():
         sys.exit(f"error: {errors.unknown_value('command', arguments[0], commands())}")
     else:
