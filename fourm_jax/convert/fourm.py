@@ -16,7 +16,6 @@ from jaxtyping import PyTree
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.convert import fourm_config, names, published_form, safetensors_io
 from fourm_jax.convert.report import Report
-from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
 from fourm_jax.utils import errors, folders
 
@@ -73,7 +72,6 @@ def open_checkpoint(
     path: str | os.PathLike,
     *,
     overrides: Mapping[str, Mapping] | None = None,
-    modalities: tuple[ModalitySpec, ...] | None = None,
 ) -> Checkpoint:
     """Check a folder or a .safetensors file against its own config; read no weights yet.
 
@@ -86,9 +84,7 @@ def open_checkpoint(
     config, weights = fourm_config.read(path)
     file = safetensors_io.open_weights(weights)
     with errors.described_by(weights):
-        model = fourm_config.to_model(
-            config, overrides=overrides, modalities=modalities, tie_heads=_heads_are_tied(file)
-        )
+        model = fourm_config.to_model(config, overrides=overrides, tie_heads=_heads_are_tied(file))
         return Checkpoint(file, model, _check_names(file, model))
 
 
@@ -96,21 +92,20 @@ def load(
     path: str | os.PathLike,
     *,
     overrides: Mapping[str, Mapping] | None = None,
-    modalities: tuple[ModalitySpec, ...] | None = None,
     shardings: PyTree | None = None,
 ) -> tuple[FourM, dict[str, Any]]:
     """Load a published trunk: (model, parameters) for `model.apply({"params": parameters}, …)`.
 
     Args:
       path: folder with config.json and model.safetensors, or one .safetensors file.
-      overrides, modalities: see `fourm_config.to_model`.
+      overrides: see `fourm_config.to_model`.
       shardings: where each parameter goes, a tree like the parameters; default: the default
         device. The host never holds more than one of them.
 
     Raises:
       ValueError: anything that does not fit, by name.
     """
-    checkpoint = open_checkpoint(path, overrides=overrides, modalities=modalities)
+    checkpoint = open_checkpoint(path, overrides=overrides)
     placed = shardings and flax.traverse_util.flatten_dict(shardings)
     flat = {
         name: jax.device_put(leaf, placed[name] if placed else None)

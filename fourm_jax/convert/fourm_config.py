@@ -8,7 +8,6 @@ from typing import Any
 
 from fourm_jax.convert import safetensors_io
 from fourm_jax.modalities import registry
-from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers
 from fourm_jax.models.fourm import FourM
 from fourm_jax.utils import errors, io, plain_data
@@ -118,7 +117,6 @@ def to_model(
     config: Mapping[str, Any],
     *,
     overrides: Mapping[str, Mapping] | None = None,
-    modalities: tuple[ModalitySpec, ...] | None = None,
     tie_heads: bool = False,
 ) -> FourM:
     """Build the FourM of a published config.
@@ -126,7 +124,6 @@ def to_model(
     Args:
       config: constructor arguments of the published model.
       overrides: fields of modality specs that differ from the registry, e.g. vocabulary sizes.
-      modalities: all specs, instead of those of the registry's family "fourm".
       tie_heads: whether heads and decoder token tables are one.
 
     Raises:
@@ -148,14 +145,12 @@ def to_model(
     mlp = ACTIVATIONS[full["act_layer"]][bool(full["gated_mlp"])]
     biased = tuple(part for key, part in BIASES.items() if full[key])
     inputs, outputs = tuple(full["domains_in"]), tuple(full["domains_out"])
-    if modalities is None:
-        names = tuple(dict.fromkeys((*inputs, *outputs)))
-        sizes = _sizes_of_globals(names, full["image_size"])
-        for name, fields in dict(overrides or {}).items():
-            sizes[name] = {**sizes.get(name, {}), **fields}
-        modalities = registry.resolve("fourm", names, sizes)
+    names = tuple(dict.fromkeys((*inputs, *outputs)))
+    sizes = _sizes_of_globals(names, full["image_size"])
+    for name, fields in dict(overrides or {}).items():
+        sizes[name] = {**sizes.get(name, {}), **fields}
     return FourM(
-        modalities=modalities,
+        modalities=registry.resolve("fourm", names, sizes),
         inputs=inputs,
         outputs=outputs,
         dim=full["dim"],

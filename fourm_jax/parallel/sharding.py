@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -46,7 +45,7 @@ def fit(spec: P, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     return P(*entries)
 
 
-def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, P]] = RULES) -> Any:
+def state_shardings(state: Any, mesh: Mesh) -> Any:
     """Sharding of every leaf of a state (or of its shapes), by the first rule that matches.
 
     Raises:
@@ -55,7 +54,7 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, P]] = RUL
     cuts = mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
 
     def of(name: str, leaf: Any) -> NamedSharding:
-        for pattern, spec in rules:
+        for pattern, spec in RULES:
             if re.search(pattern, name):
                 return NamedSharding(mesh, fit(spec, leaf.shape, mesh))
         if cuts and leaf.size > LARGEST_UNNAMED:

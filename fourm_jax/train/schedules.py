@@ -10,6 +10,7 @@ from fourm_jax.utils import errors
 
 Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 NAMES = ("constant", "cosine", "inverse_sqrt", "wsd")
+EPOCH_SIZE = 10_000_000  # samples of a published epoch
 
 
 def make(
@@ -70,16 +71,14 @@ def extendable(name: str, *, num_steps: int, cooldown_steps: int, step: int) -> 
     return name != "cosine" and step <= num_steps - cooldown_steps
 
 
-def steps_for_tokens(
-    num_tokens: float, *, tokens_per_sample: int, batch_size: int, epoch_size: int = 10_000_000
-) -> int:
+def steps_for_tokens(num_tokens: float, *, tokens_per_sample: int, batch_size: int) -> int:
     """Number of steps of a published run: whole epochs of 10 M samples, rounded up.
 
     `tokens_per_sample` is the budget, inputs + targets, filled or not (docs/published.md#training):
     500e9 tokens at 128 + 128 and batch 8,192 are 196 epochs × 1,220 = 239,120 steps.
     """
-    num_epochs = math.ceil(num_tokens / (tokens_per_sample * epoch_size))
-    return num_epochs * (epoch_size // batch_size)
+    num_epochs = math.ceil(num_tokens / (tokens_per_sample * EPOCH_SIZE))
+    return num_epochs * (EPOCH_SIZE // batch_size)
 
 
 def warmup_for_tokens(num_tokens: float, *, tokens_per_sample: int, batch_size: int) -> int:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fourm_jax.generate import fill_spans
@@ -86,7 +86,6 @@ def test_sentinels_are_recognised_at_both_ends_of_their_range(token):
     assert bool(fill_spans.is_sentinel(jnp.asarray(token), TextVocabulary())) == (4 <= token <= 203)
 
 
-@settings(deadline=None)  # the first example compiles
 @given(words=st.lists(st.integers(204, 299), max_size=8), cuts=st.lists(st.booleans(), min_size=8))
 def test_merging_undoes_span_masking(words, cuts):
     inputs, targets, hidden, used = [], [], False, 0

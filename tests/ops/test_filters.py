@@ -79,7 +79,7 @@ def sorted_top_p(row, top_p):
     return kept, np.abs(before[1:] - top_p).min()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(row=some_rows, top_p=st.sampled_from([0.05, 0.3, 0.5, 0.9, 0.99]))
 def test_the_nucleus_is_that_of_the_sorted_order(row, top_p):
     row = np.asarray(row, np.float64)
@@ -91,7 +91,7 @@ def test_the_nucleus_is_that_of_the_sorted_order(row, top_p):
     np.testing.assert_array_equal(found[kept], np.asarray(row, np.float32)[kept])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(row=some_rows, count=st.sampled_from([1, 2, 5, 23]))
 def test_the_largest_are_those_of_the_sorted_order_and_what_ties_with_the_last(row, count):
     row = np.asarray(row, np.float32)

@@ -12,11 +12,10 @@ class ResidualMLP(nn.Module):
 
     dim: int
     expansion: int = 4
-    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        hidden = nn.LayerNorm(epsilon=self.epsilon, name="norm")(x)
+        hidden = nn.LayerNorm(epsilon=1e-5, name="norm")(x)
         hidden = nn.Dense(self.dim * self.expansion, name="fc1")(hidden)
         return x + nn.Dense(self.dim, name="fc2")(nn.gelu(hidden, approximate=False))
 
