@@ -124,8 +124,9 @@ class TokenBatch:
 
     inputs: InputTokens
     targets: TargetTokens
-    pixels: dict[str, UInt8[Array, "*b h w c"] | Float[Array, "*b h w c"]]
-    embeddings: dict[str, Float[Array, "*b l e"]]
+    # _: modalities differ in size
+    pixels: dict[str, UInt8[Array, "*b _h _w _c"] | Float[Array, "*b _h _w _c"]]
+    embeddings: dict[str, Float[Array, "*b _l _e"]]
 
 
 def batch_size(tokens: TokenBatch) -> int:

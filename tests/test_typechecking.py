@@ -1,5 +1,6 @@
 """What the hook of `tests/conftest.py` checks, on functions and classes made here."""
 
+import sys
 from typing import Literal
 
 import flax
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float, Int
 
-from tests import conftest, typechecking
+from fourm_jax.jobs import quickstart_report  # noqa: F401  # and all that it imports
+from fourm_jax.utils import rng
+from tests import typechecking
 
 checked = jaxtyping.jaxtyped(typechecker=typechecking.check)
 
@@ -59,9 +62,14 @@ def test_fields_of_a_pytree_are_checked_when_they_are_arrays():
     assert jax.tree.map(lambda x: x.shape, pair).first == (2, 3)  # not arrays: anything goes
 
 
-def test_the_hook_covers_the_rooms_that_it_names():
-    from fourm_jax.utils import rng
-
-    assert "fourm_jax.utils" in conftest.HOOKED
+def test_the_hook_checks_every_room():
     with pytest.raises(jaxtyping.TypeCheckError):
         rng.stream(jax.random.key(0), 3)
+    loaded = {name: module for name, module in sys.modules.items() if name.startswith("fourm_jax.")}
+    assert {name.split(".")[1] for name in loaded} >= {"evals", "generate", "jobs", "train"}
+    unchecked = [
+        name
+        for name, module in loaded.items()
+        if not type(module.__spec__.loader).__module__.startswith("jaxtyping")
+    ]
+    assert not unchecked

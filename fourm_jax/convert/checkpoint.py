@@ -55,7 +55,7 @@ class Trunk:
 def load(
     source: str | os.PathLike,
     *,
-    overrides: Mapping[str, Mapping] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     shardings: PyTree | None = None,
     dtype: str | None = None,
 ) -> Trunk | TrainedTokenizer:
@@ -92,7 +92,7 @@ def convert(
     source: str | os.PathLike,
     output: str | os.PathLike,
     *,
-    overrides: Mapping[str, Mapping] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Report:
     """Write the converted copy of a published checkpoint, tensor by tensor for trunks.
 

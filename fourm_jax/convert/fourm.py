@@ -71,7 +71,7 @@ class Checkpoint:
 def open_checkpoint(
     path: str | os.PathLike,
     *,
-    overrides: Mapping[str, Mapping] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Check a folder or a .safetensors file against its own config; read no weights yet.
 
@@ -91,7 +91,7 @@ def open_checkpoint(
 def load(
     path: str | os.PathLike,
     *,
-    overrides: Mapping[str, Mapping] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     shardings: PyTree | None = None,
 ) -> tuple[FourM, dict[str, Any]]:
     """Load a published trunk: (model, parameters) for `model.apply({"params": parameters}, …)`.

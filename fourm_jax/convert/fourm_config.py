@@ -116,7 +116,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], pathlib.Path]:
 def to_model(
     config: Mapping[str, Any],
     *,
-    overrides: Mapping[str, Mapping] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     tie_heads: bool = False,
 ) -> FourM:
     """Build the FourM of a published config.

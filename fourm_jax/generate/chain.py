@@ -47,7 +47,7 @@ def run(
     keys: Key[Array, "b"],
     sampling: Sampling | Mapping[str, Sampling] | None = None,
     conditions: Sequence[tuple[str, ...]] = (),
-    orders: Mapping[str, Int[Array, "b l"]] | None = None,
+    orders: Mapping[str, Int[Array, "b _l"]] | None = None,
     max_new: Mapping[str, int] | None = None,
     end_ids: Mapping[str, int] | None = None,
     vocabulary: TextVocabulary = PUBLISHED,

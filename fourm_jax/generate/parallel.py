@@ -20,7 +20,7 @@ Tree = TypeVar("Tree")
 
 def predict(
     model: FourM, params: Any, state: State, targets: Iterable[str]
-) -> dict[str, Float[Array, "b l v"]]:
+) -> dict[str, Float[Array, "b _l _v"]]:
     """Probabilities of all tokens of grid or global modalities, known ones included.
 
     No target sees another, so that each one is what it would be alone. The argmax is the cheapest
@@ -40,13 +40,13 @@ def predict(
 @functools.partial(jax.jit, static_argnames=("model", "targets", "widths"))
 def _predict(
     model: FourM, params: Any, state: State, targets: tuple[str, ...], widths: Widths
-) -> dict[str, Float[Array, "b l v"]]:
+) -> dict[str, Float[Array, "b _l _v"]]:
     specs, num_rows = model.modalities, state.batch_size
 
     def size_of(name: str) -> int:
         return state.ids[name].shape[1]
 
-    def all_targets(module: FourM) -> dict[str, Float[Array, "b l v"]]:
+    def all_targets(module: FourM) -> dict[str, Float[Array, "b _l _v"]]:
         nothing = contracts.empty_targets(num_rows)
         encoded = module.encode(states.token_batch([state], [nothing], specs, widths))
         probabilities = {}

@@ -35,10 +35,10 @@ class State:
         masks of modalities that are not what `ids` and `known` say there; as wide as those.
     """
 
-    ids: dict[str, Int[Array, "b l"]]
-    known: dict[str, Bool[Array, "b l"]]
+    ids: dict[str, Int[Array, "b _l"]]  # _: modalities differ in length
+    known: dict[str, Bool[Array, "b _l"]]
     pixels: dict[str, Array]
-    embeddings: dict[str, Float[Array, "b l e"]]
+    embeddings: dict[str, Float[Array, "b _l _e"]]
     variants: dict[str, dict[str, tuple[Array, Array]]] = flax.struct.field(default_factory=dict)
 
     @property

@@ -24,6 +24,7 @@ from tests.train import tiny
 
 ONE = jax.devices()[:1]
 EIGHT = jax.devices()[:8]
+SIGNALS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
 
 def run(config, workdir, devices=ONE, **options):
@@ -107,8 +108,7 @@ def test_a_run_stopped_during_evaluation_and_resumed_repeats_the_straight_one_bi
 
 
 def test_signals_act_as_before_once_a_run_is_over(finished):
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert {number: signal.getsignal(number) for number in SIGNALS} == SIGNALS
 
 
 @pytest.mark.parametrize(
