@@ -34,12 +34,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
-import jaxtyping  # noqa: E402
 
 from tests import typechecking  # noqa: E402
 
 # Before the package is imported, by this process and by each worker of pytest.
-jaxtyping.install_import_hook("fourm_jax", f"{typechecking.__name__}.check")
+typechecking.install("fourm_jax")
 
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))

@@ -28,15 +28,23 @@ def test_a_sum_of_squares_in_two_parts_by_hand():
     assert loss(3.0, samples)[0] == 42
 
 
+@pytest.fixture(scope="module")
+def start():
+    """Parameters of the trunk, which are the same however it is trained, and a batch."""
+    run = run_config.build(tiny.trunk())
+    batch = next(run.batches(0))
+    params, _ = jax.jit(run.task.init)(jax.random.key(0), batch)
+    return params, batch
+
+
 @pytest.mark.parametrize("loss", ["mod", "token"])
-def test_a_batch_in_four_parts_has_the_gradient_of_the_whole(loss):
+def test_a_batch_in_four_parts_has_the_gradient_of_the_whole(loss, start):
+    params, batch = start
     results = []
     for steps in (1, 4):
-        run = run_config.build(in_parts(tiny.trunk(loss=loss), steps))
-        batch, key = next(run.batches(0)), jax.random.key(0)
-        params, _ = jax.jit(run.task.init)(key, batch)
-        step = jax.value_and_grad(run.task.loss, has_aux=True)
-        results.append(jax.jit(step, static_argnums=4)(params, {}, batch, key, True))
+        task = run_config.make_task(in_parts(tiny.trunk(loss=loss), steps))
+        step = jax.jit(jax.value_and_grad(task.loss, has_aux=True), static_argnums=4)
+        results.append(step(params, {}, batch, jax.random.key(0), True))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
 
 
