@@ -60,7 +60,7 @@ def make(
     config.checkpoint_every = checkpoint_every
     config.keep_checkpoints = 1
     config.eval_every = 0
-    config.max_bad_records = 0
+    config.max_left_out_records = 0
     config.dtype = dtype
     config.mesh = dict(mesh)
     config.modalities = {"family": family, "inputs": tuple(inputs), "outputs": ()}

@@ -90,26 +90,22 @@ def rasterize(
 def paste(
     masks: Float[np.ndarray, "k s s"],
     boxes: Int[np.ndarray, "k 4"],
-    size: int = SIZE,
-    threshold: float = 0.5,
 ) -> Bool[np.ndarray, "k y x"]:
-    """Return masks of the whole crop: each is resized (bicubic) to its box and thresholded.
+    """Return masks of the whole crop: each is resized (bicubic) to its box and thresholded at 0.5.
 
     Args:
       masks: probabilities.
       boxes: xmin, ymin, xmax, ymax inside the crop; the inverse of `rasterize`.
-      size: side of the crop.
-      threshold: from which a pixel belongs to the mask.
 
     Raises:
       ValueError: a box without area or outside the crop.
     """
     boxes = np.asarray(boxes, np.int64).reshape(-1, 4)
-    if not ((boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all() and (boxes <= size).all()):
-        raise ValueError(f"boxes must have xmin < xmax and ymin < ymax inside 0..{size}")
-    pasted = np.zeros((len(boxes), size, size), bool)
+    if not ((boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all() and (boxes <= SIZE).all()):
+        raise ValueError(f"boxes must have xmin < xmax and ymin < ymax inside 0..{SIZE}")
+    pasted = np.zeros((len(boxes), SIZE, SIZE), bool)
     for whole, mask, (xmin, ymin, xmax, ymax) in zip(pasted, masks, boxes, strict=True):
         picture = Image.fromarray(np.asarray(mask, np.float32))
         resized = picture.resize((xmax - xmin, ymax - ymin), Image.Resampling.BICUBIC)
-        whole[ymin:ymax, xmin:xmax] = np.asarray(resized) > threshold
+        whole[ymin:ymax, xmin:xmax] = np.asarray(resized) > 0.5
     return pasted

@@ -86,9 +86,9 @@ class Instances:
             chunks.append(" ".join([place, *(answers or [NONE])]))
         return chunks
 
-    def to_text(self, points: Points, rng: np.random.Generator | None = None) -> str:
-        """All points, joined."""
-        return " ".join(self.to_chunks(points, rng))
+    def to_text(self, points: Points) -> str:
+        """All points in their order, joined."""
+        return " ".join(self.to_chunks(points))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -27,6 +27,11 @@ class TextVocabulary:
     def first_coordinate_id(self) -> int:
         return self.first_sentinel_id + self.num_sentinels
 
+    @property
+    def num_reserved(self) -> int:
+        """Ids below this one are special, sentinel or coordinate tokens."""
+        return self.first_coordinate_id + self.num_axes * self.num_bins
+
     def sentinel_id(self, index: int) -> int:
         """Id of [S_index]; masking uses index 1 first, as the published system does."""
         if not 0 <= index < self.num_sentinels:

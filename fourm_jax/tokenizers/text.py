@@ -174,10 +174,6 @@ class TextTokenizer:
             if id >= self.vocabulary.num_reserved and len(token) > 1 and not token.startswith("##")
         )
 
-    def encode_with_eos(self, text: str) -> Int[np.ndarray, "l"]:
-        """Ids (int32) of a text and a closing [EOS]."""
-        return np.append(self.encode(text), np.int32(self.vocabulary.eos_id))
-
     def encode_sequence(
         self, text: str | Sequence[str], *, max_tokens: int, chunked: bool = False
     ) -> tuple[Int[np.ndarray, "l"], Int[np.ndarray, "l"]]:

@@ -64,7 +64,10 @@ def test_raw_conditions_and_texts_are_encoded(generator, text):
     state = generator.start({"depth": depth, "caption": ["a red cone"]}, ["edge"])
     assert state.ids["depth"].tolist() == [list(range(9))]
     length = int(state.known["caption"].sum())
-    assert state.ids["caption"][0, :length].tolist() == text.encode_with_eos("a red cone").tolist()
+    assert (
+        state.ids["caption"][0, :length].tolist()
+        == text.encode_sequence("a red cone", max_tokens=99)[0].tolist()
+    )
 
 
 def test_a_prompt_with_a_sentinel_is_completed_around_what_is_given(generator, text):

@@ -102,7 +102,9 @@ def test_tokens_are_what_the_tokenizers_say(tokenizers, tmp_path):
     np.testing.assert_array_equal(record["tok_edge"], edges.reshape(64))
     np.testing.assert_array_equal(record["rgb"], raw["rgb"])
     words = text.TextTokenizer.load(tokenizers / "text")
-    np.testing.assert_array_equal(record["caption"], words.encode_with_eos(raw["caption"]))
+    np.testing.assert_array_equal(
+        record["caption"], words.encode_sequence(raw["caption"], max_tokens=99)[0]
+    )
     assert record["metadata"].shape == record["metadata.chunk"].shape == (11,)
     np.testing.assert_array_equal(record["metadata.chunk"], [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5])
     assert record["tok_edge"].dtype == record["caption"].dtype == np.uint16
@@ -182,7 +184,9 @@ def test_any_number_of_processes_and_a_kill_give_the_same_files(tokenizers, tmp_
     words, read = text.TextTokenizer.load(tokenizers / "text"), token_shards.make_source
     written = read("train", directory=more)
     for index, caption in enumerate(captions):
-        np.testing.assert_array_equal(written[index]["caption"], words.encode_with_eos(caption))
+        np.testing.assert_array_equal(
+            written[index]["caption"], words.encode_sequence(caption, max_tokens=99)[0]
+        )
 
 
 def test_bad_records_are_listed_with_the_reason_and_the_rest_goes_on(tokenizers, tmp_path):
