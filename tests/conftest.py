@@ -50,9 +50,28 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
 
-LONGEST = ("test_end_to_end.py", "test_configs.py", "test_readme.py")
+LONGEST = (
+    "test_end_to_end.py",
+    "test_loop.py",
+    "test_configs.py",
+    "test_readme.py",
+    "test_published_sampler.py",
+    "test_contract.py",
+    "test_chain.py",
+    "test_fourm.py",
+    "test_runs.py",
+    "test_goldens.py",
+    "test_divae.py",
+    "test_generator.py",
+    "test_accumulation.py",
+    "test_verify.py",
+    "test_loading.py",
+    "test_uvit.py",
+    "test_pretokenize.py",
+    "test_one_entry.py",
+)
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the longest files, so that no worker is left alone with one at the end."""
+    """Start with the longest files: no worker is left alone with one of them at the end."""
     items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
