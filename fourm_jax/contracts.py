@@ -113,7 +113,7 @@ class TokenBatch:
     """Inputs, targets and the float content that pixel and embedding inputs point into.
 
     Built in one module per purpose: random and fixed masks in `masking.sample`, steps of a sampler
-    in `generate.state`; whoever needs a new behaviour builds another TokenBatch. A loss that is
+    in `generate.state`; for a new behaviour build another TokenBatch. A loss that is
     computed in parts holds it with the parts as an axis before b.
 
     Attributes:

@@ -144,7 +144,7 @@ def mixture() -> dict[str, Any]:
     picture: with other tokens in its empty slots, or its targets divided evenly, the trunk hardly
     learned to tie words to places. Samples that see nothing are what guidance compares with.
     """
-    # Less of what is long, noisy and dear (its head has 4,608 rows): values of colours and numbers.
+    # Less of what is long, noisy or costly (a head of 4,608 rows): values of colours and numbers.
     shares = {"color_palette": 0.15, "metadata": 0.2, "det": 0.3, "feature_global": 0.2}
     everything = {name: shares.get(name, 0.5) for name in TARGETS}
     picture = {"tok_rgb": 10.0, "tok_semseg": 1.0, "det": 1.0, "color_palette": 0.5}

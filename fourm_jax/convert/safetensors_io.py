@@ -79,7 +79,7 @@ class SafeFile:
         return tuple(self.tensors)
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor. The file is opened anew: its memory map would keep what was read resident.
+        """One tensor. The file is opened again: its memory map would keep what was read resident.
 
         Raises:
           ValueError: no tensor of this name.

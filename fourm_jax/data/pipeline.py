@@ -227,7 +227,7 @@ class _Read(NamedTuple):
         )
 
     def _draws(self, number: int) -> list[float]:
-        """What chooses the crop of each row: drawn for the global batch, whoever reads it."""
+        """What chooses the crop of each row: drawn for the whole global batch, whoever reads it."""
         rng = np.random.default_rng([self.seed, _CROPS, number])
         return rng.random(self.batch_size)[self.rows.start : self.rows.stop].tolist()
 

@@ -93,7 +93,7 @@ def write_tokens(
     """Write the next tokens of one grid or global modality; known ones are never changed.
 
     Args:
-      state: what is known; every pass encodes it anew, with the tokens written so far.
+      state: what is known; every pass encodes it again, with the tokens written so far.
       initial: what was known before the first pass.
       keys: one per row; a row's tokens depend on its own key only.
       order: positions in the order in which ROAR writes them, the unknown ones first. MaskGIT

@@ -48,7 +48,7 @@ def choose_masked(
 ) -> Bool[Array, "s l"]:
     """Keep each chunk with probability `keep_prob`, less until the masked text fits its budget.
 
-    The published loop draws anew with 0.9 times the probability until the masked text has at most
+    The published loop draws again with 0.9 times the probability until the masked text has at most
     `budget` entries. Here all tries are measured at once and the first that fits is taken. Within
     a try, chunks are independent and uniform; tries differ by random odd multipliers and offsets
     (multiply-shift hashing), which is far cheaper than fresh bits. What no try fits (t = 64:

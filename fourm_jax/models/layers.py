@@ -24,7 +24,7 @@ XAVIER_OUT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis
 XAVIER = nn.initializers.xavier_uniform()
 
 # Names of what a rematerialization policy may keep: matrix products and the sums of branches.
-# Norms, activations and gates are cheap to compute again and dear to write and read.
+# Norms, activations and gates are cheap to compute again and costly to write and read.
 SAVED_NAMES = ("heads", "attended", "hidden", "stream", norm_op.SAVED)
 
 BIASED = ("qkv", "proj", "mlp", "norm")  # parts of a block that may have biases

@@ -157,7 +157,7 @@ def read_newest(
             _pass_over(path, _first_line(error))
     raise ValueError(
         f"none of the checkpoints {sorted(steps)} in {folder} can be read; nothing was changed: "
-        "restore them from a copy, or remove the folder to begin anew"
+        "restore them from a copy, or remove the folder to start again"
     )
 
 

@@ -29,7 +29,7 @@ class FourMTask:
       model: the trunk; its `modalities` are the indices in a TokenBatch.
       mixture: masking parameters per data set.
       num_inputs, num_targets: token slots per sample.
-      budget: "fill" hands unused budget on, "reference" loses it as the published code does.
+      budget: "fill" gives unused budget to others, "reference" loses it as the published code does.
       maskings_per_record: samples drawn from each loaded record; the batch has that many times
         fewer records.
       loss_name: "mod" (mean over modalities) or "token" (mean over tokens).

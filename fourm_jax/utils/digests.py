@@ -72,7 +72,7 @@ def write(folder: epath.PathLike, *, except_names: Collection[str] = ()) -> None
     All of them are on the disk afterwards, not only on their way to it.
 
     Raises:
-      FileNotFoundError: the folder is gone; it is not made anew.
+      FileNotFoundError: the folder is gone; it is not made again.
     """
     folder = epath.Path(folder)
     names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))

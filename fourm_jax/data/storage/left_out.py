@@ -2,7 +2,7 @@
 
 A finished split has one list, `<output>/<split>.left_out.jsonl` (docs/formats.md#left-out-records),
 empty where nothing was left out. While a split is written, each shard has a part of it beside it,
-written before the shard is closed: whoever sees the shard sees its part.
+written before the shard is closed: a shard that is there has its part.
 """
 
 import collections
