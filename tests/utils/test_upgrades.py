@@ -76,3 +76,7 @@ def test_a_mixture_that_says_spill_says_share_leftover():
     assert upgrades.upgrade_config(old) == {
         "data": [{"name": "a", "mixture": {"share_leftover": [True, False]}}, {"name": "b"}]
     }
+
+
+def test_a_run_config_that_speaks_of_bad_records_speaks_of_left_out_ones():
+    assert upgrades.upgrade_config({"max_bad_records": 2}) == {"max_left_out_records": 2}
