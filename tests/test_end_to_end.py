@@ -59,7 +59,7 @@ def quickstart(tmp_path_factory):
         f"--workdir={workdir}",
         "--config=configs/quickstart.py:runlocal",
         "--config.trunk.num_steps=200",
-        "--config.trunk.checkpoint_every=10",
+        "--config.trunk.checkpoint_every=50",
         "--config.trunk.optimizer.lr=1e-3",
         "--config.evaluation.conditions=(('rgb',),('caption',))",
     ]
