@@ -59,10 +59,14 @@ def depth_tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizers") / "depth"
     arguments = {
         "signal": {"axes": "hw", "low": 0.5, "high": 10.0},
-        "image_size": 32, "patch_size": 4, "num_codes": 256, "latent_dim": 4,
-        "backbone": "patch_mlp", "encoder": {"dim": 8, "depth": 1},
+        "image_size": 32,
+        "patch_size": 4,
+        "num_codes": 256,
+        "latent_dim": 4,
+        "backbone": "patch_mlp",
+        "encoder": {"dim": 8, "depth": 1},
         "decoder": {"dim": 8, "depth": 1},
-    }  # fmt: skip
+    }
     module = base.build("vqvae", arguments)
     variables = module.init(jax.random.key(0), np.ones((1, 32, 32), np.float32))
     base.save(folder, module, variables, base.make_card("depth", "vqvae", arguments))

@@ -24,10 +24,15 @@ DEPTH = {"axes": "hw", "low": 0.5, "high": 10.0}
 def save_tokenizer(folder, name, signal):
     """An untrained tokenizer: random numbers of the right shapes."""
     arguments = {
-        "signal": signal, "image_size": 32, "patch_size": 4, "num_codes": 256, "latent_dim": 4,
-        "backbone": "patch_mlp", "encoder": {"dim": 8, "depth": 1},
+        "signal": signal,
+        "image_size": 32,
+        "patch_size": 4,
+        "num_codes": 256,
+        "latent_dim": 4,
+        "backbone": "patch_mlp",
+        "encoder": {"dim": 8, "depth": 1},
         "decoder": {"dim": 8, "depth": 1},
-    }  # fmt: skip
+    }
     module = base.build("vqvae", arguments)
     example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
     variables = jax.tree.map(

@@ -101,7 +101,7 @@ def test_frozen_parts_are_bit_equal_after_steps_and_have_no_optimizer_state(sour
         "encoder_embedding/tokens": (256, 16),
         "decoder_embedding/tokens": (256, 16),
         "modality_embedding": (1, 16),
-    }  # fmt: skip
+    }
 
 
 def test_the_report_names_what_is_new_and_stays_beside_the_run(frozen):
