@@ -176,9 +176,15 @@ def _norm_forward_kernel(
 
 
 def _norm_backward_kernel(
-    x_ref: Ref, scale_ref: Ref, mean_ref: Ref, inverse_ref: Ref, d_y_ref: Ref, *refs: Ref,
-    rows: int, has_kept: bool,
-) -> None:  # fmt: skip
+    x_ref: Ref,
+    scale_ref: Ref,
+    mean_ref: Ref,
+    inverse_ref: Ref,
+    d_y_ref: Ref,
+    *refs: Ref,
+    rows: int,
+    has_kept: bool,
+) -> None:
     d_kept_ref = refs[0] if has_kept else None
     d_x_ref, d_scale_ref, d_bias_ref = refs[has_kept:]
     num_rows, dim = x_ref.shape

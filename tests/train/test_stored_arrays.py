@@ -28,9 +28,13 @@ def written(tmp_path_factory):
     for step in (1, 2):
         arrays = jax.tree.map(lambda x: jax.numpy.asarray(x + step, "float32"), PARAMS)  # noqa: B023
         saved = state.TrainState(
-            step=jax.numpy.int32(step), params=arrays, model_state={}, opt_state=(),
-            ema_params=None, metrics={},
-        )  # fmt: skip
+            step=jax.numpy.int32(step),
+            params=arrays,
+            model_state={},
+            opt_state=(),
+            ema_params=None,
+            metrics={},
+        )
         saver.save(saved, trained.Description(config={}, modalities={}), step)
     saver.close()
     return epath.Path(workdir)
