@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CHECKED = ("fourm_jax", "experiments")  # every function of three parameters is annotated there
 EVERYTHING = (*CHECKED, "configs", "tests")
 
-# This limit only goes down.
+# Tables that the formatter would spread over pages.
 MOST_HAND_LAID = 20
 
 

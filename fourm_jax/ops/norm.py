@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from fourm_jax.utils import hardware
 
-SAVED = "statistics"  # name under which a rematerialisation policy may keep mean and 1 / deviation
+SAVED = "statistics"  # name under which a rematerialization policy may keep mean and 1 / deviation
 
 
 def layer_norm(

@@ -1,4 +1,4 @@
-"""The compiled parts of a run: initialisation and step, laid out over a mesh."""
+"""The compiled parts of a run: initialization and step, laid out over a mesh."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Program:
 def make(
     config: ml_collections.ConfigDict, task: run_config.Task, mesh: Mesh, example: Any
 ) -> Program:
-    """Jit initialisation and step, with the layout of the whole state fixed by the rule table.
+    """Jit initialization and step, with the layout of the whole state fixed by the rule table.
 
     `example` is a batch, or the shapes of one.
     """

@@ -134,7 +134,7 @@ class TransferTask:
         return weights.function_of(self.model)
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
-        """Initialise encoder and head, and adapters where there are some."""
+        """Initialize encoder and head, and adapters where there are some."""
         if self.thinker is not None:
             num_samples = len(batch[self.model.inputs[0]]["present"])
             batch = {**batch, **think_first.blank(self.thinker, num_samples)}
