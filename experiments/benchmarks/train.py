@@ -151,6 +151,7 @@ def run_loop(config: ml_collections.ConfigDict) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as workdir, no_save:
         metrics = loop.train(config, workdir, show_progress=False).metrics
     row = {"loop_samples_per_s": round(metrics["samples_per_second"], 2)}
+    row["loop_waiting_share"] = round(metrics["waiting_share"], 4)
     return row | ({"loop_mfu": round(metrics["mfu"], 4)} if "mfu" in metrics else {})
 
 

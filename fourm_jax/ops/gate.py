@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float
 
-from fourm_jax.utils import hardware
+from fourm_jax.ops import norm
 
 Activation = Callable[[Array], Array]
 
@@ -19,7 +19,7 @@ def gated(
 
 
 def _uses_kernel(a: Float[Array, "*n"], activation: Activation) -> bool:
-    if hardware.platform() != "gpu" or jax.sharding.get_abstract_mesh().size > 1:
+    if not norm.is_one_gpu():
         return False
     from fourm_jax.ops import fused  # Pallas is slow to import and needs no place on a CPU
 

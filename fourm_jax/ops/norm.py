@@ -46,11 +46,16 @@ def fork_norm(
 
 def uses_kernels(x: Float[Array, "*b d"]) -> bool:
     """Whether this device and the size of `x` suit the kernels of `ops.fused`."""
-    if hardware.platform() != "gpu" or jax.sharding.get_abstract_mesh().size > 1:
+    if not is_one_gpu():
         return False
     from fourm_jax.ops import fused  # Pallas is slow to import and needs no place on a CPU
 
     return fused.norm_fits(x.size // x.shape[-1], x.shape[-1])
+
+
+def is_one_gpu() -> bool:
+    """Whether there is one NVIDIA GPU: arrays on several would be put together for a kernel."""
+    return hardware.platform() == "gpu" and jax.device_count() == 1
 
 
 def _forward(
