@@ -96,6 +96,7 @@ def labels(args: ml_collections.ConfigDict) -> dict[str, Any]:
         "num_test": 16 if args.runlocal else 512,
         "tokenizers": f"{args.init}/tokenizers" if args.inputs == "rgbd" else "",
         "label_smoothing": 0.1 if task["problem"] == "classes" else 0.0,
+        "merge": "mean" if len(INPUTS[args.inputs]) > 1 else "none",
         "lora_rank": args.lora,
         "think": ("tok_depth",) if args.inputs == "think" else (),
     }

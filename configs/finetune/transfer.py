@@ -14,6 +14,7 @@ LABELS = {
     "mixup": 0.0,
     "cutmix": 0.0,
     "modality_dropout": 0.0,
+    "merge": "none",
     "lora_rank": 0,
     "lora_pattern": ATTENTION,
     "think": (),

@@ -14,14 +14,16 @@ import jax
 import ml_collections
 import numpy as np
 from etils import epath
+from jaxtyping import UInt8
 
 from fourm_jax import loading
 from fourm_jax.convert import safetensors_io
 from fourm_jax.data.sources import fake
 from fourm_jax.models import parts
+from fourm_jax.ops import tiles
 from fourm_jax.train import init, transfer_config
 from fourm_jax.train.state import TrainState
-from fourm_jax.train.transfer_task import TransferTask
+from fourm_jax.train.transfer_task import Labels, TransferTask
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io, tree
 
@@ -47,12 +49,36 @@ class Transferred:
         Args:
           batch: {input: its entry of the batch contract}, of all inputs.
         """
-        settings = self.task.labels_of
         output = np.asarray(jax.jit(self.task.predict)(self.params, dict(batch)))
-        if settings.has_classes:
-            return output.argmax(-1)
-        values = output * settings.std + settings.mean
-        return values[..., 0] if settings.num_outputs == 1 else values
+        return _answer(output, self.task.labels_of)
+
+    def predict_large(self, picture: UInt8[np.ndarray, "h w c"], overlap: int) -> np.ndarray:
+        """Classes or numbers of the pixels of a picture of any size, from overlapping tiles.
+
+        Args:
+          overlap: pixels that neighbouring tiles share, at least.
+
+        Raises:
+          ValueError: a model of pictures' labels or of other inputs, a picture smaller than a tile.
+        """
+        settings, specs = self.task.labels_of, self.task.model.modalities
+        if not settings.has_pixels or len(specs) > 1:
+            raise ValueError("tiles need a model from a picture alone to labels of its pixels")
+
+        def predict_tiles(cut: np.ndarray) -> np.ndarray:
+            entry = {"pixels": cut, "present": np.ones(len(cut), bool)}
+            return np.asarray(jax.jit(self.task.predict)(self.params, {specs[0].name: entry}))
+
+        output = tiles.predict(picture, specs[0].image_shape[:2], overlap, predict_tiles)
+        return _answer(output, settings)
+
+
+def _answer(output: np.ndarray, settings: Labels) -> np.ndarray:
+    """Class indices of logits, or numbers in their own units."""
+    if settings.has_classes:
+        return output.argmax(-1)
+    values = output * settings.std + settings.mean
+    return values[..., 0] if settings.num_outputs == 1 else values
 
 
 def save(config: ml_collections.ConfigDict, state: TrainState, folder: epath.PathLike) -> None:

@@ -20,7 +20,7 @@ from fourm_jax.models import (
     think_first,
     weights,
 )
-from fourm_jax.models.heads.base import Features
+from fourm_jax.models.heads.base import MERGES, Features, merge_grids
 from fourm_jax.ops import mixing
 from fourm_jax.train import step
 from fourm_jax.utils import errors, modules, rng
@@ -44,6 +44,7 @@ class Labels:
       mixup, cutmix: concentrations of the Beta draws that mix two pictures and their labels
         (arXiv:1710.09412, arXiv:1905.04899); 0 = off, both: one of them by chance.
       modality_dropout: probability that a sample lacks an input; one always stays.
+      merge: how inputs on one grid become features of pixels, one of `heads.base.MERGES`.
       lora_rank: of adapters on `lora_pattern`; 0 = none.
       lora_pattern: regex on the paths of encoder kernels.
       lora_scale: factor on what the adapters add.
@@ -58,6 +59,7 @@ class Labels:
     mixup: float = 0.0
     cutmix: float = 0.0
     modality_dropout: float = 0.0
+    merge: str = "none"
     lora_rank: int = 0
     lora_pattern: str = lora.ALL
     lora_scale: float = 1.0
@@ -65,6 +67,8 @@ class Labels:
     def __post_init__(self) -> None:
         if self.problem not in PROBLEMS:
             raise ValueError(errors.unknown_value("transfer.problem", self.problem, PROBLEMS))
+        if self.merge not in MERGES:
+            raise ValueError(errors.unknown_value("transfer.merge", self.merge, MERGES))
         if self.num_outputs < 1 or self.std <= 0 or self.lora_rank < 0:
             raise ValueError(
                 f"transfer.num_outputs {self.num_outputs}, std {self.std} and lora_rank "
@@ -168,9 +172,10 @@ class TransferTask:
         encoded = self.model.apply({"params": trunk}, tokens, train, rngs=rngs, method="encode")
         assert isinstance(encoded, fourm.Encoded)
         hidden = encoded.hidden[:, self.model.num_registers :].astype(jnp.float32)
-        spec = self.model.modalities[0]
-        grid = hidden[:, : spec.max_tokens].reshape(len(hidden), *spec.grid, hidden.shape[-1])
-        return Features(hidden, encoded.valid[:, self.model.num_registers :], grid)
+        valid = encoded.valid[:, self.model.num_registers :]
+        by_name = {spec.name: spec for spec in self.model.modalities}
+        inputs = [by_name[name] for name in self.model.inputs]
+        return Features(hidden, valid, merge_grids(hidden, valid, inputs, self.labels_of.merge))
 
     def predict(
         self,

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import heads
+from fourm_jax.models.heads import base
 from fourm_jax.models.heads.base import Features
 from fourm_jax.train import transfer_task
 from fourm_jax.utils import modules
@@ -52,6 +54,26 @@ def test_the_average_counts_what_exists():
     tokens = jnp.array([[[1.0], [3.0], [50.0]]])
     given = Features(tokens, jnp.array([[True, True, False]]), tokens[:, :1, None])
     assert given.mean() == 2.0
+
+
+RGB = ModalitySpec(name="rgb", kind="pixels", grid=(1, 2), patch_size=2, num_channels=3)
+DEPTH = ModalitySpec(name="tok_depth", kind="grid", grid=(1, 2), vocab_size=5)
+
+
+@pytest.mark.parametrize(
+    ("merge", "first_row", "second_row"),  # the second sample has no depth
+    [
+        ("none", [[1.0], [2.0]], [[5.0], [6.0]]),
+        ("mean", [[2.0], [3.0]], [[5.0], [6.0]]),
+        ("max", [[3.0], [4.0]], [[5.0], [6.0]]),
+        ("concat", [[1.0, 3.0], [2.0, 4.0]], [[5.0, 0.0], [6.0, 0.0]]),
+    ],
+)
+def test_inputs_on_one_grid_are_merged_where_they_exist(merge, first_row, second_row):
+    tokens = jnp.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 70.0, 80.0]])[..., None]
+    valid = jnp.array([[True] * 4, [True, True, False, False]])
+    merged = base.merge_grids(tokens, valid, (RGB, DEPTH), merge)
+    np.testing.assert_array_equal(merged[:, 0], [first_row, second_row])
 
 
 def test_label_maps_that_do_not_divide_over_the_tokens_are_refused():

@@ -179,3 +179,25 @@ def test_thinking_first_predicts_an_input_and_never_learns_to(source, tmp_path):
     kept = state.params["thinker"]["decoder_embedding"]["tokens"]
     np.testing.assert_array_equal(kept, stored)
     assert task.predict(state.params, batch).shape == (3, 6)
+
+
+def test_a_picture_larger_than_the_model_takes_is_predicted_in_tiles():
+    task = run_config.make_task(config("task=seg"))
+    batch = fake.batch(task.model.modalities, 1)
+    shapes, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    model = transferred.Transferred(task, params)
+    picture = rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    classes = model.predict_large(picture, overlap=8)
+    assert classes.shape == (40, 56)
+    corner = model.predict(
+        {"rgb": {"pixels": picture[None, :32, :32], "present": np.ones(1, bool)}}
+    )
+    np.testing.assert_array_equal(classes[0, :12], corner[0, 0, :12])  # of the first tile alone
+
+
+def test_tiles_are_for_maps_from_a_picture_alone():
+    task = run_config.make_task(config("task=cls"))
+    with pytest.raises(ValueError, match="from a picture alone to labels of its pixels"):
+        transferred.Transferred(task, {}).predict_large(np.zeros((40, 40, 3), np.uint8), 8)
