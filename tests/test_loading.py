@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import fourm_jax
+from fourm_jax import loading
 from fourm_jax.contracts import TokenBatch
+from fourm_jax.convert import checkpoint as convert
 from fourm_jax.generate import state as states
 from fourm_jax.jobs import scrub
 from fourm_jax.models import from_config, trained
@@ -178,3 +180,17 @@ def test_reading_makes_no_folder(tmp_path):
         with pytest.raises(ValueError, match=r"no (checkpoint|model)"):
             read(tmp_path)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_a_run_a_converted_trunk_and_a_tokenizer_are_named_by_what_owns_them(
+    run, tmp_path
+):
+    assert "encoder_embedding/tokens/tok_depth" in loading.weights(run).parts
+    overrides = fm_cases.load(fm_cases.SHIPPED).overrides
+    convert.convert(TRUNK, tmp_path / "converted", overrides=overrides)
+    found = loading.weights(tmp_path / "converted")
+    assert found.parts["encoder_embedding/tokens/caption"].shape == (224, 32)
+    assert found.function["as_published"]
+    assert "decoder/block_0/fc1/kernel" in loading.weights(TOKENIZER).parts
+    with pytest.raises(ValueError, match="is a text tokenizer, which has no weights"):
+        loading.weights(run / "tokenizers" / "text")
