@@ -52,7 +52,8 @@ MIXES: dict[str, dict[str, Any]] = {
         "overrides": {"human_poses": {"max_tokens": 263}},
     },
 }
-# The state of "xlarge" leaves one device no room for more than the inputs of its blocks.
+# The state of "xlarge" leaves a device of 80 GB no room for more than the inputs of its blocks; one
+# of 141 GB takes "names", which is faster (docs/performance.md#training-on-one-h200).
 REMAT = {"base": "names", "large": "names", "xlarge": "full"}
 SHARES = {"mod7": {"cc12m": 1.0}, "mod21": {"cc12m": 0.6, "coyo700m": 0.2, "c4": 0.2}}
 # Blocks per iteration of the loop over blocks. 12 and 24 are the depths of "base" and "large":
