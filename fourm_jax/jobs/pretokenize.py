@@ -201,6 +201,7 @@ def _converted(
         if isinstance(made, ValueError):
             yield _left_out(job.source, index, made)
             continue
+        assert not isinstance(count, ValueError)  # its row would be one
         for name, clipped in count.items():
             place = datasets.place(job.source, index)
             yield left_out.about_clipped(place, index, name, clipped)

@@ -23,11 +23,11 @@ class Clipped(NamedTuple):
 
     Attributes:
       value: typed as its module types it.
-      count: how many of its numbers lay slightly outside and were clipped.
+      num_clipped: how many of its numbers lay slightly outside and were clipped.
     """
 
     value: Any
-    count: int
+    num_clipped: int
 
 
 class Word(NamedTuple):

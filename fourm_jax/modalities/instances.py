@@ -196,7 +196,7 @@ def _inside(value: Any) -> coordinates.Clipped:
         for number, polygon in enumerate(value.polygons)
     ]
     inside = Instances(tuple(outline.value for outline in outlines), boxes, value.codes)
-    return coordinates.Clipped(inside, count + sum(outline.count for outline in outlines))
+    return coordinates.Clipped(inside, count + sum(outline.num_clipped for outline in outlines))
 
 
 def count_clipped(value: Any) -> int:

@@ -262,7 +262,7 @@ def _inside(value: Any, size: Sequence[int]) -> coordinates.Clipped:
         if group.bounds is not None:
             clipped = coordinates.clip(values, *group.bounds, f"{name} of human")
             parts.append(clipped.value)
-            count += clipped.count
+            count += clipped.num_clipped
     return coordinates.Clipped(Poses(*parts), count)
 
 
