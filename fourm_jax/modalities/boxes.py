@@ -203,7 +203,7 @@ def _inside(value: Any) -> coordinates.Clipped:
 
 def count_clipped(value: Any) -> int:
     """Coordinates of a record field that lie slightly outside of the picture."""
-    return _inside(value).count
+    return _inside(value).num_clipped
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

@@ -201,7 +201,7 @@ def _inside(value: Any) -> coordinates.Clipped:
 
 def count_clipped(value: Any) -> int:
     """Numbers of a record field that lie slightly outside of the crop."""
-    return _inside(value).count
+    return _inside(value).num_clipped
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

@@ -268,7 +268,7 @@ def _inside(value: Any, size: Sequence[int]) -> coordinates.Clipped:
 
 def count_clipped(value: Any, size: Sequence[int] = (1, 1)) -> int:
     """Numbers of a record field that lie slightly outside of their ranges, see `from_record`."""
-    return _inside(value, size).count
+    return _inside(value, size).num_clipped
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
