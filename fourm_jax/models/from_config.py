@@ -11,7 +11,7 @@ from fourm_jax.models import fourm
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
 
-MODALITIES_KEYS = ("family", "inputs", "outputs", "overrides")
+MODALITIES_KEYS = ("family", "inputs", "outputs", "overrides", "added")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

@@ -3,16 +3,18 @@
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from configs.finetune import add_to_scenes
 from configs.tokenizers import signals
 from fourm_jax import loading
 from fourm_jax.data import collate
+from fourm_jax.data.sources import fake
 from fourm_jax.jobs import add_modality, phases
 from fourm_jax.modalities import registry
 from fourm_jax.models import from_config, trained
 from fourm_jax.tokenizers import base
-from fourm_jax.train import loop
+from fourm_jax.train import loop, run_config
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import run_folder
 from tests.train import tiny
@@ -82,10 +84,24 @@ def test_a_frozen_model_keeps_what_it_knew_and_generates_the_new_modality(source
         np.testing.assert_array_equal(value, after[name], err_msg=name)
 
 
-def test_float_vectors_become_an_input(source, tmp_path):
-    summary = run(job("poses", num_steps=1), source, tmp_path)
-    assert summary["tasks"] == {}
-    assert "poses" in loading.load_generator(tmp_path).model.inputs
+def test_float_vectors_become_an_input_and_old_records_lack_them(source, tmp_path):
+    before = add_modality.source_config(epath.Path(source))
+    settings = add_modality.training_config(
+        job("poses"), before, epath.Path(source), epath.Path(tmp_path)
+    )
+    old, new = run_config.make_task(before), run_config.make_task(settings)
+    key, batch = jax.random.key(0), fake.batch(new.model.modalities, 4)
+    assert batch["poses"]["embeddings"].shape == (4, 4, 7)
+    params, _ = jax.eval_shape(new.init, key, batch)
+    loss, _ = jax.eval_shape(lambda p, b: new.loss(p, {}, b, key, True), params, batch)
+    assert loss.shape == ()
+
+    def of_old_records(params, batch):
+        tokens = add_modality.renumbered(old.sample(key, batch), old.model, new.model)
+        return new.model.apply({"params": params}, tokens, method="token_losses").loss
+
+    losses = jax.eval_shape(of_old_records, params, fake.batch(old.model.modalities, 4))
+    assert losses.shape == (4, old.num_targets)
 
 
 def test_a_map_is_a_picture_of_one_channel():
