@@ -24,7 +24,8 @@ def make_model(config: ml_collections.ConfigDict) -> fourm.FourM:
     if config.dtype not in DTYPES:
         raise ValueError(errors.unknown_value("dtype", config.dtype, DTYPES))
     config_lib.check_group(config.modalities, "modalities", MODALITIES_KEYS)
-    for key in ("inputs", "outputs"):
+    # a transfer takes the encoder alone
+    for key in ("inputs",) if config.task == "transfer" else ("inputs", "outputs"):
         if not config.modalities[key]:
             raise ValueError(f"config key 'modalities.{key}' is empty")
     given_here = ("modalities", "inputs", "outputs", "dtype", "parent", "name")
