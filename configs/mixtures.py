@@ -24,13 +24,6 @@ def mod7_rgb2all() -> dict[str, Any]:
     }
 
 
-def mod7_rgb2dense() -> dict[str, Any]:
-    """4M-7 as `mod7_rgb2all`, but from RGB pixels to dense modalities only."""
-    never = {"caption": [0.0, 0.5], "det": [0.0, 0.5]}
-    mixture = mod7_rgb2all()
-    return {**mixture, "target_alphas": {**mixture["target_alphas"], **never}}
-
-
 def mod7_capbias() -> dict[str, Any]:
     """4M-7: four all → all components, RGB pixels → all, and one that sees much of the caption."""
     inputs = [*ALL2ALL, 0.0, 0.05]

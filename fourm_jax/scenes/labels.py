@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.scenes import signals, world
+from fourm_jax.scenes import world
 from fourm_jax.utils import errors
 
 Record = Mapping[str, Any]
@@ -25,7 +25,6 @@ LABELS: Mapping[str, Callable[[Record], Any]] = {
     "pose": lambda record: record["poses"][0, :3],
     "count": lambda record: np.float32(record["num_objects"]),
 }
-NUM_CLASSES = len(signals.CLASSES)
 
 
 class LabelledSource:
