@@ -30,7 +30,7 @@ from fourm_jax.tokenizers.text import TextTokenizer
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
-from fourm_jax.utils.run_folder import CHECKPOINTS, TOKENIZER, TOKENIZERS, TRUNK
+from fourm_jax.utils.run_folder import CHECKPOINTS, TOKENIZER, TOKENIZERS, TRANSFER, TRUNK
 
 # What tells a folder of a model: tokenizer, converted trunk, published trunk or tokenizer.
 MODEL_FILES = (store.CARD, checkpoint.TRUNK, fourm_config.WEIGHTS, fourm_config.PARTS)
@@ -159,7 +159,10 @@ def _read_trained(workdir: epath.Path, shardings: PyTree | None) -> checkpoint.T
 
     found = trained.load(workdir)
     if found.description.config.get("task") == "transfer":
-        raise ValueError(f"{workdir} is a transfer, which generates nothing")
+        raise ValueError(
+            f"{workdir} is a transfer, which generates nothing: fourm_jax.jobs.transferred.load "
+            f"reads {workdir / TRANSFER}"
+        )
     if found.description.config.get("task") != "fourm":
         raise ValueError(
             f"{workdir} is the training of a tokenizer which is not finished, or was saved "
