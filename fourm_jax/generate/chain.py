@@ -113,17 +113,9 @@ def iterate(
     rules = sampling if isinstance(sampling, Mapping) else {}
     every = sampling if isinstance(sampling, Sampling) else Sampling()
     groups = [list(group) for _, group in itertools.groupby(steps, lambda s: (s.target, s.scheme))]
-    guidances, grown = [], tuple(tuple(group) for group in conditions)
-    for group in groups:
-        _check(model, state, group[0])
-        guidances.append(_guidance(group, state, grown))
-        grown += ((group[0].target,),) if conditions else ()
-    names = progress.track(
-        [group[0].target for group in groups],
-        label="generate",
-        unit="target",
-        enabled=show_progress,
-    )
+    guidances = _guidances(model, state, groups, conditions)
+    targets = [group[0].target for group in groups]
+    names = progress.track(targets, label="generate", unit="target", enabled=show_progress)
     for target, group, (hidden, weights) in zip(names, groups, guidances, strict=True):
         spec = model.modalities[index_of(model.modalities, target)]
         rule = rules.get(target, every)
@@ -147,11 +139,10 @@ def iterate(
             )
             yield target, state
         else:
-            roar = group[0].scheme == "roar"
             grid = GridStage(
-                scheme="roar" if roar else "maskgit",
+                scheme="roar" if group[0].scheme == "roar" else "maskgit",
                 num_slots=min(max(step.num_tokens for step in group), spec.num_tokens),
-                forget=roar and bool(conditions) and rule.as_published,
+                forget=group[0].scheme == "roar" and bool(conditions) and rule.as_published,
                 **shared,
             )
             order = (orders or {}).get(target)
@@ -160,6 +151,21 @@ def iterate(
             )
             for state in passes:
                 yield target, state
+
+
+def _guidances(
+    model: FourM,
+    state: State,
+    groups: Sequence[Sequence[Step]],
+    conditions: Sequence[tuple[str, ...]],
+) -> list[tuple[tuple[tuple[str, ...], ...], Float[Array, "s w"]]]:
+    """`_guidance` of all stages, each target a condition of the following ones."""
+    guidances, grown = [], tuple(tuple(group) for group in conditions)
+    for group in groups:
+        _check(model, state, group[0])
+        guidances.append(_guidance(group, state, grown))
+        grown += ((group[0].target,),) if conditions else ()
+    return guidances
 
 
 def _check(model: FourM, state: State, step: Step) -> None:

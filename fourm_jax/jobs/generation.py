@@ -29,6 +29,7 @@ from fourm_jax.jobs.requests import Request
 from fourm_jax.utils import io, progress
 
 MAX_LISTED = 256  # numbers of an array that JSON lists; of a longer one it has the digest
+GIVEN = " (given)"
 SETTINGS, RESULT, SHEET = "settings.json", "result.json", "sheet.png"
 
 
@@ -246,11 +247,17 @@ def write(
 
 
 def values(generator: Generator, given: Mapping[str, Entry], made: Generated) -> dict[str, Any]:
-    """Conditions as the model reads them and results, as record fields; of the first row."""
-    return readings(generator, given) | {
+    """Conditions as the model reads them and results, as record fields; of the first row.
+
+    What was given of a modality that is generated too stands under "NAME (given)".
+    """
+    made_values = {
         name: any_to_any.record_values(generator.spec(name), one)[0]
         for name, one in made.decoded.items()
     }
+    read = readings(generator, given)
+    renamed = {f"{name}{GIVEN}" if name in made.ids else name: read[name] for name in read}
+    return renamed | made_values
 
 
 def readings(generator: Generator, given: Mapping[str, Entry]) -> dict[str, Any]:
@@ -275,11 +282,11 @@ def draw(
     generator: Generator, shown: Mapping[str, Any], *, with_legends: bool = True
 ) -> dict[str, Cell]:
     """Drawings of one value of each modality; boxes stand on the picture generated with them."""
-    rows_of_one = {name: [value] for name, value in shown.items()}
+    rows_of_one = {name.removesuffix(GIVEN): [value] for name, value in shown.items()}
     picture = galleries.picture_of(generator, dict(reversed(rows_of_one.items())), 0)
     cells: dict[str, Cell] = {}
     for name, value in shown.items():
-        spec = generator.spec(name)
+        spec = generator.spec(name.removesuffix(GIVEN))
         signal = any_to_any.signal_of(generator, spec)
         cells[name] = drawing.of(spec, signal=signal)(value, picture)
         legend = drawing.legend(spec, value, signal=signal) if with_legends else ""

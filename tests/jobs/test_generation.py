@@ -82,6 +82,17 @@ def test_a_trunk_without_tokenizers_gives_ids_and_says_what_lacks(tmp_path):
         assert ids["depth"].shape == (9,)
 
 
+def test_what_was_given_stands_beside_what_became_of_it(generator):
+    depth = np.zeros((1, *tiny.DEPTH_SIZE), np.float32)
+    mask = np.zeros(tiny.DEPTH_SIZE, bool)
+    mask[:2] = True
+    made = generator.generate({"depth": depth}, ["depth"], mask=mask, plan=PLAN)
+    ids = generator.tokenizer("depth").encode(depth).reshape(1, -1)
+    shown = generation.values(generator, {"depth": {"ids": ids}}, made)
+    assert list(shown) == ["depth (given)", "depth"]
+    assert list(generation.draw(generator, shown, with_legends=False)) == list(shown)
+
+
 def test_best_of_and_several_samples_exclude_each_other():
     with pytest.raises(ValueError, match="the best of 2 and 3 samples, allowed: one of both"):
         generation.Job(options={}, source="tiny", num_samples=3, best_of=2)
