@@ -22,7 +22,7 @@ import fourm_jax
 from fourm_jax.evals import any_to_any, drawing, galleries, panels, pictures
 from fourm_jax.evals.drawing import Cell
 from fourm_jax.generate import conditions as condition_entries
-from fourm_jax.generate import results
+from fourm_jax.generate import defaults, results
 from fourm_jax.generate.conditions import Entry
 from fourm_jax.generate.generator import Generated, Generator
 from fourm_jax.jobs.requests import Request
@@ -60,9 +60,10 @@ class Job:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data from which the job can be made again."""
+        """Plain data from which the job can be made again, also where the defaults change."""
         names = ("source", "options", "num_samples", "best_of", "verifier")
-        return {name: plain(getattr(self, name)) for name in names}
+        own = {name: plain(getattr(self, name)) for name in names}
+        return {**own, "defaults": plain(defaults.DEFAULTS)}
 
 
 def run(

@@ -47,6 +47,7 @@ def test_a_result_says_everything_and_is_what_the_seed_gives_alone(generator, tm
     said = json.loads((tmp_path / "b" / "result.json").read_text())
     assert (said["source"], said["seed"], said["conditions"]) == ("tiny", 4, {"rgb": "a.png"})
     assert said["options"]["plan"] == PLAN
+    assert said["defaults"]["picture"]["guidance"] == 3.0
     assert set(said["versions"]) == {"fourm_jax", "jax"}
     assert said["results"]["caption (text)"] is not None
     alone = generator.generate({"rgb": requests[1].conditions["rgb"]}, ["depth"], plan=PLAN, seed=4)
