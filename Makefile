@@ -1,6 +1,6 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
 # `make format`, `make docs`, `make test-goldens`, `make test-fuzz`, `make test-stress`, `make test-scale`,
-# `make test-wheel`.
+# `make test-wheel`, `make test-notebook`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ WORKDIR ?= runs/quickstart
 SEED ?= 0
 GOLDENS ?= ../shared/goldens
 
-.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel lint format docs clean
+.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel test-notebook lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -54,6 +54,9 @@ test-stress: $(VENV)/.installed-test
 # steps compiled for TPUs where libtpu is installed. Under 20 minutes.
 test-scale: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m scale tests/parallel tests/train tests/stress
+
+test-notebook: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 0 -m notebook tests/test_notebook.py
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m wheel tests/test_wheel.py

@@ -144,22 +144,6 @@ def test_a_finished_run_generates_from_the_command_line(quickstart, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_notebook_runs_from_top_to_bottom(quickstart):
-    workdir, _, _ = quickstart
-    notebook = json.loads((ROOT / "experiments/colabs/any_to_any.ipynb").read_text())
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n\n".join(cells)],
-        cwd=ROOT,
-        env={**environment(), "FOURM_JAX_RUN": str(workdir)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(cells) >= 8
-
-
 def test_an_unknown_condition_is_one_line_that_names_the_allowed_ones(quickstart):
     workdir, *_ = quickstart
     done = run(
