@@ -1,4 +1,4 @@
-"""The notebook's code, from top to bottom, on a toy run of the quickstart (`make test-notebook`)."""
+"""The notebook, from top to bottom, on a toy run of the quickstart (`make test-notebook`)."""
 
 import json
 import pathlib
