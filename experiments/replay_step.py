@@ -4,7 +4,7 @@
 
 A run that stops because of losses that are not finite names its batches; batch n belongs to step n.
 The steps from the last checkpoint before it are repeated, with the same data, masks and random
-numbers. Prints one JSON object and writes nothing.
+numbers, on any number of devices. Prints one JSON object and writes nothing.
 """
 
 import json

@@ -15,7 +15,7 @@ from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import metrics, program, run_config
 from fourm_jax.train.state import TrainState
-from fourm_jax.utils import rng, tree
+from fourm_jax.utils import progress, rng, tree
 
 
 def replay(
@@ -23,8 +23,8 @@ def replay(
 ) -> dict[str, Any]:
     """Repeat the steps from the last checkpoint before `step` and look into batch number `step`.
 
-    The batch, its masks and the parameters are those of the run, bit for bit on the same devices.
-    Nothing is written.
+    The batch, its masks and the parameters are those of the run: bit for bit on the same devices,
+    to the last digits on others of any number. Nothing is written.
 
     Args:
       devices: default all.
@@ -47,7 +47,7 @@ def replay(
         description = trained.read_description(manager, max(steps))
         config = ml_collections.ConfigDict(description.config).lock()
         run = run_config.build(config)
-        mesh = mesh_lib.make_mesh(devices=devices, **run.mesh)
+        mesh = _mesh(run.mesh, devices)
         with contextlib.closing(run.batches(max(steps))) as batches:
             batch = distributed.put_batch(next(batches), mesh)
             parts = program.make(config, run.task, mesh, batch)
@@ -58,6 +58,15 @@ def replay(
                     batch = distributed.put_batch(next(batches), mesh)
                 found = _look(run, config.seed, state, batch)
     return {"step": step, "from": max(steps), **found}
+
+
+def _mesh(sizes: dict[str, int], devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:
+    """The mesh of the run, or, where it had other devices, their parameters cut over these."""
+    try:
+        return mesh_lib.make_mesh(devices=devices, **sizes)
+    except ValueError as error:
+        progress.announce(f"another mesh than the run's, so last digits may differ: {error}")
+        return mesh_lib.make_mesh(devices=devices, data=1, fsdp=-1)
 
 
 def _look(run: run_config.Run, seed: int, state: TrainState, batch: Any) -> dict[str, Any]:

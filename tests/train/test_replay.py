@@ -29,6 +29,13 @@ def test_a_step_has_the_loss_that_the_run_logged(workdir, step, start):
     assert found["not_finite"] == {"batch": [], "params": [], "grads": []}
 
 
+def test_a_step_can_be_repeated_on_other_devices_than_the_runs(workdir, capsys):
+    found = replay.replay(workdir, 4, devices=jax.devices()[:2])
+    (logged,) = [p for p in metrics.read_history(workdir) if p["step"] == 5]
+    assert found["loss"] == pytest.approx(logged["loss"], rel=1e-4)
+    assert "another mesh than the run's" in capsys.readouterr().out
+
+
 def test_a_step_before_all_checkpoints_is_refused(workdir):
     with pytest.raises(ValueError, match=r"no checkpoint of step 1 or before .*kept: \[2, 4, 6\]"):
         replay.replay(workdir, 1, devices=ONE)
