@@ -126,6 +126,8 @@ def prepare(
         sources = {parts.spec(name).source or name for name in given}
         outputs = parts.model.outputs
         targets = [name for name in outputs if (parts.spec(name).source or name) not in sources]
+    if not targets:
+        raise ValueError(f"no target to generate, allowed: {sorted(parts.model.outputs)}")
     check_names(parts, (), [*intermediate, *targets])
     rest = sorted({*targets} - {*intermediate}, key=lambda name: parts.spec(name).decoding_order)
     targets = [*intermediate, *rest]

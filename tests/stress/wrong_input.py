@@ -87,30 +87,37 @@ def _several_processes(workdir: str) -> Iterator[Line]:
 
 def _generate() -> Iterator[Line]:
     for source in ("/nope", "{base}/file", "{base}/nothing", "", "nobody/nothing"):
-        yield Line("generate", f"--source={source} --output={{base}}/o.png")
+        yield Line("generate", f"--source={source} --output={{new}}.png")
     yield Line("generate", "--workdir={run}")
-    fixed = "--source={run} --output={base}/o.png"
+    fixed = "--source={run} --output={new}.png"
+    pictures = ("text", "empty", "cut", "huge", "big")
+    others = ("a.eps", "objects.npy", "text.npy", "huge.npy", "zip.npy", "file")
+    files = (*(f"{name}.png" for name in pictures), *others, "list.json", "nothing", "nope.png")
     for arguments in (
         "--conditions=foo", "--targets=foo", "--targets=depth", "--targets=", "--conditions==x",
-        "--conditions=rgb=/nope.png", "--conditions=rgb={base}/nothing",
-        *(f"--conditions=rgb={{base}}/{name}" for name in (
-            "text.png", "empty.png", "cut.png", "huge.png", "big.png", "a.eps", "floats.npy",
-            "objects.npy", "text.npy", "huge.npy", "zip.npy", "file", "list.json",
-        )),
+        *(f"--conditions=rgb={{base}}/{name}" for name in files),
         "--conditions=tok_depth={base}/nan.npy", "--conditions=tok_semseg={base}/floats.npy",
         "--record=-1", "--record=1000000000", "--record=abc", "--num_steps=0", "--num_steps=-3",
-        "--guidance=nan", "--guidance=inf", "--guidance=x", "--seed=-1", f"--seed={2**70}",
-        "--conditions=rgb --targets=rgb", "--conditions=caption=a --conditions=caption=b",
-        "--conditions=caption=", "--conditions=metadata=walkability", "--foo=1", "extra",
+        "--guidance=nan", "--guidance=inf", "--guidance=x", "--temperature=-1", "--seed=-1",
+        f"--seed={2**70}", "--conditions=rgb --targets=rgb", "--foo=1", "extra",
+        "--conditions=caption=a --conditions=caption=b --targets=tok_depth",
+        "--guide=caption", "--guide=caption=a:x", "--guide=foo=a:1", "--guide=caption=a:nan",
+        "--plan=nope", "--plan={base}/nope.json", "--plan={base}/list.json", "--plan={base}/file",
+        "--mask=1,2", "--mask=0.9,0.1,0.2,0.3", "--mask={base}/nope.png", "--shift=a,b",
+        "--prompts=/nope", "--prompts={base}/file", "--share=3/2 --prompts={base}/odd",
+        "--num_samples=0", "--num_samples=4", "--best_of=0", "--batch_size=0", "--dtype=int8",
+        "--animation={new}.mp4", "--mesh=data=x", "--intermediate=foo",
     ):  # fmt: skip
-        yield Line("generate", f"{fixed} {arguments}")
-    for output in ("x.jpg", "/nope/x.png", "{base}/nothing", "{base}/file/x.png", ""):
+        # What is taken after all should not take long.
+        few = "" if "--targets" in arguments else " --targets=caption"
+        yield Line("generate", f"{fixed} {arguments}{few}")
+    for output in ("x.jpg", "/nope/x.png", "{base}/file", "{base}/file/x.png", ""):
         yield Line("generate", f"--source={{run}} --targets=caption --output={output}")
     yield Line("generate", f"{fixed} --tokenizers=/nope")
-    long = "red ball " * 3000
-    for condition in ("rgb={base}/large.png", "rgb={base}/dot.png", "rgb={base}/L.png"):
-        yield Line("generate", f"{fixed} --conditions={condition} --targets=caption", True)
-    for condition in (f"caption={long}", "caption=猫\u202e\x01", "det=garbage v0=5"):
+    for name in ("large.png", "dot.png", "L.png", "RGBA.png"):
+        condition = f"--conditions=rgb={{base}}/{name}"
+        yield Line("generate", f"{fixed} {condition} --targets=caption", True)
+    for condition in ("caption=猫\u202e\x01", "caption=" + "red ball " * 30):
         quoted = shlex.quote(f"--conditions={condition}")
         yield Line("generate", f"{fixed} {quoted} --targets=tok_depth --num_steps=1", True)
 
@@ -210,3 +217,22 @@ def _rest() -> Iterator[Line]:
         yield Line("scrub", source)
     for suite in ("", "--suite=foo", "--suite=train --cases=foo", "--suite=train --compare=/nope"):
         yield Line("benchmark", suite)
+    for arguments in ("", "--source=/nope --config=scenes --workdir={new}"):
+        yield Line("add_modality", arguments)
+    yield Line("add_modality", f"--source={{run}} {SMALL} --workdir=/proc/x")
+    for arguments in (
+        "--source=/nope --workdir={new}", "--source={run} --workdir={base}/file",
+        "--source={run} --workdir={new} --tasks=foo", "--source={run} --workdir={new} --seeds=-1",
+    ):  # fmt: skip
+        yield Line("transfer_table", arguments)
+    for arguments in (
+        "--source=/nope", "--source={base}/nothing", "--source={run} --output={base}/file",
+        "--source={run} --num_records=-1", "--source={run} --seed=-1",
+    ):  # fmt: skip
+        yield Line("showcase", arguments)
+    for arguments in ("", "--config=nope", f"{SMALL} --num_devices=0", f"{SMALL} --num_devices=x"):
+        yield Line("describe", arguments)
+    for arguments in ("--config=nope", "--config={base}/raises.py --workdir={new}"):
+        yield Line("sweep", arguments)
+    for arguments in ("", "--config=nope", f"{SMALL} --topology=foo", f"{SMALL} --topology="):
+        yield Line("compile_topology", arguments)
