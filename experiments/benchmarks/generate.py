@@ -7,6 +7,7 @@ parallel pass. Tokens are drawn from a nucleus of 0.9. "base" runs where there i
 
 import dataclasses
 import functools
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -126,12 +127,13 @@ def generate(model: FourM, params: Any, case: Case) -> dict:
             max_new=case.max_new,
         )
 
-    first, seconds = timed(run_chain)
-    done = run_chain()
+    first, seconds, done = timed(run_chain)
     known = sum(float(done.known[name].sum(axis=1).mean()) for name in case.targets)
     return {
         "seconds": round(seconds, 3),
+        "samples_per_s": round(case.batch / seconds, 2),
         "tokens": round(known, 1),
+        "tokens_per_s": round(case.batch * known / seconds, 1),
         "compile_s": round(first - seconds, 1),
     }
 
@@ -149,8 +151,8 @@ def predict(model: FourM, params: Any, case: Case) -> dict:
             for name in case.targets
         ]
 
-    first, seconds = timed(together)
-    _, alone = timed(one_by_one)
+    first, seconds, _ = timed(together)
+    _, alone, _ = timed(one_by_one)
     return {
         "seconds": round(seconds, 3),
         "one_by_one_seconds": round(alone, 3),
@@ -182,9 +184,11 @@ def plan(model: FourM, case: Case) -> list[Target]:
     ]
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of the first call, which compiles, and median seconds of later ones."""
-    begin = time.perf_counter()
-    jax.block_until_ready(function())
-    first = time.perf_counter() - begin
-    return first, yardsticks.median_seconds(function, rounds=NUM_ROUNDS)
+def timed(function: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds of the first call, which compiles, median seconds of later ones, and a result."""
+    seconds = []
+    for _ in range(1 + NUM_ROUNDS):
+        start = time.perf_counter()
+        result = jax.block_until_ready(function())
+        seconds.append(time.perf_counter() - start)
+    return seconds[0], statistics.median(seconds[1:]), result

@@ -162,6 +162,8 @@ def _diffusion(module: diffusion_autoencoder.DiffusionAutoencoder) -> dict[str, 
     names = {ours: theirs for theirs, ours in divae_config.PREDICTIONS.items()}
     lost = module.condition_dropout_tokens
     tokens = module.grid[0] * module.grid[1]
+    if module.sampler == "dpm":
+        raise ValueError("the published format has the samplers ddim, ddpm and pndm, not 'dpm'")
     config = {
         **_diffusion_decoder(module.decoder),
         "scheduler": module.sampler,

@@ -4,7 +4,7 @@ A pass pays for the tokens that are there: targets to come take no slot of the e
 that is half written takes half of its slots there and the other half in the decoder.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from jaxtyping import Array, Int
 
 from fourm_jax.generate.state import State, Widths
 
-NUM_BUCKETS = 2  # sizes of one modality, and 0
+NUM_BUCKETS = 4  # sizes of one modality, and 0
 SMALLEST = 32  # slots; smaller modalities are there as a whole or not at all
 
 
 def bucket(count: int, size: int) -> int:
-    """Slots for `count` of at most `size` tokens, rounded up to a half of the size.
+    """Slots for `count` of at most `size` tokens, rounded up to a quarter of the size.
 
-    bucket(0, 196) -> 0, bucket(1, 196) -> 98, bucket(99, 196) -> 196
+    bucket(0, 196) -> 0, bucket(1, 196) -> 49, bucket(148, 196) -> 196
     """
     unit = max(-(-size // NUM_BUCKETS), SMALLEST)
     return max(0, min(-(-count // unit) * unit, size))
@@ -47,17 +47,23 @@ def input_widths(
     known: Mapping[str, tuple[int, int]],
     *,
     written: Mapping[str, int],
-    hidden: Collection[str],
+    hidden: Mapping[str, int],
 ) -> Widths:
     """Encoder slots of every modality of a state; see `state.input_tokens`.
 
     Args:
       known: of `known_range`.
       written: tokens by modality that were written since then.
-      hidden: modalities that guidance hides, which may leave one token where there was none.
+      hidden: modalities that guidance hides, and how many tokens each one leaves.
     """
-    widths = []
-    for name, ids in state.ids.items():
-        most = max(known[name][1] + written.get(name, 0), int(name in hidden))
-        widths.append((name, bucket(most, ids.shape[1])))
-    return tuple(widths)
+    counts = {name: known[name][1] + written.get(name, 0) for name in state.ids} | hidden
+    if not any(counts.values()):
+        counts[next(iter(counts))] = 1  # an encoder without any slot would have nothing to do
+    return tuple((name, bucket(counts[name], ids.shape[1])) for name, ids in state.ids.items())
+
+
+def common(widths: Sequence[Widths]) -> Widths:
+    """Slots that are enough for each of several branches."""
+    return tuple(
+        (several[0][0], max(width for _, width in several)) for several in zip(*widths, strict=True)
+    )

@@ -1,6 +1,7 @@
 """MaskGIT and ROAR: write the tokens of a grid in a few passes, each over many positions."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -41,7 +42,8 @@ class GridStage:
       scheme: "maskgit" or "roar".
       num_slots: target slots: room for all open positions for MaskGIT, for those of the largest
         step for ROAR.
-      input_widths: encoder slots of every modality, see `state.input_tokens`.
+      input_widths: by branch, the encoder slots of every modality, see `state.input_tokens`;
+        branches of equal widths share a pass. Default: all slots.
       hidden_conditions: by branch of guidance, the conditions it does not see; the first branch is
         the unconditional one, or the only one.
       leave_trace: whether hidden conditions leave something, see `state.hide`.
@@ -52,7 +54,7 @@ class GridStage:
     target: str
     scheme: Literal["maskgit", "roar"]
     num_slots: int
-    input_widths: Widths = ()
+    input_widths: tuple[Widths, ...] = ()
     hidden_conditions: tuple[tuple[str, ...], ...] = ((),)
     leave_trace: bool = True
     forget: bool = False
@@ -137,11 +139,16 @@ def branch_logits(
     targets: Sequence[TargetTokens],
     specs: Specs,
     tokens_to_logits: TokensToLogits,
-    widths: Widths = (),
+    widths: tuple[Widths, ...] = (),
 ) -> Float[Array, "g b m v"]:
-    """Logits of several branches of the same samples, in one pass of the trunk."""
-    logits = tokens_to_logits(states.token_batch(branches, targets, specs, widths))
-    return logits.reshape(len(branches), -1, *logits.shape[1:])
+    """Logits of several branches of the same samples, one pass of the trunk per run of widths."""
+    parts = []
+    every = zip(branches, targets, widths or [()] * len(branches), strict=True)
+    for shared, group in itertools.groupby(every, lambda one: one[2]):
+        seen, asked, _ = zip(*group, strict=True)
+        logits = tokens_to_logits(states.token_batch(seen, asked, specs, shared))
+        parts.append(logits.reshape(len(seen), -1, *logits.shape[1:]))
+    return jnp.concatenate(parts)
 
 
 def _branches(stage: GridStage, specs: Specs, state: State, initial: State) -> list[State]:

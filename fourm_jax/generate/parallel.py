@@ -33,7 +33,7 @@ def predict(
     for name in targets:
         state = state.with_tokens(name, state.ids[name], jnp.zeros_like(state.known[name]))
     known = buckets.known_range(state)
-    widths = buckets.input_widths(state, known, written={}, hidden=())
+    widths = buckets.input_widths(state, known, written={}, hidden={})
     return _predict(model, params, state, targets, widths)
 
 

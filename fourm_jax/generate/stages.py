@@ -6,7 +6,7 @@ argument, so that another schedule, temperature or set of parameters compiles no
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,10 @@ from fourm_jax.generate import buckets, grids, sequences, trunk
 from fourm_jax.generate.grids import GridStage, GridStep
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.sequences import SequenceStage
-from fourm_jax.generate.state import State
+from fourm_jax.generate.state import State, Widths
 from fourm_jax.models.fourm import FourM
 from fourm_jax.ops import sampling
-from fourm_jax.utils import rng
+from fourm_jax.utils import hardware, rng
 
 
 def grid_passes(
@@ -51,9 +51,9 @@ def grid_passes(
         if step.num_tokens and num_open > 0:
             if stage.scheme == "maskgit":
                 stage = dataclasses.replace(stage, num_slots=buckets.bucket(num_open, size))
-            widths = buckets.input_widths(
-                state, known, written={target: num_written}, hidden=_hidden(stage)
-            )
+            widths = _widths(model, state, known, {target: num_written}, stage)
+            if hardware.platform() != "cpu":  # all branches in one pass
+                widths = (buckets.common(widths),) * len(widths)
             state = _write_tokens(
                 model,
                 params,
@@ -107,9 +107,8 @@ def write_sequence(
     stage: SequenceStage,
 ) -> State:
     """Write one sequence; arguments as those of `grid_passes`, with one step."""
-    known = buckets.known_range(state)
-    widths = buckets.input_widths(state, known, written={}, hidden=_hidden(stage))
-    stage = dataclasses.replace(stage, input_widths=widths)
+    widths = _widths(model, state, buckets.known_range(state), {}, stage)
+    stage = dataclasses.replace(stage, input_widths=buckets.common(widths))
     temperature = jnp.float32(step.temperature)
     return _write_sequence(model, params, state, keys, temperature, weights[0], stage)
 
@@ -135,8 +134,24 @@ def _write_sequence(
     )
 
 
-def _hidden(stage: GridStage | SequenceStage) -> set[str]:
-    return {name for names in stage.hidden_conditions for name in names}
+def _widths(
+    model: FourM,
+    state: State,
+    known: Mapping[str, tuple[int, int]],
+    written: Mapping[str, int],
+    stage: GridStage | SequenceStage,
+) -> tuple[Widths, ...]:
+    """Encoder slots of every branch of guidance."""
+    traced = {spec.name for spec in model.modalities if spec.kind in ("sequence", "embedding")}
+    return tuple(
+        buckets.input_widths(
+            state,
+            known,
+            written=written,
+            hidden={name: int(stage.leave_trace and name in traced) for name in names},
+        )
+        for names in stage.hidden_conditions
+    )
 
 
 @functools.partial(jax.jit, static_argnames="as_published")

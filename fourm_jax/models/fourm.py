@@ -52,13 +52,13 @@ class DecoderCache:
     """What cached decoding keeps between steps, for up to t target tokens.
 
     Attributes:
-      layers: keys and values of every decoder layer.
+      layers: weights, keys and values of every decoder layer.
       valid: which of the s encoder slots exist.
       segment, order: of the target tokens so far; segment -1 = empty or not valid.
       length: number of slots written so far, the same for all samples.
     """
 
-    layers: transformer.LayerMemory
+    layers: tuple[transformer.LayerMemory, ...]
     valid: Bool[Array, "b s"]
     segment: Int[Array, "b t"]
     order: Int[Array, "b t"]
@@ -203,11 +203,9 @@ class FourM(nn.Module):
 
     def start_cache(self, encoded: Encoded, num_targets: int) -> DecoderCache:
         """Empty cache for `num_targets` target tokens; cross-attention memory is computed here."""
-        cross_k, cross_v = self.decoder.remember(encoded.context)
-        num_layers, batch, _, *heads = cross_k.shape
-        empty = jnp.zeros((num_layers, batch, num_targets, *heads), cross_k.dtype)
+        batch = len(encoded.valid)
         return DecoderCache(
-            layers=transformer.LayerMemory(cross_k, cross_v, empty, empty),
+            layers=self.decoder.remember(encoded.context, num_targets),
             valid=encoded.valid,
             segment=jnp.full((batch, num_targets), -1, jnp.int32),
             order=jnp.zeros((batch, num_targets), jnp.int32),
@@ -236,7 +234,7 @@ class FourM(nn.Module):
             segment=append(cache.segment, jnp.where(targets.valid, segment, -1)),
             order=append(cache.order, order),
         )
-        features, memory = self.decoder.step(
+        features, layers = self.decoder.step(
             content + position_vectors,
             cache.layers,
             cache.length,
@@ -244,11 +242,19 @@ class FourM(nn.Module):
             cross_mask=attention.sees_valid(cache.valid, content.shape[1]),
         )
         return features, dataclasses.replace(
-            cache, layers=memory, length=cache.length + content.shape[1]
+            cache, layers=layers, length=cache.length + content.shape[1]
         )
 
     def logits(self, features: Float[Array, "*b d"], modality: str) -> Float[Array, "*b v"]:
         """Logits of one modality's head, float32.
+
+        Raises:
+          ValueError: `modality` is not an output of this model.
+        """
+        return head_logits(features, self.head(modality))
+
+    def head(self, modality: str) -> Float[Array, "v d"]:
+        """Rows of one modality's head, in the dtype of the computation.
 
         Raises:
           ValueError: `modality` is not an output of this model.
@@ -258,10 +264,7 @@ class FourM(nn.Module):
         layout = self.decoder_embedding.layout
         index = [spec.name for spec in self.modalities].index(modality)
         start, size = layout.offsets[index], layout.sizes[index]
-        head = self.decoder_embedding.head_table()[start : start + size].astype(self.dtype)
-        return jnp.einsum(
-            "...d,vd->...v", features.astype(self.dtype), head, preferred_element_type=jnp.float32
-        )
+        return self.decoder_embedding.head_table()[start : start + size].astype(self.dtype)
 
     def token_losses(self, tokens: TokenBatch, train: bool = False) -> TokenLosses:
         """Cross-entropy of every target slot under its own head; 0 and False where not valid."""
@@ -307,6 +310,13 @@ class FourM(nn.Module):
         if self.causal_targets:
             order = jnp.broadcast_to(jnp.arange(order.shape[1]), order.shape)
         return segment, order
+
+
+def head_logits(features: Float[Array, "*b d"], head: Float[Array, "v d"]) -> Float[Array, "*b v"]:
+    """features · headᵀ with float32 sums."""
+    return jnp.einsum(
+        "...d,vd->...v", features.astype(head.dtype), head, preferred_element_type=jnp.float32
+    )
 
 
 def initial_scales(dim: int, as_published: bool) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def has_bias(use_bias: UseBias, part: str) -> bool:
 
 
 class Norm(nn.LayerNorm):
-    """Flax's LayerNorm; on accelerators with the backward pass of `ops.norm`."""
+    """Flax's LayerNorm with the backward pass of `ops.norm`."""
 
     def __call__(  # type: ignore[override]  # nobody passes flax's `mask`
         self, x: Float[Array, "*b d"]
@@ -63,13 +63,11 @@ class Norm(nn.LayerNorm):
 
     @nn.compact
     def _normalize(self, x: Float[Array, "*b d"], fork: bool) -> tuple[Array, Array]:
-        if hardware.platform() == "cpu":
-            return x, super().__call__(x)
         assert self.dtype is not None
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", self.bias_init, shape) if self.use_bias else jnp.zeros(shape)
-        if fork:
+        if fork and hardware.platform() != "cpu":
             return norm_op.fork_norm(x, scale, bias, self.epsilon, self.dtype)
         return x, norm_op.layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
@@ -87,9 +85,9 @@ def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> Norm:
 class HeadsIn(nn.Module):
     """Project to `count` sets of heads; one kernel [d, count, h, k].
 
-    A CPU computes one matrix product. Accelerators compute one per set: the kernel is cut, which
-    costs nothing as it is read and cast anyway, and not the activations, whose gradients would
-    be joined by copies in the backward pass.
+    One product per set: the kernel is cut, which costs next to nothing, and not the activations,
+    whose gradients would be joined by copies in the backward pass. Few tokens on a CPU take one
+    product for all, as there the kernel is the larger one.
     """
 
     count: int
@@ -105,14 +103,24 @@ class HeadsIn(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
-        if hardware.platform() == "cpu":
-            y = jnp.einsum("bnd,dchk->bnchk", x, kernel)
-            parts = _split(y if bias is None else y + bias, axis=2)
-        else:
-            parts = [jnp.einsum("bnd,dhk->bnhk", x, part) for part in _split(kernel, axis=1)]
-            if bias is not None:
-                parts = [part + one for part, one in zip(parts, bias, strict=True)]
+        parts = self._project(x, kernel)
+        if bias is not None:
+            parts = [part + one for part, one in zip(parts, bias, strict=True)]
         return [checkpoint_name(part, "heads") for part in parts]
+
+    @staticmethod
+    def _project(
+        x: Float[Array, "b n d"], kernel: Float[Array, "d c h k"]
+    ) -> list[Float[Array, "b n h k"]]:
+        kernels = _split(kernel, axis=1)
+        if hardware.platform() != "cpu":
+            return [jnp.einsum("bnd,dhk->bnhk", x, one) for one in kernels]
+        rows, heads = as_rows(x), kernel.shape[2:]
+        if len(rows) < len(kernel):
+            y = rows @ kernel.reshape(len(kernel), -1)
+            return _split(y.reshape(*x.shape[:2], -1, *heads), axis=2)
+        products = [rows @ one.reshape(len(kernel), -1) for one in kernels]
+        return [y.reshape(*x.shape[:2], *heads) for y in products]
 
 
 def _split(x: Array, axis: int) -> list[Array]:
@@ -131,7 +139,11 @@ class HeadsOut(nn.Module):
         num_heads, head_dim = x.shape[-2:]
         dim = num_heads * head_dim
         kernel = self.param("kernel", XAVIER_OUT, (num_heads, head_dim, dim)).astype(self.dtype)
-        y = jnp.einsum("bnhk,hkd->bnd", x, kernel)
+        if hardware.platform() == "cpu":
+            joined = x.reshape(*x.shape[:2], dim)
+            y = (as_rows(joined) @ kernel.reshape(dim, dim)).reshape(joined.shape)
+        else:
+            y = jnp.einsum("bnhk,hkd->bnd", x, kernel)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (dim,)).astype(self.dtype)
         return y
@@ -206,6 +218,17 @@ class Attention(nn.Module):
         attended = attention.attend(q, k, v, mask, backend=self.backend)
         return self.out(checkpoint_name(attended, "attended"))
 
+    def recall(
+        self,
+        q: Float[Array, "b n h k"],
+        k: Float[Array, "b h m k"],
+        v: Float[Array, "b h m k"],
+        mask: attention.Visibility,
+    ) -> Float[Array, "b n d"]:
+        """As `attend`, for few queries and kept keys and values, whose heads are first."""
+        attended = attention.heads_first(jnp.swapaxes(q, 1, 2), k, v, mask)
+        return self.out(jnp.swapaxes(attended, 1, 2))
+
 
 class Mlp(nn.Module):
     """fc2(act(fc1 x)), or fc2(act(fc1 x) · fc3 x) with a gate; `kind` is a key of `MLPS`.
@@ -222,9 +245,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        # Two axes instead of three: XLA's CPU backend transposes what it keeps for the backward
-        # pass of products with a batch axis, which made it three times slower.
-        rows = x.reshape(-1, x.shape[-1])
+        rows = as_rows(x)
         dim, width, multiple = x.shape[-1], self.hidden_dim, width_multiple()
         padded = width + -width % multiple
         dense: dict[str, Any] = {"use_bias": self.use_bias, "dtype": self.dtype}
@@ -260,6 +281,15 @@ class PaddedDense(nn.Module):
     def _fill(self, x: Array) -> Array:
         missing = [p - s for p, s in zip(self.padded, self.shape, strict=True)]
         return jnp.pad(x, [(0, size) for size in missing[-x.ndim :]])
+
+
+def as_rows(x: Float[Array, "*b d"]) -> Float[Array, "r d"]:
+    """Two axes instead of three or more.
+
+    XLA's CPU backend transposes what products with a batch axis keep for their backward pass,
+    which took three times as long.
+    """
+    return x.reshape(-1, x.shape[-1])
 
 
 def width_multiple() -> int:

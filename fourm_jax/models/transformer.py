@@ -38,17 +38,20 @@ REMAT_POLICIES = {
 
 
 class LayerMemory(flax.struct.PyTreeNode):
-    """Keys and values of the decoder; a leading layer axis while outside the scan.
+    """What cached decoding keeps of one decoder layer; keys and values have their heads first.
 
     Attributes:
-      cross_k, cross_v: [(l,) b, m, h, k] of the encoder's context, computed once.
-      self_k, self_v: [(l,) b, t, h, k] of the target tokens so far, appended step by step.
+      weights: parameters of the layer, cut from the stack and cast once: a single token costs less
+        than cutting them would.
+      cross_k, cross_v: of the encoder's context, computed once.
+      self_k, self_v: of the target tokens so far, appended step by step.
     """
 
-    cross_k: Float[Array, "*l b m h k"]
-    cross_v: Float[Array, "*l b m h k"]
-    self_k: Float[Array, "*l b t h k"]
-    self_v: Float[Array, "*l b t h k"]
+    weights: Any
+    cross_k: Float[Array, "b h m k"]
+    cross_v: Float[Array, "b h m k"]
+    self_k: Float[Array, "b h t k"]
+    self_v: Float[Array, "b h t k"]
 
 
 class Block(nn.Module):
@@ -109,9 +112,10 @@ class Block(nn.Module):
         x, y = self.mlp_norm.fork(x)
         return layers.residual(self, x, self.feed_forward(y), drop_rate), None
 
-    def remember(self, context):
-        """Return `context` and its cross-attention keys and values."""
-        return context, self.cross_attention.memory(self.context_norm(context))
+    def remember(self, context: Float[Array, "b m d"]) -> tuple[Array, Array]:
+        """Cross-attention keys and values of `context`, [b, h, m, k] each."""
+        k, v = self.cross_attention.memory(self.context_norm(context))
+        return jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
 
     def step(
         self,
@@ -122,14 +126,16 @@ class Block(nn.Module):
         cross_mask: Visibility,
     ) -> tuple[Float[Array, "b t d"], LayerMemory]:
         """Cached pass over the t new tokens `x`, written at `index` of the memory."""
+
+        def append(kept: Array, new: Array) -> Array:
+            new = jnp.swapaxes(new, 1, 2)
+            return jax.lax.dynamic_update_slice_in_dim(kept, new, index, axis=2)
+
         q, k, v = self.self_attention.queries_and_memory(self.self_norm(x))
-        memory = memory.replace(
-            self_k=jax.lax.dynamic_update_slice_in_dim(memory.self_k, k, index, axis=1),
-            self_v=jax.lax.dynamic_update_slice_in_dim(memory.self_v, v, index, axis=1),
-        )
-        x += self.self_attention.attend(q, memory.self_k, memory.self_v, self_mask)
+        memory = memory.replace(self_k=append(memory.self_k, k), self_v=append(memory.self_v, v))
+        x += self.self_attention.recall(q, memory.self_k, memory.self_v, self_mask)
         q = self.cross_attention.queries(self.query_norm(x))
-        x += self.cross_attention.attend(q, memory.cross_k, memory.cross_v, cross_mask)
+        x += self.cross_attention.recall(q, memory.cross_k, memory.cross_v, cross_mask)
         return x + self.feed_forward(self.mlp_norm(x)), memory
 
 
@@ -169,26 +175,14 @@ class Stack(nn.Module):
                 methods=["__call__"],
             )
         everywhere = nn.broadcast
-        methods: dict[str, Any] = {"__call__": {"in_axes": (0, everywhere, everywhere, everywhere)}}
-        if self.cross:
-            methods["remember"] = {"in_axes": ()}
-            methods["step"] = {"in_axes": (0, everywhere, everywhere, everywhere)}
-        common = {
-            "variable_axes": {"params": 0},
-            "split_rngs": {"params": True, "drop_path": True},
-            "length": self.depth,
-            "unroll": min(self.scan_unroll, self.depth),
-        }
-        self.blocks = nn.scan(block, methods={n: common | m for n, m in methods.items()})(
-            num_heads=self.num_heads,
-            mlp=self.mlp,
-            mlp_dim=self.mlp_dim,
-            cross=self.cross,
-            use_bias=self.use_bias,
-            qk_norm=self.qk_norm,
-            attention=self.attention,
-            dtype=self.dtype,
-        )
+        self.blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "drop_path": True},
+            in_axes=(0, everywhere, everywhere, everywhere),
+            length=self.depth,
+            unroll=min(self.scan_unroll, self.depth),
+        )(**self._fields())
         self.norm = layers.norm(use_bias=layers.has_bias(self.use_bias, "norm"), dtype=self.dtype)
 
     def __call__(
@@ -207,19 +201,54 @@ class Stack(nn.Module):
         x, _ = self.blocks(x, rates, context, self_mask, cross_mask)
         return self.norm(x)
 
-    def remember(self, context: Float[Array, "b m d"]) -> tuple[Array, Array]:
-        """Cross-attention keys and values of every layer, [l, b, m, h, k] each."""
-        return self.blocks.remember(context)[1]
+    def remember(self, context: Float[Array, "b m d"], num_tokens: int) -> tuple[LayerMemory, ...]:
+        """Memory of every layer: keys and values of `context`, and room for `num_tokens`."""
+        layers = []
+        for number in range(self.depth):
+            weights = jax.tree.map(
+                lambda leaf, number=number: self._cast(leaf[number]),
+                self.variables["params"]["blocks"],
+            )
+            k, v = self._one_block().apply({"params": weights}, context, method="remember")
+            batch, heads, _, channels = k.shape
+            empty = jnp.zeros((batch, heads, num_tokens, channels), k.dtype)
+            layers.append(LayerMemory(weights, k, v, empty, empty))
+        return tuple(layers)
 
     def step(
         self,
         x: Float[Array, "b t d"],
-        memory: LayerMemory,
+        layers: tuple[LayerMemory, ...],
         index: Int[Array, ""],
         *,
         self_mask: Visibility,
         cross_mask: Visibility,
-    ) -> tuple[Float[Array, "b t d"], LayerMemory]:
+    ) -> tuple[Float[Array, "b t d"], tuple[LayerMemory, ...]]:
         """Cached pass; returns (features [b, t, d], memory with the t tokens appended)."""
-        x, memory = self.blocks.step(x, memory, index, self_mask, cross_mask)
-        return self.norm(x), memory
+        appended = []
+        for memory in layers:
+            x, memory = self._one_block().apply(
+                {"params": memory.weights}, x, memory, index, self_mask, cross_mask, method="step"
+            )
+            appended.append(memory)
+        return self.norm(x), tuple(appended)
+
+    def _one_block(self) -> Block:
+        """A block outside of the stack, to apply to weights of one layer."""
+        return Block(**self._fields(), parent=None)
+
+    def _cast(self, leaf: Array) -> Array:
+        """Kernels in the dtype of the computation; scales and biases of norms stay as they are."""
+        return leaf.astype(self.dtype) if leaf.ndim > 1 else leaf
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "num_heads": self.num_heads,
+            "mlp": self.mlp,
+            "mlp_dim": self.mlp_dim,
+            "cross": self.cross,
+            "use_bias": self.use_bias,
+            "qk_norm": self.qk_norm,
+            "attention": self.attention,
+            "dtype": self.dtype,
+        }

@@ -141,6 +141,16 @@ def _xla(
 ) -> Float[Array, "b n h k"]:
     # Heads first: with them inside, XLA's CPU backend takes three times as long for the products.
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(heads_first(q, k, v, mask), 1, 2)
+
+
+def heads_first(
+    q: Float[Array, "b h n k"],
+    k: Float[Array, "b h m k"],
+    v: Float[Array, "b h m k"],
+    mask: Visibility | None,
+) -> Float[Array, "b h n k"]:
+    """As `attend` by XLA, with the heads before the tokens."""
     logits = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
     logits *= q.shape[-1] ** -0.5
     if mask is None:
@@ -149,7 +159,7 @@ def _xla(
         seen = mask.mask()
         probs = jax.nn.softmax(jnp.where(seen, logits, jnp.finfo(jnp.float32).min), axis=-1)
         probs = jnp.where(seen, probs, 0.0)
-    return jnp.swapaxes(jnp.einsum("bhnm,bhmk->bhnk", probs.astype(v.dtype), v), 1, 2)
+    return jnp.einsum("bhnm,bhmk->bhnk", probs.astype(v.dtype), v)
 
 
 def _cudnn(

@@ -43,7 +43,7 @@ class DiffusionAutoencoder(nn.Module):
         published options of this kind bound the number of positions *kept*,
         docs/published.md#defects.)
       freeze_encoder: train the decoder only; codebook and ids stay (the published UViT recipe).
-      sampler: "ddim", "ddpm" or "pndm".
+      sampler: "ddim", "ddpm", "pndm" or "dpm" (second order: the best of few steps).
       num_decode_steps, spacing: of the sampler; "trailing" starts where training ended.
       guidance: classifier-free guidance scale of `decode`; 1 is none.
       clip: range of the estimated image in network space while sampling; None = the signal's own

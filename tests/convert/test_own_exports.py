@@ -171,6 +171,7 @@ def test_a_diffusion_tokenizer_is_described_by_published_arguments():
             "has no PatchMLPEncoder as a backbone",
         ),
         ("vqvae", {"encoder": {**MICRO, "depth": 2}}, "has no ViT with {'dim': 16, 'depth': 2"),
+        ("divae", {"sampler": "dpm"}, "has the samplers ddim, ddpm and pndm, not 'dpm'"),
         ("vqvae", {"encoder": MICRO}, "one post_mlp for both sides, here it is True and False"),
         ("vqvae", {"image_size": (8, 4)}, r"square images only, image_size is \(8, 4\)"),
         ("mlp", {"quantizer": {"num_heads": 2, "temperature": 0.5}}, "temperature 1, not 0.5"),

@@ -12,9 +12,9 @@ from tests.generate import tiny
 
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
-    [(0, 196, 0), (1, 196, 98), (98, 196, 98), (99, 196, 196), (-3, 196, 0), (3, 9, 9), (0, 9, 0)],
+    [(0, 196, 0), (1, 196, 49), (49, 196, 49), (50, 196, 98), (-3, 196, 0), (3, 9, 9), (0, 9, 0)],
 )
-def test_a_count_is_rounded_up_to_halves_of_the_size(count, size, expected):
+def test_a_count_is_rounded_up_to_quarters_of_the_size(count, size, expected):
     assert buckets.bucket(count, size) == expected
 
 
@@ -22,15 +22,28 @@ def test_targets_to_come_take_no_slot_and_hidden_ones_keep_one():
     state = states.create(tiny.conditions(2, ("rgb",)), ["depth", "caption"], specs=tiny.SPECS)
     known = buckets.known_range(state)
     assert known == {"rgb": (6, 6), "depth": (0, 0), "caption": (1, 1)}
-    widths = buckets.input_widths(state, known, written={}, hidden=())
+    widths = buckets.input_widths(state, known, written={}, hidden={})
     assert dict(widths) == {"rgb": 6, "depth": 0, "caption": 1}
-    widths = buckets.input_widths(state, known, written={"depth": 4}, hidden=())
+    widths = buckets.input_widths(state, known, written={"depth": 4}, hidden={})
     assert dict(widths)["depth"] == 9
     assert states.input_tokens(state, tiny.SPECS, widths).id.shape == (2, 6 + 9 + 1)
     absent = {"caption": {"ids": np.zeros((2, 5)), "length": np.zeros(2)}}
     state = states.create({**tiny.conditions(2, ("rgb",)), **absent}, [], specs=tiny.SPECS)
     known = buckets.known_range(state)
-    assert dict(buckets.input_widths(state, known, written={}, hidden=["caption"]))["caption"] == 5
+    assert (
+        dict(buckets.input_widths(state, known, written={}, hidden={"caption": 1}))["caption"] == 5
+    )
+
+
+def test_a_branch_of_guidance_has_no_slots_for_pictures_that_it_does_not_see():
+    state = states.create(tiny.conditions(2, ("rgb",)), ["depth"], specs=tiny.SPECS)
+    known = buckets.known_range(state)
+    blind = buckets.input_widths(state, known, written={"depth": 4}, hidden={"rgb": 0})
+    assert dict(blind) == {"rgb": 0, "depth": 9}
+    seeing = buckets.input_widths(state, known, written={}, hidden={})
+    assert dict(buckets.common([blind, seeing])) == {"rgb": 6, "depth": 9}
+    empty = buckets.input_widths(state, known, written={}, hidden={"rgb": 0})
+    assert dict(empty) == {"rgb": 6, "depth": 0}  # one slot at least
 
 
 def test_the_known_tokens_come_first_and_keep_their_positions():

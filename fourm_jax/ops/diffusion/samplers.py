@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fourm_jax.contracts import AnyArray
-from fourm_jax.ops.diffusion import pndm, process, schedules
+from fourm_jax.ops.diffusion import dpm, pndm, process, schedules
 
-Name = Literal["ddim", "ddpm", "pndm"]
-NAMES = ("ddim", "ddpm", "pndm")
+Name = Literal["ddim", "ddpm", "pndm", "dpm"]
+NAMES = ("ddim", "ddpm", "pndm", "dpm")
 StepNoise = Callable[[Int[Array, ""]], Float[Array, "b *s"]]
 
 
@@ -34,8 +34,8 @@ class SingleStepState:
     noised: Float[Array, "b *s"]
 
 
-Plan = SingleStepPlan | pndm.Plan
-State = SingleStepState | pndm.State
+Plan = SingleStepPlan | pndm.Plan | dpm.Plan
+State = SingleStepState | pndm.State | dpm.State
 
 
 def plan(
@@ -68,12 +68,14 @@ def plan(
     times = schedules.timesteps(num_steps, spacing, num_times=num_times, as_published=as_published)
     goals = schedules.next_times(times, num_steps, num_times=num_times, as_published=as_published)
     alpha_next = np.where(goals >= 0, alphas[np.maximum(goals, 0)], np.float32(1))
-    return SingleStepPlan(times, alphas[times], alpha_next)
+    rows = (times, alphas[times], alpha_next)
+    return dpm.plan(*rows) if sampler == "dpm" else SingleStepPlan(*rows)
 
 
 def start(sampler: Name, noise: Float[Array, "b *s"]) -> State:
     """Return the state before the first step."""
-    return pndm.start(noise) if sampler == "pndm" else SingleStepState(noise)
+    starts = {"pndm": pndm.start, "dpm": dpm.start}
+    return starts.get(sampler, SingleStepState)(noise)
 
 
 def step(
@@ -97,6 +99,9 @@ def step(
     if isinstance(state, pndm.State):
         assert isinstance(row, pndm.Plan)
         return pndm.step(state, row, output, prediction=prediction, clip=clip)
+    if isinstance(state, dpm.State):
+        assert isinstance(row, dpm.Plan)
+        return dpm.step(state, row, output, prediction=prediction, clip=clip)
     assert isinstance(row, SingleStepPlan)
     if sampler == "ddpm":
         reached, _ = process.ddpm_step(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.parity import schedulers as verify
-from fourm_jax.ops.diffusion import pndm, process, samplers, schedules
+from fourm_jax.ops.diffusion import dpm, pndm, process, samplers, schedules
 from tests import golden_cases
 
 
@@ -107,6 +107,23 @@ def test_pndm_takes_the_first_step_twice_and_then_extrapolates():
     assert plan.first.tolist() == [True, False, False, False, False]
     assert plan.restart.tolist() == [False, True, False, False, False]
     assert plan.remember.tolist() == [True, False, True, True, True]
+
+
+def test_dpm_extrapolates_by_half_between_even_steps_of_the_log_snr():
+    """Log-SNR -2, -1, 0, 1, then the clean image: only the steps between know where they go."""
+    alphas = (1 / (1 + np.exp(-np.arange(-2, 2)))).astype(np.float32)
+    plan = dpm.plan(np.arange(4)[::-1], alphas, np.append(alphas[1:], np.float32(1)))
+    np.testing.assert_allclose(plan.extrapolation, [0, 0.5, 0.5, 0], rtol=1e-5)
+
+
+def test_dpm_is_exact_where_the_clean_image_is_linear_in_the_log_snr():
+    """Estimates 1, then 3; the middle of the next step is at 4, which is what it aims at."""
+    row = dpm.Plan(np.int32(0), np.float32(0.5), np.float32(0.75), extrapolation=np.float32(0.5))
+    state = dpm.State(noised=jnp.full((1, 1), 2.0), clean=jnp.full((1, 1), 1.0))
+    reached = dpm.step(state, row, jnp.full((1, 1), 3.0), prediction="sample")
+    noise = (2 - 0.5**0.5 * 4) / 0.5**0.5
+    np.testing.assert_allclose(reached.noised, 0.75**0.5 * 4 + 0.5 * noise, rtol=1e-5)
+    np.testing.assert_allclose(reached.clean, 3.0)
 
 
 # --- arithmetic -----------------------------------------------------------------------------
