@@ -12,14 +12,14 @@ from jaxtyping import Array, Int
 
 from fourm_jax.generate.state import State, Widths
 
-NUM_BUCKETS = 4  # sizes of one modality, and 0
+NUM_BUCKETS = 3  # sizes of one modality, and 0
 SMALLEST = 32  # slots; smaller modalities are there as a whole or not at all
 
 
 def bucket(count: int, size: int) -> int:
-    """Slots for `count` of at most `size` tokens, rounded up to a quarter of the size.
+    """Slots for `count` of at most `size` tokens, rounded up to a third of the size.
 
-    bucket(0, 196) -> 0, bucket(1, 196) -> 49, bucket(148, 196) -> 196
+    bucket(0, 196) -> 0, bucket(1, 196) -> 66, bucket(133, 196) -> 196
     """
     unit = max(-(-size // NUM_BUCKETS), SMALLEST)
     return max(0, min(-(-count // unit) * unit, size))

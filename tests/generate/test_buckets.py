@@ -12,9 +12,9 @@ from tests.generate import tiny
 
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
-    [(0, 196, 0), (1, 196, 49), (49, 196, 49), (50, 196, 98), (-3, 196, 0), (3, 9, 9), (0, 9, 0)],
+    [(0, 196, 0), (1, 196, 66), (66, 196, 66), (67, 196, 132), (-3, 196, 0), (3, 9, 9), (0, 9, 0)],
 )
-def test_a_count_is_rounded_up_to_quarters_of_the_size(count, size, expected):
+def test_a_count_is_rounded_up_to_thirds_of_the_size(count, size, expected):
     assert buckets.bucket(count, size) == expected
 
 
