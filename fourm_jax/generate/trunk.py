@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import flax
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
