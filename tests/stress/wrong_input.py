@@ -96,7 +96,7 @@ def _generate() -> Iterator[Line]:
     for arguments in (
         "--conditions=foo", "--targets=foo", "--targets=depth", "--targets=", "--conditions==x",
         *(f"--conditions=rgb={{base}}/{name}" for name in files),
-        "--conditions=tok_depth={base}/nan.npy", "--conditions=tok_semseg={base}/floats.npy",
+        "--conditions=tok_depth={base}/nan.npy",
         "--record=-1", "--record=1000000000", "--record=abc", "--num_steps=0", "--num_steps=-3",
         "--guidance=nan", "--guidance=inf", "--guidance=x", "--temperature=-1", "--seed=-1",
         f"--seed={2**70}", "--conditions=rgb --targets=rgb", "--foo=1", "extra",
