@@ -38,6 +38,9 @@ def main() -> None:
     for name in _VARIANTS.value:
         if name not in VARIANTS:
             raise ValueError(errors.unknown_value("variant", name, VARIANTS))
+    is_read = any("{source}" in VARIANTS[name] for name in _VARIANTS.value)
+    if is_read and not _SOURCE.value.is_dir():  # before hours of trainings without it
+        raise ValueError(f"--source={_SOURCE.value}: no such run folder")
     cases = [
         transfer_table.Case(
             task=task,

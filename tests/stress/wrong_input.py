@@ -117,9 +117,11 @@ def _generate() -> Iterator[Line]:
     for name in ("large.png", "dot.png", "L.png", "RGBA.png"):
         condition = f"--conditions=rgb={{base}}/{name}"
         yield Line("generate", f"{fixed} {condition} --targets=caption", True)
-    for condition in ("caption=猫\u202e\x01", "caption=" + "red ball " * 30):
-        quoted = shlex.quote(f"--conditions={condition}")
-        yield Line("generate", f"{fixed} {quoted} --targets=tok_depth --num_steps=1", True)
+    for length, is_taken in ((3, True), (60, False)):  # which is more than the model's 40 tokens
+        for text in ("red ball " * length, "猫\u202e\x01 " * length):
+            quoted = shlex.quote(f"--conditions=caption={text}")
+            arguments = f"{fixed} {quoted} --targets=tok_depth --num_steps=1"
+            yield Line("generate", arguments, is_taken)
 
 
 def _build() -> Iterator[Line]:
