@@ -17,6 +17,7 @@ from fourm_jax.data import datasets, pipeline
 from fourm_jax.data.crops import policy
 from fourm_jax.data.sources import token_shards
 from fourm_jax.data.storage import left_out, shards
+from fourm_jax.evals import panels
 from fourm_jax.jobs import build_data, build_preview, pretokenize
 from fourm_jax.labelers import base
 from fourm_jax.modalities import registry
@@ -323,10 +324,18 @@ def test_the_preview_shows_every_field_of_every_record(images, tmp_path):
     build_data.build(job(images, tmp_path / "raw", test_fraction=0))
     build_preview.draw(tmp_path / "raw", "train", tmp_path / "preview.png")
 
-    cells = np.asarray(Image.open(tmp_path / "preview.png")).reshape(7, 174, 5, 160, 3)
-    assert (cells.std(axis=(1, 3)).max(-1) > 3).all()  # nothing is blank
-    colors = read(tmp_path / "raw", "train")["astronaut.png"]["color_palette"][0]["6"]
-    stripes = cells[0, 60, 3, 10::26]  # rgb, edges, caption, palette, metadata
+    records = read(tmp_path / "raw", "train")
+    names = ["rgb", "canny_edge", "caption", "color_palette", "metadata"]
+    rows = {name: build_preview.row(record, names) for name, record in records.items()}
+    preview = np.asarray(Image.open(tmp_path / "preview.png"))
+    np.testing.assert_array_equal(preview, np.concatenate([rows[name] for name in sorted(rows)]))
+    for row in rows.values():
+        cells = row.reshape(len(row), 5, panels.CELL, 3)
+        assert (cells.std(axis=(0, 2)).max(-1) > 3).all()  # nothing is blank
+    colors = records["astronaut.png"]["color_palette"][0]["6"]
+    first = rows["astronaut.png"][60].reshape(5, panels.CELL, 3)[3, panels.GAP : -panels.GAP]
+    width = len(first) / len(colors)
+    stripes = [first[int((number + 0.5) * width)] for number in range(len(colors))]
     np.testing.assert_array_equal(stripes, colors)
 
 

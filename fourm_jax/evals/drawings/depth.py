@@ -2,9 +2,10 @@
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from PIL import Image, ImageDraw, ImageFont
 
+from fourm_jax.contracts import AnyArray
 from fourm_jax.evals.drawing import Draw, Scale
 from fourm_jax.evals.pictures import SHOWN, Picture
 
@@ -14,14 +15,14 @@ WIDTH, HEIGHT = SHOWN, 30  # pixels of the legend
 def make(scale: Scale) -> Draw:
     """Return the drawing of depth maps, from the nearest hundredth of the reference to its end."""
 
-    def draw(value: Float[np.ndarray, "h w"], picture: Picture | None = None) -> Picture:
+    def draw(value: Num[AnyArray, "h w"], picture: Picture | None = None) -> Picture:
         near, far = _range(scale, value)
         return _shades(np.clip((value - near) / max(far - near, 1e-6), 0, 1))
 
     return draw
 
 
-def legend(scale: Scale, value: Float[np.ndarray, "h w"]) -> Picture:
+def legend(scale: Scale, value: Num[AnyArray, "h w"]) -> Picture:
     """The shades from near to far, with the depth at both ends."""
     near, far = _range(scale, value)
     bar = np.broadcast_to(np.linspace(0, 1, WIDTH), (HEIGHT // 2, WIDTH))
@@ -34,7 +35,7 @@ def legend(scale: Scale, value: Float[np.ndarray, "h w"]) -> Picture:
     return np.asarray(canvas)
 
 
-def _range(scale: Scale, value: np.ndarray) -> tuple[float, float]:
+def _range(scale: Scale, value: Num[AnyArray, "h w"]) -> tuple[float, float]:
     depth = value if scale.reference is None else scale.reference
     return float(np.quantile(depth, 0.01)), float(depth.max())
 
