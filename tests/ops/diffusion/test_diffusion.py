@@ -118,7 +118,12 @@ def test_dpm_extrapolates_by_half_between_even_steps_of_the_log_snr():
 
 def test_dpm_is_exact_where_the_clean_image_is_linear_in_the_log_snr():
     """Estimates 1, then 3; the middle of the next step is at 4, which is what it aims at."""
-    row = dpm.Plan(np.int32(0), np.float32(0.5), np.float32(0.75), extrapolation=np.float32(0.5))
+    row = dpm.Plan(
+        timestep=np.asarray(0),
+        alpha=np.asarray(0.5, np.float32),
+        alpha_next=np.asarray(0.75, np.float32),
+        extrapolation=np.asarray(0.5, np.float32),
+    )
     state = dpm.State(noised=jnp.full((1, 1), 2.0), clean=jnp.full((1, 1), 1.0))
     reached = dpm.step(state, row, jnp.full((1, 1), 3.0), prediction="sample")
     noise = (2 - 0.5**0.5 * 4) / 0.5**0.5
