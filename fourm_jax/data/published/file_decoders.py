@@ -20,6 +20,7 @@ from fourm_jax.utils import io as files
 MAX_BYTES = 256 * 2**20  # of a file, packed or unpacked
 MAX_JSON_BYTES = files.MAX_JSON_BYTES  # unpacked
 MAX_ARRAYS = 1000  # in one .npz
+_ZIP_END = 22  # bytes of the end record of a zip file, which numpy leaves without a comment
 
 
 def decode(extension: str, data: bytes) -> Any:
@@ -81,6 +82,10 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
     _check_directory(data)
     arrays, left = {}, MAX_BYTES
     with zipfile.ZipFile(io.BytesIO(data)) as file:
+        # zipfile itself looks for the last archive in a file and takes that.
+        starts = [entry.header_offset for entry in file.infolist()]
+        if data[-_ZIP_END:].find(b"PK\5\6") != 0 or (starts and min(starts)):
+            raise ValueError("other bytes stand before or after the archive")
         for entry in file.infolist():
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{entry.filename!r} is packed by another method than deflate")

@@ -311,6 +311,28 @@ def test_damaged_files_of_every_type_are_value_errors():
             file_decoders.decode(extension, data)
 
 
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("extension", "data"),
+    [
+        (".npy", npy(np.arange(3))),
+        (".npz", npz(a=np.arange(3))),
+        (".json", b'{"a": 1}'),
+        (".json.gz", gzip.compress(b"[1]")),
+    ],
+)
+def test_what_follows_the_end_of_a_file_is_not_left_unread(extension, data):
+    file_decoders.decode(extension, data)
+    for longer in (data + b"xx", data + data):
+        with pytest.raises(ValueError):
+            file_decoders.decode(extension, longer)
+
+
 def test_an_array_that_claims_more_than_it_holds_reserves_no_memory():
     honest = npy(np.zeros((2, 3), np.float32))
     liar = honest.replace(b"(2, 3), }" + b" " * 9, b"(200000000, 3), } ")
