@@ -61,6 +61,7 @@ EXTRAS = {
     ],
     "benchmarks": ["psutil>=6.0"],
     "digits": ["scikit-learn>=1.5"],
+    "pictures": ["scikit-image>=0.24"],  # edges, for experiments.own_pictures
     "hub": ["huggingface_hub>=0.30"],
     "labelers": [  # edges; and models that label pictures (torchvision: overlapping masks of SAM)
         "scikit-image>=0.24",

@@ -10,6 +10,7 @@ from typing import Any
 
 import ml_collections
 
+from fourm_jax.data.storage import shards
 from fourm_jax.utils import config as config_lib
 
 SPLITS = {"train": "train", "test": "test"}
@@ -41,6 +42,11 @@ def tokens(
     )
 
 
+def exist(directory: str) -> bool:
+    """Whether a folder has the shards of a data set to train on."""
+    return shards.manifest_path(directory, "train").exists()
+
+
 def fake_tokens(
     name: str,
     modalities: Sequence[str],
@@ -70,6 +76,7 @@ def tokenize(
     records_per_shard: int = 4_096,
     seed: int | None = 0,
     crops: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
     """Return how raw records become token shards, for `experiments.tokenize_dataset`.
 
@@ -79,6 +86,7 @@ def tokenize(
       num_records: per split; 0 is all.
       seed: of the draws that texts make (order, choice of one of several); None: no draws.
       crops: of `crops`; None: records as they are.
+      overrides: of the modalities, see `modalities.registry.resolve`.
     """
     config = {
         "source": source,
@@ -86,7 +94,11 @@ def tokenize(
         "num_records": dict(num_records),
         "records_per_shard": records_per_shard,
         "seed": seed,
-        "modalities": {"family": family, "names": tuple(modalities), "overrides": {}},
+        "modalities": {
+            "family": family,
+            "names": tuple(modalities),
+            "overrides": dict(overrides or {}),
+        },
     }
     if crops:
         config["crops"] = dict(crops)

@@ -113,14 +113,18 @@ def make(
     values: Mapping[str, Any],
     *,
     runlocal: bool = False,
+    fake: bool = True,
 ) -> ml_collections.ConfigDict:
     """Return a trunk like the published ones.
 
     Args:
       values: size, lr, warmup_steps, num_steps, batch_size, num_tokens, and what else differs.
-      runlocal: small, on random tokens in place of `data`.
+      runlocal: small, a handful of steps.
+      fake: where it is small, on random tokens in place of `data`.
     """
-    values = {**values, **(local(inputs, data) if runlocal else {"data": data})}
+    values = {**values, "data": data, **(LOCAL if runlocal else {})}
+    if runlocal and fake:
+        values |= on_random_tokens(inputs, data)
     return trunk.make(
         family="fourm",
         inputs=inputs,
@@ -166,8 +170,10 @@ def data_sets(mix: str, directory: str) -> tuple[ml_collections.ConfigDict, ...]
     return tuple(found)
 
 
-def local(inputs: Iterable[str], data: Iterable[ml_collections.ConfigDict]) -> dict[str, Any]:
-    """Values of `make` for any laptop: `LOCAL`, small grids, random tokens in place of `data`."""
+def on_random_tokens(
+    inputs: Iterable[str], data: Iterable[ml_collections.ConfigDict]
+) -> dict[str, Any]:
+    """Values of `make`: small grids, random tokens in place of `data`."""
     overrides: dict[str, Any] = {}
     for spec in registry.resolve("fourm", inputs):
         if spec.kind == "grid":
@@ -189,7 +195,7 @@ def local(inputs: Iterable[str], data: Iterable[ml_collections.ConfigDict]) -> d
         )
         for one in data
     )
-    return {**LOCAL, "overrides": overrides, "data": fake}
+    return {"overrides": overrides, "data": fake}
 
 
 def _without_ranges(mixture: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,3 +116,32 @@ def _same_but(
     """The same values for all names, but for `others`."""
     every = {**dict.fromkeys(names, values), **(others or {})}
     return {name: list(own) for name, own in every.items()}
+
+
+def of_kinds(
+    names: Iterable[str],
+    targets: Iterable[str],
+    kinds: Sequence[tuple[Any, ...]],
+    *,
+    keep: Mapping[str, Any],
+    num_targets: int,
+) -> dict[str, Any]:
+    """Return a mixture of kinds of samples.
+
+    Args:
+      names: of all modalities.
+      targets: of those that have tokens.
+      kinds: each (weight, {input: concentration}, (fewest, most) inputs, whether a sample sees
+        those only, {target: concentration}).
+      keep: of sequences, see `masking.mixture`.
+    """
+    weights, inputs, input_ranges, only, wanted = zip(*kinds, strict=True)
+    return {
+        "input_alphas": {name: [kind.get(name, 0.0) for kind in inputs] for name in names},
+        "target_alphas": {name: [kind.get(name, 0.0) for kind in wanted] for name in targets},
+        "keep": dict(keep),
+        "weights": weights,
+        "input_range": input_ranges,
+        "target_range": (num_targets, num_targets),
+        "share_leftover": [not alone for alone in only],
+    }

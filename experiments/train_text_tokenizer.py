@@ -36,7 +36,7 @@ def main() -> None:
     bar = progress.Bar(count, label="captions", unit="record")
     for index in range(count):
         record = source[index]
-        texts.extend(all_captions(record.get("caption", ())))
+        texts.extend(captions.every(record.get("caption", ())))
         class_names.update(record.get("det", {}).get("classes", ()))
         bar.update(index + 1)
     bar.close()
@@ -58,12 +58,6 @@ def open_source() -> datasets.Source:
     if "num_records" in datasets.argument_names(_RECORDS.value):
         arguments["num_records"] = _COUNT.value
     return datasets.open_source(_RECORDS.value, "train", arguments)
-
-
-def all_captions(value: Any) -> list[str]:
-    """Every caption of a record."""
-    several = value if isinstance(value, list | tuple) else [value]
-    return [captions.serialize(one) for one in several]
 
 
 if __name__ == "__main__":

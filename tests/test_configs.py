@@ -83,6 +83,26 @@ def test_no_trainable_config_is_left_out():
             assert f"data/{name}.py" in covered, f"add a tokenizer of {name} to TRAINABLE"
 
 
+@pytest.mark.parametrize("size", ["nano", "base"])
+def test_configs_of_pictures_read_the_users_pictures_with_runlocal_where_they_are_built(
+    size, tmp_path
+):
+    arguments = f"size={size},runlocal"
+    assert load(f"pictures.py:{arguments},data={tmp_path}").data[0].source == "fake"
+    tokenizer = f"data/pictures.py:{arguments},tokenizer=edge,raw={tmp_path}"
+    assert load(tokenizer).data[0].source == "digits"
+
+    (tmp_path / "train.json").write_text("{}")
+    trunk = load(f"pictures.py:{arguments},data={tmp_path}")
+    assert (trunk.data[0].source, trunk.data[0].arguments.directory) == (
+        "token_shards",
+        str(tmp_path),
+    )
+    assert trunk.modalities.overrides.to_dict() == {} and trunk.num_steps == 4
+    assert load(tokenizer).data[0].arguments.directory == str(tmp_path)
+    assert load(tokenizer).num_steps == 4
+
+
 def test_data_sets_of_one_family_mix_and_train_two_steps_with_runlocal(tmp_path):
     mixed = tuple(load(f"data/{name}.py:runlocal,weight=0.5") for name in FROM_TFDS)
     names = tuple(sorted({name for dataset in mixed for name in dataset.fields}))

@@ -27,7 +27,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import datasets
+from configs import datasets, mixtures
 from configs.tokenizers import signals, small
 from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
@@ -149,25 +149,14 @@ def mixture() -> dict[str, Any]:
     everything = {name: shares.get(name, 0.5) for name in TARGETS}
     picture = {"tok_rgb": 10.0, "tok_semseg": 1.0, "det": 1.0, "color_palette": 0.5}
     caption = {"caption": 1.0}
-    kinds: Sequence[
-        tuple[Any, ...]
-    ] = (  # weight, inputs, fewest and most of them, only those?, targets
+    kinds: Sequence[tuple[Any, ...]] = (
         (0.58, {PIXELS: 1.0}, (64, 64), False, everything),
         (0.16, dict.fromkeys(NAMES, 0.5), (64, 64), False, everything),
         (0.13, caption, (64, 64), True, picture),
         (0.10, {"caption": 10.0, "tok_rgb": 0.5}, (16, 64), True, picture),
         (0.03, caption, (0, 0), True, everything),
     )
-    weights, inputs, input_ranges, only, targets = zip(*kinds, strict=True)
     keep: dict[str, Any] = dict.fromkeys(TEXT, "random")
     keep["caption"] = ["random", "random", "all", "all", "random"]
     keep["color_palette"] = "binary"
-    return {
-        "input_alphas": {name: [kind.get(name, 0.0) for kind in inputs] for name in NAMES},
-        "target_alphas": {name: [kind.get(name, 0.0) for kind in targets] for name in TARGETS},
-        "keep": keep,
-        "weights": weights,
-        "input_range": input_ranges,
-        "target_range": (96, 96),
-        "share_leftover": [not alone for alone in only],
-    }
+    return mixtures.of_kinds(NAMES, TARGETS, kinds, keep=keep, num_targets=96)

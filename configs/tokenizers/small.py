@@ -1,6 +1,6 @@
 """Small tokenizers of the scenes and the digits: seconds of training on one CPU core each.
 
-Of maps: an 8 x 8 grid of 256 codes, 0.12 M parameters; of vectors: 4 of 64 codes, 0.6 M.
+Of maps: an 8 x 8 grid, mostly of 256 codes, 0.12 M parameters; of vectors: 4 of 64 codes, 0.6 M.
 """
 
 from collections.abc import Mapping
@@ -17,23 +17,30 @@ def make(
     loss: str,
     data: Mapping[str, Any],
     *,
+    source_field: str = "",
     patch_size: int = 4,
+    num_codes: int = 256,
+    dim: int = 96,
     num_steps: int = 0,
     runlocal: bool = False,
 ) -> ml_collections.ConfigDict:
     """Return the config of one tokenizer.
 
     Args:
-      name: of the tokenizer and of the record field that it reads.
+      name: of the tokenizer.
       signal: fields of `tokenizers.signal.Signal`; a vector has axes "c".
       loss: name in `ops.reconstruction.LOSSES`.
       data: name, source and arguments of the raw records.
+      source_field: of the records, which the tokenizer reads; default: its name.
       patch_size: pixels per token.
+      num_codes, dim: of the codebook and of the layers of maps.
       num_steps: default 300, for vectors 1,000.
       runlocal: four steps of eight.
     """
     vector = signal.get("axes") == "c"
-    arguments = _vector(signal, loss) if vector else _image(signal, loss, patch_size)
+    arguments = (
+        _vector(signal, loss) if vector else _image(signal, loss, patch_size, num_codes, dim)
+    )
     config = ml_collections.ConfigDict()
     config.task = "tokenizer"
     config.seed = 0
@@ -50,7 +57,7 @@ def make(
     config.tokenizer = {
         "family": "mlp" if vector else "vqvae",
         "name": name,
-        "source_field": name,
+        "source_field": source_field or name,
         "arguments": arguments,
     }
     warmup_steps = 2 if runlocal else 20
@@ -59,19 +66,21 @@ def make(
     return config.lock()
 
 
-def _image(signal: Mapping[str, Any], loss: str, patch_size: int) -> dict[str, Any]:
+def _image(
+    signal: Mapping[str, Any], loss: str, patch_size: int, num_codes: int, dim: int
+) -> dict[str, Any]:
     """Patch MLP, one token per patch."""
     return {
         "signal": dict(signal),
         "loss": loss,
         "image_size": 8 * patch_size,
         "patch_size": patch_size,
-        "num_codes": 256,
+        "num_codes": num_codes,
         "latent_dim": 16,
         "class_dim": 16,
         "backbone": "patch_mlp",
-        "encoder": {"dim": 96, "depth": 1},
-        "decoder": {"dim": 96, "depth": 1},
+        "encoder": {"dim": dim, "depth": 1},
+        "decoder": {"dim": dim, "depth": 1},
         "quantizer": {
             "decay": 0.95,
             "dead_code_coefficient": 8.0,

@@ -22,6 +22,7 @@ def make(
     *,
     source_field: str,
     num_codes: int,
+    num_steps: int = 0,
     runlocal: bool = False,
 ) -> ml_collections.ConfigDict:
     """Return the config of one tokenizer.
@@ -32,6 +33,7 @@ def make(
       data: name, source and arguments of the raw records.
       source_field: of the records.
       num_codes: of the codebook.
+      num_steps: default 100,000.
       runlocal: four steps of a small model of 32-pixel pictures.
     """
     side = SMALL_SIDE if runlocal else SIDE
@@ -39,7 +41,7 @@ def make(
     config.task = "tokenizer"
     config.seed = 0
     config.batch_size = 8 if runlocal else 64
-    config.num_steps = 4 if runlocal else 100_000
+    config.num_steps = 4 if runlocal else num_steps or 100_000
     config.log_every = 2 if runlocal else 100
     config.checkpoint_every = 2_000
     config.checkpoint_minutes = 0.0
@@ -65,7 +67,7 @@ def make(
             "quantizer": {"decay": 0.99, "normalize_latents": True, "kmeans_start": True},
         },
     }
-    warmup_steps = 2 if runlocal else 2_000
+    warmup_steps = 2 if runlocal else min(2_000, config.num_steps // 10)
     config.optimizer = trunk.adamw(1e-4, warmup_steps=warmup_steps, ema_decay=0.999)
     config.data = (ml_collections.ConfigDict(data),)
     return config.lock()

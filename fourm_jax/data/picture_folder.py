@@ -15,6 +15,7 @@ from fourm_jax.data.storage import foreign_files
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.utils import picture_files
 
+MIN_SIDE = 2  # pixels; of a single pixel, or a line of them, nothing is to be learned
 MAX_RATIO = 8  # longer side / shorter side; also bounds what a record holds
 # Pictures that the decoder does not read.
 _OTHER_PICTURES = (".heic", ".heif", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".svg", ".psd")
@@ -102,10 +103,14 @@ def read(
 
     Raises:
       PictureError: see `picture_files.decode_rgb`.
-      RecordError: a picture more than `MAX_RATIO` times as long as wide.
+      RecordError: a picture of fewer than `MIN_SIDE` pixels along a side, or more than `MAX_RATIO`
+        times as long as wide.
     """
     rgb = picture_files.decode_rgb(path)
     height, width = rgb.shape[:2]
+    if min(width, height) < MIN_SIDE:
+        message = f"{width} x {height} pixels, allowed: {MIN_SIDE} and more along each side"
+        raise RecordError("too_small", message)
     if max(width, height) > MAX_RATIO * min(width, height):
         message = f"{width} x {height} pixels, allowed: sides up to 1:{MAX_RATIO}"
         raise RecordError("too_narrow", message)

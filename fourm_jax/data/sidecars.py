@@ -1,4 +1,4 @@
-"""Captions of a user's own pictures: from the file beside a picture, or else from its name."""
+"""Captions of a user's own pictures: from the file beside a picture, its name or its folder's."""
 
 import json
 import os
@@ -19,6 +19,11 @@ _UNNAMED = frozenset(
     {"img", "image", "dsc", "dscn", "dscf", "pxl", "mvimg", "pict", "picture", "photo", "scan"}
     | {"screenshot", "untitled", "edited", "copy", "whatsapp", "at"}
 )
+# What folders are called that say nothing about the pictures in them.
+_UNNAMED_FOLDERS = frozenset(
+    {"images", "pictures", "photos", "data", "dataset", "jpg", "jpeg", "png", "rgb", "dcim"}
+    | {"train", "training", "val", "valid", "validation", "test", "testing", "camera", "raw"}
+)
 # Keys of JSON files in which other programs keep outlines and boxes: LabelMe, COCO, VIA, Labelbox.
 _FOREIGN_KEYS = frozenset({"shapes", "annotations", "regions", "objects", "imagePath"})
 # Lines of numbers: class and box, as detectors of the YOLO family store labels.
@@ -30,12 +35,16 @@ def find(path: os.PathLike | str) -> list[pathlib.Path]:
     return [sidecar for sidecar in _same_name(path, SUFFIXES) if sidecar.is_file()]
 
 
-def captions(path: os.PathLike | str) -> list[str]:
+def captions(path: os.PathLike | str, folder: os.PathLike | str = "") -> list[str]:
     """Captions of a picture; none if it has no name that says anything.
 
     From `<name>.txt` (one per line, UTF-8), else `<name>.json` (a text, {"caption": …} or a list of
-    these), else from the file name: "red_ball-02.jpg" -> "red ball". Sidecars in which other
+    these), else from the file name: "red_ball-02.jpg" -> "red ball", else from the folder's, where
+    pictures are sorted into classes: "tabby_cat/0001.jpg" -> "tabby cat". Sidecars in which other
     programs keep labels (YOLO's rows of numbers, LabelMe's and COCO's JSON) hold no captions.
+
+    Args:
+      folder: of the picture, below the folder of all pictures.
 
     Raises:
       RecordError: a sidecar that is too large, not UTF-8 or not of this form; one that two pictures
@@ -54,7 +63,11 @@ def captions(path: os.PathLike | str) -> list[str]:
             )
             raise RecordError("ambiguous_sidecar", message)
         return [" ".join(line.split()) for line in lines if line.split()]
-    return _caption_of_name(path.stem)
+    found = _caption_of_name(path.stem)
+    for part in reversed(pathlib.PurePath(folder).parts):
+        if not found and part.lower() not in _UNNAMED_FOLDERS:
+            found = _caption_of_name(part)
+    return found
 
 
 def _lines(sidecar: pathlib.Path) -> list[str] | None:

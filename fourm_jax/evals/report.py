@@ -91,7 +91,9 @@ def _height(picture: np.ndarray, height: int) -> int:
     return min(height, round(height * picture.shape[0] / picture.shape[1]))
 
 
-def tasks_html(tasks: Mapping[str, Mapping]) -> str:
+def tasks_html(
+    tasks: Mapping[str, Mapping], title: str = "Out-of-the-box metrics on held-out data"
+) -> str:
     """Table of tasks: each metric beside its tokenizer bound and its constant predictor."""
     rows = [
         _task_row(name, entry)
@@ -99,7 +101,7 @@ def tasks_html(tasks: Mapping[str, Mapping]) -> str:
         for entry in (task, *task.get("also", ()))
     ]
     return (
-        "<h2>Out-of-the-box metrics on held-out data</h2>"
+        f"<h2>{html.escape(title)}</h2>"
         "<p class=note>No fine-tuning: the trunk generates the tokens of the target from those of "
         "the condition, with the defaults of every command; beside it, one pass of the trunk over "
         "grids and vectors. Read each number against two lines: the tokenizer bound (truth → "

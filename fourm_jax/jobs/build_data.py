@@ -97,10 +97,14 @@ def divide(files: Sequence[str], test_fraction: float) -> dict[str, list[str]]:
     """Files of each split: a file's split depends on its name and the fraction only."""
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for file in files:
-        digest = hashlib.sha256(file.encode("utf-8", "surrogateescape")).digest()
-        is_test = int.from_bytes(digest[:8]) < test_fraction * 2**64
-        found[SPLITS[is_test]].append(file)
+        found[SPLITS[rank(file) < test_fraction]].append(file)
     return found
+
+
+def rank(file: str) -> float:
+    """Number in 0..1 by which a file's split is decided, a hash of its name."""
+    digest = hashlib.sha256(file.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def _write_split(

@@ -42,7 +42,7 @@ class Rules:
     Attributes:
       specs: modalities to import.
       has_pictures, has_crops: whether the layout has pictures, and crop settings. Pictures without
-        settings count as one centred square crop.
+        settings count as one centred square crop; tokens with neither may be of several crops.
       keep_incomplete: whether a record may lack modalities that are missing or bad. Its picture and
         its crop settings it must have: nothing can be aligned without them.
       tokenizer: of the texts; needed by sequences.
@@ -181,10 +181,27 @@ def _frame(
             rows = _read_settings(files[name], size)
         elif size is not None:
             rows = settings.centre(size)
+        else:
+            rows = _versions(files, rules)
     except RecordError as error:
         errors[name] = error
         raise
     return _Frame(key, size, rows)
+
+
+def _versions(files: Mapping[str, layout.Member], rules: Rules) -> Int[np.ndarray, "k 5"] | None:
+    """Settings for as many crops as the first image-like tokens have; None for one."""
+    for spec in rules.specs:
+        if spec.kind in ("grid", "global") and spec.name in files:
+            try:
+                value = read(files[spec.name])
+            except RecordError:  # which is listed when the modality is imported
+                continue
+            is_array = isinstance(value, np.ndarray) and value.size != spec.num_tokens
+            if is_array and value.ndim >= 2 and len(value) <= settings.MAX_CROPS:
+                return settings.unknown(len(value))
+            return None
+    return None
 
 
 def _read_picture(member: layout.Member, rules: Rules, record: records.Record) -> tuple[int, int]:
@@ -223,7 +240,7 @@ def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> 
         expected = f"(crops, {spec.num_tokens})"
         raise RecordError("wrong_token_count", f"ids of shape {value.shape}, expected {expected}")
     if len(value) != frame.num_crops:
-        hint = "" if rules.has_crops else " (several need a folder of crop settings)"
+        hint = "" if rules.has_crops else " (pictures of several need a folder of crop settings)"
         message = f"tokens of {len(value)} crops, the record has {frame.num_crops}{hint}"
         raise RecordError("unequal_crops", message)
     wrong = value[(value < 0) | (value >= spec.vocab_size)]

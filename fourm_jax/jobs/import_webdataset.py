@@ -291,7 +291,8 @@ def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
 
 
 def _tar(plan: _Plan, name: str, shard: str) -> pathlib.Path:
-    return plan.root / plan.folders[name] / f"{shard}.tar"
+    folder = plan.root / plan.folders[name]
+    return folder if shard == layout.FLAT else folder / f"{shard}.tar"
 
 
 def _named(plan: _Plan, shard: str, one: LeftOutRecord) -> LeftOutRecord:
@@ -303,7 +304,8 @@ def _named(plan: _Plan, shard: str, one: LeftOutRecord) -> LeftOutRecord:
 
 def _label(shard: str, key: str) -> str:
     """Name of a record; names in a tar need not be text."""
-    return f"{shard}/{key}".encode(errors="surrogateescape").decode(errors="backslashreplace")
+    name = layout.record_name(shard, key)
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 @contextlib.contextmanager

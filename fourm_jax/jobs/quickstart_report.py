@@ -15,7 +15,7 @@ from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
 from fourm_jax.evals import any_to_any, galleries, measure, panels, pictures, report
 from fourm_jax.generate.generator import Generator
-from fourm_jax.jobs import phases, quickstart
+from fourm_jax.jobs import phases, run_phases
 from fourm_jax.tokenizers.base import Tokenizer
 from fourm_jax.train import metrics
 from fourm_jax.utils import io, progress, run_folder
@@ -32,7 +32,7 @@ def run(
     Raises:
       ValueError: the run is not finished.
     """
-    config, workdir = quickstart.locate(config, workdir), epath.Path(workdir)
+    config, workdir = run_phases.locate(config, workdir), epath.Path(workdir)
     generator = loading.load_generator(workdir)
     data = held_out(config, workdir, generator)
     with record.run("evaluate", f"{len(data)} held-out records, one modality from another"):
@@ -82,11 +82,11 @@ def held_out(
         datasets, generator.model.modalities, batch_size=count, num_records=count
     )
     tokens, _ = next(batches)
-    train = quickstart.open_raw(workdir, "train")
+    train = run_phases.open_raw(workdir, "train")
     return any_to_any.HeldOut(
-        truth=quickstart.raw_fields(quickstart.open_raw(workdir, "test"), names, count),
+        truth=run_phases.raw_fields(run_phases.open_raw(workdir, "test"), names, count),
         tokens={spec.name: tokens[spec.name] for spec in generator.model.modalities},
-        train=quickstart.raw_fields(train, names, NUM_TRAIN_RECORDS),
+        train=run_phases.raw_fields(train, names, NUM_TRAIN_RECORDS),
     )
 
 
@@ -109,14 +109,21 @@ def make_parts(
         parts.append(report.gallery_html(shown))
         sheets.append(galleries.sheet(shown))
     io.write_bytes(workdir / "gallery.png", pictures.png(panels.stacked(sheets[:NUM_SHEETS])))
+    parts += curves(workdir)
+    parts.append(codebooks(config, workdir, generator))
+    return parts
+
+
+def curves(workdir: epath.Path) -> list[str]:
+    """HTML of loss and accuracy of the trunk over its steps."""
     history = metrics.read_history(workdir / run_folder.TRUNK)
+    parts = []
     for metric, note in (
         ("loss", "Cross-entropy in nats per target token under random masks (training batches)."),
         ("accuracy", "Share of target tokens predicted exactly."),
     ):
         figure = report.curves(series(history, f"{metric}/"), metric)
         parts.append(report.figure_html(f"Training {metric} per modality", note, figure))
-    parts.append(codebooks(config, workdir, generator))
     return parts
 
 

@@ -1,4 +1,6 @@
-"""Labeler: captions of a picture from the text file beside it, or from its name."""
+"""Labeler: captions of a picture from the text file beside it, its name or its folder's."""
+
+import pathlib
 
 from fourm_jax.data import sidecars
 from fourm_jax.labelers.base import Labeler, Output
@@ -8,7 +10,16 @@ def make_labeler() -> Labeler:
     """Make `caption`, a list of texts; pictures without any have no such field."""
 
     def label(records):
-        found = [sidecars.captions(record["path"]) for record in records]
+        found = [
+            sidecars.captions(record["path"], pathlib.PurePath(record["file"]).parent)
+            for record in records
+        ]
         return [{"caption": texts} if texts else {} for texts in found]
 
-    return Labeler(name="caption", inputs=("path",), outputs={"caption": Output()}, label=label)
+    return Labeler(
+        name="caption",
+        inputs=("file", "path"),
+        outputs={"caption": Output()},
+        label=label,
+        settings={"folders": True},
+    )

@@ -97,6 +97,12 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> str:
     return select(value, rng=rng).to_text()
 
 
+def every(value: Any) -> list[str]:
+    """All captions of a record field, which holds one or a list of them."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return [serialize(one) for one in several]
+
+
 def parse(text: str) -> Parsed:
     """Read generated text into a `Caption`."""
     return Caption.from_text(text)

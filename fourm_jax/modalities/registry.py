@@ -10,16 +10,14 @@ from fourm_jax.utils.errors import unknown_value
 
 
 def _small(source: str, order: int, **fields: Any) -> ModalitySpec:
-    """Image-like tokens of the small data sets: 8 x 8 of 256 codes."""
+    """Image-like tokens of the small data sets: 8 x 8, of 256 codes unless said otherwise."""
     return ModalitySpec(
         name=f"tok_{source}",
         kind="grid",
-        vocab_size=256,
         grid=(8, 8),
         source=source,
-        tokenizer=source,
         decoding_order=order,
-        **fields,
+        **{"vocab_size": 256, "tokenizer": source, **fields},
     )
 
 
@@ -115,6 +113,18 @@ DIGITS = (
     _small_text("metadata", 11, 4, text_form="metadata", chunked=True),
 )
 
+# A user's own pictures at 64 x 64 pixels, as small as the scenes: 8 x 8 patches of 8 pixels.
+PICTURES = (
+    ModalitySpec(
+        name="rgb", kind="pixels", grid=(8, 8), patch_size=8, num_channels=3, source="rgb"
+    ),
+    _small("rgb", 0, vocab_size=2048),
+    _small("canny_edge", 1, tokenizer="edge", measure=("f1:metric=edge_f1",)),
+    _small_text("caption", 40, 2),
+    _small_text("color_palette", 23, 3, text_form="palette"),
+    _small_text("metadata", 33, 4, text_form="metadata", chunked=True),
+)
+
 
 FEATURES = {"crop": "feature_map"}
 DEPTH = {"measure": ("mae",), "picture": "depth"}
@@ -193,6 +203,7 @@ SR_IN = (*MOD7_IN, "rgb@448", *SR_OUT)
 FAMILIES: Mapping[str, tuple[ModalitySpec, ...]] = {
     "scenes": SCENES,
     "digits": DIGITS,
+    "pictures": PICTURES,
     "fourm": FOURM,
 }
 

@@ -50,8 +50,10 @@ def save_tokenizer(
     return base.load_trained(directory)
 
 
-def read_held_out(config: ml_collections.ConfigDict) -> Num[np.ndarray, "n ..."]:
-    """Raw signals of the first records of split "test" of the config's first data set."""
-    source = run_config.make_datasets(config, "test")[0].source
+def read_held_out(
+    config: ml_collections.ConfigDict, split: str = "test"
+) -> Num[np.ndarray, "n ..."]:
+    """Raw signals of the first records of a split of the config's first data set."""
+    source = run_config.make_datasets(config, split)[0].source
     rows = datasets.read_records(source, range(min(NUM_HELD_OUT, len(source))))
     return np.stack([row[config.tokenizer.source_field] for row in rows])

@@ -2,6 +2,7 @@
 
 # A run folder (`make quickstart`): data, tokenizers and a trunk that belong together.
 RAW = "raw"  # shards of raw records
+DATA = "data"  # shards of tokens
 TOKENIZERS = "tokenizers"  # one folder per tokenizer
 TRUNK = "trunk"  # work directory of its training
 

@@ -107,9 +107,10 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
         (lambda path: declare(path, 9_000, 9_000), "allowed: 67108864 in total"),
         (lambda path: declare(path, 100, 100), "unreadable picture"),
         (lambda path: save(path, (500, 20)), "allowed: sides up to 1:8"),
+        (lambda path: save(path, (1, 1)), "1 x 1 pixels, allowed: 2 and more along each side"),
         (lambda path: Image.new("F", (9, 9)).save(path, "TIFF"), "mode 'F' have no known range"),
     ],
-    ids=["empty", "text", "cut", "cut early", "bomb", "large", "no pixels", "long", "float"],
+    ids=["empty", "text", "cut", "cut early", "bomb", "large", "no pixels", "long", "dot", "float"],
 )
 def test_what_is_no_usable_picture_is_refused_with_the_reason(tmp_path, make, message):
     path = tmp_path / "a.jpg"
@@ -188,6 +189,22 @@ def test_text_comes_before_json(tmp_path):
 )
 def test_a_file_name_is_a_caption_unless_a_camera_gave_it(tmp_path, name, expected):
     assert sidecars.captions(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("tabby_cat/0001.jpg", ["tabby cat"]),
+        ("cats/tabby/IMG_1.jpg", ["tabby"]),
+        ("cats/train/images/0001.jpg", ["cats"]),
+        ("cats/a dog.jpg", ["a dog"]),
+        ("n01440764/0001.jpg", []),
+        ("train/0001.jpg", []),
+    ],
+)
+def test_a_picture_without_a_name_is_called_as_its_folder(tmp_path, file, expected):
+    path = save(tmp_path / file)
+    assert sidecars.captions(path, path.relative_to(tmp_path).parent) == expected
 
 
 @pytest.mark.parametrize(

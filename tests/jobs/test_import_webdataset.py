@@ -144,6 +144,39 @@ def test_tokens_alone_need_neither_pictures_nor_crops(tmp_path, job):
     assert set(read(job())[0]) == {"key", "tok_dinov2_global"}
 
 
+@pytest.mark.parametrize("folder", ["", "clevr"])
+@pytest.mark.parametrize("versions", [1, 3])
+def test_folders_of_files_with_several_versions_need_no_shard_and_no_crops(
+    tmp_path, job, versions, folder
+):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 4096, (2, 2, versions, 196)).astype(np.int16)
+    for number in range(2):
+        texts = [f"a dog {number} {version}" for version in range(versions)]
+        files = {
+            "tok_rgb@224": (".npy", published_tars.npy(ids[number, 0])),
+            "tok_depth@224": (".npy", published_tars.npy(ids[number, 1])),
+            "scene": (".json", published_tars.dump(texts)),
+        }
+        for name, (ending, data) in files.items():
+            path = tmp_path / "in" / name / folder / f"{number:05}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    modalities = ("tok_rgb@224", "tok_depth@224", "caption=scene")
+    import_webdataset.run(job(modalities=modalities, pictures="", crop_settings=""))
+
+    first, second = read(job())
+    assert [first["key"], second["key"]] == [
+        f"{folder}/0000{number}".strip("/") for number in range(2)
+    ]
+    expected = ids[1, 1] if versions > 1 else ids[1, 1, 0]
+    np.testing.assert_array_equal(second["tok_depth@224"], expected)
+    assert ("crop_settings" in first) == (versions > 1)
+    captions = second["caption"].reshape(versions, -1)
+    assert len({row.tobytes() for row in captions}) == versions
+
+
 def test_embedded_captions_follow_the_crops(tmp_path, job):
     published_tars.write(tmp_path / "in", (2,))
     emb = np.zeros((2, 3, 4096), np.float16)

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import quickstart as quickstart_config
-from fourm_jax.jobs import quickstart
+from fourm_jax.jobs import run_phases
 from fourm_jax.tokenizers.text import TextTokenizer
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io
@@ -24,7 +24,7 @@ def config(**overrides):
 )
 def test_a_wrong_config_of_a_later_phase_is_refused_before_the_first(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        quickstart.check(config(**change), tmp_path)
+        run_phases.check(config(**change), tmp_path)
 
 
 def test_a_tokenizer_trained_from_another_config_is_not_reused(tmp_path):
@@ -32,12 +32,12 @@ def test_a_tokenizer_trained_from_another_config_is_not_reused(tmp_path):
     (tmp_path / "tokenizers" / "edge").mkdir(parents=True)
     before = config_lib.to_json(own.tokenizers.edge)
     io.write_json(tmp_path / "tokenizer_runs" / "edge" / "config.json", before)
-    quickstart.check(own, tmp_path)
+    run_phases.check(own, tmp_path)
     with pytest.raises(ValueError, match=r"edge holds another run's .*: optimizer.lr is 0.003 the"):
-        quickstart.check(config(tokenizers__edge__optimizer__lr=0.1), tmp_path)
+        run_phases.check(config(tokenizers__edge__optimizer__lr=0.1), tmp_path)
 
 
 def test_a_text_tokenizer_of_another_size_is_not_reused(tmp_path):
     TextTokenizer.train(["a red cone"], vocab_size=4500).save(tmp_path / "tokenizers" / "text")
     with pytest.raises(ValueError, match=r"vocab_size 4500, config.text_vocab_size is 4608"):
-        quickstart.check(config(), tmp_path)
+        run_phases.check(config(), tmp_path)

@@ -93,6 +93,11 @@ def centre(size: tuple[int, int]) -> Int[np.ndarray, "1 5"]:
     return np.array([[(height - side) // 2, (width - side) // 2, side, side, 0]], np.int32)
 
 
+def unknown(num_crops: int) -> Int[np.ndarray, "n 5"]:
+    """Settings of crops that nobody wrote down, of records without pictures: one pixel each."""
+    return np.tile(np.array([0, 0, 1, 1, 0], np.int32), (num_crops, 1))
+
+
 def sample(
     rng: np.random.Generator,
     size: tuple[int, int],

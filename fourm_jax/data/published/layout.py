@@ -2,6 +2,7 @@
 
     <modality>/shard-00000.tar       one member per record (docs/published.md#data-layout)
     <modality>/<folder>/<name>.npy   one file per record (docs/published.md#data-layout)
+    <modality>/<name>.npy            the same without folders between: one shard, called "."
 
 Damage is listed, not raised: a source refuses it, an import goes on with the rest.
 """
@@ -54,8 +55,13 @@ class _Header(tarfile.TarInfo):
         return info
 
 
+FLAT = "."  # the shard of files that lie in the folder of the modality itself
+
+
 def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
     """Names of the shards (without .tar) and folders of one modality, sorted.
+
+    Where there are neither, the files in the folder itself are one shard, `FLAT`.
 
     Raises:
       ValueError: no such modality folder (names those that are there), or nothing in it.
@@ -69,13 +75,15 @@ def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
     files = [path.name for path in folder.iterdir() if path.is_file()]
     loose = [name for name in files if not foreign_files.is_foreign(name)]
     if not names and loose and pattern == "*":
-        raise ValueError(
-            f"{folder}: files like {min(loose)!r} lie one level too high: put them into a folder "
-            f"{str(folder / 'data')!r}, the same for every modality"
-        )
+        return [FLAT]
     if not names:
         raise ValueError(f"{folder}: no shard or folder {pattern!r} with files in it")
     return names
+
+
+def record_name(shard: str, key: str) -> str:
+    """Name of a record among those of all shards."""
+    return key if shard == FLAT else f"{shard}/{key}"
 
 
 def index_shard(folder: pathlib.Path, shard: str) -> Index:

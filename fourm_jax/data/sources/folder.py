@@ -76,7 +76,7 @@ class FolderSource:
         path = self._root / self._files[index]
         try:
             picture, _ = picture_folder.read(path, self._size)
-            captions = sidecars.captions(path)
+            captions = sidecars.captions(path, pathlib.PurePath(self._files[index]).parent)
         except ValueError as error:
             reason = left_out.reason_of(error, "unreadable_record")
             raise RecordError(reason, f"{path}: {error}") from error

@@ -2,6 +2,7 @@
 
     root/<split>/<modality>/shard-00000.tar      (docs/published.md#data-layout)
     root/<split>/<modality>/<folder>/<name>.npy  (docs/published.md#data-layout)
+    root/<split>/<modality>/<name>.npy
 
 Members are matched by shard (or folder) and name, never by order: a member that one modality lacks
 is listed, where the published reader would pair strangers or drop the rest of the shard.
@@ -59,11 +60,11 @@ class WebDataset:
         for key in every:
             missing = [name for field, name in modalities.items() if key not in self._index[field]]
             if missing:
-                message = f"{'/'.join(key)} has no {', '.join(missing)}"
+                message = f"{layout.record_name(*key)} has no {', '.join(missing)}"
                 self.left_out.append(
                     LeftOutRecord(
                         place=str(root),
-                        record="/".join(key),
+                        record=layout.record_name(*key),
                         reason="missing_member",
                         message=message,
                     )
@@ -87,7 +88,7 @@ class WebDataset:
 
     def place(self, index: int) -> str:
         """Name shard and member of an index, for messages."""
-        return "/".join(self._keys[index])
+        return layout.record_name(*self._keys[index])
 
 
 def _index(folder: pathlib.Path, pattern: str) -> dict[Key, Member]:

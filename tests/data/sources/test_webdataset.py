@@ -182,13 +182,17 @@ def test_a_link_out_of_the_data_set_is_refused_and_one_within_is_followed(tmp_pa
         open_source(tmp_path)
 
 
-def test_files_one_level_too_high_are_named(tmp_path):
-    write_shards(tmp_path, (1,))
-    (tmp_path / "train" / "rgb" / "shard-00000.tar").unlink()
-    (tmp_path / "train" / "rgb" / "000.png").write_bytes(png())
+def test_files_without_a_folder_between_are_one_shard(tmp_path):
+    for number in range(2):
+        for modality, (extension, data) in files(number).items():
+            path = tmp_path / "train" / modality / f"{number:03d}{extension}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
 
-    with pytest.raises(ValueError, match=r"files like '000\.png' lie one level too high"):
-        open_source(tmp_path)
+    source = open_source(tmp_path)
+
+    assert [source[index]["tok"][0, 0] for index in range(2)] == [0, 1]
+    assert source.place(1) == "001"
 
 
 @pytest.mark.parametrize("name", ["../escape.npy", "/etc/passwd", "a/../../b.npy"])
