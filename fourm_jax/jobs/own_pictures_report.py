@@ -172,6 +172,10 @@ def predict(
     return made, best
 
 
+def _title(task: tuple[str, str, int | None]) -> str:
+    return f"{task[0]}->{task[1]}"
+
+
 def judge(generator: Generator, predictions: Predictions, split: str) -> dict[str, dict[str, Any]]:
     """Entries of metrics.json of a split; a record that lacks one of the two is left out."""
     tasks, data = {}, predictions.data
