@@ -157,10 +157,10 @@ def predict(
     config: ml_collections.ConfigDict, generator: Generator, data: any_to_any.HeldOut
 ) -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
     """Every other modality from the pixels and the picture from each cue; tokens decoded."""
-    settings, made = config.evaluation, {}
+    settings, made = config.evaluation, dict[tuple[str, str], Any]()
     given, picture = generator.spec(settings.condition), generator.spec(settings.picture)
     targets = [n for n in generator.model.outputs if generator.spec(n).source != given.source]
-    tasks = [(given.name, name, None) for name in targets]
+    tasks: list[tuple[str, str, int | None]] = [(given.name, name, None) for name in targets]
     tasks += [(cue, picture.name, settings.num_steps) for cue in settings.cues]
     for cue, name, num_steps in progress.track(tasks, label="evaluate", unit="task", name=_title):
         done = generator.generate({cue: data.tokens[cue]}, [name], num_steps=num_steps)
