@@ -56,7 +56,8 @@ def input_widths(
       written: tokens by modality that were written since then.
       hidden: modalities that guidance hides, and how many tokens each one leaves.
     """
-    counts = {name: known[name][1] + written.get(name, 0) for name in state.ids} | hidden
+    counts = {name: known[name][1] + written.get(name, 0) for name in state.ids}
+    counts.update(hidden)
     if not any(counts.values()):
         counts[next(iter(counts))] = 1  # an encoder without any slot would have nothing to do
     return tuple((name, bucket(counts[name], ids.shape[1])) for name, ids in state.ids.items())

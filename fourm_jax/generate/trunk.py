@@ -27,8 +27,7 @@ def tokens_to_logits(model: FourM, params: Any, target: str) -> TokensToLogits:
     return apply
 
 
-@flax.struct.dataclass
-class SequenceMemory:
+class SequenceMemory(flax.struct.PyTreeNode):
     """What is kept between tokens.
 
     Attributes:

@@ -209,7 +209,8 @@ class Stack(nn.Module):
                 lambda leaf, number=number: self._cast(leaf[number]),
                 self.variables["params"]["blocks"],
             )
-            k, v = self._one_block().apply({"params": weights}, context, method="remember")
+            keys: Any = self._one_block().apply({"params": weights}, context, method="remember")
+            k, v = keys
             batch, heads, _, channels = k.shape
             empty = jnp.zeros((batch, heads, num_tokens, channels), k.dtype)
             layers.append(LayerMemory(weights, k, v, empty, empty))
@@ -227,10 +228,11 @@ class Stack(nn.Module):
         """Cached pass; returns (features [b, t, d], memory with the t tokens appended)."""
         appended = []
         for memory in layers:
-            x, memory = self._one_block().apply(
+            result: Any = self._one_block().apply(
                 {"params": memory.weights}, x, memory, index, self_mask, cross_mask, method="step"
             )
-            appended.append(memory)
+            x, longer = result
+            appended.append(longer)
         return self.norm(x), tuple(appended)
 
     def _one_block(self) -> Block:

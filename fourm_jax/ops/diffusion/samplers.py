@@ -74,8 +74,9 @@ def plan(
 
 def start(sampler: Name, noise: Float[Array, "b *s"]) -> State:
     """Return the state before the first step."""
-    starts = {"pndm": pndm.start, "dpm": dpm.start}
-    return starts.get(sampler, SingleStepState)(noise)
+    if sampler == "pndm":
+        return pndm.start(noise)
+    return dpm.start(noise) if sampler == "dpm" else SingleStepState(noise)
 
 
 def step(
