@@ -2,19 +2,19 @@
 
 The bytes are a safetensors file: arrays are stored as they are, nested dicts under "outer/inner",
 and every other value (text, lists of text, numbers) as JSON in a uint8 array named "<path>:json".
-A record of 21 token arrays decodes in about 40 µs on an idle core.
+A record of 21 token arrays decodes in about 90 µs on an idle core.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fourm_jax.utils import io
+from fourm_jax.utils import io, safetensors_header
 
 Record = dict[str, Any]  # values: np.ndarray, nested Record, or anything that JSON can hold
 
@@ -35,10 +35,8 @@ _DTYPES = {
 }
 DTYPES = frozenset(dtype.name for dtype in _DTYPES.values())
 MAX_HEADER_BYTES = 2**20
-MAX_RANK = 32
 MAX_NESTING = 32  # of dicts in a record
 MAX_BYTES = 64 * 2**20  # of one record; a 448 px record with every raw signal has about 6 MB
-_NUM_LENGTH_BYTES = 8  # before the JSON header of a safetensors file
 _JSON = ":json"
 _PATH = "/"
 
@@ -64,7 +62,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """Return the record behind `data`; its arrays are read-only views.
+    """Return the record behind `data`; its arrays are read-only.
 
     Raises:
       ValueError: not a record, cut short, too large, or a dtype that is not allowed.
@@ -72,7 +70,7 @@ def decode(data: bytes) -> Record:
     if len(data) > MAX_BYTES:
         raise ValueError(f"record of {len(data)} bytes, allowed: {MAX_BYTES}")
     try:
-        arrays = _views(data)
+        arrays = _arrays(data)
     except Exception as error:  # a hostile header can go wrong in any way
         raise ValueError(f"not a record ({len(data)} bytes): {error}") from error
     record: Record = {}
@@ -88,31 +86,18 @@ def decode(data: bytes) -> Record:
     return record
 
 
-def _views(data: bytes) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors file, without a copy: the library's reader makes one of each, which
-    takes four times as long as all the rest of reading a record of embeddings.
-
-    As in the library, arrays must lie one after the other and fill the file.
-    """
-    start = _NUM_LENGTH_BYTES + int.from_bytes(data[:_NUM_LENGTH_BYTES], "little")
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    start = safetensors_header.LENGTH_BYTES + int.from_bytes(
+        data[: safetensors_header.LENGTH_BYTES], "little"
+    )
     if start > MAX_HEADER_BYTES:
         raise ValueError(f"header of {start} bytes, allowed: {MAX_HEADER_BYTES}")
-    header = json.loads(data[_NUM_LENGTH_BYTES:start])
-    header.pop("__metadata__", None)
-    arrays, end = {}, 0
-    for path, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
-        # Before any product: that of a long shape takes quadratic time.
-        if len(shape) > MAX_RANK or any(type(n) is not int or n < 0 for n in shape):
-            raise ValueError(f"array {path!r} of shape {str(shape)[:80]}")
-        size = math.prod(shape) * dtype.itemsize
-        if entry["data_offsets"] != [end, end + size]:
-            raise ValueError(f"array {path!r} lies at {entry['data_offsets']}, expected {end}")
-        array = np.frombuffer(data, dtype, math.prod(shape), start + end)
-        arrays[path] = array.reshape(shape)
-        end += size
-    if start + end != len(data):
-        raise ValueError(f"{start + end} bytes are described")
+    safetensors_header.check(data[safetensors_header.LENGTH_BYTES : start], "record")
+    arrays = {}
+    for path, entry in safetensors.deserialize(data):
+        array = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        array.flags.writeable = False
+        arrays[path] = array
     return arrays
 
 

@@ -138,11 +138,11 @@ def test_no_changed_byte_ends_in_anything_but_a_record_or_a_clear_error():
             assert "not a record" in str(error) or "field" in str(error)
 
 
-def test_arrays_are_views_that_nobody_can_write_to():
+def test_nobody_can_write_to_arrays_of_a_record():
     data = records.encode({"a": np.arange(4), "nothing": np.zeros((0, 3))})
     decoded = records.decode(data)
 
     assert decoded["nothing"].shape == (0, 3)
-    assert np.shares_memory(decoded["a"], np.frombuffer(data, np.uint8))
+    np.testing.assert_array_equal(decoded["a"], [0, 1, 2, 3])
     with pytest.raises(ValueError, match="read-only"):
         decoded["a"][0] = 1
