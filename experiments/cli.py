@@ -1,6 +1,7 @@
 """Shared by the commands: how one starts and ends, its flags and config, the compile cache."""
 
 import functools
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -207,15 +208,22 @@ def find_config(named: str) -> str:
     if path.suffix == ".py" and path.is_file():
         return f"{path}{colon}{argument}"
     short = name.removeprefix("configs/").removesuffix(".py")
-    if short not in config_names():
+    if not _is_config(short):
         raise ValueError(errors.unknown_value("config", name, config_names()))
     return f"{CONFIGS / short}.py{colon}{argument}"
 
 
 def config_names() -> list[str]:
     """Names of the configs that come with the commands, such as "scenes", "data/scenes"."""
-    files = [path for path in CONFIGS.rglob("*.py") if "def get_config(" in path.read_text()]
-    return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in files)
+    files = (path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.py"))
+    return sorted(name for name in (file.as_posix() for file in files) if _is_config(name))
+
+
+def _is_config(name: str) -> bool:
+    parts = name.split("/")
+    if not all(map(str.isidentifier, parts)) or not (CONFIGS / f"{name}.py").is_file():
+        return False
+    return hasattr(importlib.import_module(".".join((CONFIGS.name, *parts))), "get_config")
 
 
 def _config_value(argv: list[str], number: int) -> str:
