@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_collections
 
+from configs import datasets
 from configs.data import pictures
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
@@ -49,7 +50,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     if args.train not in FREEZE:
         raise ValueError(errors.unknown_value("train", args.train, FREEZE))
-    config = pictures.tokenizer("rgb", args.raw, args.runlocal).to_dict()
+    raw = args.raw if datasets.exist(args.raw) or not args.runlocal else ""
+    config = pictures.tokenizer("rgb", "base", raw, runlocal=args.runlocal).to_dict()
     given = config["tokenizer"]["arguments"]
     kept = ("signal", "image_size", "patch_size", "num_codes", "latent_dim", "encoder", "quantizer")
     config["tokenizer"] |= {

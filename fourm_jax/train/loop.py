@@ -368,7 +368,8 @@ class _Training:
     def _evaluate(self, state: TrainState, done: int) -> None:
         """Run the evaluators; a request to stop drops their values and leaves at once.
 
-        Of several processes none may leave alone, as they compute together.
+        Of several processes none may leave alone, as they compute together. One process saves the
+        state before an evaluator's error ends the run.
         """
         self.book.flush()
         self.dog.beat(f"evaluation at step {done}")
@@ -384,6 +385,10 @@ class _Training:
                         self.dog.beat(f"evaluation at step {done}, after {name}")
         except interrupt.CutOff:
             return
+        except BaseException:
+            if alone:
+                self._save(state, done, wait=True)
+            raise
         if values:
             self.book.record(done, values)
             self.book.restart_clock(done)

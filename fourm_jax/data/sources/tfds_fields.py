@@ -35,25 +35,25 @@ def make_reader(name: str, features: Mapping[str, Any]) -> Reader:
         raise ValueError(f"reader {name!r} does not take the features {found}: {error}") from error
 
 
-def picture(image: tfds.features.Image) -> Reader:
+def picture(image: tfds.features.FeatureConnector) -> Reader:
     """Colours uint8 [h, w, 3]."""
     _need(image, tfds.features.Image)
     return functools.partial(picture_files.decode_rgb, upright=False)
 
 
-def labels(image: tfds.features.Image) -> Reader:
+def labels(image: tfds.features.FeatureConnector) -> Reader:
     """Picture of one channel, values as stored: uint8 [h, w]."""
     _need(image, tfds.features.Image)
     return _labels
 
 
-def array(tensor: tfds.features.Tensor) -> Reader:
+def array(tensor: tfds.features.FeatureConnector) -> Reader:
     """Array of the feature's own dtype."""
     dtype = tensor.np_dtype
     return lambda value: np.asarray(value, dtype)[()]
 
 
-def depth(tensor: tfds.features.Tensor) -> Reader:
+def depth(tensor: tfds.features.FeatureConnector) -> Reader:
     """Metres float32 [h, w]; ValueError if they are negative or not finite."""
     _need(tensor, tfds.features.Tensor)
 
@@ -66,25 +66,25 @@ def depth(tensor: tfds.features.Tensor) -> Reader:
     return read
 
 
-def text(feature: tfds.features.Text) -> Reader:
+def text(feature: tfds.features.FeatureConnector) -> Reader:
     """One text; absent if empty."""
     _need_text(feature)
     return lambda value: value.decode() or None
 
 
-def texts(sequence: tfds.features.Sequence) -> Reader:
+def texts(sequence: tfds.features.FeatureConnector) -> Reader:
     """All texts of a sequence of {"text", …}: whoever tokenizes them draws one per record."""
     _need_text(sequence["text"])
     return lambda value: [line.decode() for line in value["text"]] or None
 
 
-def json_value(feature: tfds.features.Text) -> Reader:
+def json_value(feature: tfds.features.FeatureConnector) -> Reader:
     """Value of a text that holds JSON."""
     _need_text(feature)
     return lambda value: file_decoders.decode(".json", value)
 
 
-def boxes(objects: tfds.features.Sequence) -> Reader:
+def boxes(objects: tfds.features.FeatureConnector) -> Reader:
     """{"boxes": float32 [k, 4] xmin ymin xmax ymax in 0..1, "classes"} of a sequence of objects.
 
     Crowds, where marked, are left out: they are regions, not objects.
@@ -93,14 +93,16 @@ def boxes(objects: tfds.features.Sequence) -> Reader:
     return lambda value: _boxes(value, _namer(objects["label"]))
 
 
-def thing_boxes(objects: tfds.features.Sequence) -> Reader:
+def thing_boxes(objects: tfds.features.FeatureConnector) -> Reader:
     """Boxes of COCO's panoptic things; a box around stuff such as sky says little."""
     _need(objects["bbox"], tfds.features.BBoxFeature)
     name = _namer(objects["label"])
     return lambda value: _boxes(value, name, np.asarray(value["label"], np.int64) < NUM_THINGS)
 
 
-def panoptic_classes(image: tfds.features.Image, objects: tfds.features.Sequence) -> Reader:
+def panoptic_classes(
+    image: tfds.features.FeatureConnector, objects: tfds.features.FeatureConnector
+) -> Reader:
     """Classes uint8 [h, w]: 0 = void, c + 1 = class c (as published, docs/published.md#modalities).
 
     A segment's id is R + 256 G + 65536 B of its pixels.
@@ -121,7 +123,9 @@ def panoptic_classes(image: tfds.features.Image, objects: tfds.features.Sequence
     return read
 
 
-def pet_classes(mask: tfds.features.Image, species: tfds.features.ClassLabel) -> Reader:
+def pet_classes(
+    mask: tfds.features.FeatureConnector, species: tfds.features.FeatureConnector
+) -> Reader:
     """COCO classes of a trimap (1 pet, 2 background, 3 border) as `panoptic_classes` gives them.
 
     Only the pet's own pixels have a class; what lies behind it is not annotated and stays void.
@@ -131,7 +135,7 @@ def pet_classes(mask: tfds.features.Image, species: tfds.features.ClassLabel) ->
     return lambda data, kind: np.where(_labels(data) == 1, np.uint8(classes[kind]), np.uint8(0))
 
 
-def class_names(*features: tfds.features.ClassLabel) -> Reader:
+def class_names(*features: tfds.features.FeatureConnector) -> Reader:
     """Class names as a caption, "american bulldog dog"; absent if one is not known (-1)."""
     names = [_namer(feature) for feature in features]
 
@@ -144,7 +148,7 @@ def class_names(*features: tfds.features.ClassLabel) -> Reader:
     return read
 
 
-def imagenet_name(label: tfds.features.ClassLabel) -> Reader:
+def imagenet_name(label: tfds.features.FeatureConnector) -> Reader:
     """First name of an ImageNet class, "great white shark"; absent if it is not known (-1).
 
     TFDS itself calls the classes by WordNet ids; it ships the names, in the same order, with the
@@ -158,7 +162,7 @@ def imagenet_name(label: tfds.features.ClassLabel) -> Reader:
     return lambda value: None if value < 0 else names[value]
 
 
-def clevr_caption(objects: tfds.features.Sequence) -> Reader:
+def clevr_caption(objects: tfds.features.FeatureConnector) -> Reader:
     """All objects, "a large red metal cube, a small …", in their order; absent where not told."""
     names = {key: _namer(objects[key]) for key in ("size", "color", "material", "shape")}
 
