@@ -126,7 +126,8 @@ def main() -> None:
         print(f"{', '.join(todo[0].conditions)} -> {', '.join(made.decoded)}: {output}")
     else:
         done = generation.run(generator, todo, output, job)
-        print(f"{done} of {len(todo)} requests generated, the others were there: {output}")
+        there = f", {len(todo) - done} were there" if done < len(todo) else ""
+        print(f"{done} of {len(todo)} requests generated{there}: {output}")
     if _ANIMATION.value:
         generation.animate(generator, todo[0], job, _ANIMATION.value)
         print(f"the steps: {_ANIMATION.value}")
