@@ -1,7 +1,7 @@
 """Training task of the trunk: mask on the device, predict, and count what was really there."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,6 +19,7 @@ from fourm_jax.train import accumulation, flops, metrics, step
 from fourm_jax.utils import errors
 
 LOSSES = ("mod", "token")
+MAX_SLOTS_PER_TOKEN = 2  # sentinels and rounded sizes need some room; what is beyond is padding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,18 @@ class FourMTask:
         for field in ("num_inputs", "num_targets", "maskings_per_record"):
             if getattr(self, field) < 1:
                 raise ValueError(f"masking.{field} {getattr(self, field)}, must be at least 1")
+        self._check_slots("num_inputs", self.model.inputs)
+        self._check_slots("num_targets", self.model.outputs)
+
+    def _check_slots(self, field: str, names: Sequence[str]) -> None:
+        """Refuses slots that no record can fill: they cost time and memory and hold nothing."""
+        sizes = {spec.name: spec.num_tokens for spec in self.model.modalities}
+        longest, slots = sum(sizes[name] for name in names), getattr(self, field)
+        if slots > MAX_SLOTS_PER_TOKEN * longest:
+            raise ValueError(
+                f"masking.{field} {slots}: a record has at most {longest} tokens of these "
+                f"modalities, allowed: 1 to {MAX_SLOTS_PER_TOKEN * longest}"
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:

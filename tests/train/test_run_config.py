@@ -36,6 +36,11 @@ def changed(config, change):
         (tiny.trunk, lambda c: c.update(task="forum"), "unknown task 'forum'; did you mean"),
         (tiny.trunk, lambda c: c.masking.update(maskings_per_record=3), "8 is not divisible by"),
         (tiny.trunk, lambda c: c.masking.update(maskings_per_record=0), "must be at least 1"),
+        (
+            tiny.trunk,
+            lambda c: c.masking.update(num_inputs=10**5),
+            "num_inputs 100000: a record has",
+        ),
         (tiny.trunk, lambda c: c.masking.update(budget="al"), "unknown masking.budget 'al'"),
         (tiny.trunk, lambda c: c.model.update(num_heads=0), "num_heads 0, must be at least 1"),
         (tiny.trunk, lambda c: c.optimizer.update(warmup_steps=99), "99 .* do not fit into num_st"),
