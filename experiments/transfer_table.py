@@ -20,13 +20,13 @@ from fourm_jax.utils import errors, progress  # noqa: E402
 VARIANTS = {
     "scratch": "init=scratch",
     "full": "init={source}",
-    "lora": "init={source},lora=8",
+    "lora": "init={source},lora=4",
     "rgbd": "init={source},inputs=rgbd",
     "think": "init={source},inputs=think",
 }
 _SOURCE = cli.define_path("source", "runs/quickstart", "Run folder of the pretrained model.")
 _WORKDIR = cli.define_path("workdir", None, "Folder of the runs.", required=True, written="folder")
-_TASKS = flags.DEFINE_list("tasks", ["cls", "seg", "depth", "count"], "Of configs/finetune/scenes.")
+_TASKS = flags.DEFINE_list("tasks", list(scenes.TASKS), "Of configs/finetune/scenes.")
 _VARIANTS = flags.DEFINE_list("variants", list(VARIANTS), f"Of {', '.join(VARIANTS)}.")
 _LABELS = flags.DEFINE_list("labels", ["64", "256", "1024"], "Numbers of labelled scenes.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Trainings per cell of the table.", lower_bound=1)

@@ -1,4 +1,4 @@
-"""The notebook, from top to bottom, on a toy run of the quickstart (`make test-notebook`)."""
+"""The notebooks, from top to bottom, on a toy run of the quickstart (`make test-notebook`)."""
 
 import json
 import pathlib
@@ -10,29 +10,42 @@ import pytest
 from tests import test_end_to_end
 
 ROOT = pathlib.Path(__file__).parents[1]
-NOTEBOOK = ROOT / "experiments/colabs/any_to_any.ipynb"
+NOTEBOOKS = sorted((ROOT / "experiments/colabs").glob("*.ipynb"))
 
 
-def cells() -> list[str]:
-    notebook = json.loads(NOTEBOOK.read_text())
+def cells(path: pathlib.Path) -> list[str]:
+    notebook = json.loads(path.read_text())
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-def test_every_cell_of_the_notebook_is_valid_code_without_stored_output():
-    for number, cell in enumerate(cells()):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_of_a_notebook_is_valid_code_without_stored_output(path):
+    for number, cell in enumerate(cells(path)):
         compile(cell, f"cell {number}", "exec")
-    assert all(not cell.get("outputs") for cell in json.loads(NOTEBOOK.read_text())["cells"])
+    assert all(not cell.get("outputs") for cell in json.loads(path.read_text())["cells"])
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """A toy run of the quickstart."""
+    workdir = tmp_path_factory.mktemp("quickstart")
+    command = [*test_end_to_end.QUICKSTART, f"--workdir={workdir}"]
+    made = test_end_to_end.run([*command, "--config=configs/quickstart.py:runlocal"])
+    assert made.returncode == 0, made.stderr
+    return workdir
 
 
 @pytest.mark.notebook
-def test_the_notebook_runs_from_top_to_bottom(tmp_path):
-    command = [*test_end_to_end.QUICKSTART, f"--workdir={tmp_path}"]
-    made = test_end_to_end.run([*command, "--config=configs/quickstart.py:runlocal"])
-    assert made.returncode == 0, made.stderr
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_from_top_to_bottom(path, quickstart):
     done = subprocess.run(
-        [sys.executable, "-c", "\n\n".join(cells())],
+        [sys.executable, "-c", "\n\n".join(cells(path))],
         cwd=ROOT,
-        env={**test_end_to_end.environment(), "FOURM_JAX_RUN": str(tmp_path)},
+        env={
+            **test_end_to_end.environment(),
+            "FOURM_JAX_RUN": str(quickstart),
+            "FOURM_JAX_STEPS": "20",
+        },
         capture_output=True,
         text=True,
         timeout=240,

@@ -9,9 +9,9 @@
 | edge_map          | pixels of one channel | input only: the edges as a picture                  |
 | poses             | vectors of 7 floats   | input only: where the objects stand, how large      |
 
-The new parts learn at the full rate and the old ones at `old_rate` times it (0: they stay bit-equal
-and the old outputs with them). `replay` is the share of samples that follow the old masks on the
-old data.
+Several at once: modality=tok_instance_edge+poses. The new parts learn at the full rate and the old
+ones at `old_rate` times it (0: they stay bit-equal and the old outputs with them). `replay` is the
+share of samples that follow the old masks on the old data.
 """
 
 from collections.abc import Sequence
@@ -58,20 +58,20 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         num_steps=600,
         runlocal=False,
     )
-    if args.modality not in ADDED:
-        raise ValueError(errors.unknown_value("modality to add", args.modality, ADDED))
-    spec = ADDED[args.modality]
-    is_token = "vocab_size" in spec
+    names = args.modality.split("+")
+    for name in names:
+        if name not in ADDED:
+            raise ValueError(errors.unknown_value("modality to add", name, ADDED))
     config = ml_collections.ConfigDict()
-    config.added = {args.modality: spec}
+    config.added = {name: ADDED[name] for name in names}
     config.tokenize = datasets.tokenize(
         **scenes_data.RECORDS,
-        modalities=(*KNOWN, args.modality),
+        modalities=(*KNOWN, *names),
         family="scenes",
         num_records={"train": 64, "test": 16} if args.runlocal else NUM_RECORDS,
         seed=None,
     )
-    config.mixture = mixture(args.modality, KNOWN, is_token)
+    config.mixture = mixture(names, KNOWN)
     config.replay = args.replay
     config.old_rate = args.old_rate
     config.num_steps = 4 if args.runlocal else args.num_steps
@@ -79,24 +79,20 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def mixture(new: str, known: Sequence[str], is_token: bool) -> dict[str, Any]:
-    """The picture to the new modality, a bit of everything, and the new modality to the others."""
+def mixture(new: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
+    """The picture to the new modalities, a bit of everything, and the new ones to the others."""
+    made = [name for name in new if "vocab_size" in ADDED[name]]  # the others can only be seen
     tokens = [name for name in known if name.startswith("tok_")]
-    kinds: Sequence[tuple[float, dict[str, float], dict[str, float]]] = (  # weight, seen, asked
-        (0.5, {"rgb": 1.0}, {new: 1.0}),
-        (0.3, dict.fromkeys((*known, new), 0.5), dict.fromkeys((*tokens, new), 0.5)),
-        (0.2, {new: 1.0}, dict.fromkeys(tokens, 0.5)),
-    )
-    if not is_token:  # it can only be seen
-        kinds = (
-            (0.5, {new: 1.0}, dict.fromkeys(tokens, 0.5)),
-            (0.5, dict.fromkeys((*known, new), 0.5), dict.fromkeys(tokens, 0.5)),
-        )
+    kinds: list[tuple[float, dict[str, float], dict[str, float]]] = [  # weight, seen, asked
+        (0.3, dict.fromkeys((*known, *new), 0.5), dict.fromkeys((*tokens, *made), 0.5)),
+        (0.2, dict.fromkeys(new, 1.0), dict.fromkeys(tokens, 0.5)),
+    ]
+    if made:
+        kinds.insert(0, (0.5, {"rgb": 1.0}, dict.fromkeys(made, 1.0)))
     weights, seen, asked = zip(*kinds, strict=True)
-    targets = (*tokens, new) if is_token else tokens
     return {
-        "input_alphas": {n: [kind.get(n, 0.0) for kind in seen] for n in (*known, new)},
-        "target_alphas": {n: [kind.get(n, 0.0) for kind in asked] for n in targets},
+        "input_alphas": {n: [kind.get(n, 0.0) for kind in seen] for n in (*known, *new)},
+        "target_alphas": {n: [kind.get(n, 0.0) for kind in asked] for n in (*tokens, *made)},
         "weights": weights,
         "input_range": (64, 64),
         "target_range": (96, 96),

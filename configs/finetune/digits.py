@@ -16,12 +16,13 @@ from fourm_jax.utils import config as config_lib
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; arguments: init, labels (how many; 0 = all 1,500), lora, runlocal."""
     args = config_lib.parse_arg(arg, init=transfer.SCRATCH, labels=256, lora=0, runlocal=False)
+    size = scenes.LOCAL["size"] if args.runlocal else scenes.SIZES["nano"]["size"]
     trained = args.init != transfer.SCRATCH and not args.lora
     return transfer.make(
         init=args.init,
         family="digits",
         inputs=("rgb",),
-        model=trunk.architecture(scenes.SIZES["nano"]["size"], positions="learned", scan_unroll=4),
+        model=trunk.architecture(size, positions="learned", scan_unroll=4),
         labels={
             "problem": "classes",
             "num_outputs": 10,

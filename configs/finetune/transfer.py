@@ -13,6 +13,7 @@ LABELS = {
     "label_smoothing": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "mirror": False,
     "modality_dropout": 0.0,
     "merge": "none",
     "lora_rank": 0,
@@ -28,7 +29,7 @@ def make(
     *,
     init: str,
     family: str,
-    inputs: Sequence[str],
+    inputs: Sequence[str | Mapping[str, Any]],
     model: Mapping[str, Any],
     labels: Mapping[str, Any],
     data: Mapping[str, Any],
@@ -46,7 +47,8 @@ def make(
 
     Args:
       init: run folder, folder or Hub id of the trunk, or `SCRATCH`.
-      family, inputs, overrides: modalities of the trunk that are read, the first one a picture.
+      family, inputs, overrides: modalities of the trunk that are read, the first one a picture;
+        raw ones as mappings (`models.from_config.RAW_KEYS`).
       model: of `trunk.architecture`.
       labels: problem, num_outputs, head, and what differs from `LABELS`.
       data: name, source, arguments and fields of the labelled records.
@@ -70,11 +72,12 @@ def make(
     config.transfer = {**LABELS, **labels}
     config.optimizer = dict(optimizer)
     config.data = (dict(data),)
+    vectors = [one["name"] for one in inputs if not isinstance(one, str) and "width" in one]
     if init != SCRATCH:
         config.init = {
             "source": init,
             "rename": {"^(trunk|thinker)/": ""},
-            "reset": "^(head|adapters)/",
+            "reset": "|".join(["^(head|adapters)/", *(rf"[/_]{name}(/|$)" for name in vectors)]),
             "freeze": frozen(config.transfer),
         }
     elif frozen(config.transfer):

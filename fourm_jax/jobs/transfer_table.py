@@ -49,9 +49,10 @@ def run(
     workdir: epath.PathLike,
     read_weights: weights.Read = trained.read_weights,
 ) -> list[dict[str, Any]]:
-    """Train all cases; return and write one row per task, variant and number of labels.
+    """Train all cases; return one row per task, variant and number of labels.
 
-    A row holds {"task", "variant", "labels", "seeds", measure: mean, "measure±": spread}.
+    The table and the picture in the work directory hold those of earlier calls beside them. A row
+    holds {"task", "variant", "labels", "seeds", measure: mean, "measure±": spread}.
     """
     workdir = epath.Path(workdir).expanduser()
     found: dict[tuple[str, str, int], list[dict[str, float]]] = collections.defaultdict(list)
@@ -73,9 +74,15 @@ def run(
         {"task": task, "variant": variant, "labels": labels, **summary(measures)}
         for (task, variant, labels), measures in found.items()
     ]
-    io.write_json(workdir / TABLE, {"rows": rows})
-    draw(rows, workdir / PICTURE)
+    earlier = io.read_json(workdir / TABLE)["rows"] if (workdir / TABLE).exists() else []
+    known = {_key(row): row for row in earlier} | {_key(row): row for row in rows}
+    io.write_json(workdir / TABLE, {"rows": list(known.values())})
+    draw(list(known.values()), workdir / PICTURE)
     return rows
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["task"], row["variant"], row["labels"]
 
 
 def summary(measures: Sequence[dict[str, float]]) -> dict[str, Any]:

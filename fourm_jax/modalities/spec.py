@@ -13,7 +13,8 @@ TOKEN_KINDS = ("grid", "global", "sequence")  # kinds that have a vocabulary and
 ALIGNED_KINDS = ("pixels", "grid")  # kinds whose raw field is a picture or a map of one
 # Fields that say how a raw field is read, judged and drawn. They decide neither tokens nor
 # parameters, so that a trained model does not depend on them.
-OUTSIDE_FIELDS = ("text_form", "crop", "measure", "picture", "classes")
+OUTSIDE_FIELDS = ("text_form", "crop", "measure", "picture", "classes", "channels")
+RGB = ("red", "green", "blue")  # names of the channels of a picture that has three and names none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class ModalitySpec:
         list of vectors (embedding); derived from `grid` for the image-like kinds.
       max_positions: rows of the position table, where it differs from `max_tokens`.
       patch_size, num_channels: of the image behind a pixels modality.
+      channels: names of its channels in their order, which set `num_channels`; weights of channels
+        are known by these names.
       embedding_dim: width of the vectors of an embedding modality.
       codes_per_position: token ids at each position (several parallel codebooks).
       chunked: a sequence whose chunks (metadata fields, colours) are masked as wholes.
@@ -57,6 +60,7 @@ class ModalitySpec:
     max_positions: int = 0
     patch_size: int = 0
     num_channels: int = 0
+    channels: tuple[str, ...] = ()
     embedding_dim: int = 0
     codes_per_position: int = 1
     chunked: bool = False
@@ -87,6 +91,8 @@ class ModalitySpec:
             )
         if self.kind in ("pixels", "grid"):
             object.__setattr__(self, "max_tokens", self.grid[0] * self.grid[1])
+        if self.channels:
+            self._set_channels()
         if self.max_tokens <= 0:
             raise ValueError(
                 f"modality {self.name!r}: no tokens; set grid (pixels, grid) or max_tokens"
@@ -102,6 +108,16 @@ class ModalitySpec:
         if not self.crop:
             crop = "picture" if self.kind in ALIGNED_KINDS else "unchanged"
             object.__setattr__(self, "crop", crop)
+
+    def _set_channels(self) -> None:
+        names = tuple(self.channels)
+        if self.kind != "pixels" or len(set(names)) < len(names):
+            raise ValueError(
+                f"modality {self.name!r}: channels {names}, allowed: different names, of kind "
+                f"'pixels', not {self.kind!r}"
+            )
+        object.__setattr__(self, "channels", names)
+        object.__setattr__(self, "num_channels", len(names))
 
     def _set_defaults_of_text(self) -> None:
         form = self.text_form or serializers.PLAIN
@@ -121,6 +137,11 @@ class ModalitySpec:
         """Height, width and channels of the pictures of a "pixels" modality."""
         rows, columns = self.grid
         return rows * self.patch_size, columns * self.patch_size, self.num_channels
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels; those of colours where none are given, else none."""
+        return self.channels or (RGB if self.num_channels == len(RGB) else ())
 
     @property
     def is_token(self) -> bool:

@@ -13,6 +13,9 @@ from jaxtyping import Array, Float, Int
 from fourm_jax.models import layers
 from fourm_jax.ops.attention import Backend, Visibility
 
+DEPTHS = (
+    "intermediates"  # collection of what every block gives: {"blocks": {"stream": ([l, b, n, d],)}}
+)
 Remat = Literal["none", "names", "dots", "full", "offload"]
 _POLICIES = jax.checkpoint_policies
 
@@ -110,7 +113,9 @@ class Block(nn.Module):
             attended = self.cross_attention(y, self.context_norm(context), cross_mask)
             x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")
         x, y = self.mlp_norm.fork(x)
-        return layers.residual(self, x, self.feed_forward(y), drop_rate), None
+        x = layers.residual(self, x, self.feed_forward(y), drop_rate)
+        self.sow(DEPTHS, "stream", x)  # kept where somebody asks for the collection
+        return x, None
 
     def remember(self, context: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Cross-attention keys and values of `context`, [b, h, m, k] each."""
@@ -177,7 +182,7 @@ class Stack(nn.Module):
         everywhere = nn.broadcast
         self.blocks = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, DEPTHS: 0},
             split_rngs={"params": True, "drop_path": True},
             in_axes=(0, everywhere, everywhere, everywhere),
             length=self.depth,

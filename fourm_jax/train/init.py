@@ -22,6 +22,7 @@ _GRID = re.compile(r"(?P<table>.*positions/table)/(?P<rows>\d+)x(?P<columns>\d+)
 _LENGTH = re.compile(r"positions/(table|codes)/")
 _VOCABULARY = re.compile(r"(tokens|heads)/")
 _PATCHES = re.compile(r"encoder_embedding/contents_(?P<modality>[^/]+)/kernel$")
+_OF_PIXELS = re.compile(r"(/contents_|modality_embedding/)(?P<modality>[^/]+)(/kernel)?$")
 _NUM_NAMED = 3  # candidates in a message
 
 
@@ -142,6 +143,7 @@ def plan(
         source = name
         for pattern, replacement in settings.rename.items():
             source = re.sub(pattern, replacement, source)
+        source = _of_a_known_picture(source, weights, by_name)
         one = _convert(source, tuple(leaf.shape), weights, by_name.get(_owner(name)))
         if one is None:
             raise ValueError(_unexplained(name, source, tuple(leaf.shape), settings, weights))
@@ -158,6 +160,19 @@ def plan(
     )
 
 
+def _of_a_known_picture(name: str, weights: Weights, specs: Mapping[str, ModalitySpec]) -> str:
+    """Where a picture that the source does not know starts: as the first picture that it knows."""
+    match = _OF_PIXELS.search(name)
+    spec = specs.get(match["modality"]) if match else None
+    if match is None or spec is None or spec.kind != "pixels" or name in weights.parts:
+        return name
+    for other in weights.specs.values():
+        candidate = name[: match.start("modality")] + other.name + name[match.end("modality") :]
+        if other.kind == "pixels" and candidate in weights.parts:
+            return candidate
+    return name
+
+
 def _convert(
     name: str, shape: tuple[int, ...], weights: Weights, spec: ModalitySpec | None
 ) -> tuple[_Start, str] | None:
@@ -166,6 +181,11 @@ def _convert(
     if stored is None:
         return _from_other_grid(name, weights)
     value = np.asarray(stored)
+    before = weights.specs.get(_owner(name)) if _PATCHES.search(name) else None
+    same_dim = value.shape[-1:] == shape[-1:]
+    if before and spec and same_dim and "pixels" == before.kind == spec.kind:
+        how = _patch_change(before, spec)
+        return _Start(_resize_patches(value, before, spec) if how else value, how), name
     if value.shape == shape:
         return _Start(value), name
     if len(value.shape) != len(shape) or value.shape[-1] != shape[-1]:
@@ -176,10 +196,6 @@ def _convert(
     if same_width and _LENGTH.search(name) and not _GRID.search(name):
         kept = min(shape[0], value.shape[0])
         return _Start(value[:kept], f"{value.shape[0]} to {shape[0]} positions"), name
-    if _PATCHES.search(name) and spec is not None:
-        before = weights.specs.get(_owner(name))
-        if before is not None and "pixels" == before.kind == spec.kind:
-            return _Start(_resize_patches(value, before, spec), _patch_change(before, spec)), name
     return None
 
 
@@ -208,8 +224,9 @@ def _resize_patches(
     """A patch projection for patches of another size or number of channels.
 
     The size by the pseudo-inverse of resizing the picture (FlexiViT, arXiv:2212.08013, section
-    3.4): a picture that is enlarged as the patches are gives the same tokens. Channels beyond those
-    known start at zero; missing ones are left out.
+    3.4): a picture that is enlarged as the patches are gives the same tokens. Channels are known by
+    their names, those without by their places; new ones start at zero, beside those known. A
+    picture that shares no channel starts with the mean of all, so that it counts as much.
     """
     size, channels = before.patch_size, before.num_channels
     value = kernel.reshape(size, size, channels, -1).astype(np.float64)
@@ -219,15 +236,36 @@ def _resize_patches(
         value = (inverse @ value.reshape(size * size, -1)).reshape(
             now.patch_size, now.patch_size, channels, -1
         )
+    origins = _channel_origins(before, now)
     changed = np.zeros((*value.shape[:2], now.num_channels, value.shape[3]))
-    kept = min(channels, now.num_channels)
-    changed[:, :, :kept] = value[:, :, :kept]
+    if not origins:
+        changed[:] = value.sum(2, keepdims=True) / now.num_channels
+    for place, origin in origins.items():
+        changed[:, :, place] = value[:, :, origin]
     return changed.reshape(-1, value.shape[3]).astype(kernel.dtype)
 
 
+def _channel_origins(before: ModalitySpec, now: ModalitySpec) -> dict[int, int]:
+    """{channel here: the same channel there}."""
+    if before.channel_names and now.channel_names:
+        there = {name: place for place, name in enumerate(before.channel_names)}
+        return {i: there[name] for i, name in enumerate(now.channel_names) if name in there}
+    if before.source != now.source:
+        return {}
+    return {place: place for place in range(min(before.num_channels, now.num_channels))}
+
+
 def _patch_change(before: ModalitySpec, now: ModalitySpec) -> str:
+    """What differs between two pictures; "" where nothing that matters does."""
     old, new = ((s.patch_size, s.patch_size, s.num_channels) for s in (before, now))
-    return f"patches {old} to {new}"
+    origins = _channel_origins(before, now)
+    if old == new and origins == {place: place for place in range(now.num_channels)}:
+        return ""
+    how = f"patches {old} to {new}"
+    if not origins:
+        return f"{how}, the mean of the channels of {before.name}"
+    fresh = [name for place, name in enumerate(now.channels) if place not in origins]
+    return f"{how}, channels from zero: {', '.join(fresh)}" if fresh else how
 
 
 def _owner(name: str) -> str:

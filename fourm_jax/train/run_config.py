@@ -15,7 +15,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from fourm_jax.contracts import Batch
-from fourm_jax.data import collate, pipeline
+from fourm_jax.data import channels, collate, pipeline
 from fourm_jax.data import datasets as sources
 from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.masking import mixture
@@ -60,7 +60,7 @@ TASK_KEYS = {
     "tokenizer": ("tokenizer",),
     "transfer": ("dtype", "modalities", "model", "transfer"),
 }
-DATASET_KEYS = ("name", "source", "arguments", "fields", "weight", "mixture")
+DATASET_KEYS = ("name", "source", "arguments", "fields", "channels", "weight", "mixture")
 Task = fourm_task.FourMTask | tokenizer_task.TokenizerTask | transfer_task.TransferTask
 Batches = Callable[..., Generator[Any, None, None]]  # as `Run.batches` says
 
@@ -226,7 +226,15 @@ def make_mixture(config: ml_collections.ConfigDict) -> mixture.Mixture:
 
 def make_datasets(config: ml_collections.ConfigDict, split: str) -> tuple[sources.Dataset, ...]:
     """Open all data sets of a config."""
-    return sources.make_datasets(_datasets(config), split)
+    groups = _datasets(config)
+    opened = sources.make_datasets(groups, split)
+    if not any(group["channels"] for group in groups):
+        return opened
+    specs = from_config.resolve_specs(config) if "modalities" in config else ()
+    return tuple(
+        channels.pick(dataset, group["channels"], specs)
+        for dataset, group in zip(opened, groups, strict=True)
+    )
 
 
 def _datasets(
@@ -241,7 +249,8 @@ def _datasets(
         missing = [name for name in ("name", "source", *needs) if name not in group]
         if missing:
             raise ValueError(f"config of data set {index} lacks the keys {missing}")
-    return [{"arguments": {}, "fields": {}, "weight": 1.0, **group} for group in groups]
+    defaults: dict[str, Any] = {"arguments": {}, "fields": {}, "channels": {}, "weight": 1.0}
+    return [{**defaults, **group} for group in groups]
 
 
 def _fourm(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from fourm_jax.data import collate, datasets
+from fourm_jax.data import channels, collate, datasets
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
@@ -89,7 +89,8 @@ def open_reader(
     """
     opened = []
     read = [spec for spec in specs if spec.name not in predicted]
-    for dataset in datasets.make_datasets(groups, split):
+    for dataset, group in zip(datasets.make_datasets(groups, split), groups, strict=True):
+        dataset = channels.pick(dataset, group.get("channels", {}), specs)
         size = len(dataset.source)
         if not 0 <= num_records <= size or not size:
             raise ValueError(

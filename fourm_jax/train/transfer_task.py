@@ -1,6 +1,7 @@
 """Training task of a transfer: labels of pictures or pixels, from the encoder of a trunk."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from fourm_jax.models import (
     lora,
     parts,
     think_first,
+    transformer,
     weights,
 )
 from fourm_jax.models.heads.base import MERGES, Features, merge_grids
@@ -43,6 +45,8 @@ class Labels:
       label_smoothing: share of the target that goes to all classes alike.
       mixup, cutmix: concentrations of the Beta draws that mix two pictures and their labels
         (arXiv:1710.09412, arXiv:1905.04899); 0 = off, both: one of them by chance.
+      mirror: whether every other picture is seen from left to right, with the map of its labels;
+        not for numbers that say where something is.
       modality_dropout: probability that a sample lacks an input; one always stays.
       merge: how inputs on one grid become features of pixels, one of `heads.base.MERGES`.
       lora_rank: of adapters on `lora_pattern`; 0 = none.
@@ -58,6 +62,7 @@ class Labels:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mirror: bool = False
     modality_dropout: float = 0.0
     merge: str = "none"
     lora_rank: int = 0
@@ -115,9 +120,22 @@ class TransferTask:
         first = self.model.modalities[0]
         if first.kind != "pixels" or first.name != self.model.inputs[0]:
             raise ValueError(f"the first input of a transfer is a picture, got {first.name!r}")
-        mixes = self.labels_of.mixup or self.labels_of.cutmix
-        if mixes and any(spec.kind != "pixels" for spec in self.model.modalities):
-            raise ValueError("transfer.mixup and cutmix mix pictures; inputs must all be pixels")
+        settings = self.labels_of
+        changes = settings.mixup or settings.cutmix or settings.mirror
+        if changes and any(spec.kind != "pixels" for spec in self.model.modalities):
+            raise ValueError(
+                "transfer.mixup, cutmix and mirror change pictures; inputs must all be pixels"
+            )
+        for depth in self.depths:
+            if not 1 <= depth <= self.model.encoder_depth:
+                raise ValueError(
+                    f"head.depths: {depth}, allowed: 1..{self.model.encoder_depth}, the blocks"
+                )
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Encoder blocks whose features the head reads beside the last ones."""
+        return getattr(self.head, "depths", ())
 
     @property
     def flops_per_sample(self) -> None:
@@ -169,13 +187,27 @@ class TransferTask:
     ) -> Features:
         """Encoder features, without the registers."""
         rngs = {} if drop_key is None else {"drop_path": drop_key}
-        encoded = self.model.apply({"params": trunk}, tokens, train, rngs=rngs, method="encode")
+        apply = functools.partial(self.model.apply, {"params": trunk}, tokens, train, rngs=rngs)
+        streams = None
+        if self.depths:
+            encoded, kept = apply(method="encode", mutable=[transformer.DEPTHS])
+            (streams,) = kept[transformer.DEPTHS]["encoder"]["blocks"]["stream"]
+        else:
+            encoded = apply(method="encode")
         assert isinstance(encoded, fourm.Encoded)
-        hidden = encoded.hidden[:, self.model.num_registers :].astype(jnp.float32)
-        valid = encoded.valid[:, self.model.num_registers :]
         by_name = {spec.name: spec for spec in self.model.modalities}
         inputs = [by_name[name] for name in self.model.inputs]
-        return Features(hidden, valid, merge_grids(hidden, valid, inputs, self.labels_of.merge))
+        valid = encoded.valid[:, self.model.num_registers :]
+
+        def grid_of(tokens: Float[Array, "b s d"]) -> Float[Array, "b rows columns e"]:
+            return merge_grids(tokens, valid, inputs, self.labels_of.merge)
+
+        def own(tokens: Float[Array, "b n d"]) -> Float[Array, "b s d"]:
+            return tokens[:, self.model.num_registers :].astype(jnp.float32)
+
+        hidden = own(encoded.hidden)
+        levels = tuple(grid_of(own(streams[depth - 1])) for depth in self.depths)
+        return Features(hidden, valid, grid_of(hidden), levels)
 
     def predict(
         self,
@@ -211,6 +243,8 @@ class TransferTask:
         if train and settings.modality_dropout:
             shape = (len(labels), len(self.model.inputs))
             visible = keep_some(dropout_key, shape, settings.modality_dropout)
+        if train and settings.mirror:
+            batch, labels = self._mirrored(rng.stream(key, "mirror"), batch, labels)
         if not settings.has_classes:
             output = self.predict(params, batch, visible=visible, drop_key=drop_key, train=train)
             value, aux = self._value_loss(output, labels)
@@ -240,6 +274,21 @@ class TransferTask:
         value = errors_of.sum() / total
         mae = (errors_of.sum() * self.labels_of.std, total)
         return value, {"loss": (value, jnp.float32(1)), "mae": mae}
+
+    def _mirrored(self, key: Key[Array, ""], batch: Any, labels: Array) -> tuple[Any, Array]:
+        """The batch with half of its pictures, and their label maps, from left to right."""
+        chosen = jax.random.bernoulli(key, shape=(len(labels),))
+
+        def turned(values: Array) -> Array:
+            values = jnp.asarray(values)
+            where = chosen.reshape(-1, *[1] * (values.ndim - 1))
+            return jnp.where(where, values[:, :, ::-1], values)
+
+        pictures = {
+            name: {**batch[name], "pixels": turned(batch[name]["pixels"])}
+            for name in self.model.inputs
+        }
+        return {**batch, **pictures}, turned(labels) if self.labels_of.has_pixels else labels
 
     def _mixed(
         self, key: Key[Array, ""], batch: Any, targets: Float[Array, "b k"]

@@ -58,10 +58,10 @@ def source(tmp_path_factory):
 def job(modality="tok_instance_edge", **changes):
     """The shipped config, for a model that knows less."""
     whole = config_lib.to_json(add_to_scenes.get_config(f"modality={modality},runlocal"))
-    whole["tokenize"]["modalities"]["names"] = [*KNOWN, modality]
+    names = modality.split("+")
+    whole["tokenize"]["modalities"]["names"] = [*KNOWN, *names]
     whole["optimizer"]["warmup_steps"] = 0
-    is_token = modality.startswith("tok_")
-    whole["mixture"] = add_to_scenes.mixture(modality, KNOWN, is_token)
+    whole["mixture"] = add_to_scenes.mixture(names, KNOWN)
     return config_lib.override(config_lib.from_json(whole), changes)
 
 
@@ -102,6 +102,16 @@ def test_float_vectors_become_an_input_and_old_records_lack_them(source, tmp_pat
 
     losses = jax.eval_shape(of_old_records, params, fake.batch(old.model.modalities, 4))
     assert losses.shape == (4, old.num_targets)
+
+
+def test_two_modalities_are_added_at_once():
+    config = add_to_scenes.get_config("modality=tok_instance_edge+poses")
+    assert set(config.added) == {"tok_instance_edge", "poses"}
+    assert config.mixture["input_alphas"]["poses"] == [0.0, 0.5, 1.0]
+    assert config.mixture["target_alphas"]["tok_instance_edge"] == [1.0, 0.5, 0.0]
+    assert "poses" not in config.mixture["target_alphas"]
+    with pytest.raises(ValueError, match="modality to add 'posess'; did you mean 'poses'"):
+        add_to_scenes.get_config("modality=posess")
 
 
 def test_a_map_is_a_picture_of_one_channel():

@@ -18,17 +18,20 @@ SHAPES = {
     "regression": (2, 3),
     "dense_linear": (2, 8, 8, 3),
     "dense_convnext": (2, 8, 8, 3),
+    "dense_pyramid": (2, 8, 8, 3),
 }
+OPTIONS = {"dense_pyramid": {"depths": (1, 2, 4), "dim": 4}}
 
 
 def features(seed=0):
     tokens = jax.random.normal(jax.random.key(seed), (2, 6, 8))
     valid = jnp.arange(6) < jnp.array([[6], [5]])
-    return Features(tokens, valid, tokens[:, :4].reshape(2, 2, 2, 8))
+    grid = tokens[:, :4].reshape(2, 2, 2, 8)
+    return Features(tokens, valid, grid, (grid, 2 * grid, 3 * grid))
 
 
-def applied(name, given, **options):
-    head = transfer_task.make_head(name, 3, (8, 8), **options)
+def applied(name, given):
+    head = transfer_task.make_head(name, 3, (8, 8), **OPTIONS.get(name, {}))
     params = head.init(jax.random.key(0), given)
     noisy = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), params)
     return head.apply(noisy, given)
@@ -74,6 +77,22 @@ def test_inputs_on_one_grid_are_merged_where_they_exist(merge, first_row, second
     valid = jnp.array([[True] * 4, [True, True, False, False]])
     merged = base.merge_grids(tokens, valid, (RGB, DEPTH), merge)
     np.testing.assert_array_equal(merged[:, 0], [first_row, second_row])
+
+
+def test_the_levels_of_a_pyramid_are_all_read():
+    given = features()
+    before = applied("dense_pyramid", given)
+    for number in range(3):
+        levels = [*given.levels]
+        levels[number] = jnp.flip(levels[number], -1)
+        changed = given.replace(levels=tuple(levels))
+        assert not np.allclose(applied("dense_pyramid", changed), before)
+
+
+@pytest.mark.parametrize("depths", [(1,), (2, 1), (0, 1)])
+def test_depths_of_a_pyramid_must_rise(depths):
+    with pytest.raises(ValueError, match=r"depths .*, expected rising ones, as \(1, 3\)"):
+        transfer_task.make_head("dense_pyramid", 3, (8, 8), depths=depths)
 
 
 def test_label_maps_that_do_not_divide_over_the_tokens_are_refused():

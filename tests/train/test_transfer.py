@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs.finetune import scenes as scenes_config
 from fourm_jax.contracts import TokenBatch
@@ -132,6 +133,30 @@ def test_a_label_outside_the_classes_is_refused_before_any_step_and_names_its_re
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
+def folder_of_masks(root, sizes):
+    """Pictures with masks of these sizes, one each."""
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    for number, size in enumerate(sizes):
+        Image.new("RGB", (40, 40)).save(root / f"images/{number}.png")
+        Image.new("L", size, number % 2).save(root / f"masks/{number}.png")
+
+
+def test_pictures_and_masks_of_a_folder_are_learned(tmp_path):
+    folder_of_masks(tmp_path, [(40, 40)] * 8)
+    settings = config(f"task=seg,images={tmp_path},num_classes=2,labels=0,head=dense_linear")
+    result = run(settings, tmp_path / "run", (transfer_eval.make_evaluator(settings),))
+    assert set(result.metrics) >= {"eval/miou", "eval/pixel_accuracy"}
+
+
+def test_a_mask_of_another_size_is_one_line_before_any_step(tmp_path):
+    folder_of_masks(tmp_path, [(40, 40)] * 6 + [(40, 20)])
+    settings = config(f"task=seg,images={tmp_path},num_classes=2,labels=0")
+    with pytest.raises(ValueError, match=r"6.png: a mask of \(20, 40\) pixels, its picture has"):
+        run(settings, tmp_path / "run")
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
 def test_an_empty_split_is_refused():
     task = run_config.make_task(config("task=cls"))
     with pytest.raises(ValueError, match=r"5000 records asked of 'test', allowed: 0\.\.1024"):
@@ -152,7 +177,7 @@ def test_measures_of_predictions_count_what_has_a_label():
 def test_mixing_needs_classes_and_pictures():
     with pytest.raises(ValueError, match="mixup is for problem 'classes' alone"):
         transfer_task.Labels(problem="class_map", num_outputs=3, mixup=0.1)
-    with pytest.raises(ValueError, match="mix pictures; inputs must all be pixels"):
+    with pytest.raises(ValueError, match="change pictures; inputs must all be pixels"):
         run_config.make_task(config("task=cls,inputs=rgbd", **{"transfer.mixup": 0.1}))
 
 

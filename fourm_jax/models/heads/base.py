@@ -23,11 +23,14 @@ class Features:
       valid: which of them exist.
       grid: those of the first input, a picture, row by row as it stands; merged with those of
         other inputs on the same grid where that is asked for.
+      levels: like `grid`, after those blocks that the head names in its field `depths`, without the
+        final norm.
     """
 
     tokens: Float[Array, "b s d"]
     valid: Bool[Array, "b s"]
     grid: Float[Array, "b rows columns d"]
+    levels: tuple[Float[Array, "b rows columns d"], ...] = ()
 
     def mean(self) -> Float[Array, "b d"]:
         """Average over the tokens that exist."""
@@ -37,7 +40,10 @@ class Features:
 
 @runtime_checkable
 class Head(Protocol):
-    """A Flax module; `make(num_outputs, image_size, **options)` of its file returns one."""
+    """A Flax module; `make(num_outputs, image_size, **options)` of its file returns one.
+
+    One with a field `depths`, numbers of encoder blocks from 1 on, gets their features as `levels`.
+    """
 
     def __call__(self, features: Features, train: bool = False) -> Array:
         """Logits or values: [b, k] of a picture, or [b, h, w, k] of its pixels."""

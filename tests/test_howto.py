@@ -1,0 +1,73 @@
+"""The pages on fine-tuning and on modalities: every command of theirs runs (`make test-notebook`).
+
+Each with `runlocal`: tiny models, a handful of steps, in folders of the test.
+"""
+
+import pathlib
+import re
+import shlex
+import sys
+
+import pytest
+
+from tests import test_docs, test_end_to_end
+
+PAGES = ("fine-tune", "add-a-modality")
+ONE_CASE = ["--tasks=cls", "--variants=scratch,full", "--labels=64", "--seeds=1"]
+TRAIN = "python -m experiments.train --workdir=runs/{} --config=configs/{}"
+# What the commands start from, in their order.
+SOURCES = {
+    "runs/mod7": "fourm.py:mix=mod7",
+    "runs/mod21": "fourm.py:mix=mod21",
+    "runs/rgb": "data/pictures.py:tokenizer=rgb",
+}
+
+
+def commands() -> list[str]:
+    """The commands of the pages, those in their code blocks."""
+    found = []
+    for page in PAGES:
+        text = (test_docs.ROOT / f"docs/howto/{page}.md").read_text()
+        blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+        found += [line for line in blocks.replace("\\\n", " ").splitlines() if line.strip()]
+    return found
+
+
+def local(command: str, folder: pathlib.Path) -> list[str]:
+    """The command in miniature, on folders below `folder`."""
+    parts = shlex.split(command.replace("runs/", f"{folder}/"))
+    assert parts[:2] == ["python", "-m"]
+    if parts[2] == "experiments.transfer_table":
+        kept = [part for part in parts[1:] if not part.startswith(("--labels", "--seeds"))]
+        return [sys.executable, *kept, *ONE_CASE, "--options=runlocal"]
+    parts = [f"{p},runlocal" if p.startswith("--config=") else p for p in parts]
+    return [sys.executable, *parts[1:]]
+
+
+def run(command: str, folder: pathlib.Path) -> None:
+    done = test_end_to_end.run(local(command, folder))
+    assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+
+
+def test_the_pages_have_commands_and_each_has_its_own_folder():
+    folders = re.findall(r"--workdir=(\S+)", "\n".join(commands()))
+    assert len(folders) == len(set(folders)) == len(commands()) > 10
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`runs/`, with what the commands start from in it."""
+    folder = tmp_path_factory.mktemp("runs")
+    quickstart = [*test_end_to_end.QUICKSTART, f"--workdir={folder}/quickstart"]
+    made = test_end_to_end.run([*quickstart, "--config=configs/quickstart.py:runlocal"])
+    assert made.returncode == 0, made.stderr
+    for name, config in SOURCES.items():
+        run(TRAIN.format(name.removeprefix("runs/"), config), folder)
+    (folder / "digits").symlink_to(folder / "quickstart")  # the same trunk, to start from
+    return folder
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command.split("=")[-1])
+def test_a_command_of_the_pages_runs(command, folder):
+    run(command, folder)
