@@ -63,7 +63,7 @@ def test_a_recipe_is_a_config_of_its_own_task(recipe):
     assert run_config.make_task(config).model.dim == 768
 
 
-@pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2"])
+@pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2", "coco"])
 def test_a_published_transfer_takes_two_steps_on_random_data(recipe, tmp_path):
     path = str(CONFIGS / f"finetune/published.py:recipe={recipe},runlocal")
     config = config_lib.load(path, {"num_steps": 2})
@@ -72,7 +72,20 @@ def test_a_published_transfer_takes_two_steps_on_random_data(recipe, tmp_path):
     assert 0 < result.metrics["loss"] < 100
 
 
-@pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2", "classes", "masks"])
+def test_any_tfds_data_set_has_labels_to_learn():
+    arguments = "init=RUN,dataset=cifar10,num_classes=10"
+    config = config_lib.load(str(CONFIGS / f"finetune/published.py:recipe=classes,{arguments}"))
+    (labelled,) = config.data
+    assert labelled["source"] == "tfds"
+    assert labelled["arguments"]["dataset"] == "cifar10"
+    assert tuple(labelled["arguments"]["fields"]["label"]) == ("array", "label")
+    arguments = "init=RUN,dataset=oxford_iiit_pet,label=segmentation_mask,num_classes=4"
+    config = config_lib.load(str(CONFIGS / f"finetune/published.py:recipe=masks,{arguments}"))
+    fields = config.data[0]["arguments"]["fields"]
+    assert tuple(fields["label"]) == ("labels", "segmentation_mask")
+
+
+@pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2", "coco", "classes", "masks"])
 def test_a_published_transfer_is_a_config_of_its_size(recipe):
     path = str(CONFIGS / f"finetune/published.py:recipe={recipe},size=large,init=RUN,lora=8")
     config = config_lib.load(path)

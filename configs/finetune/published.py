@@ -1,4 +1,4 @@
-"""The published transfers of an encoder (arXiv:2406.09406, tables 2 and 8 to 10), and your folders.
+"""The published transfers of an encoder (arXiv:2406.09406, tables 2 and 8 to 10), and your data.
 
     python -m experiments.train --config=configs/finetune/published.py:recipe=ade20k,init=RUN \
         --workdir=runs/ade20k
@@ -8,14 +8,19 @@
 | imagenet | TFDS imagenet2012               | linear         | 224    | 20     |
 | ade20k   | TFDS scene_parse150             | dense_convnext | 512    | 64     |
 | nyuv2    | TFDS nyu_depth_v2               | dense_convnext | 256    | 17     |
+| coco     | TFDS coco/2017_panoptic         | dense_convnext | 512    | 25     |
 | classes  | images=DIR with CLASS/NAME.jpg  | linear         | 224    | 20     |
 | masks    | images=DIR with images/, masks/ | dense_convnext | 224    | 64     |
+
+`classes` and `masks` take dataset=NAME of any prepared TFDS data set in place of a folder, whose
+pictures are its feature "image" and whose labels are label=FEATURE; held_out names its other split.
 
 Epochs, pixels, drop path (0.1; 0.2 at size=large, 0.4 at xlarge), layer-wise decay (0.75; 0.85),
 mixup 0.1 and cutmix 1.0 are the published ones. Those of nyuv2 are 1,000 of its 795 labelled
 frames, here as many of the 47,584 that TFDS has. Rates and batches are ours, and so is the
-augmentation: none but mixup and cutmix; ImageNet is learned without ImageNet-21k in between. No run
-of these is recorded yet. `runlocal` takes a few steps of a tiny model on random data.
+augmentation: none but mixup and cutmix; ImageNet is learned without ImageNet-21k in between.
+`coco` learns the class of every pixel; the published boxes and instances need a detector. No run of
+these is recorded yet. `runlocal` takes a few steps of a tiny model on random data.
 """
 
 from typing import Any
@@ -63,6 +68,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "tfds": ("nyu_depth_v2", {"depth": ("depth", "depth")}, "validation"),
         "size": 256, "num_records": 47_584, "epochs": 17, "batch_size": 128, "lr": 1e-4,
     },
+    "coco": {
+        # 0 is void; it is learned as a class of its own.
+        "labels": {
+            "problem": "class_map", "num_outputs": 134, "head": DENSE_HEAD, "field": "semseg",
+        },
+        "tfds": (
+            "coco/2017_panoptic",
+            {"semseg": ("panoptic_classes", "panoptic_image", "panoptic_objects")},
+            "validation",
+        ),
+        "size": 512, "num_records": 118_287, "epochs": 25, "batch_size": 64, "lr": 2e-4,
+    },
     "classes": {
         "labels": CLASSES, "folder": "class_folder",
         "size": 224, "num_records": 10_000, "epochs": 20, "batch_size": 256, "lr": 5e-4,
@@ -78,7 +95,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; `arg` is e.g. "recipe=imagenet,init=RUN,size=large,lora=64".
 
     Arguments: recipe; init (folder or Hub id of a 4M model, or "scratch"); size; lora (rank; the
-    encoder itself stays); images (folder) and num_classes of "classes" and "masks"; runlocal.
+    encoder itself stays); of "classes" and "masks" num_classes and images (folder), or dataset,
+    label and held_out (of TFDS); runlocal.
     """
     args = config_lib.parse_arg(
         arg,
@@ -87,6 +105,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         size="base",
         lora=0,
         images="images",
+        dataset="",
+        label="label",
+        held_out="test",
         num_classes=2,
         runlocal=False,
     )
@@ -110,7 +131,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         overrides={PICTURE: {"grid": (side, side)}},
         model={**trunk.architecture(size, positions="sincos"), "drop_path": drop_path},
         labels=labels,
-        data=fake(labels, side) if args.runlocal else data(recipe, args.images),
+        data=fake(labels, side) if args.runlocal else data(recipe, args),
         optimizer=transfer.optimizer(
             recipe["lr"],
             warmup_steps=2 if args.runlocal else num_steps // 20,
@@ -125,13 +146,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
 
 
-def data(recipe: dict[str, Any], images: str) -> dict[str, Any]:
+def data(recipe: dict[str, Any], args: ml_collections.ConfigDict) -> dict[str, Any]:
     """The labelled records of a recipe."""
     arguments: dict[str, Any]
-    if "folder" in recipe:
-        source, arguments = recipe["folder"], {"directory": images}
+    if "folder" in recipe and not args.dataset:
+        source, arguments = recipe["folder"], {"directory": args.images}
     else:
-        dataset, fields, held_out = recipe["tfds"]
+        reader = "array" if recipe["labels"]["problem"] == "classes" else "labels"
+        own = (args.dataset, {"label": (reader, args.label)}, args.held_out)
+        dataset, fields, held_out = recipe.get("tfds", own)
         source, arguments = "tfds", {"dataset": dataset}
         arguments["fields"] = {"rgb": ("picture", "image"), **fields}
         arguments["splits"] = {"train": "train", "test": held_out}
