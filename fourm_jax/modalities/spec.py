@@ -110,6 +110,11 @@ class ModalitySpec:
             object.__setattr__(self, "crop", crop)
 
     def _set_channels(self) -> None:
+        if isinstance(self.channels, str | int):
+            raise ValueError(
+                f"modality {self.name!r}: channels {self.channels!r}, expected their names; "
+                "num_channels says how many"
+            )
         names = tuple(self.channels)
         if self.kind != "pixels" or len(set(names)) < len(names):
             raise ValueError(

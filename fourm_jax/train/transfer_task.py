@@ -188,7 +188,7 @@ class TransferTask:
         """Encoder features, without the registers."""
         rngs = {} if drop_key is None else {"drop_path": drop_key}
         apply = functools.partial(self.model.apply, {"params": trunk}, tokens, train, rngs=rngs)
-        streams = None
+        streams: Any = ()
         if self.depths:
             encoded, kept = apply(method="encode", mutable=[transformer.DEPTHS])
             (streams,) = kept[transformer.DEPTHS]["encoder"]["blocks"]["stream"]

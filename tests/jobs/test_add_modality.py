@@ -137,7 +137,9 @@ def test_a_modality_of_a_config_needs_a_kind_and_a_name_of_its_own():
         registry.resolve("scenes", ("ndvi",), added={"ndvi": {"num_channels": 1}})
     with pytest.raises(ValueError, match="'rgb' is in family 'scenes': give it in overrides"):
         registry.resolve("scenes", ("rgb",), added={"rgb": {"kind": "pixels"}})
-    with pytest.raises(ValueError, match="field of modality 'ndvi' 'channels'; did you mean"):
+    with pytest.raises(ValueError, match="field of modality 'ndvi' 'chanels'; did you mean"):
+        registry.resolve("scenes", ("ndvi",), added={"ndvi": {"kind": "pixels", "chanels": 1}})
+    with pytest.raises(ValueError, match="channels 1, expected their names; num_channels says"):
         registry.resolve("scenes", ("ndvi",), added={"ndvi": {"kind": "pixels", "channels": 1}})
 
 

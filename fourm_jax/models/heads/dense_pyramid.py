@@ -38,7 +38,7 @@ class DensePyramid(nn.Module):
         levels = [self._level(level, i, finer) for i, level in enumerate(features.levels)]
         x = levels[-1]
         for number in reversed(range(len(levels) - 1)):
-            x = levels[number] + resized(x, levels[number].shape[1:3])
+            x = levels[number] + resized(x, levels[number])
             x = nn.gelu(nn.Conv(self.dim, (3, 3), name=f"smooth_{number}")(x))
         side //= finer
         x = nn.Dense(side * side * self.num_outputs, name="out")(nn.LayerNorm(name="out_norm")(x))
@@ -57,9 +57,9 @@ class DensePyramid(nn.Module):
         return nn.max_pool(x, (2, 2), (2, 2)) if is_last and min(x.shape[1:3]) > 1 else x
 
 
-def resized(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b i j c"]:
-    """Bilinear."""
-    return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear")
+def resized(x: Float[Array, "b h w c"], like: Float[Array, "b i j c"]) -> Float[Array, "b i j c"]:
+    """On the grid of another level, bilinear."""
+    return jax.image.resize(x, like.shape, "bilinear")
 
 
 def make(
