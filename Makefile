@@ -56,7 +56,7 @@ test-scale: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m scale tests/parallel tests/train tests/stress
 
 test-notebook: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 0 -m notebook tests/test_notebook.py tests/test_howto.py
+	$(BIN)/python -m pytest -n 0 -m notebook tests/test_notebook.py tests/test_howto.py tests/test_howto_evaluate.py
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m wheel tests/test_wheel.py

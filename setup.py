@@ -44,6 +44,7 @@ EXTRAS = {
         "beartype>=0.20",  # with jaxtyping: shapes in signatures are checked in tests
         "hypothesis>=6.100",
         "mypy>=1.15",
+        "pycocotools>=2.0.8",  # the judge of our average precision
         "pytest>=8.0",
         "pytest-xdist>=3.7",
         "ruff>=0.9",
@@ -61,6 +62,7 @@ EXTRAS = {
     ],
     "benchmarks": ["psutil>=6.0"],
     "digits": ["scikit-learn>=1.5"],
+    "probe": ["scikit-learn>=1.5"],  # linear_probe of fourm_jax.evals
     "pictures": ["scikit-image>=0.24"],  # edges, for experiments.own_pictures
     "hub": ["huggingface_hub>=0.30"],
     "labelers": [  # edges; and models that label pictures (torchvision: overlapping masks of SAM)

@@ -19,8 +19,8 @@ import ml_collections  # noqa: E402
 from clu import platform  # noqa: E402
 
 from fourm_jax import loading  # noqa: E402
-from fourm_jax.jobs import transfer_eval, transferred  # noqa: E402
-from fourm_jax.train import export, held_out, loop, run_config  # noqa: E402
+from fourm_jax.jobs import training_evals, transfer_eval, transferred  # noqa: E402
+from fourm_jax.train import export, loop, run_config  # noqa: E402
 from fourm_jax.utils import progress, run_folder  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -53,8 +53,8 @@ def main() -> None:
     evaluators: tuple[loop.Evaluator, ...] = ()
     if config.task == "transfer":
         evaluators = (transfer_eval.make_evaluator(config),)
-    elif config.eval_every:
-        evaluators = (held_out.make_evaluator(config),)
+    elif config.eval_every or config.get("evals"):
+        evaluators = training_evals.make(config, WORKDIR.value)
     result = loop.train(
         config,
         WORKDIR.value,

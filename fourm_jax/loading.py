@@ -174,6 +174,16 @@ def _read_trained(workdir: epath.Path, shardings: PyTree | None) -> checkpoint.T
     return checkpoint.Trunk(model, params)
 
 
+def tokenizers_of(model: FourM, folder: str | os.PathLike) -> base.Tokenizers:
+    """The tokenizers of a trunk that a folder with one folder per tokenizer has.
+
+    Raises:
+      ValueError: no such folder.
+    """
+    place = epath.Path(folder)
+    return _tokenizers(model, place, place)
+
+
 def _tokenizers(
     model: FourM, given: str | os.PathLike | Mapping[str, Any] | None, folder: epath.Path
 ) -> base.Tokenizers:

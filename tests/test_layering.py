@@ -29,7 +29,8 @@ ALLOWED = {
     "generate": {"tokenizers", "models", "ops", "parallel", "data"},
     "train": {"masking", "models", "tokenizers", "data", "parallel", "ops"},
     "convert": {"tokenizers", "models", "ops"},
-    "evals": {"generate", "data", "tokenizers", "models", "ops"},
+    # A validation loss is that of the training: under its masks, on its mesh.
+    "evals": {"generate", "data", "tokenizers", "models", "masking", "parallel", "ops"},
     "console": set(),  # the command `fourm`, which finds the others by their file names
     "loading": {"generate", "convert", "tokenizers", "models"},  # what infers never trains
     "jobs": {

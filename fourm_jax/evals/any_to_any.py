@@ -71,17 +71,13 @@ def from_one(
     without a measure is left out.
     """
     tasks = {}
-    names = generator.model.outputs if targets is None else targets
-    names = sorted(names, key=lambda n: generator.spec(n).decoding_order)
+    names = judged(generator, condition, targets)
     for name in progress.track(names, label="evaluate", unit="modality", enabled=show_progress):
         spec = generator.spec(name)
-        how = measure.of(spec, signal_of(generator, spec))
-        if not how or spec.source == generator.spec(condition).source:
-            continue
         given = {condition: data.tokens[condition]}
         made = generator.generate(given, [name], batch_size=BATCH)
         tasks[f"{condition}->{name}"] = measure.judge(
-            how,
+            measure.of(spec, signal_of(generator, spec)),
             record_values(spec, made.decoded[name]),
             bound(generator, data, spec),
             data.truth[spec.source],
@@ -89,6 +85,17 @@ def from_one(
             one_pass=None if spec.kind == "sequence" else one_pass(generator, given, name),
         )
     return tasks
+
+
+def judged(generator: Generator, condition: str, targets: Sequence[str] | None = None) -> list[str]:
+    """The targets that have a measure and another field than the condition, in their order."""
+    names = generator.model.outputs if targets is None else targets
+    source = generator.spec(condition).source
+    return [
+        spec.name
+        for spec in sorted(map(generator.spec, names), key=lambda spec: spec.decoding_order)
+        if spec.source != source and measure.of(spec, signal_of(generator, spec))
+    ]
 
 
 def generated(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int
 
-from fourm_jax.evals import measures
+from fourm_jax.evals import bootstrap, measures
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import config as config_lib
@@ -40,6 +41,28 @@ class Measure(Protocol):
 
     def constant(self, values: Any) -> Any:
         """The one prediction that ignores the input, from the values of a training set."""
+        ...
+
+
+@runtime_checkable
+class Additive(Protocol):
+    """A measure whose costly part is done once per example: `score` is `total(parts(...))`."""
+
+    def parts(self, predicted: Any, truth: Any) -> Sequence[Any]:
+        """What the score needs of every example."""
+        ...
+
+    def total(self, parts: Sequence[Any]) -> float:
+        """The number of a set of these examples."""
+        ...
+
+
+@runtime_checkable
+class PerClass(Protocol):
+    """A measure that has a number per class, too."""
+
+    def per_class(self, predicted: Any, truth: Any) -> Sequence[float]:
+        """The numbers, in the order of the classes; nan for what does not occur."""
         ...
 
 
@@ -111,6 +134,29 @@ def constant_predictions(measure: Measure, train: Any, like: Any) -> Any:
     return [constant] * len(like)
 
 
+def interval(
+    measure: Measure, predicted: Any, truth: Any, num_resamples: int
+) -> tuple[float, float]:
+    """The bootstrap interval of a measure over the examples."""
+    if isinstance(measure, Additive):
+        parts = measure.parts(predicted, truth)
+        return bootstrap.interval(
+            lambda rows: measure.total([parts[row] for row in rows]),
+            len(truth),
+            num_resamples=num_resamples,
+        )
+    return bootstrap.interval(
+        lambda rows: measure.score(take(predicted, rows), take(truth, rows)),
+        len(truth),
+        num_resamples=num_resamples,
+    )
+
+
+def take(values: Any, rows: Int[np.ndarray, "k"]) -> Any:
+    """Rows of an array, or of a list of values."""
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+
+
 def judge(
     how: Sequence[Measure],
     predicted: Any,
@@ -120,6 +166,7 @@ def judge(
     train: Any,
     like: Any = None,
     one_pass: Any = None,
+    num_resamples: int = 0,
 ) -> dict[str, Any]:
     """One entry of metrics.json: the first measure at the top, the others under "also".
 
@@ -130,6 +177,7 @@ def judge(
       train: values of a training set, for the constants.
       like: what a prediction looks like where that is not `truth`'s form.
       one_pass: predictions of one pass of the model, where there are such.
+      num_resamples: of the bootstrap interval of "model"; 0: none.
     """
     entries = []
     for measure in how:
@@ -145,6 +193,8 @@ def judge(
         }
         if one_pass is not None:
             entry["one_pass"] = measure.score(one_pass, truth)
+        if num_resamples:
+            entry["interval"] = interval(measure, predicted, truth, num_resamples)
         entries.append(entry)
     first, *others = entries
     return {**first, "also": others} if others else first

@@ -5,10 +5,10 @@ import dataclasses
 import html
 import io
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 
 from fourm_jax.evals import pictures
@@ -131,6 +131,37 @@ def _task_row(name: str, entry: Mapping) -> str:
     )
 
 
+def measures_html(tasks: Mapping[str, Mapping], title: str) -> str:
+    """Table of an evaluator: each number with its interval, its bound and its constant."""
+    rows = []
+    for name, task in tasks.items():
+        for entry in (task, *task.get("also", ())):
+            low, high = entry.get("interval") or (math.nan, math.nan)
+            unit = f" [{entry['unit']}]" if entry["unit"] else ""
+            arrow = "↑" if entry["higher_is_better"] else "↓"
+            cells = (
+                number(entry["model"]),
+                f"{number(low)} … {number(high)}",
+                number(entry.get("tokenizer_bound", math.nan)),
+                number(entry.get("constant", math.nan)),
+                str(entry["n"]),
+            )
+            rows.append((name, f"{entry['metric']}{unit} {arrow}", *cells))
+    columns = ("task", "metric", "model", "95 % interval", "tokenizer bound", "constant", "n")
+    return table_html(title, columns, rows)
+
+
+def bars(values: Mapping[str, float], ylabel: str) -> Figure:
+    """Bar plot of {name: value}."""
+    figure = Figure(figsize=(max(4, min(0.5 * len(values) + 2, 16)), 3.2))
+    axes = figure.subplots()
+    axes.bar(range(len(values)), list(values.values()))
+    axes.set_xticks(range(len(values)), list(values), rotation=60, ha="right", fontsize=8)
+    axes.set_ylabel(ylabel)
+    axes.grid(axis="y", alpha=0.3)
+    return figure
+
+
 def table_html(title: str, columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     """Plain table of numbers and texts; floats are formatted by `number`."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
@@ -174,7 +205,7 @@ def picture_html(title: str, picture: np.ndarray) -> str:
     return f'<h2>{html.escape(title)}</h2><img src="{png(picture)}" alt="{html.escape(title)}">'
 
 
-def write(path: str | pathlib.Path, *, title: str, summary: str, parts: Sequence[str]) -> None:
+def write(path: epath.PathLike, *, title: str, summary: str, parts: Sequence[str]) -> None:
     """Write the page atomically; `parts` are HTML fragments made by the functions above."""
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"

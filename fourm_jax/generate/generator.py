@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from fourm_jax.generate import chain, editing, parallel, results, scoring
 from fourm_jax.generate import conditions as condition_entries
+from fourm_jax.generate import features as feature_lib
 from fourm_jax.generate import job as job_lib
 from fourm_jax.generate import state as states
 from fourm_jax.generate.generated import Generated
@@ -334,6 +335,56 @@ class Generator:
             name: np.concatenate([part[name] for part in parts])[: state.batch_size]
             for name in targets
         }
+
+    def encode(
+        self, conditions: Mapping[str, Any], *, depth: int = 0, batch_size: int = 64
+    ) -> feature_lib.Features:
+        """Vectors [n, l, d] of every token that the encoder sees of the conditions.
+
+        Args:
+          depth: blocks that are run, before the final norm; 0: all.
+
+        Raises:
+          ValueError: as `start`, or a depth that the encoder does not have.
+        """
+        return self._features(conditions, "", depth, batch_size)
+
+    def features(
+        self,
+        conditions: Mapping[str, Any],
+        kind: str = "encoder",
+        *,
+        depth: int = 0,
+        batch_size: int = 64,
+    ) -> Float[np.ndarray, "n d"]:
+        """One vector per row, see `generate.features`: means over tokens, or predicted vectors.
+
+        Args:
+          kind: "encoder", "decoder:NAME" or "global:NAME".
+          depth: of the encoder, as in `encode`.
+
+        Raises:
+          ValueError: an unknown kind, or as `encode`.
+        """
+        head, spec = feature_lib.parse(kind, self.model)
+        if head == "global" and spec is not None:
+            made = self.predict(conditions, [spec.name], batch_size=batch_size)[spec.name]
+            grid = results.as_grid(spec, made)
+            vectors = self.tokenizer(spec.name).decode_probabilities(grid)
+            return np.asarray(vectors, np.float32).reshape(len(grid), -1)
+        target = spec.name if spec is not None else ""
+        return self._features(conditions, target, depth, batch_size).pooled()
+
+    def _features(
+        self, conditions: Mapping[str, Any], target: str, depth: int, batch_size: int
+    ) -> feature_lib.Features:
+        given = {name: value for name, value in conditions.items() if name != target}
+        state = self.start(given, [])
+        parts = [
+            feature_lib.compute(self.model, self.params, block, target=target, depth=depth)
+            for _, block, _ in self._blocks(state, None, batch_size)
+        ]
+        return feature_lib.joined(parts, state.batch_size)
 
     def ensemble(
         self, conditions: Mapping[str, Any], target: str, *, num_samples: int, **options: Any

@@ -54,8 +54,7 @@ MAY_CHANGE = (
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
-    "keep_best",
-    "eval_every",
+    *run_config.EVALUATION_KEYS,
     "mesh.",
     "model.remat",
     "model.scan_unroll",
@@ -105,8 +104,8 @@ def train(
     A continued run repeats the interrupted one bit for bit; a finished one returns at once.
 
     Args:
-      evaluators: called with (state, step) every `config.eval_every` steps (0: after the last one
-        only); each yields (name, value).
+      evaluators: called with (state, step) where `run_config.eval_periods` says, and after the last
+        one; each yields (name, value).
       devices: to train on, default all.
       read_weights: reads `config.init.source`; default: run folders, `loading.weights` reads more.
       hang_seconds: without a step or the like until the process ends (see `Watchdog`); 0: never.
@@ -304,6 +303,7 @@ class _Training:
           interrupt.Interrupted: stopped on request, after saving.
         """
         config, watch = self.config, progress.Stopwatch()
+        periods = run_config.eval_periods(config)
         in_flight: collections.deque[jax.Array] = collections.deque()
         done = start
         while done < config.num_steps and not distributed.should_stop(self.stop.name, done):
@@ -327,7 +327,7 @@ class _Training:
                 self.book.restart_clock(done)
             if done % config.log_every == 0 or done == config.num_steps:
                 state = self.book.take(state, done)
-            if _due(done, config.eval_every) and done < config.num_steps:
+            if any(_due(done, n) for n in periods) and done < config.num_steps:
                 self._evaluate(state, done)
             if _due(done, config.checkpoint_every) or self._is_time(done):
                 self._save(state, done)
@@ -392,8 +392,9 @@ class _Training:
         if values:
             self.book.record(done, values)
             self.book.restart_clock(done)
-        if "eval/loss" in values:
-            self.held_out_losses[done] = values["eval/loss"]
+        if (best := f"eval/{self.config.get('best_metric', 'loss')}") in values:
+            sign = -1 if self.config.get("best_is") == "highest" else 1
+            self.held_out_losses[done] = sign * values[best]
 
 
 def check_same_config(

@@ -1,20 +1,26 @@
 """Angle between predicted and true surface normals."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float
 
 from fourm_jax.tokenizers.signal import Signal
+from fourm_jax.utils import errors
+
+STATISTICS: Mapping[str, Callable[..., np.floating]] = {"mean": np.mean, "median": np.median}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AngularError:
-    """Mean angle in degrees over all pixels, of vectors of any length.
+    """Mean or median angle in degrees over all pixels, of vectors of any length.
 
-    A predicted vector without direction counts 90 degrees.
+    A predicted vector without direction counts 90 degrees; pixels whose true one has none, or is
+    not finite, do not count.
     """
 
+    statistic: str = "mean"
     metric: str = "mean_angular_error_deg"
     unit: str = ""
     higher_is_better: bool = False
@@ -24,18 +30,26 @@ class AngularError:
     ) -> float:
         """Mean over the set; `predicted` broadcasts."""
         predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-        cosine = np.sum(_unit(predicted) * _unit(truth), axis=-1)
-        return float(np.mean(np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0)))))
+        valid = np.isfinite(truth).all(axis=-1) & (np.linalg.norm(truth, axis=-1) > 1e-12)
+        cosine = np.sum(_unit(predicted) * _unit(truth), axis=-1)[valid]
+        angles = np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0)))
+        return float(STATISTICS[self.statistic](angles)) if angles.size else float("nan")
 
     def constant(self, values: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "h w 3"]:
         """The mean normal of each pixel, of unit length."""
         return _unit(np.asarray(np.mean(values, axis=0, dtype=np.float64)))
 
 
-def make(signal: Signal | None) -> AngularError:
-    """Return the measure."""
+def make(signal: Signal | None, statistic: str = "mean") -> AngularError:
+    """Return the measure.
+
+    Raises:
+      ValueError: a statistic other than "mean" and "median".
+    """
     del signal
-    return AngularError()
+    if statistic not in STATISTICS:
+        raise ValueError(errors.unknown_value("statistic", statistic, STATISTICS))
+    return AngularError(statistic=statistic, metric=f"{statistic}_angular_error_deg")
 
 
 def _unit(vectors: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:

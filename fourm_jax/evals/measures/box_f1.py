@@ -60,13 +60,17 @@ def iou(
     return np.where(union > 0, overlap / np.where(union > 0, union, 1.0), 0.0)
 
 
+def corners(found: Detections) -> Float[np.ndarray, "k 4"]:
+    """The boxes of a picture as an array, also where there is none."""
+    return np.asarray(found["boxes"], np.float64).reshape(-1, 4)
+
+
 def num_matches(predicted: Detections, truth: Detections) -> int:
     """Count matched pairs: in their order, predictions take the best free box of their class.
 
     A pair matches from IoU 0.5 on; no true box is taken twice (the rule of PASCAL VOC).
     """
-    boxes = (np.asarray(found["boxes"], np.float64).reshape(-1, 4) for found in (predicted, truth))
-    overlaps = iou(*boxes)
+    overlaps = iou(corners(predicted), corners(truth))
     same = np.array(predicted["classes"], object)[:, None] == np.array(truth["classes"], object)
     overlaps = np.where(same, overlaps, 0.0)
     matches = 0

@@ -1,0 +1,151 @@
+"""Loss of the trunk on held-out records, per modality, under masks that a record's number fixes.
+
+Every target token counts once, whatever the batch size and the number of devices.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, Key
+
+from fourm_jax.contracts import Batch
+from fourm_jax.data import pipeline
+from fourm_jax.evals import bootstrap, evaluator
+from fourm_jax.evals.evaluator import Context, Findings, Masking
+from fourm_jax.masking import sample
+from fourm_jax.masking.mixture import Mixture
+from fourm_jax.models.fourm import FourM
+from fourm_jax.parallel import distributed, mesh, sharding
+from fourm_jax.utils import progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValidationLoss:
+    """Cross-entropy and accuracy per target token: task "all", and one per modality."""
+
+    batch_size: int
+    seed: int
+
+    def __call__(self, context: Context) -> Findings:
+        """Read the data sets once.
+
+        Raises:
+          ValueError: nothing says how to mask.
+        """
+        if context.masking is None:
+            raise ValueError("val_loss needs a masking mixture: that of the run, or of --data")
+        sums = self._sums(context, context.masking)  # [n, 3, modalities]
+        names = [spec.name for spec in context.generator.model.modalities]
+        shown = {"all": sums.sum(axis=2)}
+        shown |= {name: sums[:, :, number] for number, name in enumerate(names)}
+        tasks = {}
+        for name, own in shown.items():
+            if not own[:, 2].sum():
+                continue
+            first, second = (_entry(own, number) for number in range(2))
+            tasks[name] = {**first, "also": [second]}
+        return Findings(tasks=tasks)
+
+    def _sums(self, context: Context, masking: Masking) -> Float[np.ndarray, "n 3 m"]:
+        """Loss, hits and number of targets of every record, by modality."""
+        generator, count = context.generator, jax.process_count()
+        devices = generator.mesh or mesh.make_mesh(devices=jax.local_devices()[:1])
+        rows = -(-self.batch_size // devices.size) * devices.size  # every device the same number
+        sizes = [len(one.source) for one in context.datasets]
+        total = sum(min(context.num_records or size, size) for size in sizes)
+        batches = pipeline.one_pass(
+            context.datasets,
+            generator.model.modalities,
+            batch_size=rows,
+            num_records=context.num_records,
+            process_index=jax.process_index(),
+            process_count=count,
+        )
+        bar = progress.Bar(total, label="val_loss", unit="record", enabled=context.show_progress)
+        found = []
+        with contextlib.closing(bar), jax.set_mesh(devices):
+            for start, (batch, _) in zip(range(0, total, rows), batches, strict=True):
+                first = start + jax.process_index() * (rows // count)
+                numbers = np.arange(first, first + rows // count, dtype=np.int32)
+                batch, numbers = distributed.put_batch((batch, numbers), devices)
+                keys = sample.evaluation_keys(numbers, self.seed)
+                sums = _sums_of(
+                    generator.model,
+                    generator.params,
+                    batch,
+                    keys,
+                    masking.mixture,
+                    masking.num_inputs,
+                    masking.num_targets,
+                    masking.budget,
+                )
+                found.append(np.asarray(sums, np.float64))
+                bar.update(min(start + rows, total))
+        return np.concatenate(found)[:total]  # the rows that fill up the last batch come last
+
+
+def make(batch_size: int = 64, seed: int = 0) -> ValidationLoss:
+    """Return the evaluator; `seed` is that of the masks.
+
+    Raises:
+      ValueError: no row at once.
+    """
+    if batch_size < 1:
+        raise ValueError(f"option batch_size={batch_size}, must be at least 1")
+    return ValidationLoss(batch_size=batch_size, seed=seed)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_inputs", "num_targets", "budget"))
+def _sums_of(
+    model: FourM,
+    params: Any,
+    batch: Batch,
+    keys: Key[Array, "b"],
+    mixture: Mixture,
+    num_inputs: int,
+    num_targets: int,
+    budget: str,
+) -> Float[Array, "b 3 m"]:
+    tokens = sample.sample_tokens(
+        keys,
+        batch,
+        mixture,
+        specs=model.modalities,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        num_inputs=num_inputs,
+        num_targets=num_targets,
+        budget=budget,
+    )
+    predicted: Any = model.apply({"params": params}, tokens, method="token_losses")
+    targets = tokens.targets
+    belongs = jax.nn.one_hot(targets.modality, len(model.modalities)) * targets.valid[..., None]
+    values = jnp.stack(
+        [jnp.where(targets.valid, predicted.loss, 0.0), predicted.correct, targets.valid], axis=1
+    )
+    sums = jnp.einsum("bkt,btm->bkm", values, belongs, precision="highest")
+    # every process counts all records
+    return sharding.constrain(sums, P())
+
+
+def _entry(sums: Float[np.ndarray, "n 3"], which: int) -> dict[str, Any]:
+    """Loss (0) or accuracy (1) per target token, with its interval over the records."""
+    total, count = sums[:, which], sums[:, 2]
+
+    def mean(rows: Int[np.ndarray, "n"]) -> float:
+        return float(total[rows].sum() / max(count[rows].sum(), 1))
+
+    return evaluator.entry(
+        ("loss", "accuracy")[which],
+        mean(np.arange(len(sums))),
+        int(count.sum()),
+        higher_is_better=which == 1,
+        unit=("nats", "")[which],
+        interval=bootstrap.interval(mean, len(sums)),
+    )

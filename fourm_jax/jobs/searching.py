@@ -1,0 +1,78 @@
+"""Find records of an index by any condition, and draw those that are nearest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from fourm_jax.evals import drawing, panels, search
+from fourm_jax.evals.drawing import Cell
+from fourm_jax.evals.evaluator import Records
+from fourm_jax.evals.pictures import Picture
+from fourm_jax.evals.search import Hits
+from fourm_jax.generate.generator import Generator
+from fourm_jax.jobs import eval_data
+from fourm_jax.jobs.embedding import Index
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.utils import errors
+
+
+def find(
+    generator: Generator,
+    index: Index,
+    query: Mapping[str, Any],
+    k: int,
+    *,
+    backend: str = "numpy",
+) -> Hits:
+    """The records nearest to a query, by the features that the index is made of.
+
+    Args:
+      query: conditions of one row, see `generate.conditions.encode`.
+
+    Raises:
+      ValueError: conditions that the model does not read, or as `search.nearest`.
+    """
+    for name in query:
+        if name not in generator.model.inputs:
+            raise ValueError(errors.unknown_value("query", name, generator.model.inputs))
+    vectors = generator.features(query, index.about["features"], depth=index.about["depth"])
+    return search.nearest(vectors, index.vectors, k, backend=backend)
+
+
+def draw(generator: Generator, index: Index, query: Mapping[str, Any], hits: Hits) -> Picture:
+    """The query, and the nearest records with their cosines, as one picture."""
+    about = index.about
+    tokenizers = epath.Path(about["tokenizers"]) if about["tokenizers"] else None
+    data = eval_data.from_description(about["data"], tokenizers)
+    spec = _shown(generator, data, about["split"])
+    count = 1 + int(hits.rows.max())
+    records = data.read(generator.model.modalities, about["split"], count)
+    place = {key: number for number, key in enumerate(records.keys)}
+    paint = drawing.of(spec, reference=records.fields)
+    cells: dict[str, Cell] = {f"query: {name}": _text(value) for name, value in query.items()}
+    for row, cosine in zip(hits.rows[0], hits.cosines[0], strict=True):
+        number, label = place[index.keys[row]], f"{index.keys[row]} {cosine:.3f}"
+        cells[label] = _cell(paint, records, spec, number)
+    return panels.sheet(cells)
+
+
+def _shown(generator: Generator, data: eval_data.EvalData, split: str) -> ModalitySpec:
+    """The modality that is drawn: pixels where there are some, else the first of the records."""
+    held = data.datasets(generator.model.modalities, split, 1)
+    names = {name for one in held for name in one.fields}
+    specs: Sequence[ModalitySpec] = [s for s in generator.model.modalities if s.name in names]
+    return next((spec for spec in specs if spec.kind == "pixels"), specs[0])
+
+
+def _cell(paint: drawing.Draw, records: Records, spec: ModalitySpec, number: int) -> Cell:
+    if spec.source in records.fields:
+        return paint(records.fields[spec.source][number], None)
+    entry = records.tokens[spec.name]
+    return np.asarray(entry["pixels"][number]) if "pixels" in entry else "(not kept raw)"
+
+
+def _text(value: Any) -> Cell:
+    is_picture = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3
+    return value if is_picture else str(value)

@@ -1,0 +1,86 @@
+"""Evaluators of `config.evals` while a trunk trains: named "<evaluator>/<task>/<metric>"."""
+
+from collections.abc import Iterable
+
+import jax
+import ml_collections
+from etils import epath
+
+from fourm_jax import loading
+from fourm_jax.evals import evaluator
+from fourm_jax.evals.evaluator import Context
+from fourm_jax.generate.generator import Generator
+from fourm_jax.jobs import eval_data
+from fourm_jax.models import from_config
+from fourm_jax.train import held_out, loop
+from fourm_jax.train.state import TrainState
+from fourm_jax.utils import config as config_lib
+
+NUM_RECORDS = 256  # of each data set, where an entry does not say how many
+
+
+def make(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> tuple[loop.Evaluator, ...]:
+    """The evaluators of a trunk: the held-out loss of `eval_every`, and those of `evals`.
+
+    An entry of `config.evals` has the options of its evaluator, and `every` (steps; 0: after the
+    last one only), `num_records` and `tokenizers` beside them: the folder of those, by default
+    `tokenizers` beside the work directory, as where a run is read.
+
+    Raises:
+      ValueError: an unknown evaluator or option, held-out records that are not there, or several
+        processes for what one process generates.
+    """
+    made: list[loop.Evaluator] = []
+    if config.eval_every:
+        own = held_out.make_evaluator(config)
+        made.append(periodic(own, config.eval_every, config.num_steps))
+    for name, options in config_lib.plain(config.get("evals", {})).items():
+        made.append(
+            periodic(
+                _one(config, workdir, name, options), options.get("every", 0), config.num_steps
+            )
+        )
+    return tuple(made)
+
+
+def periodic(own: loop.Evaluator, every: int, num_steps: int) -> loop.Evaluator:
+    """The evaluator at every `every`-th step and the last one; at others it yields nothing."""
+
+    def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
+        if step == num_steps or (every and step % every == 0):
+            yield from own(state, step)
+
+    return evaluate
+
+
+def _one(
+    config: ml_collections.ConfigDict, workdir: epath.PathLike, name: str, options: dict
+) -> loop.Evaluator:
+    options = dict(options)
+    num_records = int(options.pop("num_records", NUM_RECORDS))
+    folder = options.pop("tokenizers", "") or eval_data.tokenizers_of(workdir)
+    evaluates = evaluator.load(name, options)
+    if options.get("type", name) != "val_loss" and jax.process_count() > 1:
+        raise ValueError(f"config.evals.{name}: of several processes, only val_loss is for all")
+    model = from_config.make_model(config)
+    tokenizers = loading.tokenizers_of(model, folder) if folder else {}
+    data = eval_data.EvalData(groups=tuple(config_lib.plain(config.data)))
+    datasets = data.datasets(model.modalities, "test", num_records)
+    masking = eval_data.masking_of(data, model, config)
+    bare = Generator(model, {}, tokenizers)
+    read = eval_data.reader(data, bare, "test")
+
+    def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
+        del step
+        mesh = jax.tree.leaves(state.params)[0].sharding.mesh
+        context = Context(
+            generator=Generator(model, state.eval_params, tokenizers, mesh),
+            datasets=datasets,
+            read=read,
+            num_records=num_records,
+            masking=masking,
+        )
+        for found, value in evaluates(context).values():
+            yield f"{name}/{found}", value
+
+    return evaluate

@@ -1,0 +1,51 @@
+"""A validation loss is the same over batch sizes and devices, and counts every token once."""
+
+import jax
+import pytest
+
+from fourm_jax.evals import evaluator
+from fourm_jax.evals.evaluator import Context
+from fourm_jax.jobs import eval_data
+from fourm_jax.parallel import mesh
+from tests.evals import tiny_scenes
+
+
+def loss(batch_size, num_devices):
+    generator = tiny_scenes.generator()
+    if num_devices > 1:
+        generator = generator.on_mesh(mesh.make_mesh(devices=jax.devices()[:num_devices]))
+    data = tiny_scenes.data()
+    context = Context(
+        generator=generator,
+        datasets=data.datasets(generator.model.modalities, "test", 0),
+        read=eval_data.reader(data, generator, "test"),
+        masking=eval_data.masking_of(data, generator.model, tiny_scenes.CONFIG),
+    )
+    return evaluator.load("val_loss", {"batch_size": batch_size})(context)
+
+
+def test_the_loss_is_equal_over_batch_sizes_and_devices():
+    alone = dict(loss(16, 1).values())
+    assert {"all/loss", "tok_depth/loss", "caption/accuracy"} <= set(alone)
+    for batch_size, num_devices in ((4, 1), (16, 2), (16, 8)):
+        other = dict(loss(batch_size, num_devices).values())
+        for name, value in alone.items():
+            assert other[name] == pytest.approx(value, rel=1e-6), (name, batch_size, num_devices)
+
+
+def test_all_is_the_mean_over_the_tokens_of_all_modalities():
+    tasks = loss(16, 1).tasks
+    parts = [tasks["tok_depth"], tasks["caption"]]
+    assert tasks["all"]["n"] == sum(part["n"] for part in parts) == 13 * 12
+    mean = sum(part["model"] * part["n"] for part in parts) / tasks["all"]["n"]
+    assert tasks["all"]["model"] == pytest.approx(mean)
+    low, high = tasks["all"]["interval"]
+    assert low < tasks["all"]["model"] < high
+
+
+def test_without_a_mixture_there_is_no_loss():
+    generator, data = tiny_scenes.generator(), tiny_scenes.data()
+    read = eval_data.reader(data, generator, "test")
+    context = Context(generator=generator, datasets=(), read=read)
+    with pytest.raises(ValueError, match="val_loss needs a masking mixture"):
+        evaluator.load("val_loss", {})(context)

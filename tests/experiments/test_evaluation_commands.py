@@ -1,0 +1,85 @@
+"""What is typed for evaluation, comparison and search is checked before anything is read."""
+
+import pytest
+from etils import epath
+
+from fourm_jax.evals import evaluator
+from fourm_jax.jobs import comparison, eval_data, evaluation
+from fourm_jax.jobs.comparison import Number
+from fourm_jax.utils import config as config_lib
+from tests.evals import tiny_scenes
+
+
+def test_options_belong_to_the_evaluators_that_are_asked_for():
+    typed = evaluation.typed(["knn", "codebooks"], ["knn.k=5", "knn.label=det.classes.0"])
+    assert typed == {"knn": {"k": "5", "label": "det.classes.0"}, "codebooks": {}}
+    with pytest.raises(ValueError, match="unknown evaluator of --option 'kn'"):
+        evaluation.typed(["knn"], ["kn.k=5"])
+    with pytest.raises(ValueError, match=r"--option=k=5, expected NAME\.OPTION=VALUE"):
+        evaluation.typed(["knn"], ["k=5"])
+
+
+def test_lists_and_numbers_of_a_command_line_have_their_types():
+    made = evaluator.load("any_to_any", {"targets": "tok_depth+caption", "num_train": "8"})
+    assert (made.targets, made.num_train) == (("tok_depth", "caption"), 8)
+    with pytest.raises(ValueError, match="option num_train=few, expected int"):
+        evaluator.load("any_to_any", {"num_train": "few"})
+    with pytest.raises(ValueError, match="num_samples=4 needs a temperature above 0"):
+        evaluator.load("any_to_any", {"num_samples": 4})
+    with pytest.raises(ValueError, match="option measures is for one target"):
+        evaluator.load("any_to_any", {"measures": "mae"})
+
+
+def test_a_flag_with_its_value_is_no_folder():
+    typed = ["a", "--output", "b", "c", "--verbosity=1"]
+    assert comparison.split(typed) == (["--output", "b", "--verbosity=1"], ["a", "c"])
+
+
+def test_only_a_data_set_is_data():
+    with pytest.raises(ValueError, match="--data names no data set"):
+        eval_data.of_config(config_lib.load("configs/quickstart.py:runlocal"), None)
+
+
+def test_a_model_that_is_no_run_needs_data(tmp_path):
+    with pytest.raises(ValueError, match="is no run folder, whose data are known"):
+        eval_data.choose(tmp_path, None, None)
+
+
+def test_the_mask_of_a_validation_loss_is_that_of_the_run():
+    model = tiny_scenes.generator().model
+    data = tiny_scenes.data()
+    masking = eval_data.masking_of(data, model, tiny_scenes.CONFIG)
+    assert (masking.num_inputs, masking.num_targets) == (16, 12)
+    bare = eval_data.EvalData(groups=({**data.groups[0], "mixture": None},))
+    assert eval_data.masking_of(bare, model, None) is None
+    assert eval_data.masking_of(bare, model, tiny_scenes.CONFIG) is not None
+
+
+def test_records_without_raw_fields_have_none(tmp_path):
+    model = tiny_scenes.generator().model
+    records = tiny_scenes.data().read(model.modalities, "test", 2)
+    assert records.keys == ["fake/test/000000", "fake/test/000001"] and records.fields == {}
+    group = {**tiny_scenes.data().groups[0], "source": "token_shards"}
+    gone = eval_data.EvalData(groups=({**group, "arguments": {"directory": str(tmp_path)}},))
+    with pytest.raises(ValueError, match="no such split"):
+        gone.read(model.modalities, "test", 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "expected"),
+    [
+        (0.9, (0.8, 1.0), "better"),
+        (0.1, (0.0, 0.2), "worse"),
+        (0.6, (0.4, 0.7), ""),
+        (0.9, None, ""),
+    ],
+)
+def test_only_sure_differences_have_a_mark(value, interval, expected):
+    first = Number(value=0.5, higher_is_better=True, interval=(0.4, 0.6))
+    number = Number(value=value, higher_is_better=True, interval=interval)
+    assert comparison.verdict(number, first) == expected
+
+
+def test_runs_are_told_apart_by_as_much_of_their_path_as_it_takes():
+    names = comparison._names([epath.Path("a/trunk"), epath.Path("b/trunk")])
+    assert names == ["a/trunk", "b/trunk"]

@@ -1,0 +1,138 @@
+"""An index continues, reads back in both formats, and finds what was put in."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from etils import epath
+
+from fourm_jax.jobs import comparison, embedding, evaluation, searching
+from fourm_jax.jobs.eval_data import EvalData
+from fourm_jax.utils import io
+from tests.evals import tiny_scenes
+
+
+def job(output, **changes):
+    made = embedding.Job(
+        source="runs/tiny",
+        data=tiny_scenes.data(),
+        split="test",
+        condition=("rgb",),
+        kind="encoder",
+        output=epath.Path(output),
+        num_records=10,
+        per_block=4,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    output = tmp_path_factory.mktemp("index")
+    assert embedding.run(tiny_scenes.generator(), job(output)) == 10
+    return output
+
+
+def test_an_index_has_a_key_and_a_vector_per_record(folder):
+    index = embedding.load(folder)
+    assert index.keys[:2] == ("fake/test/000000", "fake/test/000001") and len(index.keys) == 10
+    assert index.vectors.shape == (10, 16)
+    assert sorted(path.name for path in folder.glob("vectors-*")) == [
+        f"vectors-0000{number}.npy" for number in range(3)
+    ]
+
+
+def test_what_is_missing_is_written_and_the_rest_stays(folder):
+    before = embedding.load(folder).vectors
+    (folder / "vectors-00001.npy").unlink()
+    (folder / embedding.INDEX).unlink()
+    kept = (folder / "vectors-00000.npy").stat().st_mtime_ns
+    with pytest.raises(ValueError, match=r"no index\.json in"):
+        embedding.load(folder)
+    embedding.run(tiny_scenes.generator(), job(folder))
+    np.testing.assert_array_equal(embedding.load(folder).vectors, before)
+    assert (folder / "vectors-00000.npy").stat().st_mtime_ns == kept
+
+
+def test_shards_hold_the_same_vectors(folder, tmp_path):
+    embedding.run(tiny_scenes.generator(), job(tmp_path, format="array_record"))
+    stored, plain = embedding.load(tmp_path), embedding.load(folder)
+    assert stored.keys == plain.keys
+    np.testing.assert_array_equal(stored.vectors, plain.vectors)
+
+
+def test_another_index_is_not_continued(folder):
+    with pytest.raises(ValueError, match="holds another index: depth is 0 there, 1 here"):
+        embedding.run(tiny_scenes.generator(), job(folder, depth=1))
+
+
+def test_a_record_finds_itself_and_is_drawn(folder):
+    index = embedding.load(folder)
+    generator = tiny_scenes.generator()
+    records = tiny_scenes.data().read(generator.model.modalities, "test", 10)
+    picture = records.tokens["rgb"]["pixels"][7]
+    hits = searching.find(generator, index, {"rgb": picture}, 3)
+    assert index.keys[hits.rows[0, 0]] == "fake/test/000007"
+    assert hits.cosines[0, 0] == pytest.approx(1, abs=1e-5)
+    drawn = searching.draw(generator, index, {"rgb": picture}, hits)
+    assert drawn.dtype == np.uint8 and drawn.shape[1] > 4 * picture.shape[1]
+    with pytest.raises(ValueError, match="unknown query 'rbg'; did you mean 'rgb'"):
+        searching.find(generator, index, {"rbg": picture}, 3)
+
+
+def test_a_condition_that_the_model_does_not_read_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown condition 'depth'; did you mean 'tok_depth'"):
+        embedding.run(tiny_scenes.generator(), job(tmp_path, condition=("depth",)))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """Folders of two evaluations: of the trunk, and the same with other numbers."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+    prepared = evaluation.prepare(
+        folders[0],
+        tiny_scenes.generator(),
+        tiny_scenes.data(),
+        {"codebooks": {}, "retrieval": {"features": "encoder"}},
+        num_records=10,
+    )
+    summary = evaluation.run(prepared, folders[0])
+    task = summary["tasks"]["retrieval/caption=>rgb"]
+    other = {**task, "model": 1.0, "interval": (1.0, 1.0), "also": []}
+    io.write_json(folders[1] / "metrics.json", {"tasks": {"retrieval/caption=>rgb": other}})
+    return folders
+
+
+def test_an_evaluation_writes_numbers_and_one_page(evaluated):
+    tasks = io.read_json(evaluated[0] / "metrics.json")["tasks"]
+    assert {"codebooks/tok_depth", "retrieval/rgb=>caption"} <= set(tasks)
+    page = (evaluated[0] / "report.html").read_text()
+    assert "codebook_usage" in page and "95 % interval" in page and "http" not in page
+
+
+def test_runs_stand_side_by_side_and_sure_differences_are_marked(evaluated, tmp_path):
+    runs = comparison.read(evaluated)
+    text = comparison.text(runs)
+    (line,) = [row for row in text.splitlines() if "caption=>rgb r@1 " in row]
+    assert line.endswith("1 [1, 1] better")
+    assert "codebooks/tok_depth codebook_usage" in text
+    assert comparison.write(runs, tmp_path).read_text().count("better") >= 1
+
+
+def test_what_cannot_be_compared_is_refused(evaluated, tmp_path):
+    with pytest.raises(ValueError, match="1 runs, at least two are compared"):
+        comparison.read(evaluated[:1])
+    with pytest.raises(ValueError, match=r"holds neither metrics\.json nor metrics\.jsonl"):
+        comparison.read([evaluated[0], tmp_path])
+
+
+def test_an_evaluation_of_nothing_is_refused(tmp_path):
+    generator, data = tiny_scenes.generator(), tiny_scenes.data()
+    with pytest.raises(ValueError, match="no evaluator"):
+        evaluation.prepare(tmp_path, generator, data, {})
+    with pytest.raises(ValueError, match="unknown evaluator 'kmn'; did you mean 'knn'"):
+        evaluation.prepare(tmp_path, generator, data, {"kmn": {}})
+    arguments = {"names": tiny_scenes.NAMES, "num_records": 0}
+    empty = {**data.groups[0], "arguments": arguments}
+    with pytest.raises(ValueError, match="data set 'fake': split 'test' has no records"):
+        evaluation.prepare(tmp_path, generator, EvalData(groups=(empty,)), {"codebooks": {}})
