@@ -19,7 +19,7 @@ from fourm_jax.evals.measure import Measure, PerClass
 from fourm_jax.evals.report import Gallery
 from fourm_jax.generate import job
 from fourm_jax.generate.generator import Generator
-from fourm_jax.utils import progress
+from fourm_jax.utils import errors, progress
 
 SHOWN = 3  # records in each of best, median and worst
 Predicted = Mapping[str, tuple[Any, Any]]  # {target: (predictions, true tokens decoded)}
@@ -32,6 +32,7 @@ class AnyToAny:
     conditions: tuple[str, ...]
     targets: tuple[str, ...]
     measures: tuple[str, ...]
+    truth: str
     num_samples: int
     num_steps: int
     temperature: float
@@ -47,6 +48,8 @@ class AnyToAny:
         generator = context.generator
         names = self._targets(generator)
         data = context.held_out(self.num_train)
+        if self.truth and self.truth not in data.truth:
+            raise ValueError(errors.unknown_value("raw field", self.truth, data.truth))
         predicted, tasks, per_class = {}, {}, {}
         given = {name: data.tokens[name] for name in self.conditions}
         shown = progress.track(
@@ -63,8 +66,9 @@ class AnyToAny:
                 how,
                 values,
                 best,
-                data.truth[spec.source],
+                data.truth[self.truth or spec.source],
                 train=data.train[spec.source],
+                like=data.truth[spec.source],
                 num_resamples=bootstrap.NUM_RESAMPLES,
             )
             for one in how:
@@ -115,7 +119,7 @@ class AnyToAny:
     ) -> Gallery:
         spec, how = generator.spec(name), self._measures(generator, name)[0]
         truth = data.truth[spec.source]
-        scores = per_record(how, values, truth)
+        scores = per_record(how, values, data.truth[self.truth or spec.source])
         fields = {one: data.truth[generator.spec(one).source] for one in (*self.conditions, name)}
         draw = {one: _drawing(generator, one, data.train) for one in fields}
         rows = []
@@ -137,6 +141,7 @@ def make(
     condition: tuple[str, ...] = ("rgb",),
     targets: tuple[str, ...] = (),
     measures: tuple[str, ...] = (),
+    truth: str = "",
     num_samples: int = 1,
     num_steps: int = 0,
     temperature: float = 0.0,
@@ -149,6 +154,8 @@ def make(
       condition: what is given, together.
       targets: what is generated, each alone; none: all that have a measure.
       measures: of a single target, see `measure.load`; none: those of its spec.
+      truth: raw field that these measures compare with, as "caption" for the colours in pictures;
+        "": that of the target.
       num_samples: draws per record, of which maps and vectors are averages or votes.
       num_steps, temperature: of the draws; 0: the defaults of generation.
       num_train: training records behind the constant predictors.
@@ -158,12 +165,15 @@ def make(
     """
     if measures and len(targets) != 1:
         raise ValueError("option measures is for one target; name it with the option targets")
+    if truth and not measures:
+        raise ValueError(f"option truth={truth} needs measures that compare with that field")
     if num_samples > 1 and temperature <= 0:
         raise ValueError(f"option num_samples={num_samples} needs a temperature above 0")
     return AnyToAny(
         conditions=condition,
         targets=targets,
         measures=measures,
+        truth=truth,
         num_samples=num_samples,
         num_steps=num_steps,
         temperature=temperature,
