@@ -29,7 +29,7 @@ class Hits:
 
 def nearest(
     queries: Float[np.ndarray, "q d"],
-    index: Float[np.ndarray, "n d"],
+    index: Float[np.ndarray, "n e"],
     k: int,
     *,
     backend: str = "numpy",

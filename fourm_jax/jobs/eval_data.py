@@ -274,7 +274,7 @@ def masking_of(
     """How a validation loss masks: the mixtures of the data, the slots of the training."""
     mixtures = [group.get("mixture") for group in data.groups]
     if config is not None and not all(mixtures) and len(config.data) == len(mixtures):
-        mixtures = [config_lib.plain(one.mixture) for one in config.data]
+        mixtures = [one.get("mixture") for one in config_lib.plain(config.data)]
     if not all(mixtures):
         return None
     own = {spec.name for spec in model.modalities}
