@@ -2,7 +2,8 @@
 
 Models of 4M-7 at published sizes draw from a picture: one grid by MaskGIT in 8 passes, alone, in
 batches and with guidance; a caption of 64 tokens; all seven modalities in a chain; all grids in one
-parallel pass. Tokens are drawn from a nucleus of 0.9. "base" runs where there is an accelerator.
+parallel pass, of 4M-7 and of 4M-21, beside a call with an encoder pass of its own for each of them.
+Tokens are drawn from a nucleus of 0.9. "base" runs where there is an accelerator.
 """
 
 import dataclasses
@@ -30,6 +31,10 @@ from fourm_jax.utils import errors
 PICTURE, GRID, TEXT = "rgb@224", "tok_depth@224", "caption"
 NUM_PASSES, NUM_WORDS, NUCLEUS, GUIDANCE = 8, 64, 0.9, 2.0
 NUM_ROUNDS = 3
+MIXES = {
+    "mod7": (registry.MOD7_IN, registry.MOD7_OUT),
+    "mod21": (registry.MOD21_IN, registry.MOD21_OUT),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,7 @@ class Case:
 
     name: str
     targets: tuple[str, ...]
+    mix: str = "mod7"
     batch: int = 1
     guidance: float = 1.0
     parallel: bool = False
@@ -53,9 +59,11 @@ def all_cases(on_accelerator: bool) -> Iterator[Case]:
         words = {TEXT: NUM_WORDS}
         yield Case(name=f"caption64_b{batch}", targets=(TEXT,), batch=batch, max_new=words)
     yield Case(name="all_b1", targets=registry.MOD7_OUT)
-    grids = tuple(name for name in registry.MOD7_OUT if name.startswith("tok_"))
-    for batch in (1, 4):
-        yield Case(name=f"predict_b{batch}", targets=grids, batch=batch, parallel=True)
+    for mix, (_, outputs) in MIXES.items():
+        dense = tuple(name for name in outputs if name.startswith("tok_"))
+        for batch in (1, 4):
+            name = f"predict{len(dense)}_b{batch}"
+            yield Case(name=name, targets=dense, mix=mix, batch=batch, parallel=True)
 
 
 def run(cases: Sequence[str] = ()) -> Iterator[dict]:
@@ -78,7 +86,7 @@ def run(cases: Sequence[str] = ()) -> Iterator[dict]:
             raise ValueError(errors.unknown_value("case", name, rows))
     for name in cases or rows:
         size, case = rows[name]
-        model, params = random_trunk(size)
+        model, params = random_trunk(size, case.mix)
         timing = predict if case.parallel else generate
         yield {
             "suite": "generate",
@@ -92,13 +100,14 @@ def run(cases: Sequence[str] = ()) -> Iterator[dict]:
 
 
 @functools.cache
-def random_trunk(size: str) -> tuple[FourM, Any]:
-    """4M-7 with random weights; bfloat16 arithmetic on an accelerator."""
+def random_trunk(size: str, mix: str = "mod7") -> tuple[FourM, Any]:
+    """A trunk with random weights; bfloat16 arithmetic on an accelerator."""
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    inputs, outputs = MIXES[mix]
     model = FourM(
-        modalities=registry.resolve("fourm", registry.MOD7_IN),
-        inputs=registry.MOD7_IN,
-        outputs=registry.MOD7_OUT,
+        modalities=registry.resolve("fourm", inputs),
+        inputs=inputs,
+        outputs=outputs,
         dtype=dtype,
         **sizes.get(size),
     )

@@ -38,13 +38,17 @@ class Encoded:
 
 @flax.struct.dataclass
 class TokenLosses:
-    """Per target slot: cross-entropy in float32, and whether the best id is the right one.
+    """Cross-entropy of the target slots.
 
-    A loss that is computed in parts joins those of the parts, which are an axis before b.
+    Attributes:
+      total: sum of the losses times their weights; the only one that has a gradient.
+      loss: of every slot, float32; 0 where not valid.
+      correct: whether the best id is the right one; False where not valid.
     """
 
-    loss: Float[Array, "*b m"]
-    correct: Bool[Array, "*b m"]
+    total: Float[Array, ""]
+    loss: Float[Array, "b m"]
+    correct: Bool[Array, "b m"]
 
 
 @flax.struct.dataclass
@@ -266,21 +270,34 @@ class FourM(nn.Module):
         start, size = layout.offsets[index], layout.sizes[index]
         return self.decoder_embedding.head_table()[start : start + size].astype(self.dtype)
 
-    def token_losses(self, tokens: TokenBatch, train: bool = False) -> TokenLosses:
-        """Cross-entropy of every target slot under its own head; 0 and False where not valid."""
+    def token_losses(
+        self,
+        tokens: TokenBatch,
+        train: bool = False,
+        weights: Float[Array, "b m"] | None = None,
+    ) -> TokenLosses:
+        """Cross-entropy of every target slot under its own head, and its weighted sum.
+
+        Args:
+          weights: of the slots in `TokenLosses.total`; default: 1.
+        """
         features = self(tokens, train)
         targets, layout = tokens.targets, self.decoder_embedding.layout
         group = jnp.take(jnp.asarray(layout.groups), targets.modality, mode="clip")
-        loss, correct = grouped.grouped_cross_entropy(
+        if weights is None:
+            weights = jnp.ones(targets.id.shape)
+        found = grouped.grouped_cross_entropy(
             features.reshape(-1, self.dim),
             self.decoder_embedding.head_table(),
             group.ravel(),
             targets.id.ravel(),
             targets.valid.ravel(),
+            weights.ravel(),
             offsets=layout.group_offsets,
             sizes=layout.group_sizes,
         )
-        return TokenLosses(loss.reshape(targets.id.shape), correct.reshape(targets.id.shape))
+        shape = targets.id.shape
+        return TokenLosses(found.total, found.by_token.reshape(shape), found.correct.reshape(shape))
 
     def embed_inputs(self, tokens: TokenBatch) -> tuple[Array, Array]:
         """Content and position + modality vectors of the inputs, [b, n, d] each."""

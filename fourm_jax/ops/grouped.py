@@ -10,6 +10,10 @@ the smallest of a few sizes that holds all tokens of a head: reading a head and 
 gradient then happens once per head instead of once per tile, and products are large.
 `jax.lax.ragged_dot` says the same in one call but is grouped on TPU only.
 
+A loss is a weighted sum over tokens, and the weights are known before it is computed. So its
+gradient is made tile by tile together with the loss, while the logits of the tile are at hand; the
+backward pass has no product of its own. Without differentiation only the loss is computed.
+
 Under a mesh every device handles its own tokens. Where parameters are cut, a device holds some
 columns of all heads; one head after the other is put together, used and dropped, and what belongs
 to other devices of its gradient is sent to them at once. So no device ever holds all heads, nor a
@@ -19,6 +23,7 @@ gradient of that size, and what is sent is that of any other parameter.
 import functools
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -33,28 +38,45 @@ TOKEN_AXES = ("data", "fsdp", "tensor")
 COLUMN_AXES = ("fsdp", "tensor")  # that the columns of the table are divided over
 
 
+@flax.struct.dataclass
+class GroupedLoss:
+    """Cross-entropy of tokens under their own heads.
+
+    Attributes:
+      total: sum of the losses, each times its weight; the only one that has a gradient.
+      by_token: -log softmax(features · headᵀ)[id], float32; 0 where the token is not valid.
+      correct: whether the id has the highest logit; False where the token is not valid.
+    """
+
+    total: Float[Array, ""]
+    by_token: Float[Array, "t"]
+    correct: Bool[Array, "t"]
+
+
 def grouped_cross_entropy(
     features: Float[Array, "t d"],
     table: Float[Array, "rows d"],
     group: Int[Array, "t"],
     ids: Int[Array, "t"],
     valid: Bool[Array, "t"],
+    weights: Float[Array, "t"],
     *,
     offsets: tuple[int, ...],
     sizes: tuple[int, ...],
     tiles: tuple[int, ...] = (),
-) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
-    """Return (-log softmax(features · headᵀ)[id], whether the id has the highest logit).
+) -> GroupedLoss:
+    """Compute the loss of every token, and their weighted sum.
 
-    Products run in the dtype of `features` with float32 sums; softmax and loss in float32. The
-    results are 0 and False where `valid` is False. Tokens and columns of the table are divided over
-    the mesh of `jax.set_mesh`, as far as they divide.
+    Products run in the dtype of `features` with float32 sums; softmax and loss in float32. Tokens
+    and columns of the table are divided over the mesh of `jax.set_mesh`, as far as they divide.
 
     Args:
       features: decoder outputs.
       table: all heads, one after the other.
       group: which head each token meets: index into `offsets` and `sizes`.
       ids: what to predict, 0 .. sizes[group] - 1.
+      valid: which tokens there are.
+      weights: of the tokens in the sum; they have no gradient.
       offsets, sizes: first row and number of rows of each head.
       tiles: allowed numbers of tokens per product, ascending; empty = as fits the device and the
         number of tokens.
@@ -68,11 +90,13 @@ def grouped_cross_entropy(
         tokens = P(axes)
         compute = jax.shard_map(
             compute,
-            in_specs=(tokens, P(None, heads.columns), tokens, tokens, tokens),
-            out_specs=(tokens, tokens),
+            in_specs=(tokens, P(None, heads.columns), *[tokens] * 4),
+            out_specs=(tokens, tokens, tokens),
             check_vma=False,  # replicated inputs get their gradient summed over the devices
         )
-    return compute(features, table, *map(jnp.asarray, (group, ids, valid)))
+    per_token = map(jnp.asarray, (group, ids, valid, weights))
+    totals, by_token, correct = compute(features, table, *per_token)
+    return GroupedLoss(totals.sum(), by_token, correct)
 
 
 def _dividing(names: tuple[str, ...], size: int) -> tuple[tuple[str, ...], int]:
@@ -94,10 +118,10 @@ def _fitting_tiles(num_tokens: int, num_groups: int) -> tuple[int, ...]:
     return (min(max(2 ** (half.bit_length() - 1), SMALLEST_TILE), LARGEST_TILE),)
 
 
-def _logits(
-    features: Float[Array, "tile d"], head: Float[Array, "size d"]
-) -> Float[Array, "tile size"]:
-    return jnp.einsum("td,vd->tv", features, head, preferred_element_type=jnp.float32)
+# Sums of the tokens of one device [1], losses and hits of its tokens.
+_Losses = tuple[Float[Array, "1"], Float[Array, "t"], Bool[Array, "t"]]
+# Gradients of the sum with respect to features and table.
+_Gradients = tuple[Float[Array, "t d"], Float[Array, "rows columns"]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -109,19 +133,8 @@ def _cross_entropy(
     group: Int[Array, "t"],
     ids: Int[Array, "t"],
     valid: Bool[Array, "t"],
-) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
-    return _forward(heads, tiles, features, table, group, ids, valid)[0]
-
-
-def _forward(
-    heads: tiling.Heads,
-    tiles: tuple[int, ...],
-    features: Float[Array, "t d"],
-    table: Float[Array, "rows columns"],
-    group: Int[Array, "t"],
-    ids: Int[Array, "t"],
-    valid: Bool[Array, "t"],
-) -> tuple[tuple[Float[Array, "t"], Bool[Array, "t"]], tuple[Array, ...]]:
+    weights: Float[Array, "t"],
+) -> _Losses:
     tokens, order = tiling.sort(tiles[-1], len(heads.sizes), features, group, ids, valid)
 
     def body(
@@ -132,29 +145,26 @@ def _forward(
         head: Float[Array, "size d"],
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         del start, is_own
-        logits = _logits(features, head)
-        label = jnp.take_along_axis(logits, ids[:, None], axis=1, mode="clip")[:, 0]
-        highest = logits.max(axis=1)
-        total = jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1)) + highest
-        return (total - label, label >= highest, total), ()
+        loss, correct, _ = _of_logits(_logits(features, head), ids)
+        return (loss, correct), ()
 
     zeros = jnp.zeros(len(tokens.ids))
-    nothing = tiling.Sums((zeros, zeros > 0, zeros))
-    sums = tiling.each_tile(heads, tiles, tokens, table, nothing, body)
-    loss, correct, log_sum = sums.by_token
-    back = jnp.argsort(order)
-    return (loss[back], correct[back]), (features, table, group, ids, valid, log_sum)
+    sums = tiling.each_tile(heads, tiles, tokens, table, tiling.Sums((zeros, zeros > 0)), body)
+    loss, correct = (x[jnp.argsort(order)] for x in sums.by_token)
+    return (loss * weights).sum()[None], loss, correct
 
 
-def _backward(
-    heads: tiling.Heads,
-    tiles: tuple[int, ...],
-    saved: tuple[Array, ...],
-    gradients: tuple[Array, Any],
-) -> tuple[Float[Array, "t d"], Float[Array, "rows columns"], None, None, None]:
-    features, table, group, ids, valid, log_sum = saved
+def _forward(
+    heads: tiling.Heads, tiles: tuple[int, ...], *arguments: Any
+) -> tuple[_Losses, _Gradients]:
+    """Losses and, of every tile while it is there, the gradients.
+
+    Args:
+      arguments: those of `_cross_entropy`, each as the `value` of a `CustomVJPPrimal`.
+    """
+    features, table, group, ids, valid, weights = (x.value for x in arguments)
     tokens, order = tiling.sort(tiles[-1], len(heads.sizes), features, group, ids, valid)
-    loss_gradient = jnp.pad(gradients[0][order], (0, tiles[-1]))
+    sorted_weights = jnp.pad(weights[order], (0, tiles[-1]))
 
     def body(
         start: Int[Array, ""],
@@ -163,21 +173,54 @@ def _backward(
         ids: Int[Array, "tile"],
         head: Float[Array, "size d"],
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        total = jax.lax.dynamic_slice_in_dim(log_sum, start, len(is_own))
-        weight = jax.lax.dynamic_slice_in_dim(loss_gradient, start, len(is_own))
-        weight = jnp.where(is_own, weight, 0)
+        logits = _logits(features, head)
+        loss, correct, log_sum = _of_logits(logits, ids)
+        weight = jax.lax.dynamic_slice_in_dim(sorted_weights, start, len(is_own))
         hit = ids[:, None] == jnp.arange(len(head))
-        d_logits = (jnp.exp(_logits(features, head) - total[:, None]) - hit) * weight[:, None]
-        # the rows of other heads in this tile carry the sum of their own logits: keep them out
+        d_logits = (jnp.exp(logits - log_sum[:, None]) - hit) * weight[:, None]
+        # the rows of other heads in this tile do not belong into the sum over tokens
         d_logits = jnp.where(is_own[:, None], d_logits, 0).astype(head.dtype)
         d_tile = jnp.einsum("tv,vd->td", d_logits, head, preferred_element_type=jnp.float32)
         d_head = jnp.einsum("tv,td->vd", d_logits, features, preferred_element_type=jnp.float32)
-        return (d_tile,), (d_head,)
+        return (loss, correct, d_tile.astype(features.dtype)), (d_head,)
 
-    nothing = tiling.Sums((jnp.zeros(tokens.features.shape),), (jnp.zeros(table.shape),))
+    zeros = jnp.zeros(len(tokens.ids))
+    by_token = (zeros, zeros > 0, jnp.zeros_like(tokens.features))
+    nothing = tiling.Sums(by_token, (jnp.zeros(table.shape),))
     sums = tiling.each_tile(heads, tiles, tokens, table, nothing, body)
-    d_features = sums.by_token[0][jnp.argsort(order)].astype(features.dtype)
-    return d_features, sums.by_row[0].astype(table.dtype), None, None, None
+    loss, correct, d_features = (x[jnp.argsort(order)] for x in sums.by_token)
+    total = (loss * weights).sum()[None]
+    return (total, loss, correct), (d_features, sums.by_row[0].astype(table.dtype))
 
 
-_cross_entropy.defvjp(_forward, _backward)
+def _backward(
+    heads: tiling.Heads,
+    tiles: tuple[int, ...],
+    gradients: _Gradients,
+    cotangents: tuple[Any, Any, Any],
+) -> tuple[Float[Array, "t d"], Float[Array, "rows columns"], None, None, None, None]:
+    """Raises ValueError where a loss by token is differentiated: that would go unnoticed."""
+    del heads, tiles
+    if not isinstance(cotangents[1], jax.custom_derivatives.SymbolicZero):
+        raise ValueError("losses by token have no gradient; use the total, with weights")
+    d_features, d_table = (g * cotangents[0].astype(g.dtype) for g in gradients)
+    return d_features, d_table, None, None, None, None
+
+
+_cross_entropy.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _logits(
+    features: Float[Array, "tile d"], head: Float[Array, "size d"]
+) -> Float[Array, "tile size"]:
+    return jnp.einsum("td,vd->tv", features, head, preferred_element_type=jnp.float32)
+
+
+def _of_logits(
+    logits: Float[Array, "tile size"], ids: Int[Array, "tile"]
+) -> tuple[Float[Array, "tile"], Bool[Array, "tile"], Float[Array, "tile"]]:
+    """Losses, hits, and logarithms of the sums of exponentials."""
+    label = jnp.take_along_axis(logits, ids[:, None], axis=1, mode="clip")[:, 0]
+    highest = logits.max(axis=1)
+    log_sum = jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1)) + highest
+    return log_sum - label, label >= highest, log_sum

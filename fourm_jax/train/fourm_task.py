@@ -128,11 +128,13 @@ class FourMTask:
         tokens = self.sample(mask_key, batch)
         targets = tokens.targets
         slots = (targets.modality, targets.valid, len(self.model.modalities))
-        if self.accumulate_steps > 1:
-            value, predicted = self._in_parts(params, tokens, drop_key, train)
-        else:
-            predicted = self._token_losses(params, tokens, drop_key, train)
-            value = self._mean_loss(predicted.loss, *slots)
+        # The loss is linear in the token losses, and the counts in it are those of all samples.
+        weights = jax.grad(lambda loss: self._mean_loss(loss, *slots))(
+            jnp.zeros(targets.valid.shape)
+        )
+        compute = self._in_parts if self.accumulate_steps > 1 else self._token_losses
+        predicted = compute(params, tokens, weights, drop_key, train)
+        value = predicted.total
         sums, counts = losses.modality_losses(predicted.loss, *slots)
         hits, _ = losses.modality_losses(predicted.correct.astype(jnp.float32), *slots)
         samples = jnp.float32(targets.valid.shape[0])
@@ -149,30 +151,44 @@ class FourMTask:
         return value, step.Aux(aux, model_state)
 
     def _token_losses(
-        self, params: Any, tokens: TokenBatch, drop_key: Key[Array, ""], train: bool
-    ) -> Any:
-        return self.model.apply(  # no mutable collections: the method's result alone
-            {"params": params}, tokens, train, rngs={"drop_path": drop_key}, method="token_losses"
+        self,
+        params: Any,
+        tokens: TokenBatch,
+        weights: Float[Array, "b m"],
+        drop_key: Key[Array, ""],
+        train: bool,
+    ) -> fourm.TokenLosses:
+        losses: Any = self.model.apply(  # no mutable collections: the method's result alone
+            {"params": params},
+            tokens,
+            train,
+            weights,
+            rngs={"drop_path": drop_key},
+            method="token_losses",
         )
+        return losses
 
     def _in_parts(
-        self, params: Any, tokens: TokenBatch, drop_key: Key[Array, ""], train: bool
-    ) -> tuple[Float[Array, ""], Any]:
-        """Loss and token losses, `accumulate_steps` parts of the samples one after the other."""
-        targets, num_samples = tokens.targets, len(tokens.targets.valid)
-        slots = (targets.modality, targets.valid, len(self.model.modalities))
-        # the loss is linear in the token losses, and the counts in it are those of all samples
-        weights = jax.grad(lambda loss: self._mean_loss(loss, *slots))(
-            jnp.zeros(targets.valid.shape)
-        )
+        self,
+        params: Any,
+        tokens: TokenBatch,
+        weights: Float[Array, "b m"],
+        drop_key: Key[Array, ""],
+        train: bool,
+    ) -> fourm.TokenLosses:
+        """The same, `accumulate_steps` parts of the samples one after the other."""
 
         def part_loss(params, part):
             tokens, weights, keys = part
-            predicted = self._token_losses(params, tokens, keys[0], train)
-            return (predicted.loss * weights).sum(), predicted
+            predicted = self._token_losses(params, tokens, weights, keys[0], train)
+            return predicted.total, (predicted.loss, predicted.correct)
 
+        num_samples = len(weights)
         samples = (tokens, weights, jax.random.split(drop_key, num_samples))
-        return accumulation.loss_of_parts(part_loss, self.accumulate_steps, params, samples)
+        value, by_slot = accumulation.loss_of_parts(
+            part_loss, self.accumulate_steps, params, samples
+        )
+        return fourm.TokenLosses(value, *by_slot)
 
     def _mean_loss(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.models import layers
-from fourm_jax.ops import fused, gate, norm
+from fourm_jax.ops import filters, fused, fused_threshold, gate, norm
 
 EPSILON = 1e-6
 ON_GPU = jax.default_backend() == "gpu"
@@ -50,6 +50,20 @@ def test_the_kernel_of_the_gate_equals_the_gradients_of_the_formula(kind):
     )
     for x, expected in zip(actual, pull(jnp.asarray(d_y)), strict=True):
         np.testing.assert_allclose(x, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [7, 40])
+def test_the_kernel_of_the_threshold_equals_the_bisection(size):
+    draw = np.random.default_rng(0)
+    logits = draw.integers(-9, 9, (6, size)).astype(np.float32) / 3  # with ties
+    logits[0], logits[1, 2:] = 0.0, -np.inf
+    weights = np.exp2(draw.integers(-9, 0, logits.shape)).astype(np.float32)  # sums are exact
+    budget = np.array([0, 0.1, 0.25, 0.5, 2, 1000], np.float32)
+    expected = jax.jit(filters.threshold)(logits, weights, budget)
+    keys = fused_threshold.smallest_within(
+        filters._sortable(jnp.asarray(logits)), jnp.asarray(weights), budget, interpret=INTERPRET
+    )
+    np.testing.assert_array_equal(keys, filters._sortable(expected))
 
 
 def test_a_norm_that_keeps_its_input_adds_the_gradients_of_both_results():

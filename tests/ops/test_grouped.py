@@ -40,8 +40,15 @@ def dense(features, table, group, ids, valid):
     return jnp.where(valid, loss, 0), (logits.argmax(-1) == start + ids) & valid
 
 
-def total(function, weights, features, table, *rest):
-    loss, correct = function(features, table, *rest)
+def total(weights, features, table, *rest, **options):
+    out = grouped.grouped_cross_entropy(
+        features, table, *rest, weights, offsets=OFFSETS, sizes=SIZES, **options
+    )
+    return out.total, (out.by_token, out.correct)
+
+
+def dense_total(weights, *arguments):
+    loss, correct = dense(*arguments)
     return (loss * weights).sum(), (loss, correct)
 
 
@@ -49,27 +56,27 @@ def total(function, weights, features, table, *rest):
 @jax.default_matmul_precision("highest")  # an accelerator rounds float32 products otherwise
 def test_values_and_gradients_equal_the_dense_formula(tiles):
     arguments = problem()
-    weights = np.random.default_rng(1).normal(size=61)
-    function = functools.partial(
-        grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES, tiles=tiles
+    weights = np.random.default_rng(1).normal(size=61).astype(np.float32)
+    function = functools.partial(total, weights, tiles=tiles)
+    step, dense_step = (
+        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))
+        for f in (function, functools.partial(dense_total, weights))
     )
-    step = {
-        f: jax.jit(jax.value_and_grad(functools.partial(total, f, weights), (0, 1), has_aux=True))
-        for f in (function, dense)
-    }
-    (_, actual), gradient = step[function](*arguments)
-    (_, expected), expected_gradient = step[dense](*arguments)
+    (value, actual), gradient = step(*arguments)
+    (expected_value, expected), expected_gradient = dense_step(*arguments)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(actual[1], expected[1])
     for a, b in zip(gradient, expected_gradient, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert not np.asarray(gradient[1][OFFSETS[1] : OFFSETS[2]]).any()  # no token met head 1
+    without_gradient, _ = jax.jit(function)(*arguments)
+    np.testing.assert_allclose(without_gradient, value, rtol=1e-6)
 
 
 def loss_and_gradients(*arguments):
-    function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
-    weights = jnp.arange(64.0) / 64
-    return jax.value_and_grad(functools.partial(total, function, weights), (0, 1), True)(*arguments)
+    function = functools.partial(total, jnp.arange(64.0) / 64)
+    return jax.value_and_grad(function, (0, 1), has_aux=True)(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +117,7 @@ def test_a_table_that_is_cut_is_never_put_together(sizes):
 def test_logits_are_summed_in_float32_when_features_are_bfloat16():
     features, table, *rest = problem()
     half = features.astype(jnp.bfloat16)
-    function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
-    loss, _ = jax.jit(function)(half, table, *rest)
+    _, (loss, _) = jax.jit(functools.partial(total, jnp.ones(61)))(half, table, *rest)
     rounded = table.astype(jnp.bfloat16).astype(np.float32)
     expected, _ = dense(half.astype(np.float32), rounded, *rest)
     assert loss.dtype == jnp.float32
@@ -122,9 +128,16 @@ def test_a_batch_without_valid_tokens_has_no_loss_and_no_gradient():
     features, table, group, ids, valid = problem()
 
     def loss(features, table):
-        function = functools.partial(grouped.grouped_cross_entropy, offsets=OFFSETS, sizes=SIZES)
-        return function(features, table, group, ids, valid & False)[0].sum()
+        return total(jnp.ones(61), features, table, group, ids, valid & False)[0]
 
     value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(features, table)
     assert value == 0
     assert not any(np.asarray(g).any() for g in gradients)
+
+
+def test_a_loss_by_token_refuses_to_be_differentiated():
+    arguments = problem()
+    with pytest.raises(ValueError, match="use the total, with weights"):
+        jax.grad(lambda features: total(jnp.ones(61), features, *arguments[1:])[1][0].sum())(
+            arguments[0]
+        )
