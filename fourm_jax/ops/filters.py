@@ -85,9 +85,9 @@ def threshold(
         from fourm_jax.ops import fused_threshold  # Pallas is slow to import
 
         budgets = jnp.broadcast_to(jnp.asarray(budget, jnp.float32), keys.shape[:-1])
-        flat = (x.reshape(-1, keys.shape[-1]) for x in (keys, weights))
-        high = fused_threshold.smallest_within(*flat, budgets.ravel()).reshape(budgets.shape)
-        return jax.lax.bitcast_convert_type(_flip(high), jnp.float32)
+        key_rows, weight_rows = (x.reshape(-1, keys.shape[-1]) for x in (keys, weights))
+        found = fused_threshold.smallest_within(key_rows, weight_rows, budgets.ravel())
+        return jax.lax.bitcast_convert_type(_flip(found.reshape(budgets.shape)), jnp.float32)
 
     def undecided(bracket):
         low, high = bracket
