@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -85,7 +86,7 @@ def load(workdir: epath.PathLike) -> Trained:
     folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
     if not folder.is_dir():
         raise ValueError(f"no checkpoint in {folder}")
-    with open_manager(folder, ocp.CheckpointManagerOptions(read_only=True)) as manager:
+    with open_to_read(folder) as manager:
         if not manager.all_steps():
             raise ValueError(f"no checkpoint in {folder}")
         return read_newest(manager, folder, lambda step: _read(manager, step))
@@ -167,6 +168,22 @@ def open_manager(
     """The manager of a folder of checkpoints, each a state and a description."""
     handlers = {STATE: ocp.PyTreeCheckpointHandler(), DESCRIPTION: ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def open_to_read(folder: epath.Path) -> ocp.CheckpointManager:
+    """The same of a folder in which nothing is written."""
+    options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_news)
+    try:
+        return open_manager(folder, options)
+    finally:
+        logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of orbax says more than that the folder is read, as it was asked to be."""
+    return not record.getMessage().startswith("Given directory is read only")
 
 
 def read_description(manager: ocp.CheckpointManager, step: int) -> Description:

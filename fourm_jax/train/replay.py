@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import orbax.checkpoint as ocp
 from etils import epath
 
 from fourm_jax.models import trained
@@ -39,7 +38,7 @@ def replay(
     folder = epath.Path(workdir).expanduser().absolute() / trained.CHECKPOINTS
     if not folder.is_dir():
         raise ValueError(f"no checkpoint in {folder}")
-    with trained.open_manager(folder, ocp.CheckpointManagerOptions(read_only=True)) as manager:
+    with trained.open_to_read(folder) as manager:
         steps = [one for one in manager.all_steps() if one <= step]
         if not steps:
             kept = sorted(manager.all_steps())
