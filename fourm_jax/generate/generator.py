@@ -210,8 +210,8 @@ class Generator:
         """Generate as `generate` does, all rows at once; yields the target in hand, and what there
         is of the results, after every pass over a grid and after every text.
 
-        What is open yet of a grid is decoded as id 0, see `Generated.known`; all is decoded from
-        ids.
+        What is open yet of a grid is decoded as id 0, see `Generated.known`. The last results are
+        those of `generate`.
 
         Args:
           options: `plan`, `num_steps`, `guidance`, `temperature`, `intermediate`, `guides` and
@@ -222,10 +222,15 @@ class Generator:
         job = job_lib.prepare(self.parts, conditions, targets, changes=changes, **options)
         keys = job_lib.keys_of(seed, job.state.batch_size, 1)
         begun: list[str] = []
+        before, averages = job.state, dict[str, np.ndarray]()
         for name, state in self._passes(job, job.state, keys, sampling, show_progress=False):
             begun += [] if name in begun else [name]
+            if name in job.averaged:
+                averages[name] = self._average(before, name)
             tokens = jax.device_get({one: (state.ids[one], state.known[one]) for one in begun})
-            yield name, self._results({one: tokens[one] for one in begun}, job)
+            in_order = {one: tokens[one] for one in begun}
+            yield name, self._results(in_order, job, averages=averages)
+            before = state
 
     def _passes(
         self,

@@ -85,7 +85,7 @@ def run(
     bar = progress.Bar(len(todo), label="generate", unit="request", enabled=show_progress)
     count = 0
     for block in _blocks(todo, max(job.batch_size // (job.num_samples * job.best_of), 1)):
-        entries = _entries(generator, block)
+        entries = encode(generator, block)
         made = generate(generator, entries, [one.seed for one in block], job)
         for number, request in enumerate(block):
             for sample in range(job.num_samples):
@@ -113,7 +113,7 @@ def generate(
 
 def draw_one(generator: Generator, request: Request, job: Job, output: epath.Path) -> Generated:
     """Generate for one request and draw it as one PNG picture, conditions first."""
-    entries = _entries(generator, [request])
+    entries = encode(generator, [request])
     made = generate(generator, entries, [request.seed], job)
     cells = draw(generator, values(generator, entries, made))
     io.write_bytes(output, pictures.png(panels.sheet(cells)))
@@ -125,18 +125,8 @@ def animate(generator: Generator, request: Request, job: Job, output: epath.Path
 
     Open positions of grids are grey. Texts appear when they are whole.
     """
-    options = dict(job.options)
-    entries = _entries(generator, [request])
-    steps = generator.stream(entries, options.pop("targets"), seed=[request.seed], **options)
-    frames = []
-    for _, made in steps:
-        shown = values(generator, entries, made)
-        cells = draw(generator, shown, with_legends=False)
-        for name, known in made.known.items():
-            cell, spec = cells.get(name), generator.spec(name)
-            if isinstance(cell, np.ndarray) and spec.kind == "grid":
-                cells[name] = _veiled(cell, known[0].reshape(spec.grid))
-        frames.append(cells)
+    entries = encode(generator, [request])
+    frames = [step.cells for step in steps(generator, entries, request.seed, job)]
     everything = list(frames[-1])
     sheets = [panels.sheet({n: cells.get(n, "") for n in everything}) for cells in frames]
     height = max(sheet.shape[0] for sheet in sheets)
@@ -145,6 +135,36 @@ def animate(generator: Generator, request: Request, job: Job, output: epath.Path
         for one in sheets
     ]
     io.write_bytes(output, pictures.animation(padded, output.suffix))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """What there is after one step of a request.
+
+    Attributes:
+      target: in hand.
+      made: results so far.
+      cells: conditions and results drawn, open positions of grids grey.
+    """
+
+    target: str
+    made: Generated
+    cells: Mapping[str, Cell]
+
+
+def steps(
+    generator: Generator, entries: Mapping[str, Entry], seed: int, job: Job
+) -> Iterator[Step]:
+    """The steps of one request, as they are made; the last one is the whole result."""
+    options = dict(job.options)
+    targets = options.pop("targets")
+    for target, made in generator.stream(entries, targets, seed=[seed], **options):
+        cells = draw(generator, values(generator, entries, made), with_legends=False)
+        for name, known in made.known.items():
+            cell, spec = cells.get(name), generator.spec(name)
+            if isinstance(cell, np.ndarray) and spec.kind == "grid":
+                cells[name] = _veiled(cell, known[0].reshape(spec.grid))
+        yield Step(target=target, made=made, cells=cells)
 
 
 def _veiled(picture: pictures.Picture, known: np.ndarray) -> pictures.Picture:
@@ -191,8 +211,8 @@ def _blocks(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
         yield block
 
 
-def _entries(generator: Generator, block: Sequence[Request]) -> dict[str, Entry]:
-    """Conditions of several requests, encoded."""
+def encode(generator: Generator, block: Sequence[Request]) -> dict[str, Entry]:
+    """Conditions of several requests of the same modalities, encoded."""
     return {
         name: condition_entries.encode_rows(
             generator.spec(name), [one.conditions[name] for one in block], generator.tokenizers
