@@ -17,6 +17,9 @@ from fourm_jax import loading  # noqa: E402
 from fourm_jax.jobs import showcase  # noqa: E402
 
 _SOURCE = cli.define_path("source", "runs/quickstart", "Work directory of a finished quickstart.")
+_UPSCALER = cli.define_path(
+    "upscaler", None, "Work directory of configs/super_resolution.py, to enlarge pictures with."
+)
 _OUTPUT = cli.define_path("output", "runs/showcase", "Folder of the page.", written="folder")
 _RECORDS = flags.DEFINE_integer("num_records", 256, "Held-out scenes.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=2**32 - 1)
@@ -26,8 +29,10 @@ def main() -> None:
     """Read the run, make the page."""
     scenes = showcase.read(_SOURCE.value, _RECORDS.value)
     generator = loading.load_generator(_SOURCE.value)
+    upscaler = loading.load_generator(_UPSCALER.value) if _UPSCALER.value else None
     _OUTPUT.value.mkdir(parents=True, exist_ok=True)
-    print(f"showcase: {showcase.run(generator, scenes, _OUTPUT.value, seed=_SEED.value)}")
+    page = showcase.run(generator, scenes, _OUTPUT.value, upscaler=upscaler, seed=_SEED.value)
+    print(f"showcase: {page}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ def make(
     *,
     source_field: str = "",
     patch_size: int = 4,
+    grid: int = 8,
     num_codes: int = 256,
     dim: int = 96,
     num_steps: int = 0,
@@ -32,14 +33,14 @@ def make(
       loss: name in `ops.reconstruction.LOSSES`.
       data: name, source and arguments of the raw records.
       source_field: of the records, which the tokenizer reads; default: its name.
-      patch_size: pixels per token.
+      patch_size, grid: pixels per token, and tokens per side.
       num_codes, dim: of the codebook and of the layers of maps.
       num_steps: default 300, for vectors 1,000.
       runlocal: four steps of eight.
     """
     vector = signal.get("axes") == "c"
     arguments = (
-        _vector(signal, loss) if vector else _image(signal, loss, patch_size, num_codes, dim)
+        _vector(signal, loss) if vector else _image(signal, loss, patch_size, grid, num_codes, dim)
     )
     config = ml_collections.ConfigDict()
     config.task = "tokenizer"
@@ -67,13 +68,13 @@ def make(
 
 
 def _image(
-    signal: Mapping[str, Any], loss: str, patch_size: int, num_codes: int, dim: int
+    signal: Mapping[str, Any], loss: str, patch_size: int, grid: int, num_codes: int, dim: int
 ) -> dict[str, Any]:
     """Patch MLP, one token per patch."""
     return {
         "signal": dict(signal),
         "loss": loss,
-        "image_size": 8 * patch_size,
+        "image_size": grid * patch_size,
         "patch_size": patch_size,
         "num_codes": num_codes,
         "latent_dim": 16,

@@ -6,6 +6,7 @@ OUTPUT/*.png            the galleries as pictures
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,13 +19,15 @@ from fourm_jax.evals.pictures import Picture
 from fourm_jax.generate import editing
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.guides import Guide
-from fourm_jax.scenes import caption_scores, image_scores, layout
+from fourm_jax.jobs import upscaling
+from fourm_jax.scenes import caption_scores, detail, image_scores, layout
 from fourm_jax.utils import io, progress, run_folder
 
 PICTURE, CAPTION, DEPTH, PALETTE = "tok_rgb", "caption", "tok_depth", "color_palette"
 FIELDS = ("rgb", "caption", "depth", "color_palette", "det")
 GUIDANCE = (1.0, 2.0, 3.0, 4.0, 6.0)
-NUM_BEST, NUM_SEEDS, NUM_DIVERSE = 8, 4, 32
+NUM_BEST, NUM_SEEDS, NUM_DIVERSE, NUM_ENLARGED = 8, 4, 32, 10
+AWAY = -2.0  # weight of a text that pictures stay away from, written like the captions of training
 SHOWN_INSIDE = 0.2  # share of a mask from which on a colour counts as shown in it
 
 
@@ -60,19 +63,30 @@ def read(source: epath.Path, num_records: int) -> Scenes:
     return Scenes(fields={**fields, "rgb": np.stack(fields["rgb"])})
 
 
-def run(generator: Generator, scenes: Scenes, output: epath.Path, *, seed: int = 0) -> epath.Path:
-    """Make all figures and galleries; return the page."""
+def run(
+    generator: Generator,
+    scenes: Scenes,
+    output: epath.Path,
+    *,
+    upscaler: Generator | None = None,
+    seed: int = 0,
+) -> epath.Path:
+    """Make all figures and galleries; return the page.
+
+    Args:
+      upscaler: of configs/super_resolution.py; None: nothing is enlarged.
+    """
     figures: dict[str, Any] = {"num_records": len(scenes), "seed": seed}
     parts: list[str] = []
     exhibits: Sequence[Callable[..., tuple[dict[str, Any], list[str]]]] = (
         *(from_captions, negative_caption, best_of, recolour, from_depth_and_palette),
         *(guidance_sweep, diversity),
     )
-    for exhibit in progress.track(
-        exhibits, label="showcase", unit="exhibit", name=lambda one: one.__name__
-    ):
+    if upscaler is not None:
+        exhibits = (*exhibits, functools.partial(super_resolution, upscaler))
+    for exhibit in progress.track(exhibits, label="showcase", unit="exhibit", name=_name):
         numbers, page = exhibit(generator, scenes, output, seed)
-        figures[exhibit.__name__] = numbers
+        figures[_name(exhibit)] = numbers
         parts += page
         io.write_json(output / "showcase.json", figures)
     rows = [
@@ -90,6 +104,10 @@ def run(generator: Generator, scenes: Scenes, output: epath.Path, *, seed: int =
         parts=[table, *parts],
     )
     return output / "showcase.html"
+
+
+def _name(exhibit: Callable[..., Any]) -> str:
+    return getattr(exhibit, "func", exhibit).__name__
 
 
 def from_captions(
@@ -126,11 +144,11 @@ def negative_caption(
     """Pictures away from one of the colours of their caption."""
     captions = scenes.fields["caption"]
     unwanted = [sorted(caption_scores.colour_shape_pairs(text))[0] for text in captions]
-    away = [f"a {colour} {shape}" for colour, shape in unwanted]
+    away = [f"a large {colour} {shape}" for colour, shape in unwanted]
     before = _paint(generator, {CAPTION: captions}, seed)
     guides = [
         Guide(name=CAPTION, value=captions, weight=3.0),
-        Guide(name=CAPTION, value=away, weight=-2.0),
+        Guide(name=CAPTION, value=away, weight=AWAY),
     ]
     after = _paint(generator, {}, seed, guides=guides)
     columns = [list(layout.COLOURS).index(colour) for colour, _ in unwanted]
@@ -138,10 +156,16 @@ def negative_caption(
         float(image_scores.colour_shares(one)[np.arange(len(columns)), columns].mean())
         for one in (before, after)
     ]
+    rest = [
+        caption_scores.named_colours(text) - {colour}
+        for text, (colour, _) in zip(captions, unwanted, strict=True)
+    ]
     numbers = {
         "share of the colour": shares[0],
         "share with a negative caption": shares[1],
         "ratio": shares[1] / max(shares[0], 1e-9),
+        "F1 of the other colours": image_scores.colour_f1(before, rest),
+        "F1 of the other colours with a negative caption": image_scores.colour_f1(after, rest),
     }
     sheet = _sheet(
         [("caption", captions), ("plain", before), ("away from", away), ("negative", after)], 10
@@ -295,10 +319,38 @@ def diversity(
     return numbers, [_shown("Several answers to one caption", sheet, output, "diversity")]
 
 
+def super_resolution(
+    upscaler: Generator, generator: Generator, scenes: Scenes, output: epath.Path, seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Pictures of twice the side by a second model: of true scenes, and of generated ones."""
+    small = scenes.fields["rgb"]
+    true = upscaling.true_pictures(small)
+    made = {
+        "": upscaling.enlarge(upscaler, small, batch_size=128),
+        " (bicubic)": detail.enlarged(small),
+        " (bound)": upscaling.bound(upscaler, small, true),
+    }
+    numbers = {
+        f"{key}{of}": value
+        for of, one in made.items()
+        for key, value in upscaling.judge(one, true).items()
+    }
+    captions = scenes.fields["caption"][:NUM_ENLARGED]
+    painted = _paint(generator, {CAPTION: captions}, seed)
+    chain = upscaling.enlarge(upscaler, painted)
+    columns = [("given", small), ("bicubic", made[" (bicubic)"]), ("model", made[""])]
+    sheet = _sheet([*columns, ("true", true)], NUM_ENLARGED)
+    chained = _sheet([("caption", captions), ("painted", painted), ("enlarged", chain)], 10)
+    return numbers, [
+        _shown("Enlarged by a second model", sheet, output, "super_resolution"),
+        _shown("From a caption, then enlarged", chained, output, "caption_enlarged"),
+    ]
+
+
 def _paint(
     generator: Generator, conditions: Mapping[str, Any], seed: int, **options: Any
 ) -> np.ndarray:
-    """Pictures generated with the defaults."""
+    """Pictures generated with the defaults, of all conditions at once."""
     made = generator.generate(conditions, [PICTURE], seed=seed, batch_size=128, **options)
     return made.decoded[PICTURE].raw
 

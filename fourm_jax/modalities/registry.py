@@ -14,10 +14,9 @@ def _small(source: str, order: int, **fields: Any) -> ModalitySpec:
     return ModalitySpec(
         name=f"tok_{source}",
         kind="grid",
-        grid=(8, 8),
         source=source,
         decoding_order=order,
-        **{"vocab_size": 256, "tokenizer": source, **fields},
+        **{"grid": (8, 8), "vocab_size": 256, "tokenizer": source, **fields},
     )
 
 
@@ -125,6 +124,15 @@ PICTURES = (
     _small_text("metadata", 33, 4, text_form="metadata", chunked=True),
 )
 
+# From a scene of 32 pixels to one of 64: what the larger picture has beyond the smaller one.
+SUPER_RESOLUTION = (
+    ModalitySpec(
+        name="rgb", kind="pixels", grid=(8, 8), patch_size=4, num_channels=3, source="rgb"
+    ),
+    _small("detail", 0, grid=(16, 16), vocab_size=512, picture="normals"),
+    _small_text("caption", 40, 1),
+)
+
 
 FEATURES = {"crop": "feature_map"}
 DEPTH = {"measure": ("mae",), "picture": "depth"}
@@ -204,6 +212,7 @@ FAMILIES: Mapping[str, tuple[ModalitySpec, ...]] = {
     "scenes": SCENES,
     "digits": DIGITS,
     "pictures": PICTURES,
+    "super_resolution": SUPER_RESOLUTION,
     "fourm": FOURM,
 }
 
