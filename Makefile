@@ -1,6 +1,6 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
 # `make format`, `make docs`, `make test-goldens`, `make test-fuzz`, `make test-stress`, `make test-scale`,
-# `make test-wheel`, `make test-notebook`.
+# `make test-wheel`, `make test-notebook`, `make test-demo`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ WORKDIR ?= runs/quickstart
 SEED ?= 0
 GOLDENS ?= ../shared/goldens
 
-.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel test-notebook lint format docs clean
+.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel test-notebook test-demo lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -30,6 +30,11 @@ $(VENV)/.installed-docs: setup.py | $(BIN)/python
 	@echo "[install] fourm_jax[docs] into $(VENV)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-demo: setup.py | $(BIN)/python
+	@echo "[install] fourm_jax[test,demo,browser] into $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,demo,browser]"
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --workdir=$(WORKDIR)
@@ -57,6 +62,10 @@ test-scale: $(VENV)/.installed-test
 
 test-notebook: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m notebook tests/test_notebook.py tests/test_howto.py tests/test_howto_evaluate.py
+
+# The page in Chromium: the system's, or that of `playwright install chromium`.
+test-demo: $(VENV)/.installed-demo
+	$(BIN)/python -m pytest -n 0 -m browser tests/demo
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m wheel tests/test_wheel.py

@@ -52,6 +52,8 @@ EXTRAS = {
         "scikit-learn>=1.5",  # as [digits]
         "setuptools>=70.1",  # builds the wheel that is tested
     ],
+    "demo": ["gradio>=6.0"],  # the page of experiments.demo
+    "browser": ["playwright>=1.50"],  # tests of that page
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
     "tensorflow": [  # the command `tfds` does not start without apache-beam and mlcroissant
         "apache-beam>=2.65",

@@ -33,6 +33,7 @@ ALLOWED = {
     "evals": {"generate", "data", "tokenizers", "models", "masking", "parallel", "ops"},
     "console": set(),  # the command `fourm`, which finds the others by their file names
     "loading": {"generate", "convert", "tokenizers", "models"},  # what infers never trains
+    "demo": {"jobs", "evals", "generate"},  # what the page is made of, without the page
     "jobs": {
         "loading", "evals", "labelers", "scenes", "train", "generate", "convert", "tokenizers",
         "models", "masking", "data", "parallel", "ops",
