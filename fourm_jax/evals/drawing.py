@@ -12,6 +12,7 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import modules
 
+PICTURES = "rgb"  # field of a record that shows it
 Cell = Picture | str
 # A value as a raw record field holds it, and the picture of the same record if there is one.
 Draw = Callable[[Any, Picture | None], Cell]
@@ -24,12 +25,14 @@ class Scale:
     Attributes:
       reference: [n, ...] values of other records, for ranges and components; None: each value's
         own.
+      pictures: [n, h, w, 3] of the same records, where they have some.
       num_classes: of label maps; 0: as many as a value needs.
       classes: names of the ids of a label map.
       unit: of numbers, "" where they have none.
     """
 
     reference: np.ndarray | None = None
+    pictures: np.ndarray | None = None
     num_classes: int = 0
     classes: tuple[str, ...] = ()
     unit: str = ""
@@ -77,10 +80,12 @@ def legend(
 
 
 def _scale(spec: ModalitySpec, signal: Signal | None, reference: Mapping[str, Any] | None) -> Scale:
-    field = (reference or {}).get(spec.source)
+    fields = reference or {}
+    field, pictures = fields.get(spec.source), fields.get(PICTURES)
     num_classes = signal.num_classes if signal else 0
     return Scale(
         reference=field if isinstance(field, np.ndarray) else None,
+        pictures=pictures if isinstance(pictures, np.ndarray) else None,
         num_classes=num_classes or len(spec.classes),
         classes=spec.classes,
         unit=measure.unit(spec),

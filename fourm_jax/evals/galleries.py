@@ -97,7 +97,8 @@ def any_to_any_gallery(
         f"make of the truth; the truth. Records {', '.join(map(str, chosen))} of {len(data)} were "
         f"drawn at random (seed {seed}). Boxes are drawn over the picture of their own row, where "
         "it has one, else over the picture given. Normals show x, y, z as red, green, blue; "
-        "features show their first three principal components.",
+        "features show their first three principal components, global ones the training picture "
+        "whose features are nearest.",
         columns=["", *(f"{name} (given)" for name in conditions), *targets],
         rows=[*rows, ("legend", legends)],
     )

@@ -18,48 +18,6 @@ MASK_SIZE = 64
 Polygon = Float[np.ndarray, "_n 2"]  # _: outlines differ in length
 
 
-def crop(
-    polygons: Sequence[Polygon], window: tuple[float, float, float, float], size: int = SIZE
-) -> list[Polygon]:
-    """Return the outlines inside a window of the image, in pixels of the resized crop.
-
-    Outlines are cut at the border, where they get new corners. Those that are left without area
-    stay in the list, empty, so that it stays aligned with their codes.
-
-    Args:
-      polygons: x, y in pixels of the image.
-      window: (top, left, height, width), as crops are stored.
-      size: side of the resized crop.
-    """
-    top, left, height, width = window
-    scale = np.array([size / width, size / height])
-    moved = [(np.asarray(p, np.float64).reshape(-1, 2) - (left, top)) * scale for p in polygons]
-    return [clip(polygon, size) for polygon in moved]
-
-
-def clip(polygon: Polygon, size: float) -> Polygon:
-    """Cut an outline to 0..size on both axes (Sutherland and Hodgman 1974); [0, 2] if outside.
-
-    A concave outline that leaves the square several times stays one outline, joined along the
-    border.
-    """
-    for axis in (0, 1):
-        for sign, bound in ((1, 0.0), (-1, -float(size))):  # sign * value >= bound is inside
-            polygon = _clip_half_plane(polygon, axis, sign, bound)
-    return polygon if len(polygon) > 2 else np.zeros((0, 2))
-
-
-def _clip_half_plane(polygon: Polygon, axis: int, sign: int, bound: float) -> Polygon:
-    corners = []
-    for start, end in zip(np.roll(polygon, 1, axis=0), polygon, strict=True):
-        before, after = (sign * point[axis] - bound for point in (start, end))
-        if (before < 0) != (after < 0):
-            corners.append(start + before / (before - after) * (end - start))
-        if after >= 0:
-            corners.append(end)
-    return np.array(corners).reshape(-1, 2)
-
-
 def rasterize(
     polygons: Sequence[Polygon], boxes: Int[np.ndarray, "k 4"], size: int = MASK_SIZE
 ) -> Bool[np.ndarray, "k s s"]:

@@ -9,7 +9,7 @@ from PIL import Image
 from fourm_jax.evals import drawing, panels, pictures
 from fourm_jax.evals.drawings import boxes, classes
 from fourm_jax.modalities import registry
-from fourm_jax.modalities.instances import Answers
+from fourm_jax.modalities.instances import Answers, Instances
 from fourm_jax.modalities.poses import Poses
 from fourm_jax.tokenizers.signal import Signal
 
@@ -102,6 +102,28 @@ def test_people_and_instances_are_drawn_over_their_picture():
     )
     drawn = drawing.of(registry.of_source("sam_instance"))(found, PICTURE)
     assert drawn[panels.SHOWN // 2, panels.SHOWN // 2].tolist() == [255, 0, 0]
+
+
+def test_masks_of_a_record_tint_their_picture():
+    square = np.array([[56, 56], [168, 56], [168, 168], [56, 168]], float)
+    line = np.array([[0, 0], [1, 1]], float)
+    corners = np.array([[56, 56, 168, 168], [0, 0, 0, 0]])
+    found = Instances((square, line), corners, np.zeros((2, 16), np.int64))
+    draw = drawing.of(registry.of_source("sam_instance"))
+    drawn = draw(found, PICTURE)
+    assert drawn.shape == (224, 224, 3)
+    coloured = drawn.max(axis=-1) > 0
+    assert coloured[60:164, 60:164].all()
+    assert not coloured[:52].any() and not coloured[172:].any()
+    assert draw(found, None) == "2 instances"
+
+
+def test_a_global_vector_is_the_picture_of_its_nearest_neighbour():
+    pictures = np.stack([np.full((2, 2, 3), shade, np.uint8) for shade in (10, 20)])
+    reference = {"feature_global": np.array([[1.0, 0.0], [1.0, 2.0]]), "rgb": pictures}
+    draw = drawing.of(registry.of_source("feature_global"), reference=reference)
+    assert draw(np.array([0.5, 0.1])).tolist() == pictures[0].tolist()
+    assert draw(np.array([0.0, 9.0])).tolist() == pictures[1].tolist()
 
 
 def test_legends_name_classes_and_the_ends_of_the_scale():

@@ -8,23 +8,6 @@ from fourm_jax.modalities import instance_masks
 SQUARE = np.array([[1.0, 1.0], [3.0, 1.0], [3.0, 3.0], [1.0, 3.0]])
 
 
-def test_an_outline_gets_new_corners_where_it_leaves_the_crop():
-    triangle = np.array([[2.0, 2.0], [6.0, 2.0], [2.0, 6.0]])
-    clipped = instance_masks.clip(triangle, 4)
-    assert {tuple(corner) for corner in clipped} == {(2, 2), (4, 2), (4, 4), (2, 4)}
-    np.testing.assert_array_equal(instance_masks.clip(SQUARE, 4), SQUARE)
-    assert instance_masks.clip(SQUARE + 10, 4).shape == (0, 2)
-    assert instance_masks.clip(SQUARE - 10, 4).shape == (0, 2)
-
-
-def test_a_crop_moves_and_scales_outlines():
-    """Window of 4 rows from row 1 and 8 columns from column 2, resized to 8 x 8."""
-    (moved,) = instance_masks.crop(
-        [np.array([[2.0, 1.0], [6.0, 1.0], [6.0, 3.0]])], (1, 2, 4, 8), 8
-    )
-    np.testing.assert_allclose(np.sort(moved, axis=0), [[0, 0], [4, 0], [4, 4]])
-
-
 def test_a_mask_is_drawn_inside_its_own_box():
     """The lower left half of the box, by pixel centres; then the whole box."""
     triangle = np.array([[10.0, 20.0], [10.0, 24.0], [18.0, 24.0]])
