@@ -8,13 +8,18 @@ from PIL import Image
 
 from fourm_jax.generate import conditions, fitting, prompts
 from fourm_jax.generate.prompts import ConditionWarning
-from fourm_jax.modalities import registry
+from fourm_jax.modalities import instances, registry
 from fourm_jax.modalities.boxes import Boxes
+from fourm_jax.modalities.instances import Instances
+from fourm_jax.modalities.poses import Poses
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.tokenizers.text import TextTokenizer
 
 NAMES = ("rgb", "tok_semseg", "caption", "det", "color_palette", "metadata")
 RGB, SEMSEG, CAPTION, DET, PALETTE, METADATA = registry.resolve("scenes", NAMES)
+POSES, INSTANCES = registry.resolve("fourm", ("human_poses", "sam_instance"))
+VECTORS = ModalitySpec(name="t5", kind="embedding", max_tokens=5, embedding_dim=6)
 COLOURS = Signal(axes="hwc", dtype="uint8", num_channels=3, low=0, high=255)
 LABELS = Signal(axes="hw", dtype="uint8", kind="classes", num_classes=6)
 EDGES = Signal(axes="hw", dtype="uint8", kind="binary", low=0, high=255)
@@ -131,6 +136,35 @@ def test_typed_values_are_one_row_or_a_list_of_rows(text):
     assert metadata["length"].tolist() == [3]
     two = conditions.encode(METADATA, [{"brightness": 200}, {"contrast": 1}], {"text": text})
     assert two["ids"].shape[0] == 2
+
+
+def test_poses_and_instances_are_typed_too(text):
+    poses = Poses(
+        np.array([[0.1, 0.2, 0.5, 0.9]]),
+        np.arange(8)[None],
+        np.eye(3).reshape(1, 9),
+        np.zeros((1, 3)),
+        np.zeros((1, 10)),
+    )
+    entry = conditions.encode(POSES, poses, {"text": text})
+    assert entry["length"].tolist() == [len(text.encode(poses.to_text())) + 1]  # and the end
+    square = np.array([[0, 0], [224, 0], [224, 224], [0, 224]], float)
+    one = Instances((square,), np.array([[0, 0, 224, 224]]), np.arange(16)[None])
+    entry = conditions.encode(INSTANCES, one, {"text": text})
+    points = instances.random_points(np.random.default_rng(0))
+    assert entry["length"].tolist() == [len(text.encode(one.to_text(points))) + 1]
+
+
+def test_vectors_of_another_model_are_taken_as_they_are():
+    vectors = np.ones((3, 6), np.float32)
+    entry = conditions.encode(VECTORS, vectors, {})
+    assert (entry["embeddings"].shape, entry["length"].tolist()) == ((1, 3, 6), [3])
+    assert conditions.encode(VECTORS, np.stack([vectors] * 2), {})["length"].tolist() == [3, 3]
+    for wrong in (np.ones((3, 5), np.float32), np.ones((3, 6), np.int32)):
+        with pytest.raises(ValueError, match=r"allowed: float \[rows, vectors, 6\]"):
+            conditions.encode(VECTORS, wrong, {})
+    with pytest.raises(ValueError, match="6 vectors, allowed: 5"):
+        conditions.encode(VECTORS, np.ones((6, 6), np.float32), {})
 
 
 @pytest.mark.parametrize(
