@@ -3,6 +3,7 @@
 OUTPUT/showcase.html    everything, in one file
 OUTPUT/showcase.json    the figures
 OUTPUT/*.png            the galleries as pictures
+OUTPUT/parts/*.html     what is finished: the same command continues after an interruption
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ FIELDS = ("rgb", "caption", "depth", "color_palette", "det")
 GUIDANCE = (1.0, 2.0, 3.0, 4.0, 6.0)
 NUM_BEST, NUM_SEEDS, NUM_DIVERSE, NUM_ENLARGED = 8, 4, 32, 10
 AWAY = -2.0  # weight of a text that pictures stay away from, written like the captions of training
+FIGURES = "showcase.json"
 SHOWN_INSIDE = 0.2  # share of a mask from which on a colour counts as shown in it
 
 
@@ -71,12 +73,15 @@ def run(
     upscaler: Generator | None = None,
     seed: int = 0,
 ) -> epath.Path:
-    """Make all figures and galleries; return the page.
+    """Make all figures and galleries that are not there yet; return the page.
 
     Args:
       upscaler: of configs/super_resolution.py; None: nothing is enlarged.
+
+    Raises:
+      ValueError: the folder has figures of other scenes or another seed.
     """
-    figures: dict[str, Any] = {"num_records": len(scenes), "seed": seed}
+    figures = _begun(output, {"num_records": len(scenes), "seed": seed})
     parts: list[str] = []
     exhibits: Sequence[Callable[..., tuple[dict[str, Any], list[str]]]] = (
         *(from_captions, negative_caption, best_of, recolour, from_depth_and_palette),
@@ -85,10 +90,13 @@ def run(
     if upscaler is not None:
         exhibits = (*exhibits, functools.partial(super_resolution, upscaler))
     for exhibit in progress.track(exhibits, label="showcase", unit="exhibit", name=_name):
-        numbers, page = exhibit(generator, scenes, output, seed)
-        figures[_name(exhibit)] = numbers
-        parts += page
-        io.write_json(output / "showcase.json", figures)
+        part = output / "parts" / f"{_name(exhibit)}.html"
+        if not (_name(exhibit) in figures and part.exists()):
+            numbers, page = exhibit(generator, scenes, output, seed)
+            io.write_text(part, "\n".join(page))
+            figures[_name(exhibit)] = numbers
+            io.write_json(output / FIGURES, figures)
+        parts.append(part.read_text())
     rows = [
         (exhibit, name, value)
         for exhibit, numbers in figures.items()
@@ -104,6 +112,19 @@ def run(
         parts=[table, *parts],
     )
     return output / "showcase.html"
+
+
+def _begun(output: epath.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures that are there already, and what they belong to."""
+    path = output / FIGURES
+    figures = dict(io.read_json(path)) if path.exists() else dict(settings)
+    for name, value in settings.items():
+        if figures.get(name) != value:
+            raise ValueError(
+                f"{path} has figures with {name} {figures.get(name)}, not {value}: use another "
+                "output"
+            )
+    return figures
 
 
 def _name(exhibit: Callable[..., Any]) -> str:

@@ -1,11 +1,15 @@
 """Which changes the showcase asks for, and what it refuses; its figures need a finished run."""
 
+import json
+
 import numpy as np
 import pytest
 from etils import epath
 
+from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import showcase
 from fourm_jax.scenes import layout
+from tests.generate import tiny
 
 BOXES = {"boxes": np.array([[0.1, 0.2, 0.4, 0.6], [0.5, 0.5, 0.9, 0.9]])}
 
@@ -38,3 +42,24 @@ def test_a_scene_without_such_an_object_is_left_out(caption, classes):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no held-out records .* a run of the quickstart has"):
         showcase.read(epath.Path(tmp_path), 4)
+
+
+def test_what_is_there_is_not_made_again_and_other_figures_are_left_alone(tmp_path, monkeypatch):
+    made = []
+
+    def exhibit(generator, scenes, output, seed):
+        made.append(seed)
+        return {"share": 0.5}, ["<p>shown</p>"]
+
+    names = ("from_captions", "negative_caption", "best_of", "recolour", "from_depth_and_palette")
+    for name in (*names, "guidance_sweep", "diversity"):
+        monkeypatch.setattr(showcase, name, exhibit)  # all of one name: made once
+    given, output = scenes("a red cone", ["cone"]), epath.Path(tmp_path)
+    bare = Generator(*tiny.trunk())
+    for _ in range(2):
+        page = showcase.run(bare, given, output, seed=3)
+    assert made == [3]
+    assert page.read_text().count("<p>shown</p>") == 7
+    assert json.loads((tmp_path / "showcase.json").read_text())["exhibit"] == {"share": 0.5}
+    with pytest.raises(ValueError, match="has figures with seed 3, not 4: use another output"):
+        showcase.run(bare, given, output, seed=4)
