@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fourm_jax.evals import drawing, panels, pictures
-from fourm_jax.evals.drawings import boxes, classes
+from fourm_jax.evals.drawings import boxes, classes, humans
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.instances import Answers, Instances
 from fourm_jax.modalities.poses import Poses
@@ -102,6 +102,20 @@ def test_people_and_instances_are_drawn_over_their_picture():
     )
     drawn = drawing.of(registry.of_source("sam_instance"))(found, PICTURE)
     assert drawn[panels.SHOWN // 2, panels.SHOWN // 2].tolist() == [255, 0, 0]
+
+
+def test_a_person_who_faces_the_camera_fills_the_box_left_side_to_the_right():
+    facing = np.diag([1.0, -1.0, -1.0])
+    found = humans.lines(np.array([10.0, 20.0, 50.0, 120.0]), facing)
+    points = np.concatenate([line for _, line in found])
+    np.testing.assert_allclose([points[:, 1].min(), points[:, 1].max()], [20, 120])
+    assert (points[:, 0].min() + points[:, 0].max()) / 2 == pytest.approx(30)
+    (arm,) = (line for colour, line in found[:1])
+    assert arm[-1, 0] > 30  # the left hand, seen from the front
+    spine = found[-1][1]
+    assert spine[-1, 1] < spine[0, 1]  # the head above
+    behind = humans.lines(np.array([10.0, 20.0, 50.0, 120.0]), np.diag([-1.0, -1.0, 1.0]))
+    assert behind[0][1][-1, 0] < 30
 
 
 def test_masks_of_a_record_tint_their_picture():
