@@ -16,6 +16,7 @@ from fourm_jax.data.datasets import Dataset
 from fourm_jax.evals import evaluators
 from fourm_jax.evals.any_to_any import Fields, HeldOut, Tokens
 from fourm_jax.evals.report import Gallery
+from fourm_jax.generate import features, job
 from fourm_jax.generate.generator import Generator
 from fourm_jax.masking.mixture import Mixture
 from fourm_jax.utils import errors, modules
@@ -119,9 +120,19 @@ class Findings:
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Measures a model; what it needs and lacks is a ValueError of one line."""
+    """Measures a model."""
 
-    def __call__(self, context: Context) -> Findings: ...
+    def check(self, context: Context) -> None:
+        """Refuse, before any step, what cannot be evaluated.
+
+        Raises:
+          ValueError: names what is missing or wrong.
+        """
+        ...
+
+    def __call__(self, context: Context) -> Findings:
+        """Evaluate a context that was checked."""
+        ...
 
 
 def load(name: str, options: Mapping[str, Any]) -> Evaluator:
@@ -176,6 +187,33 @@ def entry(
         "n": num_examples,
         **others,
     }
+
+
+def check_features(context: Context, conditions: Sequence[str], kind: str) -> None:
+    """Refuse inputs that the model does not have, and features that it does not give.
+
+    Raises:
+      ValueError: names the first one.
+    """
+    job.check_names(context.generator.parts, conditions, [])
+    head, spec = features.parse(kind, context.generator.model)
+    if head == "global" and spec is not None:
+        context.generator.tokenizer(spec.name)
+
+
+def check_labels(context: Context, path: str, num_train: int, least: int = 1) -> None:
+    """Refuse records whose labels are missing or of other classes than those of training records.
+
+    Args:
+      least: of training records.
+
+    Raises:
+      ValueError: names the record or the class, or says how many there are.
+    """
+    train = labels(context.read("train", num_train), path)
+    class_indices(train, labels(context.test(), path))
+    if len(train) < least:
+        raise ValueError(f"k {least}, allowed: 1..{len(train)}, the number of training records")
 
 
 def labels(records: Records, path: str) -> np.ndarray:

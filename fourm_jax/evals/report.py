@@ -136,12 +136,12 @@ def measures_html(tasks: Mapping[str, Mapping], title: str) -> str:
     rows = []
     for name, task in tasks.items():
         for entry in (task, *task.get("also", ())):
-            low, high = entry.get("interval") or (math.nan, math.nan)
+            interval = entry.get("interval")
             unit = f" [{entry['unit']}]" if entry["unit"] else ""
             arrow = "↑" if entry["higher_is_better"] else "↓"
             cells = (
                 number(entry["model"]),
-                f"{number(low)} … {number(high)}",
+                " … ".join(map(number, interval)) if interval else "–",
                 number(entry.get("tokenizer_bound", math.nan)),
                 number(entry.get("constant", math.nan)),
                 str(entry["n"]),

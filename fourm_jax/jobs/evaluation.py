@@ -73,7 +73,8 @@ def prepare(
       num_records: of each data set; 0: all.
 
     Raises:
-      ValueError: an unknown evaluator or option, no evaluator, or a split without records.
+      ValueError: an unknown evaluator or option, no evaluator, a split without records, or what an
+        evaluator refuses.
     """
     if not evals:
         raise ValueError("no evaluator: name some with --evals")
@@ -89,6 +90,8 @@ def prepare(
         masking=eval_data.masking_of(data, generator.model, config),
         show_progress=show_progress,
     )
+    for evaluate in made.values():
+        evaluate.check(context)
     return Job(
         source=str(source),
         context=context,
@@ -105,11 +108,7 @@ def prepare(
 
 
 def run(job: Job, output: epath.PathLike) -> dict[str, Any]:
-    """Run all evaluators; write metrics.json and report.html to `output`; return the former.
-
-    Raises:
-      ValueError: what an evaluator lacks.
-    """
+    """Run all evaluators; write metrics.json and report.html to `output`; return the former."""
     output = epath.Path(output).expanduser()
     findings: dict[str, Findings] = {}
     seconds: dict[str, float] = {}

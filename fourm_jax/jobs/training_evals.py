@@ -1,5 +1,6 @@
 """Evaluators of `config.evals` while a trunk trains: named "<evaluator>/<task>/<metric>"."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import jax
@@ -70,17 +71,16 @@ def _one(
     bare = Generator(model, {}, tokenizers)
     read = eval_data.reader(data, bare, "test")
 
+    context = Context(
+        generator=bare, datasets=datasets, read=read, num_records=num_records, masking=masking
+    )
+    evaluates.check(context)
+
     def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
         del step
         mesh = jax.tree.leaves(state.params)[0].sharding.mesh
-        context = Context(
-            generator=Generator(model, state.eval_params, tokenizers, mesh),
-            datasets=datasets,
-            read=read,
-            num_records=num_records,
-            masking=masking,
-        )
-        for found, value in evaluates(context).values():
+        generator = Generator(model, state.eval_params, tokenizers, mesh)
+        for found, value in evaluates(dataclasses.replace(context, generator=generator)).values():
             yield f"{name}/{found}", value
 
     return evaluate

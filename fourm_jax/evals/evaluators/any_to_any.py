@@ -39,17 +39,24 @@ class AnyToAny:
     num_train: int
     seed: int
 
-    def __call__(self, context: Context) -> Findings:
-        """Generate and judge.
+    def check(self, context: Context) -> None:
+        """Refuse unknown modalities and fields, and records without raw fields.
 
         Raises:
-          ValueError: an unknown condition or target, or no raw records.
+          ValueError: names the first one.
         """
+        names = self._targets(context.generator)
+        truth = context.held_out(self.num_train).truth
+        fields = [context.generator.spec(name).source for name in (*self.conditions, *names)]
+        for field in (*fields, *([self.truth] if self.truth else [])):
+            if field not in truth:
+                raise ValueError(errors.unknown_value("raw field", field, truth))
+
+    def __call__(self, context: Context) -> Findings:
+        """Generate and judge."""
         generator = context.generator
         names = self._targets(generator)
         data = context.held_out(self.num_train)
-        if self.truth and self.truth not in data.truth:
-            raise ValueError(errors.unknown_value("raw field", self.truth, data.truth))
         predicted, tasks, per_class = {}, {}, {}
         given = {name: data.tokens[name] for name in self.conditions}
         shown = progress.track(

@@ -13,6 +13,10 @@ from fourm_jax.evals.measures import codebook_usage
 class Codebooks:
     """Share of the codes that occur, and perplexity of their frequencies, per grid and vector."""
 
+    def check(self, context: Context) -> None:
+        """Any records will do."""
+        del context
+
     def __call__(self, context: Context) -> Findings:
         """Count the tokens of the records, which no trunk reads."""
         tokens = context.test().tokens

@@ -25,16 +25,25 @@ class Distillation:
     k: int
     num_train: int
 
-    def __call__(self, context: Context) -> Findings:
-        """Predict the vector of every record from the condition.
+    @property
+    def _kind(self) -> str:
+        return f"global:{self.target}" if self.target else "global"
+
+    def check(self, context: Context) -> None:
+        """Refuse a condition or vector that there is not, and labels of other classes.
 
         Raises:
-          ValueError: no global modality or no raw records.
+          ValueError: names what is wrong.
         """
+        evaluator.check_features(context, (self.condition,), self._kind)
+        context.held_out(self.num_train)
+        if self.label:
+            evaluator.check_labels(context, self.label, self.num_train, self.k)
+
+    def __call__(self, context: Context) -> Findings:
+        """Predict the vector of every record from the condition."""
         generator = context.generator
-        _, spec = features.parse(
-            f"global:{self.target}" if self.target else "global", generator.model
-        )
+        _, spec = features.parse(self._kind, generator.model)
         assert spec is not None
         data, test = context.held_out(self.num_train), context.test()
         given = {self.condition: test.tokens[self.condition]}

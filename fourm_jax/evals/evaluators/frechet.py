@@ -12,7 +12,7 @@ from fourm_jax.evals import any_to_any, evaluator
 from fourm_jax.evals.any_to_any import BATCH
 from fourm_jax.evals.evaluator import Context, Findings
 from fourm_jax.evals.measures import feature_distances
-from fourm_jax.utils import errors
+from fourm_jax.generate import job
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,16 +30,20 @@ class Frechet:
     depth: int
     seed: int
 
-    def __call__(self, context: Context) -> Findings:
-        """Generate, encode, compare.
+    def check(self, context: Context) -> None:
+        """Refuse modalities and features that there are not, and records without raw fields.
 
         Raises:
-          ValueError: an unknown modality, or no raw records.
+          ValueError: names what is wrong.
         """
+        job.check_names(context.generator.parts, self.condition, (self.target,))
+        context.generator.tokenizer(self.target)
+        evaluator.check_features(context, (self.encoder,), self.features)
+        context.held_out(1)
+
+    def __call__(self, context: Context) -> Findings:
+        """Generate, encode, compare."""
         generator = context.generator
-        for name in (*self.condition, self.encoder):
-            if name not in generator.model.inputs:
-                raise ValueError(errors.unknown_value("condition", name, generator.model.inputs))
         data = context.held_out(len(context.test()))
         spec = generator.spec(self.target)
         given = {name: data.tokens[name] for name in self.condition}

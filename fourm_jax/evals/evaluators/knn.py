@@ -20,13 +20,17 @@ class KNearest:
     temperature: float
     num_train: int
 
-    def __call__(self, context: Context) -> Findings:
-        """Compute features of both sets and vote.
+    def check(self, context: Context) -> None:
+        """Refuse features that there are not, labels of other classes, too few neighbours.
 
         Raises:
-          ValueError: no label in the records, a label that no training record has, or fewer
-            training records than neighbours.
+          ValueError: names what is wrong.
         """
+        evaluator.check_features(context, self.condition, self.features)
+        evaluator.check_labels(context, self.label, self.num_train, self.k)
+
+    def __call__(self, context: Context) -> Findings:
+        """Compute features of both sets and vote."""
         train, test = context.read("train", self.num_train), context.test()
         own, labels, classes = evaluator.class_indices(
             evaluator.labels(train, self.label), evaluator.labels(test, self.label)

@@ -20,20 +20,26 @@ class LinearProbe:
     strength: float
     num_train: int
 
-    def __call__(self, context: Context) -> Findings:
-        """Fit on training records, count on the others.
+    def check(self, context: Context) -> None:
+        """Refuse features that there are not, labels of other classes, a single class.
 
         Raises:
-          ValueError: no label in the records, a label that no training record has, a single
-            class, or no scikit-learn.
+          ValueError: names what is wrong, or scikit-learn where it is missing.
         """
+        extras.require("sklearn.linear_model", extra="probe", who="linear_probe")
+        evaluator.check_features(context, self.condition, self.features)
+        evaluator.check_labels(context, self.label, self.num_train)
+        classes = set(evaluator.labels(context.read("train", self.num_train), self.label).tolist())
+        if len(classes) < 2:
+            raise ValueError(f"linear_probe: all training records are of the class {classes}")
+
+    def __call__(self, context: Context) -> Findings:
+        """Fit on training records, count on the others."""
         linear = extras.require("sklearn.linear_model", extra="probe", who="linear_probe")
         train, test = context.read("train", self.num_train), context.test()
-        own, labels, classes = evaluator.class_indices(
+        own, labels, _ = evaluator.class_indices(
             evaluator.labels(train, self.label), evaluator.labels(test, self.label)
         )
-        if len(classes) < 2:
-            raise ValueError(f"linear_probe: all {len(own)} training records are {classes[0]!r}")
         vectors = [
             context.generator.features(
                 {name: one.tokens[name] for name in self.condition}, self.features

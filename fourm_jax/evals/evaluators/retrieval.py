@@ -21,6 +21,14 @@ class Retrieval:
     second: str
     features: str
 
+    def check(self, context: Context) -> None:
+        """Refuse inputs and features that there are not.
+
+        Raises:
+          ValueError: names what is wrong.
+        """
+        evaluator.check_features(context, (self.first, self.second), self.features)
+
     def __call__(self, context: Context) -> Findings:
         """Compute the features of each modality alone, and rank."""
         test = context.test()

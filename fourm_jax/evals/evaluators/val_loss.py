@@ -32,14 +32,18 @@ class ValidationLoss:
     batch_size: int
     seed: int
 
-    def __call__(self, context: Context) -> Findings:
-        """Read the data sets once.
+    def check(self, context: Context) -> None:
+        """Refuse records of which nothing says how to mask them.
 
         Raises:
-          ValueError: nothing says how to mask.
+          ValueError: nothing does.
         """
         if context.masking is None:
             raise ValueError("val_loss needs a masking mixture: that of the run, or of --data")
+
+    def __call__(self, context: Context) -> Findings:
+        """Read the data sets once."""
+        assert context.masking is not None
         sums = self._sums(context, context.masking)  # [n, 3, modalities]
         names = [spec.name for spec in context.generator.model.modalities]
         shown = {"all": sums.sum(axis=2)}

@@ -6,10 +6,16 @@ import pytest
 from fourm_jax.evals import evaluator
 from fourm_jax.evals.evaluator import Context, Findings, Records
 from fourm_jax.evals.evaluators import any_to_any
+from fourm_jax.generate.job import Parts
+from fourm_jax.modalities.vocabulary import PUBLISHED
+from tests.generate import tiny
 
 
 class Known:
     """A generator whose features are the tokens themselves."""
+
+    model = tiny.trunk()[0]
+    parts = Parts(model=model, tokenizers={}, vocabulary=PUBLISHED)
 
     def features(self, conditions, kind, **options):
         del kind, options
@@ -41,7 +47,9 @@ def evaluate(name, options, test=TEST):
         "show_progress": False,
     }.items():
         object.__setattr__(made, field, value)
-    return evaluator.load(name, options)(made)
+    evaluates = evaluator.load(name, options)
+    evaluates.check(made)
+    return evaluates(made)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,9 @@ def test_the_share_of_each_class_is_shown():
 
 
 def test_retrieval_goes_both_ways():
-    found = dict(evaluate("retrieval", {"first": "caption", "second": "rgb"}).values())
+    found = dict(
+        evaluate("retrieval", {"first": "caption", "second": "rgb", "features": "encoder"}).values()
+    )
     # reversed: the middle record finds itself, the others do not
     assert found["caption=>rgb/r@1"] == found["rgb=>caption/r@1"] == pytest.approx(1 / 3)
     assert found["caption=>rgb/r@5"] == 1
@@ -75,6 +85,8 @@ def test_retrieval_goes_both_ways():
         ({"label": "det.classes.1"}, r"record 0: no label 'det.classes.1' in its det"),
         ({"label": "label", "k": 9}, r"k 9, allowed: 1\.\.4, the number of training records"),
         ({"label": "label", "k": "two"}, "option k=two, expected int"),
+        ({"label": "label", "condition": "rbg"}, "unknown condition 'rbg'"),
+        ({"label": "label", "features": "enc"}, "unknown features 'enc'"),
     ],
 )
 def test_what_cannot_be_judged_is_one_line(options, message):

@@ -48,4 +48,4 @@ def test_without_a_mixture_there_is_no_loss():
     read = eval_data.reader(data, generator, "test")
     context = Context(generator=generator, datasets=(), read=read)
     with pytest.raises(ValueError, match="val_loss needs a masking mixture"):
-        evaluator.load("val_loss", {})(context)
+        evaluator.load("val_loss", {}).check(context)

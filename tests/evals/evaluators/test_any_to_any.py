@@ -1,0 +1,72 @@
+"""One modality from another: judged beside bound and constant, drawn best to worst."""
+
+import numpy as np
+import pytest
+
+from fourm_jax.evals import evaluator
+from fourm_jax.evals.evaluator import Context, Records
+from fourm_jax.generate.generator import Generator
+from tests.generate import tiny
+
+COUNT = 9
+
+
+@pytest.fixture(scope="module")
+def context():
+    """The tiny trunk on records whose depth is what its tokenizer makes of true tokens."""
+    model, params = tiny.trunk()
+    named = tuple(
+        spec.replace(source=spec.name) if spec.name in ("edge", "depth") else spec
+        for spec in model.modalities
+    )
+    tokenizer = tiny.depth_tokenizer()
+    generator = Generator(model.clone(modalities=named), params, {"depth": tokenizer})
+    ids = np.random.default_rng(0).integers(0, 11, (COUNT, 9))
+    tokens = {
+        **tiny.conditions(COUNT, ("edge",)),
+        "depth": {"ids": ids, "present": np.ones(COUNT, bool)},
+    }
+    fields = {
+        "edge": tokens["edge"]["ids"].reshape(COUNT, 3, 3).astype(np.uint8),
+        "depth": np.asarray(tokenizer.decode(ids.reshape(COUNT, 3, 3))),
+    }
+    records = Records(keys=list(map(str, range(COUNT))), tokens=tokens, fields=fields)
+    return Context(generator=generator, datasets=(), read=lambda which, count: records)
+
+
+def test_a_target_stands_between_its_bound_and_its_constant(context):
+    made = evaluator.load("any_to_any", {"condition": "edge", "targets": "depth", "num_train": 9})
+    made.check(context)
+    found = made(context)
+    entry = found.tasks["edge->depth"]
+    assert entry["metric"] == "mse" and entry["n"] == COUNT
+    assert entry["tokenizer_bound"] == 0 < entry["constant"]
+    low, high = entry["interval"]
+    assert low < entry["model"] < high
+    (gallery,) = found.draw()
+    labels = [label.partition(":")[0] for label, _ in gallery.rows]
+    assert labels == ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
+    assert gallery.columns == ["", "edge (given)", "prediction", "tokenizer bound", "truth"]
+
+
+def test_the_mean_of_samples_is_nearer_than_a_sample(context):
+    options = {"condition": "edge", "targets": "depth", "temperature": 1.0, "num_train": 9}
+    one = evaluator.load("any_to_any", options)(context).tasks["edge->depth"]
+    many = evaluator.load("any_to_any", {**options, "num_samples": 4})(context).tasks["edge->depth"]
+    assert many["model"] < one["model"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"condition": "edges"}, "unknown condition 'edges'"),
+        ({"condition": "edge", "targets": "depht"}, "unknown target 'depht'"),
+        (
+            {"condition": "edge", "targets": "depth", "measures": "mse", "truth": "height"},
+            "unknown raw field 'height'",
+        ),
+    ],
+)
+def test_what_is_unknown_is_refused_before_any_pass(context, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluator.load("any_to_any", options).check(context)
