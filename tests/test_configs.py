@@ -22,6 +22,7 @@ CONFIGS = ROOT / "configs"
 TRAINABLE = (
     "scenes.py:size=nano,runlocal",
     "ablation.py:runlocal",
+    "modality_table.py:runlocal",
     "digits.py:runlocal",
     "fourm.py:mix=mod21,runlocal",
     "pictures.py:runlocal",

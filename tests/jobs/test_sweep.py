@@ -57,6 +57,17 @@ def test_the_points_of_the_shipped_ablation_can_be_run():
     assert len(found) == 11
 
 
+def test_the_table_of_modalities_compares_seven_with_twelve():
+    path = str(pathlib.Path(__file__).parents[2] / "configs/modality_table.py")
+    base = config_lib.load(path)
+    counts = [
+        len(config_lib.override(base, point.changes).modalities.outputs)
+        for point in sweep.points(path, base)
+    ]
+    assert counts == [11] * 3 + [7] * 3  # beside the pixels
+    assert set(base.evals) == {"val_loss", "any_to_any"}
+
+
 def test_a_config_without_points_says_what_is_missing(tmp_path):
     path = tmp_path / "config.py"
     path.write_text(FILE.partition("def sweep")[0])
