@@ -220,6 +220,8 @@ def recolour(
     chosen = [
         (number, task) for number in range(len(scenes)) if (task := _task(scenes, number, rng))
     ]
+    if not chosen:
+        return {"scenes": 0}, []
     numbers_of = np.array([number for number, _ in chosen])
     true = scenes.fields["rgb"][numbers_of]
     captions = [task.caption for _, task in chosen]
