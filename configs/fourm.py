@@ -56,10 +56,10 @@ MIXES: dict[str, dict[str, Any]] = {
 # of 141 GB takes "names", which is faster (docs/performance.md#training-on-one-h200).
 REMAT = {"base": "names", "large": "names", "xlarge": "full"}
 SHARES = {"mod7": {"cc12m": 1.0}, "mod21": {"cc12m": 0.6, "coyo700m": 0.2, "c4": 0.2}}
-# Blocks per iteration of the loop over blocks. 12 and 24 are the depths of "base" and "large":
-# without a loop nothing is stacked, and one H200 takes 16 % less time for a third more of
-# compilation (docs/performance.md#training-on-one-h200). "xlarge" is not measured without it.
-SCAN_UNROLL = {"base": 12, "large": 24, "xlarge": 1}
+# Blocks per iteration of the loop over blocks; 0: no loop, but on TPUs, as their compiler takes
+# many minutes longer without. Nothing is then stacked, and one H200 takes 16 % less time for a
+# third more of compilation (docs/performance.md#training-on-one-h200). "xlarge" is not measured.
+SCAN_UNROLL = {"base": 0, "large": 0, "xlarge": 1}
 NUM_TOKENS = 500e9  # of a published run; inputs and targets count, filled or not
 NUM_WARMUP_TOKENS = 10e9
 SHARDED = {"data": 1, "fsdp": -1, "tensor": 1}

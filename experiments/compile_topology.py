@@ -5,8 +5,7 @@
 
 Prints one JSON line (docs/howto/several-hosts.md#before-a-chip-is-rented); ends with status 1 where
 the step does not fit. --search=batch finds the largest batch that does. GPUs, as gpu:8xh100, are
-estimated by the same program on chips of a TPU. Needs libtpu: pip install 'fourm_jax[tpu]'. A
-loop over the blocks keeps the compilation short: --config.model.scan_unroll=1.
+estimated by the same program on chips of a TPU. Needs libtpu: pip install 'fourm_jax[tpu]'.
 """
 
 import json

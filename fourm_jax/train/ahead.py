@@ -159,7 +159,8 @@ def _describe(
         "batch_size": config.batch_size,
         "samples_per_device": config.batch_size / (mesh["data"] * mesh["fsdp"]),
         "remat": config.model.remat,
-        "scan_unroll": config.model.scan_unroll,
+        "scan_unroll": config.model.scan_unroll or 1,  # 0 is 1 on a TPU
+        "accumulate_steps": run_config.settings(config).accumulate_steps,
         "parameters": _num_parameters(config, task),
         "model_flops": task.flops_per_sample * config.batch_size / num_devices,
         "memory_bytes": place.memory_bytes,

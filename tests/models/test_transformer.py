@@ -17,7 +17,7 @@ CHANGES = [
     {"remat": "full"},
     {"remat": "dots", "scan_unroll": 3},
     {"remat": "names"},
-    {"remat": "names", "scan_unroll": 3},
+    {"remat": "names", "scan_unroll": 0},
     {"remat": "offload"},
 ]
 

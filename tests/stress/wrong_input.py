@@ -56,7 +56,7 @@ def _train() -> Iterator[Line]:
         "optimizer.timescale=0.0", "optimizer.accumulate_steps=0", "optimizer.learning_rate=1.0",
         "model.dim=0", "model.dim=-32", "model.num_heads=3", "model.num_heads=0",
         "model.encoder_depth=-1", "model.mlp=foo", "model.remat=foo", "model.drop_path=2.0",
-        "model.scan_unroll=0", "masking.num_inputs=0", "masking.num_inputs=100000",
+        "model.scan_unroll=-1", "masking.num_inputs=0", "masking.num_inputs=100000",
         "masking.num_targets=-1", "dtype=int8", "dtype=float99", "seed=-1", f"seed={2**70}",
         "seed=1.5", "data[0].weight=0.0", "data[0].weight=nan", "data[0].weight=-1.0",
         "data[0].source=foo", "data[7].weight=1.0", "data=3", "modalities=3", "optimizer=3",

@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from configs import fourm
+from fourm_jax.parallel import collectives, topology
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.parallel import topology
 from fourm_jax.train import ahead, program, run_config
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import tree
@@ -116,6 +116,8 @@ def test_a_compiled_step_is_cut_as_the_rules_say_and_no_table_is_gathered():
     num_rows = parts.abstract.params["decoder_embedding"]["tokens"].shape[0]
     slots = 32 // 4 * 64
     assert not re.search(rf"\[({slots},{num_rows}|{num_rows},{slots})\]", hlo)
+    found = collectives.read(hlo, mesh.size)
+    assert not [one for one in found if f"[{num_rows}," in "".join(one.arrays)]
 
 
 @needs_compiler
