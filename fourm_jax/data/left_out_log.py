@@ -75,8 +75,7 @@ class LeftOutLog:
                 continue
             self._found[_key(entry)] = entry
             if self._directory is not None:
-                with self._path(self._index).open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
+                io.append(self._path(self._index), (json.dumps(entry) + "\n").encode())
                 progress.announce(f"left-out record {len(self._all())}, replaced: {one.message}")
             self.check(one.message)
 

@@ -26,6 +26,13 @@ DESCRIPTION_RULES = {
 Result = TypeVar("Result")
 
 
+def absolute_path(path: str, current: str) -> str:
+    """A path as seen from the root, without ".."; one of an object store is so already."""
+    if io.is_remote(path):
+        return path
+    return os.path.normpath(pathlib.Path(current) / pathlib.Path(path).expanduser())
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a run stood: with it a path of its config means the same wherever the run is now.
@@ -40,7 +47,9 @@ class Place:
 
     def leads_to(self, path: str) -> set[str]:
         """A path of the config as seen from the root and as seen from the work directory."""
-        absolute = os.path.normpath(pathlib.Path(self.current) / pathlib.Path(path).expanduser())
+        absolute = absolute_path(path, self.current)
+        if io.is_remote(absolute) or io.is_remote(self.workdir):
+            return {absolute}
         return {absolute, os.path.relpath(absolute, self.workdir)}
 
 
@@ -83,7 +92,7 @@ def load(workdir: epath.PathLike) -> Trained:
     Raises:
       ValueError: there is no checkpoint, or all are damaged.
     """
-    folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
+    folder = io.absolute(workdir) / CHECKPOINTS
     if not folder.is_dir():
         raise ValueError(f"no checkpoint in {folder}")
     with open_to_read(folder) as manager:

@@ -1,6 +1,7 @@
 """A tokenizer on disk: a folder with card.json and weights.safetensors, complete or not there."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -32,6 +33,9 @@ def write(directory: epath.PathLike, tensors: Mapping[str, np.ndarray], card: Ca
 def replacing(directory: epath.PathLike) -> Iterator[epath.Path]:
     """Yield a folder that becomes `directory` when it is complete.
 
+    In an object store the files of a complete one are put there one by one, the card last: without
+    it, nobody takes the folder for a tokenizer.
+
     Raises:
       ValueError: `directory` exists and holds something that is not a tokenizer.
     """
@@ -39,8 +43,19 @@ def replacing(directory: epath.PathLike) -> Iterator[epath.Path]:
     for path in sorted(directory.iterdir()) if directory.exists() else ():
         if path.name not in (CARD, WEIGHTS, TEXT) and not path.name.startswith("."):
             raise ValueError(f"{directory} exists and holds {path.name}; choose another folder")
-    with folders.complete_or_absent(directory, replace=True) as temporary:
-        yield epath.Path(temporary)
+    if io.is_remote(directory):
+        with tempfile.TemporaryDirectory() as temporary:
+            yield epath.Path(temporary)
+            _put(epath.Path(temporary), directory)
+        return
+    with folders.complete_or_absent(directory, replace=True) as partial:
+        yield epath.Path(partial)
+
+
+def _put(source: epath.Path, directory: epath.Path) -> None:
+    (directory / CARD).unlink(missing_ok=True)
+    for path in sorted(source.iterdir(), key=lambda path: path.name == CARD):
+        io.write_bytes(directory / path.name, path.read_bytes())
 
 
 def read(directory: epath.PathLike) -> tuple[Card, dict[str, np.ndarray]]:

@@ -21,11 +21,13 @@ from fourm_jax.parallel import distributed
 from fourm_jax.train import state as state_lib
 from fourm_jax.train import stored_arrays
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import digests, progress, tree
+from fourm_jax.utils import digests, io, progress, tree
 from fourm_jax.utils.run_folder import CHECKPOINTS
 
-# Names of orbax: of a folder that is being written, and of a file with times that it still changes.
+# Names of orbax: of a folder that is being written, of a file with times that it still changes, and
+# of one that says that a folder of an object store, which cannot be renamed at once, is complete.
 _UNFINISHED, _METADATA = "orbax-checkpoint-tmp", "_CHECKPOINT_METADATA"
+_COMPLETE = "commit_success.txt"
 
 
 class Checkpointer:
@@ -36,7 +38,7 @@ class Checkpointer:
 
         So do the `keep_best` with the lowest held-out loss, of those that were saved with one.
         """
-        self._folder = epath.Path(workdir).expanduser().absolute() / CHECKPOINTS
+        self._folder = io.absolute(workdir) / CHECKPOINTS
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_policy(keep, keep_best),
             best_fn=_goodness if keep_best else None,
@@ -135,15 +137,19 @@ class Checkpointer:
         self._manager.reload()
 
     def _write_digests(self) -> None:
-        """Called by orbax in its thread: all files are written, the folder has no name yet."""
+        """Called by orbax in its thread: all files are written, the folder has no name yet.
+
+        In an object store it has its name from the start.
+        """
         if jax.process_index() == 0:
-            (folder,) = self._folder.glob(f"{self._saving}.{_UNFINISHED}*")
+            unnamed = list(self._folder.glob(f"{self._saving}.{_UNFINISHED}*"))
+            folder = unnamed[0] if unnamed else self._folder / str(self._saving)
             try:
                 arrays = stored_arrays.find(folder / trained.STATE, folder)
                 digests.write_arrays(folder, arrays)
             except (ValueError, KeyError) as error:  # saved all the same, by an orbax of the future
                 progress.announce(f"arrays of checkpoint {self._saving} have no digests: {error}")
-            digests.write(folder, except_names=(_METADATA,))
+            digests.write(folder, except_names=(_METADATA, _COMPLETE))
 
 
 def _policy(keep: int, keep_best: int) -> policies.AnyPreservationPolicy:

@@ -3,7 +3,7 @@
 import jax
 from etils import epath
 
-from fourm_jax.utils import progress
+from fourm_jax.utils import io, progress
 
 FOLDER = "profile"
 
@@ -15,10 +15,12 @@ class Profile:
         """Steps count from 1.
 
         Raises:
-          ValueError: they are not in order.
+          ValueError: they are not in order, or the folder is no local one.
         """
         if (first, last) != (0, 0) and not 1 <= first <= last:
             raise ValueError(f"profile of the steps {first} to {last}, allowed: 1 <= first <= last")
+        if first and io.is_remote(workdir):
+            raise ValueError(f"profile in {workdir}: traces are written to local folders only")
         self._folder = epath.Path(workdir) / FOLDER
         self._first, self._last = first, last
         self._running = False

@@ -14,7 +14,7 @@ from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import metrics, program, run_config
 from fourm_jax.train.state import TrainState
-from fourm_jax.utils import progress, rng, tree
+from fourm_jax.utils import io, progress, rng, tree
 
 
 def replay(
@@ -35,7 +35,7 @@ def replay(
     Raises:
       ValueError: no checkpoint of that step or before, or another program than the run's.
     """
-    folder = epath.Path(workdir).expanduser().absolute() / trained.CHECKPOINTS
+    folder = io.absolute(workdir) / trained.CHECKPOINTS
     if not folder.is_dir():
         raise ValueError(f"no checkpoint in {folder}")
     with trained.open_to_read(folder) as manager:

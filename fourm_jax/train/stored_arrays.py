@@ -11,6 +11,7 @@ from typing import Any
 import tensorstore as ts
 from etils import epath
 
+from fourm_jax.utils import io
 from fourm_jax.utils.digests import Part
 
 
@@ -20,7 +21,7 @@ def find(state: epath.Path, root: epath.Path) -> dict[str, list[Part]]:
     Raises:
       ValueError: a database of another form than orbax writes.
     """
-    store = ts.KvStore.open({"driver": "file", "path": f"{state}/"}).result()
+    store = ts.KvStore.open(_spec(f"{state}/")).result()
     versions = ts.ocdbt.dump(store).result()["versions"]
     if len(versions) != 1:
         raise ValueError(f"{state}: {len(versions)} versions of its arrays, expected 1")
@@ -37,6 +38,15 @@ def find(state: epath.Path, root: epath.Path) -> dict[str, list[Part]]:
         if part not in parts:
             parts.append(part)
     return arrays
+
+
+def _spec(path: str) -> dict[str, str]:
+    """What tensorstore calls a folder."""
+    if not io.is_remote(path):
+        return {"driver": "file", "path": path}
+    scheme, _, place = path.partition("://")
+    bucket, _, within = place.partition("/")
+    return {"driver": {"gs": "gcs"}.get(scheme, scheme), "bucket": bucket, "path": within}
 
 
 def _place(entry: Mapping[str, Any], node: str) -> str:

@@ -117,7 +117,7 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 def _sha256(path: epath.Path, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        if sync:
+        if sync and not io.is_remote(path):
             os.fsync(file.fileno())
         while chunk := file.read(_CHUNK):
             digest.update(chunk)

@@ -55,6 +55,11 @@ def hold(folder: epath.PathLike) -> Iterator[None]:
 
 def _create(path: epath.Path, own: dict[str, Any]) -> bool:
     """Write the lock where there is none, with all its content at once; say whether it is ours."""
+    if io.is_remote(path):  # no links: two that start in the same moment may both pass
+        if path.exists():
+            return False
+        io.write_json(path, own)
+        return True
     temporary = path.with_name(f"{FILE}.{own['token']}.tmp")
     io.write_json(temporary, own)
     try:
@@ -109,7 +114,14 @@ def _beat(path: epath.Path, own: dict[str, Any], released: threading.Event) -> N
     while not released.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):  # the next beat may pass
             if _read(path) == own:
-                os.utime(path)
+                _touch(path, own)
+
+
+def _touch(path: epath.Path, own: dict[str, Any]) -> None:
+    if io.is_remote(path):
+        io.write_json(path, own)
+    else:
+        os.utime(path)
 
 
 def _describe() -> dict[str, Any]:
@@ -136,6 +148,8 @@ def _read(path: epath.Path) -> dict[str, Any]:
 def _touched(path: epath.Path) -> float | None:
     """When the lock was last touched, None where there is none."""
     try:
+        if io.is_remote(path):
+            return float(path.stat().mtime)
         return pathlib.Path(path).stat().st_mtime
     except FileNotFoundError:
         return None

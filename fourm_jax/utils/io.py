@@ -1,4 +1,8 @@
-"""Small files that are either complete or not there, and JSON from anywhere, in bounds."""
+"""Small files that are either complete or not there, and JSON from anywhere, in bounds.
+
+A path with a scheme (gs://…) is an object of a store: there every write is of a whole object, at
+once and for good, so that nothing is renamed, synchronized or appended to.
+"""
 
 import json
 import os
@@ -10,6 +14,17 @@ MAX_JSON_BYTES = 16 * 2**20  # of one text: what JSON describes can take 30 time
 MAX_JSON_DEPTH = 64  # of lists and dicts inside each other: what reads them is recursive
 
 
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether a path leads to an object store (gs://…, s3://…)."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A path from the root; `epath` alone makes a local path of gs://…."""
+    path = epath.Path(path).expanduser()
+    return path if is_remote(path) else path.absolute()
+
+
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Write `content` beside `path`, then rename.
 
@@ -17,6 +32,9 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_remote(path):
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -27,8 +45,20 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
         raise
 
 
+def append(path: epath.PathLike, content: bytes) -> None:
+    """Add to the end of a file, new or not; an object of a store is written anew."""
+    path = epath.Path(path)
+    if is_remote(path):
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + content)
+        return
+    with path.open("ab") as file:
+        file.write(content)
+
+
 def sync(path: epath.PathLike) -> None:
     """Wait until a file, or the list of names in a folder, is on the disk."""
+    if is_remote(path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
