@@ -57,6 +57,7 @@ def make(
     config.dtype = dtype
     config.loss = loss
     config.loss_weights = {}
+    config.z_loss = 0.0
     config.mesh = dict(mesh)
     config.modalities = {"family": family, "inputs": tuple(inputs), "outputs": tuple(outputs)}
     config.modalities.overrides = dict(overrides or {})

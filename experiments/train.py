@@ -19,9 +19,9 @@ import ml_collections  # noqa: E402
 from clu import platform  # noqa: E402
 
 from fourm_jax import loading  # noqa: E402
-from fourm_jax.jobs import training_evals, transfer_eval, transferred  # noqa: E402
+from fourm_jax.jobs import predictions, training_evals, transfer_eval, transferred  # noqa: E402
 from fourm_jax.train import export, loop, run_config  # noqa: E402
-from fourm_jax.utils import progress, run_folder  # noqa: E402
+from fourm_jax.utils import io, progress, run_folder  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and its argument, e.g. configs/scenes.py:size=nano,runlocal"
@@ -38,13 +38,16 @@ HANG = flags.DEFINE_float(
     "hang_seconds", loop.HANG_SECONDS, "End with status 77 after so long without a step; 0: never."
 )
 PROFILE = flags.DEFINE_list("profile_steps", [], "FIRST,LAST step of a trace in WORKDIR/profile.")
+HISTOGRAMS = flags.DEFINE_bool(
+    "histograms", False, "Show how the parameters are distributed at every checkpoint."
+)
 
 
 def main() -> None:
     """Train; a tokenizer or a fine-tuned model is then saved for use."""
     run_config.check(CONFIG.value)
-    if CONFIG.value.task == "tokenizer" and "://" in str(WORKDIR.value):
-        raise ValueError(f"{WORKDIR.value}: a tokenizer is trained in a local folder")
+    if CONFIG.value.task == "transfer" and io.is_remote(WORKDIR.value):
+        raise ValueError(f"{WORKDIR.value}: a model is fine-tuned in a local folder")
     processes.start()
     work_unit = platform.work_unit()  # a job scheduler shows it, where clu knows one
     work_unit.set_task_status(f"process {jax.process_index()} of {jax.process_count()}")
@@ -55,6 +58,7 @@ def main() -> None:
         evaluators = (transfer_eval.make_evaluator(config),)
     elif config.eval_every or config.get("evals"):
         evaluators = training_evals.make(config, WORKDIR.value)
+        evaluators += predictions.make_evaluators(config, WORKDIR.value)
     result = loop.train(
         config,
         WORKDIR.value,
@@ -62,6 +66,7 @@ def main() -> None:
         read_weights=loading.weights,
         hang_seconds=HANG.value,
         profile_steps=profile_steps(),
+        histograms=HISTOGRAMS.value,
     )
     if jax.process_index() == 0:
         save(config, result)

@@ -13,7 +13,7 @@ from fourm_jax.evals.evaluator import Context
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import eval_data
 from fourm_jax.models import from_config
-from fourm_jax.train import held_out, loop
+from fourm_jax.train import held_out, loop, writers
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
 
@@ -47,7 +47,7 @@ def make(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> tuple[lo
 def periodic(own: loop.Evaluator, every: int, num_steps: int) -> loop.Evaluator:
     """The evaluator at every `every`-th step and the last one; at others it yields nothing."""
 
-    def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
+    def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float | writers.Shown]]:
         if step == num_steps or (every and step % every == 0):
             yield from own(state, step)
 

@@ -275,11 +275,13 @@ class FourM(nn.Module):
         tokens: TokenBatch,
         train: bool = False,
         weights: Float[Array, "b m"] | None = None,
+        z_loss: float = 0.0,
     ) -> TokenLosses:
         """Cross-entropy of every target slot under its own head, and its weighted sum.
 
         Args:
           weights: of the slots in `TokenLosses.total`; default: 1.
+          z_loss: see `ops.grouped.grouped_cross_entropy`.
         """
         features = self(tokens, train)
         targets, layout = tokens.targets, self.decoder_embedding.layout
@@ -295,6 +297,7 @@ class FourM(nn.Module):
             weights.ravel(),
             offsets=layout.group_offsets,
             sizes=layout.group_sizes,
+            z_loss=z_loss,
         )
         shape = targets.id.shape
         return TokenLosses(found.total, found.by_token.reshape(shape), found.correct.reshape(shape))
@@ -374,9 +377,11 @@ def check(model: FourM) -> None:
     for field, values in allowed.items():
         if getattr(model, field) not in values:
             raise ValueError(f"unknown {field} {getattr(model, field)!r}, allowed: {values}")
-    for field in ("dim", "encoder_depth", "decoder_depth", "num_heads", "scan_unroll"):
+    for field in ("dim", "encoder_depth", "decoder_depth", "num_heads"):
         if getattr(model, field) < 1:
             raise ValueError(f"{field} {getattr(model, field)}, must be at least 1")
+    if model.scan_unroll < 0:
+        raise ValueError(f"scan_unroll {model.scan_unroll}, must be at least 0")
     if not 0 <= model.drop_path < 1:
         raise ValueError(f"drop_path {model.drop_path}, allowed: 0 <= x < 1")
     named = () if isinstance(model.use_bias, bool) else model.use_bias

@@ -33,7 +33,9 @@ from fourm_jax.ops import tiling
 from fourm_jax.utils import hardware
 
 SMALLEST_TILE, LARGEST_TILE = 32, 1024  # on a CPU
-TILES = (512, 1024, 2048, 3072, 4096, 8192)  # on an accelerator; the last bounds the logits' memory
+TILES = (512, 1024, 2048, 3072, 4096, 8192)  # on a GPU; the last bounds the logits' memory
+# On a TPU, whose compiler takes a second or more for each product, and which has less memory.
+TPU_TILES = (512, 2048)
 TOKEN_AXES = ("data", "fsdp", "tensor")
 COLUMN_AXES = ("fsdp", "tensor")  # that the columns of the table are divided over
 
@@ -64,6 +66,7 @@ def grouped_cross_entropy(
     offsets: tuple[int, ...],
     sizes: tuple[int, ...],
     tiles: tuple[int, ...] = (),
+    z_loss: float = 0.0,
 ) -> GroupedLoss:
     """Compute the loss of every token, and their weighted sum.
 
@@ -80,12 +83,14 @@ def grouped_cross_entropy(
       offsets, sizes: first row and number of rows of each head.
       tiles: allowed numbers of tokens per product, ascending; empty = as fits the device and the
         number of tokens.
+      z_loss: adds so many times (log sum of exp of the logits)² to each loss, which keeps that sum
+        near 1 (arXiv:2204.02311, section 5).
     """
     axes, num_shards = _dividing(TOKEN_AXES, len(ids))
     columns, num_cuts = _dividing(COLUMN_AXES, table.shape[1])
     tiles = tiles or _fitting_tiles(len(ids) // num_shards, len(sizes))
     heads = tiling.Heads(offsets, sizes, columns if num_cuts > 1 else ())
-    compute = functools.partial(_cross_entropy, heads, tiles)
+    compute = functools.partial(_cross_entropy, heads, tiles, z_loss)
     if num_shards > 1:
         tokens = P(axes)
         compute = jax.shard_map(
@@ -112,8 +117,9 @@ def _dividing(names: tuple[str, ...], size: int) -> tuple[tuple[str, ...], int]:
 
 def _fitting_tiles(num_tokens: int, num_groups: int) -> tuple[int, ...]:
     if hardware.platform() != "cpu":
-        fewer = [tile for tile in TILES if tile < num_tokens]
-        return (*fewer, TILES[len(fewer)]) if len(fewer) < len(TILES) else TILES
+        sizes = TPU_TILES if hardware.platform() == "tpu" else TILES
+        fewer = [tile for tile in sizes if tile < num_tokens]
+        return (*fewer, sizes[len(fewer)]) if len(fewer) < len(sizes) else sizes
     half = max(num_tokens // (2 * num_groups), 1)  # little waste in the last tile of a head
     return (min(max(2 ** (half.bit_length() - 1), SMALLEST_TILE), LARGEST_TILE),)
 
@@ -124,10 +130,11 @@ _Losses = tuple[Float[Array, "1"], Float[Array, "t"], Bool[Array, "t"]]
 _Gradients = tuple[Float[Array, "t d"], Float[Array, "rows columns"]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _cross_entropy(
     heads: tiling.Heads,
     tiles: tuple[int, ...],
+    z_loss: float,
     features: Float[Array, "t d"],
     table: Float[Array, "rows columns"],
     group: Int[Array, "t"],
@@ -145,8 +152,8 @@ def _cross_entropy(
         head: Float[Array, "size d"],
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         del start, is_own
-        loss, correct, _ = _of_logits(_logits(features, head), ids)
-        return (loss, correct), ()
+        loss, correct, log_sum = _of_logits(_logits(features, head), ids)
+        return (loss + z_loss * log_sum**2 if z_loss else loss, correct), ()
 
     zeros = jnp.zeros(len(tokens.ids))
     sums = tiling.each_tile(heads, tiles, tokens, table, tiling.Sums((zeros, zeros > 0)), body)
@@ -155,7 +162,7 @@ def _cross_entropy(
 
 
 def _forward(
-    heads: tiling.Heads, tiles: tuple[int, ...], *arguments: Any
+    heads: tiling.Heads, tiles: tuple[int, ...], z_loss: float, *arguments: Any
 ) -> tuple[_Losses, _Gradients]:
     """Losses and, of every tile while it is there, the gradients.
 
@@ -177,7 +184,11 @@ def _forward(
         loss, correct, log_sum = _of_logits(logits, ids)
         weight = jax.lax.dynamic_slice_in_dim(sorted_weights, start, len(is_own))
         hit = ids[:, None] == jnp.arange(len(head))
-        d_logits = (jnp.exp(logits - log_sum[:, None]) - hit) * weight[:, None]
+        share = jnp.exp(logits - log_sum[:, None])
+        if z_loss:
+            loss += z_loss * log_sum**2
+            share *= 1 + 2 * z_loss * log_sum[:, None]
+        d_logits = (share - hit) * weight[:, None]
         # the rows of other heads in this tile do not belong into the sum over tokens
         d_logits = jnp.where(is_own[:, None], d_logits, 0).astype(head.dtype)
         d_tile = jnp.einsum("tv,vd->td", d_logits, head, preferred_element_type=jnp.float32)
@@ -196,11 +207,12 @@ def _forward(
 def _backward(
     heads: tiling.Heads,
     tiles: tuple[int, ...],
+    z_loss: float,
     gradients: _Gradients,
     cotangents: tuple[Any, Any, Any],
 ) -> tuple[Float[Array, "t d"], Float[Array, "rows columns"], None, None, None, None]:
     """Raises ValueError where a loss by token is differentiated: that would go unnoticed."""
-    del heads, tiles
+    del heads, tiles, z_loss
     if not isinstance(cotangents[1], jax.custom_derivatives.SymbolicZero):
         raise ValueError("losses by token have no gradient; use the total, with weights")
     d_features, d_table = (g * cotangents[0].astype(g.dtype) for g in gradients)

@@ -35,6 +35,8 @@ class FourMTask:
         fewer records.
       loss_name: "mod" (mean over modalities) or "token" (mean over tokens).
       loss_weights: factor on the losses of a modality's tokens; 1 for those that are not named.
+      z_loss: weight of the squared log-sums of the heads in the loss of training, as it is logged;
+        held-out losses are without.
       accumulate_steps: parts that a batch is computed in, one after the other, to save memory.
     """
 
@@ -46,6 +48,7 @@ class FourMTask:
     maskings_per_record: int = 1
     loss_name: Literal["mod", "token"] = "mod"
     loss_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    z_loss: float = 0.0
     accumulate_steps: int = 1
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class FourMTask:
                 raise ValueError(errors.unknown_value("modality in loss_weights", name, allowed))
             if weight < 0:
                 raise ValueError(f"loss_weights.{name} {weight}, must be at least 0")
+        if self.z_loss < 0:
+            raise ValueError(f"z_loss {self.z_loss}, must be at least 0")
         for field in ("num_inputs", "num_targets", "maskings_per_record"):
             if getattr(self, field) < 1:
                 raise ValueError(f"masking.{field} {getattr(self, field)}, must be at least 1")
@@ -163,6 +168,7 @@ class FourMTask:
             tokens,
             train,
             weights,
+            self.z_loss if train else 0.0,
             rngs={"drop_path": drop_key},
             method="token_losses",
         )

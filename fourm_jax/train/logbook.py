@@ -137,6 +137,10 @@ class Logbook:
         self.values |= values
         self._writers.write(step, values)
 
+    def show(self, step: int, shown: Mapping[str, writers.Shown]) -> None:
+        """Write texts, pictures and distributions."""
+        self._writers.show(step, shown)
+
     def close(self) -> None:
         """Close bar and files."""
         self._bar.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from clu import parameter_overview
 from etils import epath
 from jax.sharding import Mesh
@@ -28,6 +29,7 @@ from fourm_jax.train import (
     profile,
     run_config,
     schedules,
+    writers,
 )
 from fourm_jax.train import program as program_lib
 from fourm_jax.train.state import TrainState
@@ -45,7 +47,7 @@ from fourm_jax.utils import (
     watchdog,
 )
 
-Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float]]]
+Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float | writers.Shown]]]
 
 # Config keys that a continued run may change, as they change neither data nor mathematics;
 # `num_steps` may too, while the schedule has not yet begun to depend on it.
@@ -98,6 +100,7 @@ def train(
     read_weights: weights.Read = trained.read_weights,
     hang_seconds: float = HANG_SECONDS,
     profile_steps: tuple[int, int] = (0, 0),
+    histograms: bool = False,
 ) -> TrainResult:
     """Train what `config` describes, or continue it from the last checkpoint in `workdir`.
 
@@ -105,11 +108,13 @@ def train(
 
     Args:
       evaluators: called with (state, step) where `run_config.eval_periods` says, and after the last
-        one; each yields (name, value).
+        one; each yields (name, value), or (name, picture or text) for those who watch.
       devices: to train on, default all.
       read_weights: reads `config.init.source`; default: run folders, `loading.weights` reads more.
       hang_seconds: without a step or the like until the process ends (see `Watchdog`); 0: never.
       profile_steps: first and last step of a trace in <workdir>/profile; (0, 0): none.
+      histograms: also show, at every checkpoint, how the parameters are distributed; not of several
+        processes, none of which holds all of them.
 
     Raises:
       ValueError: an invalid config, one that differs between processes, or a workdir that holds
@@ -153,8 +158,9 @@ def train(
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
             book = _logbook(config, run, workdir, state, mesh, left_out, show_progress)
             training = _Training(
-                config, program, saver, description, book, stop, dog, trace, tuple(evaluators)
-            )
+                config, program, saver, description, book, stop, dog, trace, tuple(evaluators),
+                histograms and jax.process_count() == 1,
+            )  # fmt: skip
             with contextlib.closing(book), jax.set_mesh(mesh):
                 stop.defer()
                 batches = prefetch.to_device(
@@ -293,6 +299,7 @@ class _Training:
     dog: watchdog.Watchdog
     trace: profile.Profile
     evaluators: tuple[Evaluator, ...]
+    histograms: bool
     held_out_losses: dict[int, float] = dataclasses.field(default_factory=dict)
     since_save: progress.Stopwatch = dataclasses.field(default_factory=progress.Stopwatch)
 
@@ -351,6 +358,9 @@ class _Training:
         self.dog.beat(f"checkpoint of step {done}")
         self.book.flush()  # a checkpoint never knows of a log point that the files lack
         finite.check(state, done)
+        if self.histograms:
+            params = tree.named_leaves(state.params)
+            self.book.show(done, {f"params/{name}": np.asarray(x) for name, x in params.items()})
         self.since_save = progress.Stopwatch()
         with self.stop.saving():
             loss = self.held_out_losses.get(done)
@@ -376,12 +386,16 @@ class _Training:
         alone = jax.process_count() == 1
         if alone and self.stop.requested:
             return
-        values = {}
+        values: dict[str, float] = {}
+        shown: dict[str, writers.Shown] = {}
         try:
             with self.stop.cutting_off() if alone else contextlib.nullcontext():
                 for evaluator in self.evaluators:
                     for name, value in evaluator(state, done):
-                        values[f"eval/{name}"] = float(value)
+                        if isinstance(value, str) or (isinstance(value, np.ndarray) and value.ndim):
+                            shown[f"eval/{name}"] = value
+                        else:
+                            values[f"eval/{name}"] = float(value)
                         self.dog.beat(f"evaluation at step {done}, after {name}")
         except interrupt.CutOff:
             return
@@ -389,6 +403,8 @@ class _Training:
             if alone:
                 self._save(state, done, wait=True)
             raise
+        if shown:
+            self.book.show(done, shown)
         if values:
             self.book.record(done, values)
             self.book.restart_clock(done)
@@ -417,8 +433,8 @@ def check_same_config(
 
 
 def _place(workdir: epath.PathLike) -> trained.Place:
-    here = pathlib.Path.cwd()
-    return trained.Place(workdir=os.path.normpath(here / pathlib.Path(workdir)), current=str(here))
+    here = str(pathlib.Path.cwd())
+    return trained.Place(workdir=trained.absolute_path(os.fspath(workdir), here), current=here)
 
 
 def _check_workdir(

@@ -173,7 +173,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if task not in TASK_KEYS:
         raise ValueError(errors.unknown_value("task", str(task), TASK_KEYS))
     keys = COMMON_KEYS + TASK_KEYS[task]
-    weights = ("loss_weights",) if task == "fourm" else ()
+    weights = ("loss_weights", "z_loss") if task == "fourm" else ()
     config_lib.check_group(config, "", (*keys, *OPTIONAL_KEYS, *NEWER, *READING, *weights))
     missing = [key for key in keys if key not in config]
     if missing:
@@ -275,12 +275,13 @@ def _datasets(
 
 
 def _fourm(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:
-    own = ("model", "mixture", "loss_name", "loss_weights", "accumulate_steps")
+    own = ("model", "mixture", "loss_name", "loss_weights", "z_loss", "accumulate_steps")
     task = fourm_task.FourMTask(
         model=from_config.make_model(config),
         mixture=make_mixture(config),
         loss_name=config.loss,
         loss_weights=config_lib.plain(config.get("loss_weights", {})),
+        z_loss=config.get("z_loss", 0.0),
         accumulate_steps=settings(config).accumulate_steps,
         **config_lib.fields_of(config, "masking", fourm_task.FourMTask, except_names=own),
     )

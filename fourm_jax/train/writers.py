@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from etils import epath
+from jaxtyping import Float, UInt8
 
 from fourm_jax.train import metrics
 from fourm_jax.utils import event_file, extras, io
@@ -16,11 +18,17 @@ from fourm_jax.utils import event_file, extras, io
 WANDB_PROJECT = "WANDB_PROJECT"
 
 
+# A text (Markdown), a picture (uint8, RGB), or numbers whose distribution is of interest.
+Shown = str | UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "..."]
+
+
 @runtime_checkable
 class Writer(Protocol):
-    """Takes the values of one log point."""
+    """Takes the values of one log point, and what is to be looked at."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def show(self, step: int, shown: Mapping[str, Shown]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -30,17 +38,18 @@ class JsonlWriter:
 
     def __init__(self, workdir: epath.PathLike, *, start: int) -> None:
         """Continue after step `start`: later points, written by a killed run, are cut off."""
-        path = epath.Path(workdir) / metrics.HISTORY
+        self._path = epath.Path(workdir) / metrics.HISTORY
         kept = [point for point in metrics.read_history(workdir) if point["step"] <= start]
-        io.write_text(path, "".join(json.dumps(point) + "\n" for point in kept))
-        self._file = path.open("a")
+        io.write_text(self._path, "".join(json.dumps(point) + "\n" for point in kept))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        io.append(self._path, (json.dumps({"step": step, **values}) + "\n").encode())
+
+    def show(self, step: int, shown: Mapping[str, Shown]) -> None:
+        """Numbers alone are kept here."""
 
     def close(self) -> None:
-        self._file.close()
+        """Nothing is held open."""
 
 
 class TensorBoardWriter:
@@ -55,6 +64,16 @@ class TensorBoardWriter:
         self._events.scalars(step, values)
         self._events.flush()
 
+    def show(self, step: int, shown: Mapping[str, Shown]) -> None:
+        for name, one in shown.items():
+            if isinstance(one, str):
+                self._events.text(step, name, one)
+            elif one.dtype == np.uint8:
+                self._events.picture(step, name, one)
+            else:
+                self._events.histogram(step, name, one)
+        self._events.flush()
+
     def close(self) -> None:
         self._events.close()
 
@@ -66,9 +85,11 @@ class WandbWriter:
     """
 
     def __init__(self, workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
-        wandb = extras.require("wandb", extra="wandb", who=f"{WANDB_PROJECT} in the environment")
-        place = str(epath.Path(workdir).absolute())
-        self._run = wandb.init(
+        self._wandb = extras.require(
+            "wandb", extra="wandb", who=f"{WANDB_PROJECT} in the environment"
+        )
+        place = str(io.absolute(workdir))
+        self._run = self._wandb.init(
             project=os.environ[WANDB_PROJECT],
             name=epath.Path(workdir).name,
             id=hashlib.sha256(place.encode()).hexdigest()[:16],
@@ -79,6 +100,15 @@ class WandbWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
+
+    def show(self, step: int, shown: Mapping[str, Shown]) -> None:
+        pictures = {
+            name: self._wandb.Image(one)
+            for name, one in shown.items()
+            if not isinstance(one, str) and one.dtype == np.uint8
+        }
+        if pictures:
+            self._run.log(pictures, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -93,6 +123,10 @@ class Writers:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for part in self._parts:
             part.write(step, values)
+
+    def show(self, step: int, shown: Mapping[str, Shown]) -> None:
+        for part in self._parts:
+            part.show(step, shown)
 
     def close(self) -> None:
         for part in self._parts:

@@ -1,17 +1,24 @@
-"""Event files of TensorBoard, written without TensorFlow: scalars and texts.
+"""Event files of TensorBoard, written without TensorFlow: scalars, texts, pictures, histograms.
 
 A file is a chain of records, each one protocol buffer `Event` between its length and checksums
 (TFRecord). The few messages are put together by hand; numbers of fields are those of
-tensorflow/core/util/event.proto and tensorflow/core/framework/{summary,tensor,tensor_shape}.proto.
+tensorflow/core/util/event.proto and tensorflow/core/framework/{summary,tensor,tensor_shape}.proto,
+of histograms tensorflow/core/framework/histogram.proto.
 """
 
+import io as memory
 import os
 import socket
 import struct
 import time
 from collections.abc import Mapping
 
+import numpy as np
 from etils import epath
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from fourm_jax.utils import io
 
 _POLYNOMIAL = 0x82F63B78  # of CRC-32C, reflected
 _MASK = 0xA282EAD8
@@ -25,7 +32,7 @@ class EventWriter:
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
+        self._path, self._waiting = folder / name, bytearray()
         self._write(_text(3, "brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -40,13 +47,31 @@ class EventWriter:
         tensor = _integer(1, _STRING) + shape + _text(8, value)
         self._summary(step, [_text(1, name) + _message(8, tensor) + _message(9, plugin)])
 
+    def picture(self, step: int, name: str, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Write a picture."""
+        encoded = memory.BytesIO()
+        Image.fromarray(np.ascontiguousarray(rgb)).save(encoded, format="PNG")
+        sizes = [_integer(number, size) for number, size in enumerate(rgb.shape, start=1)]
+        image = b"".join([*sizes, _message(4, encoded.getvalue())])
+        self._summary(step, [_text(1, name) + _message(4, image)])
+
+    def histogram(self, step: int, name: str, values: Float[np.ndarray, "..."]) -> None:
+        """Write how finite numbers are distributed, in 50 steps from smallest to largest."""
+        flat = np.asarray(values, np.float64).ravel()
+        counts, edges = np.histogram(flat, bins=50)
+        numbers = (flat.min(), flat.max(), flat.size, flat.sum(), np.square(flat).sum())
+        parts = [_double(number, value) for number, value in enumerate(numbers, start=1)]
+        parts += [_message(6, _doubles(edges[1:])), _message(7, _doubles(counts))]
+        self._summary(step, [_text(1, name) + _message(5, b"".join(parts))])
+
     def flush(self) -> None:
         """Make what was written visible."""
-        self._file.flush()
+        io.append(self._path, bytes(self._waiting))
+        self._waiting.clear()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Write what is left."""
+        self.flush()
 
     def _summary(self, step: int, values: list[bytes]) -> None:
         summary = b"".join(_message(1, value) for value in values)
@@ -55,7 +80,7 @@ class EventWriter:
     def _write(self, event: bytes) -> None:
         event = b"\x09" + struct.pack("<d", time.time()) + event  # field 1: seconds, a double
         length = struct.pack("<Q", len(event))
-        self._file.write(length + _checksum(length) + event + _checksum(event))
+        self._waiting += length + _checksum(length) + event + _checksum(event)
 
 
 def _message(field: int, content: bytes) -> bytes:
@@ -72,6 +97,14 @@ def _integer(field: int, value: int) -> bytes:
 
 def _float(field: int, value: float) -> bytes:
     return _varint(field << 3 | 5) + struct.pack("<f", value)
+
+
+def _double(field: int, value: float) -> bytes:
+    return _varint(field << 3 | 1) + struct.pack("<d", value)
+
+
+def _doubles(values: np.ndarray) -> bytes:
+    return np.asarray(values, "<f8").tobytes()
 
 
 def _varint(value: int) -> bytes:

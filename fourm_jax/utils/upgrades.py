@@ -27,6 +27,9 @@ RENAMED_CONFIG_VALUES: dict[str, dict[Any, Any]] = {
     "tokenizer.arguments.quantizer.as_published": {"ml-4m": True, "": False},
 }
 
+# Key of the top level that configs of a task lacked -> what they did without it.
+ADDED_CONFIG_KEYS: dict[str, dict[str, Any]] = {"fourm": {"z_loss": 0.0}}
+
 # Field of a `ModalitySpec` as it was -> as it is; a checkpoint holds the specs of its modalities.
 RENAMED_MODALITY_FIELDS: dict[str, str | None] = {}
 
@@ -59,6 +62,9 @@ def upgrade_config(
       ValueError: the config holds a key under its old and under its new name.
     """
     upgraded = copy.deepcopy(dict(config))
+    if keys is None:
+        task = str(upgraded.get("task"))
+        upgraded = {**ADDED_CONFIG_KEYS.get(task, {}), **upgraded}
     for old, new in (RENAMED_CONFIG_KEYS if keys is None else keys).items():
         _rename(upgraded, old, new)
     for name, renamed in (RENAMED_CONFIG_VALUES if values is None else values).items():

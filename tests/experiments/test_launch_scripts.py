@@ -8,6 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLICE, SLURM = ROOT / "experiments/tpu/slice.sh", ROOT / "experiments/gpu/train.sh"
+XPK = ROOT / "experiments/tpu/xpk.sh"
 PLACE = {"PROJECT": "p", "ZONE": "z", "NAME": "n", "PATH": "/usr/bin:/bin"}
 
 
@@ -36,6 +37,31 @@ def test_every_command_of_a_slice_says_what_it_would_do(command, parts):
 
 
 @pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("create", ["cluster create", "--tpu-type=v5litepod-16 --num-slices=2 --on-demand"]),
+        ("start", ["workload create", "--workload=n", "--max-restarts=100", "--workdir=gs://b/r"]),
+        ("list", ["workload list"]),
+        ("watch", ["kubectl logs --follow", "jobset-name=n"]),
+        ("stop", ["workload delete", "--workload=n"]),
+        ("delete", ["cluster delete"]),
+    ],
+)
+def test_every_command_of_a_cluster_says_what_it_would_do(command, parts):
+    more = {"ACCELERATOR": "v5litepod-16", "SLICES": "2", "WORKDIR": "gs://b/r", "CLUSTER": "c"}
+    done = run(XPK, "--dry_run", command, **PLACE, **more)
+    assert done.returncode == 0, done.stderr
+    plain = done.stdout.replace("\\", "")
+    assert all(part in plain for part in parts), plain
+    assert "--cluster=c" in plain or command == "watch"
+
+
+def test_a_cluster_without_a_name_is_refused():
+    done = run(XPK, "--dry_run", "list", **PLACE)
+    assert (done.returncode, done.stderr) == (2, "error: CLUSTER is not set\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
         (["create"], {"PATH": "/usr/bin:/bin"}, "PROJECT is not set"),
@@ -56,7 +82,7 @@ def test_the_job_of_gpus_trains_on_all_of_its_processes():
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-@pytest.mark.parametrize("script", [SLICE, SLURM], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [SLICE, XPK, SLURM], ids=lambda path: path.name)
 def test_scripts_are_clean(script):
     done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

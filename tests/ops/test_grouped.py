@@ -74,6 +74,27 @@ def test_values_and_gradients_equal_the_dense_formula(tiles):
     np.testing.assert_allclose(without_gradient, value, rtol=1e-6)
 
 
+@jax.default_matmul_precision("highest")
+def test_the_z_loss_adds_the_squared_log_sum_of_the_own_head():
+    features, table, group, ids, valid = problem()
+    weights = np.ones(61, np.float32)
+
+    def expected(features, table):
+        row, start = jnp.arange(sum(SIZES)), jnp.array(OFFSETS)[group]
+        own = (row >= start[:, None]) & (row < (start + jnp.array(SIZES)[group])[:, None])
+        log_sum = jax.nn.logsumexp(jnp.where(own, features @ table.T, -jnp.inf), axis=1)
+        loss, _ = dense(features, table, group, ids, valid)
+        return (loss + jnp.where(valid, 0.1 * log_sum**2, 0)).sum()
+
+    def found(features, table):
+        return total(weights, features, table, group, ids, valid, tiles=(64,), z_loss=0.1)[0]
+
+    results = [jax.value_and_grad(f, (0, 1))(features, table) for f in (found, expected)]
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found(features, table), results[0][0], rtol=1e-6)
+
+
 def loss_and_gradients(*arguments):
     function = functools.partial(total, jnp.arange(64.0) / 64)
     return jax.value_and_grad(function, (0, 1), has_aux=True)(*arguments)

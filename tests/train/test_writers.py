@@ -170,3 +170,21 @@ def test_what_is_not_finite_is_named_before_it_is_saved(where):
     bad = dataclasses.replace(good, **{where: {"b": jnp.array([1.0, jnp.inf])}})
     with pytest.raises(FloatingPointError, match=f"after step 3 .* the first: {where}/b"):
         finite.check(bad, 3)
+
+
+def test_pictures_and_texts_of_evaluators_and_histograms_go_to_the_event_files(tmp_path):
+    picture = np.zeros((2, 3, 3), np.uint8)
+
+    def evaluator(state, step):
+        yield "accuracy", 0.5
+        yield "predictions", picture
+        yield "captions", "a red cone"
+
+    config = tiny.tokenizer(num_steps=2)
+    result = loop.train(
+        config, tmp_path, show_progress=False, evaluators=(evaluator,), histograms=True
+    )
+    assert result.metrics["eval/accuracy"] == 0.5 and "eval/captions" not in result.metrics
+    content = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    for name in (b"eval/predictions", b"\x89PNG", b"eval/captions", b"a red cone", b"params/"):
+        assert name in content

@@ -1,8 +1,11 @@
 """Event files of TensorBoard, byte by byte."""
 
+import io
 import struct
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fourm_jax.utils import event_file
 
@@ -48,3 +51,28 @@ def test_a_text_is_a_tensor_of_one_string_for_the_plugin_of_texts(tmp_path):
         b"\x42\x0b\x08\x07\x12\x04\x12\x02\x08\x01\x42\x01x"  # DT_STRING, shape [1], "x"
         b"\x4a\x08\x0a\x06\x0a\x04text"
     )
+
+
+def test_a_picture_is_a_png_with_its_size(tmp_path):
+    writer = event_file.EventWriter(tmp_path)
+    rgb = np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)
+    writer.picture(1, "p", rgb)
+    writer.close()
+    head, png = records(tmp_path)[1].split(b"\x89PNG")
+    assert b"\x0a\x01p" + b"\x22" in head  # tag, image
+    assert b"\x08\x01\x10\x02\x18\x03\x22" in head  # height 1, width 2, 3 channels
+    found = Image.open(io.BytesIO(b"\x89PNG" + png))
+    np.testing.assert_array_equal(np.asarray(found), rgb)
+
+
+def test_a_histogram_counts_between_the_smallest_and_the_largest(tmp_path):
+    writer = event_file.EventWriter(tmp_path)
+    writer.histogram(1, "h", np.array([0.0, 0.5, 50.0], np.float32))
+    writer.close()
+    event = records(tmp_path)[1]
+    numbers = [(0x09, 0.0), (0x11, 50.0), (0x19, 3.0), (0x21, 50.5), (0x29, 2500.25)]
+    expected = b"".join(bytes([key]) + struct.pack("<d", value) for key, value in numbers)
+    assert b"\x0a\x01h\x2a" in event and expected in event
+    limits = struct.pack("<50d", *range(1, 51))
+    counts = struct.pack("<50d", 2, *[0] * 48, 1)
+    assert event.endswith(b"\x32\x90\x03" + limits + b"\x3a\x90\x03" + counts)
