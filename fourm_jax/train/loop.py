@@ -20,6 +20,7 @@ from fourm_jax.models import trained, weights
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
+    announcements,
     checkpoint,
     finite,
     init,
@@ -152,7 +153,7 @@ def train(
             if state is None:
                 state = _first_state(run, program, example, workdir, read_weights)
             start = int(state.step)
-            _announce(config, program, mesh, start, example)
+            announcements.of_start(config, program, mesh, start, example)
             _describe(workdir, description, program)
             left_out = _left_out_log(config, workdir, start)
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
@@ -197,7 +198,7 @@ def _first_state(
     )
     if jax.process_index() == 0:
         io.write_json(workdir / run_folder.INIT, dataclasses.asdict(report))
-    _say(f"starts from {run.init.source}: {report}")
+    announcements.say(f"starts from {run.init.source}: {report}")
     return state
 
 
@@ -215,14 +216,14 @@ def _finish(
     watch: progress.Stopwatch,
 ) -> TrainResult:
     """The result of a run that has just ended."""
-    reached = f"{_label(config)} done: step {config.num_steps}"
-    _say(f"{reached}, {_summary(values)}{watch.seconds():.0f} s")
+    reached = f"{announcements.label(config)} done: step {config.num_steps}"
+    announcements.say(f"{reached}, {_summary(values)}{watch.seconds():.0f} s")
     return TrainResult(state=state, metrics=values, seconds=watch.seconds())
 
 
 def _reuse(workdir: epath.Path, state: TrainState, watch: progress.Stopwatch) -> TrainResult:
     """The result of a run that is through."""
-    _say(f"{workdir}: finished at step {int(state.step):,}, reused")
+    announcements.say(f"{workdir}: finished at step {int(state.step):,}, reused")
     values = {k: v for k, v in metrics.read_history(workdir)[-1].items() if k != "step"}
     return TrainResult(state=state, metrics=values, seconds=watch.seconds())
 
@@ -257,7 +258,7 @@ def _logbook(
         flops_per_sample=run.task.flops_per_sample,
         left_out=left_out,
         show_progress=show_progress and jax.process_index() == 0,
-        label=_label(config),
+        label=announcements.label(config),
         config=config_lib.to_json(config),
     )
 
@@ -330,7 +331,7 @@ class _Training:
             self.book.flush()
             if done == start + 1:
                 loss.block_until_ready()
-                _say(f"first step after {watch.seconds():.1f} s (compilation)")
+                announcements.say(f"first step after {watch.seconds():.1f} s (compilation)")
                 self.book.restart_clock(done)
             if done % config.log_every == 0 or done == config.num_steps:
                 state = self.book.take(state, done)
@@ -472,42 +473,6 @@ def _is_finished(
 
 def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
-
-
-def _label(config: ml_collections.ConfigDict) -> str:
-    """What is trained, for people."""
-    if config.task == "tokenizer":
-        return f"tokenizer {config.tokenizer.name}"
-    return "transfer" if config.task == "transfer" else "trunk"
-
-
-def _announce(
-    config: ml_collections.ConfigDict,
-    program: program_lib.Program,
-    mesh: Mesh,
-    start: int,
-    example: Any,
-) -> None:
-    count = tree.num_elements(program.abstract.params)
-    device = mesh.devices.flat[0]
-    axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    where = f"{mesh.size} {device.device_kind} device(s)" + (f" ({axes})" if mesh.size > 1 else "")
-    origin = f"resuming at step {start:,} of" if start else "steps:"
-    _say(
-        f"{_label(config)}: {count:,} parameters on {where}, batch {config.batch_size}, "
-        f"{origin} {config.num_steps:,}"
-    )
-    records = jax.tree.leaves(example)[0]
-    if mesh.size > mesh.shape["tensor"] and records.sharding.is_fully_replicated:
-        _say(
-            f"note: {len(records)} records per batch do not divide over the mesh ({axes}), so "
-            "every device computes all of them; a multiple of data × fsdp is faster"
-        )
-
-
-def _say(message: str) -> None:
-    if jax.process_index() == 0:
-        progress.announce(message)
 
 
 def _summary(values: dict[str, float]) -> str:

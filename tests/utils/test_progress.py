@@ -2,7 +2,7 @@
 
 import pytest
 
-from fourm_jax.train import loop
+from fourm_jax.train import announcements
 from fourm_jax.utils import progress
 from tests.train import tiny
 
@@ -25,4 +25,4 @@ def test_a_bar_that_is_off_draws_nothing(capsys):
     ("config", "label"), [(tiny.tokenizer(), "tokenizer "), (tiny.trunk(), "trunk")]
 )
 def test_a_training_says_which_one_it_is(config, label):
-    assert loop._label(config).startswith(label)
+    assert announcements.label(config).startswith(label)
