@@ -1,6 +1,7 @@
 """A form answered step by step, and its results as one file to keep."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import tempfile
@@ -56,14 +57,12 @@ def answer(generator: Generator, form: Form, source: str, folder: pathlib.Path) 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ConditionWarning)
         entries = generation.encode(generator, [request])
+        steps = generation.steps(generator, entries, request.seed, job)
+        first = next(steps)  # before it, guides are encoded
     notes = [str(one.message) for one in said if one.category is ConditionWarning]
-    last: generation.Step | None = None
-    for number, step in enumerate(generation.steps(generator, entries, request.seed, job), 1):
-        status = f"step {number}: {step.target}"
-        yield Answer(status="; ".join([status, *notes]), sheet=panels.sheet(step.cells))
-        last = step
-    if last is None:
-        raise ValueError("nothing was open: no step was made")
+    for number, last in enumerate(itertools.chain([first], steps), 1):
+        status = f"step {number}: {last.target}"
+        yield Answer(status="; ".join([status, *notes]), sheet=panels.sheet(last.cells))
     with tempfile.TemporaryDirectory() as place:
         results = epath.Path(place)
         record = {**job.to_json(), **request.to_json(), "notes": notes}

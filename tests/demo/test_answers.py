@@ -104,6 +104,13 @@ def test_answers_come_step_by_step_and_end_with_a_file(generator, tmp_path):
     assert said["options"]["num_steps"] == 2
 
 
+def test_words_of_a_guide_that_the_model_does_not_know_are_said(generator, tmp_path):
+    texts, weights = {"caption": "a dog"}, {"caption": 2.0}
+    form = Form(texts=texts, weights=weights, targets=["edge"], num_steps=2)
+    first = next(iter(answers.answer(generator, form, "tiny", tmp_path)))
+    assert "does not know 'dog'" in first.status
+
+
 def test_uploads_are_pictures_of_limited_size(tmp_path, monkeypatch):
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
     np.testing.assert_array_equal(forms.read_upload(str(tmp_path / "a.png")), PICTURE)

@@ -214,6 +214,13 @@ def test_a_wrong_file_is_one_friendly_line(page, tmp_path):
     assert said.startswith("error: the file cannot be used: unreadable picture")
 
 
+def test_too_large_a_file_is_refused(page, tmp_path):
+    (tmp_path / "large.png").write_bytes(bytes(3 * 2**20))
+    upload(page, tmp_path / "large.png")
+    page.get_by_text("exceed the maximum allowed size").first.wait_for(timeout=MINUTE)
+    assert page.inner_text("#status") == ""
+
+
 def test_a_wrong_form_is_one_friendly_line(page):
     page.click("#generate")
     assert status(page, "error") == "error: nothing is given: upload a picture or type something"
