@@ -15,13 +15,14 @@ from PIL import Image
 
 from tests import test_docs, test_end_to_end
 
+PAGE = "generate"
 FILE = re.compile(r"=([\w-]+\.(?:png|jpg|tsv|webp))")
 NOT_RUN = ("pip install", "fourm demo", "EPFL-VILAB/")
 
 
 def commands() -> list[str]:
     """The commands of the page, those in its code blocks, in their order."""
-    text = (test_docs.ROOT / "docs/howto/generate.md").read_text()
+    text = (test_docs.ROOT / f"docs/howto/{PAGE}.md").read_text()
     blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
     lines = blocks.replace("\\\n", " ").splitlines()
     return [one for one in lines if one.strip() and not any(part in one for part in NOT_RUN)]

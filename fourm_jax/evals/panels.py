@@ -17,6 +17,7 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 def sheet(cells: Mapping[str, Cell], *, num_columns: int = 7) -> Picture:
     """Labelled cells, e.g. {"rgb": picture, "caption": "a red cone"}, in rows of `num_columns`."""
+    cells = cells or {"": "(nothing to draw)"}
     names = list(cells)
     groups = [names[at : at + num_columns] for at in range(0, len(names), num_columns)]
     return stacked([table(group, [("", [cells[name] for name in group])]) for group in groups])

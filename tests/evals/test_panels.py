@@ -75,6 +75,10 @@ def test_a_sheet_has_one_cell_per_value_and_shows_its_text_whole():
     assert "".join(panels._wrapped("x" * 100)) == "x" * 100
 
 
+def test_a_sheet_of_nothing_says_so():
+    assert panels.sheet({}).min() < 128  # letters
+
+
 def test_the_label_of_a_box_at_the_edge_stays_inside():
     corners = np.array([[0.9, 0.95, 1.0, 1.0]])
     drawn = boxes.over(PICTURE, corners, ["cylinder"])
