@@ -21,6 +21,7 @@ VARIANTS = {
     "scratch": "init=scratch",
     "full": "init={source}",
     "lora": "init={source},lora=4",
+    "rgb": "init={source},mirror=false",  # what the next two are compared with
     "rgbd": "init={source},inputs=rgbd",
     "think": "init={source},inputs=think",
 }

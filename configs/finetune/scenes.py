@@ -54,8 +54,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     Arguments: task; init (run folder, or "scratch"); labels (number of labelled scenes); inputs
     ("rgb", "rgbd", "think", "edge"); head (a file of `models.heads`); lora (rank of adapters; the
     encoder itself stays as it is); images (a folder of your own in place of scenes: CLASS/NAME.png
-    for cls, images/ and masks/ for seg) with num_classes; size (of configs/scenes.py); seed; steps;
-    runlocal.
+    for cls, images/ and masks/ for seg) with num_classes; mirror (half of the pictures, where that
+    changes no label); size (of configs/scenes.py); seed; steps; runlocal.
     """
     args = config_lib.parse_arg(
         arg,
@@ -67,6 +67,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         lora=0,
         images="",
         num_classes=6,
+        mirror=True,
         size="nano",
         seed=0,
         steps=200,
@@ -80,7 +81,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if args.size not in scenes.SIZES:
         raise ValueError(errors.unknown_value("size", args.size, scenes.SIZES))
     size = scenes.LOCAL["size"] if args.runlocal else scenes.SIZES[args.size]["size"]
-    pretrained = args.init != transfer.SCRATCH and not args.lora
     return transfer.make(
         init=args.init,
         family="scenes",
@@ -88,10 +88,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         model=trunk.architecture(size, positions="learned", scan_unroll=4),
         labels=labels(args),
         data=data(args),
+        # Of three blocks all learn at one rate: with a decay of 0.75 maps lose 3 points of mIoU.
         optimizer=transfer.optimizer(
-            3e-3 if args.lora else 1e-3,
+            3e-3 if args.lora else 2e-3 if args.task in ("seg", "depth") else 1e-3,
             warmup_steps=2 if args.runlocal else 40,
-            layer_decay=0.75 if pretrained else 1.0,
         ),
         batch_size=8 if args.runlocal else 16,
         num_steps=4 if args.runlocal else args.steps,
@@ -112,6 +112,8 @@ def labels(args: ml_collections.ConfigDict) -> dict[str, Any]:
         "num_test": 0 if args.images else 16 if args.runlocal else 512,
         "tokenizers": f"{args.init}/tokenizers" if args.inputs == "rgbd" else "",
         "label_smoothing": 0.1 if task["problem"] == "classes" else 0.0,
+        # tokens cannot be mirrored, nor can a position
+        "mirror": args.mirror and args.inputs in ("rgb", "edge") and args.task != "pose",
         "merge": "mean" if len(INPUTS[args.inputs]) > 1 else "none",
         "lora_rank": args.lora,
         "think": ("tok_depth",) if args.inputs == "think" else (),

@@ -24,7 +24,7 @@ MODEL = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "mlp
 
 def config(arg, **changes):
     """A config of scenes that fits the tiny trunk."""
-    whole = config_lib.to_json(scenes_config.get_config(f"{arg},runlocal"))
+    whole = config_lib.to_json(scenes_config.get_config(f"{arg},mirror=false,runlocal"))
     whole["model"] = MODEL
     whole["num_steps"] = 2
     whole["optimizer"] |= {"schedule": "constant", "warmup_steps": 0}
