@@ -2,8 +2,8 @@
 
 python -m experiments.transfer_table --source=runs/quickstart --workdir=runs/transfer
 
-Every training takes about a minute on 2 CPU cores; the same command continues. It writes table.json
-and curves.png.
+Every training takes about half a minute on 2 idle CPU cores; the same command continues, and others
+with the same work directory add their rows to table.json and curves.png.
 """
 
 from absl import flags
