@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from fourm_jax.generate.generator import Generator
-from fourm_jax.jobs import showcase
+from fourm_jax.jobs import exhibits, showcase
 from fourm_jax.scenes import layout
 from tests.generate import tiny
 
@@ -16,12 +16,12 @@ BOXES = {"boxes": np.array([[0.1, 0.2, 0.4, 0.6], [0.5, 0.5, 0.9, 0.9]])}
 
 def scenes(caption, classes):
     det = {**BOXES, "classes": classes}
-    return showcase.Scenes(fields={"caption": [caption], "det": [det]})
+    return exhibits.Scenes(fields={"caption": [caption], "det": [det]})
 
 
 def test_the_object_that_changes_is_the_only_one_of_its_shape():
     given = scenes("a large red cone left of a small blue box", ["cone", "box"])
-    task = showcase._task(given, 0, np.random.default_rng(0))
+    task = exhibits._task(given, 0, np.random.default_rng(0))
     assert task.box == (0.5, 0.5, 0.9, 0.9)  # "blue box" comes first in the order of pairs
     assert task.colour not in ("red", "blue")
     assert task.caption == f"a large red cone left of a small {task.colour} box"
@@ -36,7 +36,7 @@ def test_the_object_that_changes_is_the_only_one_of_its_shape():
     ],
 )
 def test_a_scene_without_such_an_object_is_left_out(caption, classes):
-    assert showcase._task(scenes(caption, classes), 0, np.random.default_rng(0)) is None
+    assert exhibits._task(scenes(caption, classes), 0, np.random.default_rng(0)) is None
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -51,15 +51,13 @@ def test_what_is_there_is_not_made_again_and_other_figures_are_left_alone(tmp_pa
         made.append(seed)
         return {"share": 0.5}, ["<p>shown</p>"]
 
-    names = ("from_captions", "negative_caption", "best_of", "recolour", "from_depth_and_palette")
-    for name in (*names, "guidance_sweep", "diversity"):
-        monkeypatch.setattr(showcase, name, exhibit)  # all of one name: made once
+    monkeypatch.setattr(exhibits, "EXHIBITS", (exhibit,))
     given, output = scenes("a red cone", ["cone"]), epath.Path(tmp_path)
     bare = Generator(*tiny.trunk())
     for _ in range(2):
         page = showcase.run(bare, given, output, seed=3)
     assert made == [3]
-    assert page.read_text().count("<p>shown</p>") == 7
+    assert page.read_text().count("<p>shown</p>") == 1
     assert json.loads((tmp_path / "showcase.json").read_text())["exhibit"] == {"share": 0.5}
     with pytest.raises(ValueError, match="has figures with seed 3, not 4: use another output"):
         showcase.run(bare, given, output, seed=4)
