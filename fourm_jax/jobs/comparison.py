@@ -16,6 +16,7 @@ from fourm_jax.train import metrics
 from fourm_jax.utils import io, run_folder
 
 METRICS, PAGE = "metrics.json", "compare.html"
+AS_A_RUN = "any_to_any/"  # tasks of this evaluator have no such prefix in a run's own metrics.json
 LAST = ("loss", "accuracy")  # of a training, whose last value is a row of the table
 
 
@@ -82,7 +83,7 @@ def _read(folder: epath.Path, name: str) -> Compared:
         tasks = io.read_json(folder / METRICS).get("tasks", {})
         for task, first in tasks.items():
             for entry in (first, *first.get("also", ())):
-                numbers[f"{task} {entry['metric']}"] = Number(
+                numbers[f"{task.removeprefix(AS_A_RUN)} {entry['metric']}"] = Number(
                     value=math.nan if entry["model"] is None else entry["model"],
                     higher_is_better=entry["higher_is_better"],
                     interval=_interval(entry.get("interval")),

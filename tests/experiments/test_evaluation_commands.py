@@ -50,6 +50,8 @@ def test_the_mask_of_a_validation_loss_is_that_of_the_run():
     data = tiny_scenes.data()
     masking = eval_data.masking_of(data, model, tiny_scenes.CONFIG)
     assert (masking.num_inputs, masking.num_targets) == (16, 12)
+    published = eval_data.masking_of(data, model, None)
+    assert (published.num_inputs, published.num_targets) == (256, 256)
     bare = eval_data.EvalData(groups=({**data.groups[0], "mixture": None},))
     assert eval_data.masking_of(bare, model, None) is None
     assert eval_data.masking_of(bare, model, tiny_scenes.CONFIG) is not None
