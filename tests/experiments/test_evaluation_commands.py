@@ -1,11 +1,14 @@
 """What is typed for evaluation, comparison and search is checked before anything is read."""
 
+import numpy as np
 import pytest
 from etils import epath
 
+from experiments import cli
 from fourm_jax.evals import evaluator
 from fourm_jax.jobs import comparison, eval_data, evaluation
 from fourm_jax.jobs.comparison import Number
+from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
 from tests.evals import tiny_scenes
 
@@ -65,6 +68,17 @@ def test_records_without_raw_fields_have_none(tmp_path):
     gone = eval_data.EvalData(groups=({**group, "arguments": {"directory": str(tmp_path)}},))
     with pytest.raises(ValueError, match="no such split"):
         gone.read(model.modalities, "test", 2)
+
+
+def test_raw_records_are_read_and_encoded_where_there_are_no_tokens(tmp_path):
+    config = config_lib.load(cli.find_config("data/scenes:tokenize"))
+    specs = registry.resolve("scenes", ("rgb",))
+    records = eval_data.of_config(config, tmp_path).read(specs, "test", 2)
+    assert records.keys == ["scenes/test/000000", "scenes/test/000001"]
+    np.testing.assert_array_equal(records.tokens["rgb"]["pixels"], records.fields["rgb"])
+    assert set(evaluator.labels(records, "num_objects")) <= set("1234")
+    with pytest.raises(ValueError, match="raw records need tokenizers"):
+        eval_data.of_config(config, None).read(specs, "test", 2)
 
 
 @pytest.mark.parametrize(
