@@ -40,7 +40,7 @@ def test_a_flag_with_its_value_is_no_folder():
 
 def test_only_a_data_set_is_data():
     with pytest.raises(ValueError, match="--data names no data set"):
-        eval_data.of_config(config_lib.load("configs/quickstart.py:runlocal"), None)
+        eval_data.of_config(config_lib.load(cli.find_config("quickstart:runlocal")), None)
 
 
 def test_a_model_that_is_no_run_needs_data(tmp_path):
