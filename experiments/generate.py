@@ -102,7 +102,7 @@ def main() -> None:
         "num_steps": _STEPS.value,
         "guidance": _GUIDANCE.value,
         "temperature": _TEMPERATURE.value,
-        "intermediate": _FIRST.value,
+        "intermediate": _FIRST.value or None,
         "guides": [
             Guide(name=name, value=condition_files.read(text, generator.spec(name)), weight=weight)
             for name, text, weight in guides

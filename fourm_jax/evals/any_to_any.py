@@ -103,7 +103,7 @@ def generated(
     data: HeldOut,
     conditions: Sequence[str],
     target: str,
-    how: Measure,
+    how: Sequence[Measure],
     *,
     truth: str,
     seed: int = 0,
@@ -113,19 +113,20 @@ def generated(
     Its defaults are those of `generate`; beside it stand the numbers of one pass.
 
     Args:
-      how: compares generated values with those of the field `truth`.
+      how: compare generated values with those of the field `truth`; the first is the headline.
     """
     spec = generator.spec(target)
     given = {name: data.tokens[name] for name in conditions}
     made = generator.generate(given, [target], seed=seed, batch_size=BATCH)
     task = measure.judge(
-        (how,),
+        how,
         made.decoded[target].raw,
         bound(generator, data, spec),
         data.truth[truth],
         train=data.train[spec.source],
         like=data.truth[spec.source],
         one_pass=one_pass(generator, given, target),
+        real=data.truth[spec.source],
     )
     return {f"{'+'.join(conditions)}->{target}": task}
 

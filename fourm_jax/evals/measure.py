@@ -167,6 +167,7 @@ def judge(
     like: Any = None,
     one_pass: Any = None,
     num_resamples: int = 0,
+    real: Any = None,
 ) -> dict[str, Any]:
     """One entry of metrics.json: the first measure at the top, the others under "also".
 
@@ -178,6 +179,7 @@ def judge(
       like: what a prediction looks like where that is not `truth`'s form.
       one_pass: predictions of one pass of the model, where there are such.
       num_resamples: of the bootstrap interval of "model"; 0: none.
+      real: what was predicted, as it is, where that is not `truth`: what a perfect model scores.
     """
     entries = []
     for measure in how:
@@ -195,6 +197,8 @@ def judge(
             entry["one_pass"] = measure.score(one_pass, truth)
         if num_resamples:
             entry["interval"] = interval(measure, predicted, truth, num_resamples)
+        if real is not None:
+            entry["real"] = measure.score(real, truth)
         entries.append(entry)
     first, *others = entries
     return {**first, "also": others} if others else first

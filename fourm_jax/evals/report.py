@@ -107,10 +107,11 @@ def tasks_html(
         "grids and vectors. Read each number against two lines: the tokenizer bound (truth → "
         "tokens → decoded: the best that any trunk can reach with these tokenizers) and the "
         "constant predictor (per-pixel mean or majority, most frequent caption pair of the "
-        "training set). ↑: more is better, ↓: less is.</p>"
+        "training set). What is judged by what it shows has a score of the truth too. ↑: more "
+        "is better, ↓: less is.</p>"
         "<table class=numbers><tr><th>task</th><th>metric</th><th>model</th>"
-        "<th>one pass</th><th>tokenizer bound</th><th>constant</th><th>better than constant</th>"
-        "<th>n</th></tr>"
+        "<th>one pass</th><th>tokenizer bound</th><th>true</th><th>constant</th>"
+        "<th>better than constant</th><th>n</th></tr>"
         f"{''.join(rows)}</table>"
     )
 
@@ -121,7 +122,7 @@ def _task_row(name: str, entry: Mapping) -> str:
     mark = "<span class=good>yes</span>" if better else "<span class=bad>no</span>"
     numbers = "".join(
         f"<td>{number(entry.get(key, math.nan))}</td>"
-        for key in ("model", "one_pass", "tokenizer_bound", "constant")
+        for key in ("model", "one_pass", "tokenizer_bound", "real", "constant")
     )
     unit = f" [{entry['unit']}]" if entry["unit"] else ""
     metric = f"{entry['metric']}{unit} {'↑' if higher else '↓'}"

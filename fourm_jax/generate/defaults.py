@@ -32,6 +32,19 @@ DEFAULTS: Mapping[str, Target] = {
     ),
 }
 
+# Of a draft, which is drawn and not the most likely one: pictures of one caption differ in it.
+DRAFTS: Mapping[str, Target] = {
+    "text": Target(name="", scheme="autoregressive", temperature=0.7, top_p=0.9),
+    "map": Target(
+        name="", scheme="maskgit", num_steps=8, tokens="cosine", temperature=0.7, top_p=0.9
+    ),
+}
+# Of what is painted over its drafts, which leave little to decide: the most likely tokens keep to
+# their outlines, where drawn ones scatter.
+PAINTED: Mapping[str, Target] = {
+    "picture": Target(name="", scheme="maskgit", num_steps=4, tokens="cosine", temperature=0.0),
+}
+
 
 def role(spec: ModalitySpec, specs: Iterable[ModalitySpec]) -> str:
     """What a target is for the table: "text", "vector", "picture" or "map".
@@ -46,13 +59,26 @@ def role(spec: ModalitySpec, specs: Iterable[ModalitySpec]) -> str:
     return "picture" if spec.source in shown else "map"
 
 
+def drafts(spec: ModalitySpec, given: Iterable[ModalitySpec]) -> tuple[str, ...]:
+    """What is generated before a target where only texts are given (`ModalitySpec.drafts`)."""
+    given = tuple(given)
+    if not given or any(other.kind != "sequence" for other in given):
+        return ()
+    return tuple(name for name in spec.drafts if name not in {other.name for other in given})
+
+
 def target(
-    spec: ModalitySpec, specs: Iterable[ModalitySpec], num_open: int, **changes: Any
+    spec: ModalitySpec,
+    specs: Iterable[ModalitySpec],
+    num_open: int,
+    table: Mapping[str, Target] = DEFAULTS,
+    **changes: Any,
 ) -> Target:
     """How one modality is generated where the table, or `changes`, say how.
 
     Args:
       num_open: positions of a grid or vector that are not known.
+      table: by role, what differs from `DEFAULTS`.
       changes: fields of `Target` that differ from the table; None: as in the table. Texts and
         vectors have no `num_steps` to change.
     """
@@ -60,7 +86,7 @@ def target(
     if kind in ("text", "vector"):
         changes = {**changes, "num_steps": None}
     given = {name: value for name, value in changes.items() if value is not None}
-    chosen = dataclasses.replace(DEFAULTS[kind], name=spec.name, **given)
+    chosen = dataclasses.replace(table.get(kind, DEFAULTS[kind]), name=spec.name, **given)
     if kind == "text":
         return chosen
     num_steps = max(min(chosen.num_steps, num_open), 1)

@@ -127,7 +127,7 @@ class Generator:
         guidance: float | None = None,
         temperature: float | None = None,
         sampling: Sampling | None = None,
-        intermediate: Sequence[str] = (),
+        intermediate: Sequence[str] | None = None,
         guides: Sequence[Guide] = (),
         mask: Any = None,
         seed: int | Sequence[int] = 0,
@@ -149,7 +149,8 @@ class Generator:
           sampling: filters and drawing rule of all targets; default: those of the plan's targets,
             for steps a nucleus of 0.8 as in the published demo.
           intermediate: targets that are generated before all others, in this order, and then
-            conditions of them.
+            conditions of them. Default: the drafts of the targets (`ModalitySpec.drafts`), where
+            nothing but texts is given and neither guides nor a whole plan say more.
           guides: conditions with weights, see `guides.Guide`; then no other guidance.
           mask: what is generated anew of targets that are given, of all or by name, see
             `editing.pixel_mask`. Kept tokens stay as they are, and outside the mask the decoded
@@ -276,7 +277,8 @@ class Generator:
             raise ValueError(unknown_value("verifier among the conditions", verifier, conditions))
         job_lib.check_names(self.parts, (), [verifier])
         made = self.generate(conditions, targets, num_samples=num_samples, **options)
-        readable = [name for name in made.ids if name in self.model.inputs]
+        wanted = made.ids if targets == "all" else targets  # a picture is judged without its drafts
+        readable = [name for name in made.ids if name in self.model.inputs and name in wanted]
         given = {name: {"ids": made.ids[name], "known": made.known[name]} for name in readable}
         specs = {verifier: self.spec(verifier)}
         only = {verifier: conditions[verifier]}

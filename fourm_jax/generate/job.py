@@ -110,7 +110,7 @@ def prepare(
     *,
     plan: Plan | None = None,
     changes: Mapping[str, Any],
-    intermediate: Sequence[str] = (),
+    intermediate: Sequence[str] | None = None,
     guides: Sequence[Guide] = (),
     mask: Any = None,
 ) -> Job:
@@ -128,7 +128,13 @@ def prepare(
         targets = [name for name in outputs if (parts.spec(name).source or name) not in sources]
     if not targets:
         raise ValueError(f"no target to generate, allowed: {sorted(parts.model.outputs)}")
-    check_names(parts, (), [*intermediate, *targets])
+    check_names(parts, (), targets)
+    is_default = plan is None or isinstance(plan, Mapping)
+    drafts: tuple[str, ...] = ()
+    if intermediate is None and is_default and not guides:
+        drafts = _drafts(parts, conditions, targets)
+    intermediate = [*(intermediate or drafts)]
+    check_names(parts, (), intermediate)
     rest = sorted({*targets} - {*intermediate}, key=lambda name: parts.spec(name).decoding_order)
     targets = [*intermediate, *rest]
     guide_lib.check(guides, conditions, targets)
@@ -143,7 +149,11 @@ def prepare(
             one
             for name in targets
             for one in default_plan(
-                parts, state, [name], **{**changes, **(plan or {}).get(name, {})}
+                parts,
+                state,
+                [name],
+                _table(parts, name, drafts, conditions),
+                **{**({} if name in drafts else changes), **(plan or {}).get(name, {})},
             )
         ]
     else:
@@ -163,6 +173,24 @@ def prepare(
         edits=edits,
         averaged=frozenset(name for name in targets if _is_averaged(parts, name, entries, steps)),
     )
+
+
+def _drafts(parts: Parts, conditions: Iterable[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """What a target wants to be generated before it, as far as the model can."""
+    given = [parts.spec(name) for name in conditions]
+    both = {*parts.model.inputs} & {*parts.model.outputs}
+    wanted = [name for one in targets for name in defaults.drafts(parts.spec(one), given)]
+    return tuple(name for name in dict.fromkeys(wanted) if name in both)
+
+
+def _table(
+    parts: Parts, name: str, drafts: Sequence[str], conditions: Iterable[str]
+) -> Mapping[str, Target]:
+    """The defaults of a target: of a draft, of what is painted over its drafts, or of others."""
+    if name in drafts:
+        return defaults.DRAFTS
+    before = parts.spec(name).drafts
+    return defaults.PAINTED if before and {*before} <= {*drafts, *conditions} else defaults.DEFAULTS
 
 
 def _is_averaged(
@@ -198,14 +226,19 @@ def check_plan(plan: Mapping[str, Mapping[str, Any]], targets: Iterable[str]) ->
 
 
 def default_plan(
-    parts: Parts, state: State, targets: Iterable[str], **changes: Any
+    parts: Parts,
+    state: State,
+    targets: Iterable[str],
+    table: Mapping[str, Target] = defaults.DEFAULTS,
+    **changes: Any,
 ) -> list[Target]:
     """How targets are written where nobody says how, see `generate.defaults`."""
     plan = []
     for name in targets:
         spec, num_open = parts.spec(name), int((~state.known[name]).sum(axis=1).max())
         if spec.kind == "sequence" or num_open:
-            plan.append(defaults.target(spec, parts.model.modalities, num_open, **changes))
+            specs = parts.model.modalities
+            plan.append(defaults.target(spec, specs, num_open, table, **changes))
     return plan
 
 

@@ -42,7 +42,7 @@ def run(
         for task in progress.track(
             config.evaluation.generated, label="generate", unit="task", name=_title
         ):
-            how = measure.load(task.measure)
+            how = [measure.load(name) for name in task.measures]
             tasks |= any_to_any.generated(
                 generator, data, task.conditions, task.target, how, truth=task.truth
             )

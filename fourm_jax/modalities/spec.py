@@ -13,7 +13,7 @@ TOKEN_KINDS = ("grid", "global", "sequence")  # kinds that have a vocabulary and
 ALIGNED_KINDS = ("pixels", "grid")  # kinds whose raw field is a picture or a map of one
 # Fields that say how a raw field is read, judged and drawn. They decide neither tokens nor
 # parameters, so that a trained model does not depend on them.
-OUTSIDE_FIELDS = ("text_form", "crop", "measure", "picture", "classes", "channels")
+OUTSIDE_FIELDS = ("text_form", "crop", "measure", "picture", "classes", "channels", "drafts")
 RGB = ("red", "green", "blue")  # names of the channels of a picture that has three and names none
 
 
@@ -50,6 +50,9 @@ class ModalitySpec:
         Default: by the text form, or by the signal that the tokenizer reads.
       picture: how values are drawn, a file of `evals.drawings`. Default: as for `measure`.
       classes: names of the ids of a label map, in their order.
+      drafts: modalities that are generated before it, in this order, where nothing but texts is
+        given: what stands where, then its outlines, then the picture. Only a trunk whose masks
+        practise this has them.
     """
 
     name: str
@@ -73,6 +76,7 @@ class ModalitySpec:
     measure: tuple[str, ...] = ()
     picture: str = ""
     classes: tuple[str, ...] = ()
+    drafts: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         """What a notebook shows: all fields that are set."""

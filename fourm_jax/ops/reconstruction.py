@@ -13,6 +13,18 @@ def mse(prediction: Float[Array, "*s c"], target: Float[Array, "*s c"]) -> Float
     return jnp.mean(jnp.square(prediction - target))
 
 
+def mse_colourful(
+    prediction: Float[Array, "*s c"], target: Float[Array, "*s c"]
+) -> Float[Array, ""]:
+    """Mean squared error that counts strong colours more than grey.
+
+    A pixel's weight grows with the spread of its channels. Where things are colourful and what lies
+    behind them is not, codes go to things and their outlines instead of textures of the ground.
+    """
+    spread = jnp.max(target, axis=-1, keepdims=True) - jnp.min(target, axis=-1, keepdims=True)
+    return jnp.mean((0.3 + 2.0 * spread) * jnp.square(prediction - target))
+
+
 def l1(prediction: Float[Array, "*s c"], target: Float[Array, "*s c"]) -> Float[Array, ""]:
     """Mean absolute error."""
     return jnp.mean(jnp.abs(prediction - target))
@@ -47,7 +59,7 @@ def binary_cross_entropy(
 
 LOSSES = {
     function.__name__: function
-    for function in (mse, l1, smooth_l1, cosine, cross_entropy, binary_cross_entropy)
+    for function in (mse, mse_colourful, l1, smooth_l1, cosine, cross_entropy, binary_cross_entropy)
 }
 
 

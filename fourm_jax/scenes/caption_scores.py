@@ -11,7 +11,44 @@ from fourm_jax.scenes import layout
 
 Pair = tuple[str, str]
 
+_THING = rf"({'|'.join(layout.SIZES)}) ({'|'.join(layout.COLOURS)}) ({'|'.join(layout.SHAPES)})"
+_THINGS = re.compile(_THING)
+_RELATION = re.compile(rf"{_THING} (left of|right of|in front of|behind) a {_THING}")
 _PAIR = re.compile(rf"\b({'|'.join(layout.COLOURS)}) ({'|'.join(layout.SHAPES)})\b")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thing:
+    """One object as a caption names it."""
+
+    size: str
+    colour: str
+    shape: str
+
+
+def things(text: str) -> list[Thing]:
+    """All objects that a caption names in full, in its order.
+
+    >>> things("a large red sphere left of a small blue box")
+    [Thing(size="large", colour="red", shape="sphere"), Thing(size="small", ...)]
+    """
+    return [
+        Thing(size=size, colour=colour, shape=shape)
+        for size, colour, shape in _THINGS.findall(" ".join(text.lower().split()))
+    ]
+
+
+def relations(text: str) -> list[tuple[Thing, str, Thing]]:
+    """Pairs of objects and how the first stands to the second, e.g. "left of"."""
+    found = _RELATION.findall(" ".join(text.lower().split()))
+    return [
+        (
+            Thing(size=words[0], colour=words[1], shape=words[2]),
+            words[3],
+            Thing(size=words[4], colour=words[5], shape=words[6]),
+        )
+        for words in found
+    ]
 
 
 def colour_shape_pairs(text: str) -> set[Pair]:

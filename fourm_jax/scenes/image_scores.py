@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from fourm_jax.scenes import caption_scores, layout
 
@@ -13,19 +13,23 @@ MIN_SATURATION, MIN_VALUE, MAX_HUE_DISTANCE = 0.4, 0.12, 16.0
 MIN_SHARE = 0.01  # of the pixels, from which on a colour counts as shown
 
 
-def colour_shares(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n colours"]:
-    """Share of the pixels of each picture that has the hue of each of `layout.COLOURS`.
+def nearest_colours(pictures: UInt8[np.ndarray, "n h w 3"]) -> Int[np.ndarray, "n h w"]:
+    """Index into `layout.COLOURS` of the hue of every pixel, -1 where it has none of them.
 
     Ground and sky of the scenes are too pale to have one, and so is an average of scenes.
     """
     hue, saturated = _hue(np.asarray(pictures))
     tones, _ = _hue(np.array(list(layout.COLOURS.values()), np.uint8))
     distance = np.abs((hue[..., None] - tones + 180) % 360 - 180)
-    nearest = np.argmin(distance, axis=-1)
-    saturated = saturated & (np.min(distance, axis=-1) <= MAX_HUE_DISTANCE)
+    close = saturated & (np.min(distance, axis=-1) <= MAX_HUE_DISTANCE)
+    return np.where(close, np.argmin(distance, axis=-1), -1)
+
+
+def colour_shares(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n colours"]:
+    """Share of the pixels of each picture that has each of `layout.COLOURS`."""
+    nearest = nearest_colours(pictures)
     return np.stack(
-        [np.mean(saturated & (nearest == index), axis=(1, 2)) for index in range(len(tones))],
-        axis=-1,
+        [np.mean(nearest == index, axis=(1, 2)) for index in range(len(layout.COLOURS))], axis=-1
     )
 
 

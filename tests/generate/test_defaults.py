@@ -39,3 +39,27 @@ def test_changes_win_and_none_changes_nothing():
     assert defaults.target(rgb, registry.SCENES, 5, num_steps=9).num_steps == 5
     (caption,) = registry.resolve("scenes", ["caption"])
     assert defaults.target(caption, registry.SCENES, 64, num_steps=9).num_steps == 1
+
+
+def test_a_picture_from_texts_alone_has_drafts_and_one_from_maps_has_none():
+    rgb, caption, det, depth = registry.resolve(
+        "scenes", ["tok_rgb", "caption", "det", "tok_depth"]
+    )
+    assert defaults.drafts(rgb, [caption]) == ()  # a model of another kind of training has none
+    rgb = rgb.replace(drafts=("det", "tok_semseg"))
+    assert defaults.drafts(rgb, [caption]) == ("det", "tok_semseg")
+    assert defaults.drafts(rgb, [caption, det]) == ("tok_semseg",)
+    assert defaults.drafts(rgb, [caption, depth]) == ()
+    assert defaults.drafts(rgb, []) == ()
+    assert defaults.drafts(depth, [caption]) == ()
+
+
+def test_a_draft_is_drawn_and_not_the_most_likely_one():
+    (det,) = registry.resolve("scenes", ["det"])
+    assert defaults.target(det, registry.SCENES, 26).temperature == 0
+    assert defaults.target(det, registry.SCENES, 26, defaults.DRAFTS).temperature > 0
+
+
+def test_a_picture_over_its_drafts_is_the_most_likely_one():
+    (rgb,) = registry.resolve("scenes", ["tok_rgb"])
+    assert defaults.target(rgb, registry.SCENES, 64, defaults.PAINTED).temperature == 0
