@@ -7,8 +7,8 @@ It reads the token shards that `make quickstart` writes to runs/quickstart/data 
 
 | size  | parameters | global batch | tokens in + out | steps | hardware    | time   |
 |-------|------------|--------------|-----------------|-------|-------------|--------|
-| nano  | 1.9 M      | 16           | 64 + 96         | 4,400 | 2 CPU cores | 8 min  |
-| small | 6.0 M      | 16           | 64 + 128        | 10,000| 2 CPU cores | 60 min |
+| nano  | 2.0 M      | 16           | 96 + 96         | 4,400 | 2 CPU cores | 8 min  |
+| small | 6.0 M      | 16           | 96 + 128        | 10,000| 2 CPU cores | 60 min |
 """
 
 from typing import Any
@@ -57,7 +57,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     data = scenes_data.tokens(args.data)
     if args.runlocal:
         mixture = scenes_data.mixture()
-        data = datasets.fake_tokens("scenes", INPUTS, mixture, family="scenes", num_records=64)
+        data = datasets.fake_tokens(
+            "scenes",
+            INPUTS,
+            mixture,
+            family="scenes",
+            num_records=64,
+            overrides=scenes_data.OVERRIDES,
+        )
     return of_size(args.size, data, args.runlocal)
 
 
@@ -67,8 +74,15 @@ def of_size(
     """Return the trunk of a size on `data`."""
     if size not in SIZES:
         raise ValueError(errors.unknown_value("size", size, SIZES))
-    own = settings(size, data, runlocal)
-    return trunk.make(family="scenes", inputs=INPUTS, outputs=OUTPUTS, **own)
+    # Room for a caption, boxes and classes: what a picture is painted from.
+    own = settings(size, data, runlocal, num_inputs=96)
+    return trunk.make(
+        family="scenes",
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        overrides=scenes_data.OVERRIDES,
+        **own,
+    )
 
 
 def settings(
@@ -87,7 +101,7 @@ def settings(
         "optimizer": trunk.adamw(values["lr"], warmup_steps=values["warmup_steps"]),
         "batch_size": 8 if runlocal else 16,
         "num_steps": values["num_steps"],
-        "num_inputs": 64,
+        "num_inputs": values.get("num_inputs", 64),
         "num_targets": values["num_targets"],
         "loss": "token",
         "dtype": "float32",

@@ -70,6 +70,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         family="scenes",
         num_records={"train": 64, "test": 16} if args.runlocal else NUM_RECORDS,
         seed=None,
+        overrides=scenes_data.OVERRIDES,
     )
     config.mixture = mixture(names, KNOWN)
     config.replay = args.replay

@@ -23,6 +23,7 @@ def make(
     num_codes: int = 256,
     dim: int = 96,
     num_steps: int = 0,
+    euclidean: bool = False,
     runlocal: bool = False,
 ) -> ml_collections.ConfigDict:
     """Return the config of one tokenizer.
@@ -36,12 +37,15 @@ def make(
       patch_size, grid: pixels per token, and tokens per side.
       num_codes, dim: of the codebook and of the layers of maps.
       num_steps: default 300, for vectors 1,000.
+      euclidean: whether codes of maps differ in length too, and not in direction alone.
       runlocal: four steps of eight.
     """
     vector = signal.get("axes") == "c"
     arguments = (
         _vector(signal, loss) if vector else _image(signal, loss, patch_size, grid, num_codes, dim)
     )
+    if euclidean:
+        arguments["quantizer"] |= {"metric": "euclidean", "normalize_latents": False}
     config = ml_collections.ConfigDict()
     config.task = "tokenizer"
     config.seed = 0
