@@ -52,7 +52,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bo
 _SAMPLES = flags.DEFINE_integer("num_samples", 1, "Results per row.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Samples on the device at once.", lower_bound=1)
 _GUIDES = flags.DEFINE_multi_string("guide", [], "NAME=VALUE:WEIGHT; repeatable, also by name.")
-_FIRST = flags.DEFINE_list("intermediate", [], "Targets that are generated before the others.")
+_FIRST = flags.DEFINE_list("intermediate", None, "Targets generated before the others.")
 _PLAN = flags.DEFINE_string(
     "plan", None, "How, by target: a config such as generate/published:preset=to_rgb, or NAME.json."
 )
@@ -102,7 +102,7 @@ def main() -> None:
         "num_steps": _STEPS.value,
         "guidance": _GUIDANCE.value,
         "temperature": _TEMPERATURE.value,
-        "intermediate": _FIRST.value or None,
+        "intermediate": _FIRST.value,
         "guides": [
             Guide(name=name, value=condition_files.read(text, generator.spec(name)), weight=weight)
             for name, text, weight in guides

@@ -59,7 +59,7 @@ def job(modality="tok_instance_edge", **changes):
     """The shipped config, for a model that knows less."""
     whole = config_lib.to_json(add_to_scenes.get_config(f"modality={modality},runlocal"))
     names = modality.split("+")
-    whole["tokenize"]["modalities"]["names"] = [*KNOWN, *names]
+    whole["tokenize"]["modalities"] |= {"names": [*KNOWN, *names], "overrides": {}}
     whole["optimizer"]["warmup_steps"] = 0
     whole["mixture"] = add_to_scenes.mixture(names, KNOWN)
     return config_lib.override(config_lib.from_json(whole), changes)
