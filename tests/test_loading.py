@@ -175,6 +175,11 @@ def test_shardings_place_the_parameters_of_a_run(run):
     assert {leaf.device for leaf in jax.tree.leaves(params)} == {device}
 
 
+def test_reading_a_run_says_nothing_about_how_it_is_read(run, caplog):
+    fourm_jax.load(run)
+    assert "read" not in caplog.text
+
+
 def test_reading_makes_no_folder(tmp_path):
     for read in (trained.load, fourm_jax.load, lambda folder: list(scrub.check(folder))):
         with pytest.raises(ValueError, match=r"no (checkpoint|model)"):
