@@ -19,8 +19,8 @@ from fourm_jax.generate import job
 class Frechet:
     """Fréchet and kernel distance of generated and true pictures; options as of `make`.
 
-    The tokenizer bound is the distance of true tokens, decoded; the constant that of training
-    pictures, which no condition tells.
+    The tokenizer bound is the distance of true tokens, decoded; the constant that of the mean
+    training picture, as often as there are records.
     """
 
     condition: tuple[str, ...]
@@ -28,6 +28,7 @@ class Frechet:
     encoder: str
     features: str
     depth: int
+    num_train: int
     seed: int
 
     def check(self, context: Context) -> None:
@@ -44,7 +45,7 @@ class Frechet:
     def __call__(self, context: Context) -> Findings:
         """Generate, encode, compare."""
         generator = context.generator
-        data = context.held_out(len(context.test()))
+        data = context.held_out(self.num_train)
         spec = generator.spec(self.target)
         given = {name: data.tokens[name] for name in self.condition}
         made = generator.generate(given, [self.target], seed=self.seed, batch_size=BATCH)
@@ -58,7 +59,7 @@ class Frechet:
         shown = {
             "model": encode(made.decoded[self.target].raw),
             "tokenizer_bound": encode(any_to_any.bound(generator, data, spec)),
-            "constant": encode(np.asarray(data.train[spec.source])),
+            "constant": encode(_usual(np.asarray(data.train[spec.source]), len(true))),
         }
         entries = []
         for metric, distance in (
@@ -85,6 +86,7 @@ def make(
     encoder: str = "rgb",
     features: str = "encoder",
     depth: int = 0,
+    num_train: int = 2_048,
     seed: int = 0,
 ) -> Frechet:
     """Return the evaluator.
@@ -93,6 +95,7 @@ def make(
       condition, target: what is generated from what.
       encoder: input through which the trunk sees both kinds of pictures.
       features, depth: of `generate.features`.
+      num_train: training pictures behind the constant.
     """
     return Frechet(
         condition=condition,
@@ -100,5 +103,12 @@ def make(
         encoder=encoder,
         features=features,
         depth=depth,
+        num_train=num_train,
         seed=seed,
     )
+
+
+def _usual(pictures: np.ndarray, count: int) -> np.ndarray:
+    """The mean picture, `count` times."""
+    mean = np.rint(pictures.mean(axis=0)).astype(pictures.dtype)
+    return np.repeat(mean[None], count, axis=0)
