@@ -113,7 +113,10 @@ def draw(rows: Sequence[dict[str, Any]], path: epath.Path) -> None:
             )
             labels, values, spread = zip(*line, strict=True)
             axes.errorbar(labels, values, yerr=spread, marker="o", capsize=2, label=variant)
+        sizes = sorted({row["labels"] for row in own})
         axes.set(title=task, xlabel="labels", ylabel=measure, xscale="log")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
         axes.legend()
     with path.open("wb") as file:
         page.savefig(file, format="png", dpi=120)
