@@ -278,8 +278,7 @@ class Generator:
         job_lib.check_names(self.parts, (), [verifier])
         made = self.generate(conditions, targets, num_samples=num_samples, **options)
         wanted = made.ids if targets == "all" else targets  # a picture is judged without its drafts
-        readable = [name for name in made.ids if name in self.model.inputs and name in wanted]
-        given = {name: {"ids": made.ids[name], "known": made.known[name]} for name in readable}
+        given = self._as_conditions(made, wanted)
         specs = {verifier: self.spec(verifier)}
         only = {verifier: conditions[verifier]}
         entry = condition_entries.encode_all(only, specs, self.tokenizers)[verifier]
@@ -291,6 +290,19 @@ class Generator:
         best = scores.reshape(num_rows, num_samples).argmax(axis=1)
         chosen = np.arange(num_rows) * num_samples + best
         return dataclasses.replace(made, scores=scores).rows(chosen)
+
+    def _as_conditions(self, made: Generated, names: Iterable[str]) -> dict[str, Any]:
+        """Results as the model reads them: pictures as pixels, which say more than their ids."""
+        specs = [self.spec(name) for name in self.model.inputs]
+        pixels = {spec.source: spec.name for spec in specs if spec.kind == "pixels" and spec.source}
+        given: dict[str, Any] = {}
+        for name in names:
+            shown = pixels.get(self.spec(name).source)
+            if shown and name in made.decoded and self.spec(name).kind == "grid":
+                given[shown] = made.decoded[name].raw
+            elif name in self.model.inputs:
+                given[name] = {"ids": made.ids[name], "known": made.known[name]}
+        return given
 
     def score(
         self, conditions: Mapping[str, Any], name: str, value: Any, *, batch_size: int = 64

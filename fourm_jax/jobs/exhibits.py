@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Bool
 
 from fourm_jax.evals import galleries, panels, pictures, report
 from fourm_jax.evals.pictures import Picture
@@ -135,7 +136,8 @@ def recolour(
     numbers_of = np.array([number for number, _ in chosen])
     true = scenes.fields["rgb"][numbers_of]
     captions = [task.caption for _, task in chosen]
-    masks = np.stack([editing.box_mask([task.box], true.shape[1:3]) for _, task in chosen])
+    inside = np.stack([editing.box_mask([task.box], true.shape[1:3]) for _, task in chosen])
+    masks = np.stack([_grown(box) for box in inside])
     made = (
         generator.generate(
             {PICTURE: true, CAPTION: captions}, [PICTURE], mask=masks, seed=seed, batch_size=128
@@ -144,8 +146,8 @@ def recolour(
         .raw
     )
     original = _decoded(generator, true)
-    shown = image_scores.colour_shares(np.where(masks[..., None], made, np.uint8(128)))
-    shown = shown / masks.mean(axis=(1, 2))[:, None] >= SHOWN_INSIDE
+    shown = image_scores.colour_shares(np.where(inside[..., None], made, np.uint8(128)))
+    shown = shown / inside.mean(axis=(1, 2))[:, None] >= SHOWN_INSIDE
     wanted = np.zeros_like(shown)
     colours = list(layout.COLOURS)
     wanted[np.arange(len(chosen)), [colours.index(task.colour) for _, task in chosen]] = True
@@ -159,6 +161,15 @@ def recolour(
     boxed = [_framed(picture, task.box) for picture, (_, task) in zip(true, chosen, strict=True)]
     sheet = _sheet([("given", boxed), ("new caption", captions), ("edited", made)], 10)
     return numbers, [_shown("One object recoloured under a mask", sheet, output, "recolour")]
+
+
+def _grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The mask and the pixels around it over which old and new are mixed."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    grown = np.zeros_like(mask)
+    top, left = (max(int(found[0]) - editing.MARGIN, 0) for found in (rows, columns))
+    grown[top : rows[-1] + editing.MARGIN + 1, left : columns[-1] + editing.MARGIN + 1] = True
+    return grown
 
 
 @dataclasses.dataclass(frozen=True)

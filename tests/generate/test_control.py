@@ -6,8 +6,10 @@ import pytest
 
 from configs.generate import published
 from fourm_jax.generate import defaults, guides, job, schedule
+from fourm_jax.generate.generated import Generated
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.guides import Guide
+from fourm_jax.generate.results import Decoded, DecodedResults
 from fourm_jax.generate.schedule import Target
 from fourm_jax.modalities import registry
 from fourm_jax.parallel.mesh import make_mesh
@@ -199,3 +201,20 @@ def test_the_best_sample_is_the_one_that_its_condition_is_likely_from(generator)
     np.testing.assert_array_equal(best.ids["edge"], chosen)
     with pytest.raises(ValueError, match="unknown verifier among the conditions 'det'"):
         generator.best_of(conditions, ["edge"], 2, verifier="det")
+
+
+def test_a_verifier_sees_a_picture_as_pixels_and_all_else_as_ids():
+    model, params = tiny.trunk()
+    names = {"rgb": "picture", "depth": "picture"}  # "depth" is what a picture becomes
+    specs = tuple(s.replace(source=names.get(s.name, s.source)) for s in model.modalities)
+    ids = {"depth": np.zeros((1, 9), np.int32), "edge": np.zeros((1, 9), np.int32)}
+    raw = np.zeros((1, 4, 6, 3), np.uint8)
+    made = Generated(
+        ids=ids,
+        known={name: np.ones((1, 9), bool) for name in ids},
+        decoded=DecodedResults({"depth": Decoded(raw)}, {}),
+    )
+    given = Generator(model.clone(modalities=specs), params)._as_conditions(made, list(ids))
+    assert list(given) == ["rgb", "edge"]
+    assert given["rgb"] is raw
+    assert given["edge"]["ids"] is ids["edge"]

@@ -39,6 +39,14 @@ def test_a_scene_without_such_an_object_is_left_out(caption, classes):
     assert exhibits._task(scenes(caption, classes), 0, np.random.default_rng(0)) is None
 
 
+def test_the_mask_of_an_object_has_room_to_mix_old_and_new_around_it():
+    box = np.zeros((12, 12), bool)
+    box[1:5, 6:8] = True
+    grown = exhibits._grown(box)
+    assert (grown[:8, 3:11]).all()
+    assert grown.sum() == 8 * 8
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no held-out records .* a run of the quickstart has"):
         showcase.read(epath.Path(tmp_path), 4)
