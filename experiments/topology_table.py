@@ -3,12 +3,15 @@
     python -m experiments.topology_table --output=experiments/results/topologies.jsonl
 
 Appends one line per case and skips those that are there, so it can be stopped and called again.
-Every case is the step of configs/fourm.py at the published global batch. One that does not fit is
+Every case is the step of configs/fourm.py at the published global batch, with parameters cut along
+the last axis of the slice and the batch along the others: a TPU scatters gradients along one axis
+of its network, and sums them whole over several (docs/performance.md). One that does not fit is
 tried again with less memory, in the order of `SMALLER`, and each try is a line; --first does not.
 The most asked for come first; --cases=SUBSTRING,… picks some, e.g. --cases=xlarge/v5e:16x16.
 """
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -63,8 +66,10 @@ def compile_case(name: str, changes: Sequence[str]) -> dict[str, Any]:
       ValueError: the command ended without a report; says with what.
     """
     mix, size, place = name.split("/")
+    *others, last = map(int, place.partition(":")[2].split("x"))
     command = [sys.executable, "-m", "experiments.compile_topology", f"--topology={place}"]
     command += [f"--config=configs/fourm.py:mix={mix},size={size}", "--notwo_layers"]
+    command += [f"--config.mesh.data={math.prod(others)}", f"--config.mesh.fsdp={last}"]
     command += [f"--config.{change}" for change in changes]
     done = subprocess.run(command, capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if line.startswith("{")]
