@@ -5,8 +5,9 @@
 Appends one line per case and skips those that are there, so it can be stopped and called again.
 Every case is the step of configs/fourm.py at the published global batch, with parameters cut along
 the last axis of the slice and the batch along the others: a TPU scatters gradients along one axis
-of its network, and sums them whole over several (docs/performance.md). One that does not fit is
-tried again with less memory, in the order of `SMALLER`, and each try is a line; --first does not.
+of its network, and sums them whole over several (docs/performance.md#on-tpus-before-one-is-rented).
+One that does not fit is tried again with less memory, in the order of `SMALLER`, and each try is a
+line; --first does not.
 The most asked for come first; --cases=SUBSTRING,… picks some, e.g. --cases=xlarge/v5e:16x16.
 """
 
