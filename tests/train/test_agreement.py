@@ -32,7 +32,7 @@ def states(num_devices):
 
 def largest_difference(one, other):
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return max(float(np.abs(a - b).max()) for a, b in pairs)
+    return max(float(np.abs(np.float64(a) - np.float64(b)).max()) for a, b in pairs)
 
 
 @pytest.mark.scale
