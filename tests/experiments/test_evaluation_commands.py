@@ -73,7 +73,7 @@ def test_records_without_raw_fields_have_none(tmp_path):
 def test_raw_records_are_read_and_encoded_where_there_are_no_tokens(tmp_path):
     config = config_lib.load(cli.find_config("data/scenes:tokenize"))
     specs = registry.resolve("scenes", ("rgb",))
-    records = eval_data.of_config(config, tmp_path).read(specs, "test", 2)
+    records = eval_data.of_config(config, epath.Path(tmp_path)).read(specs, "test", 2)
     assert records.keys == ["scenes/test/000000", "scenes/test/000001"]
     np.testing.assert_array_equal(records.tokens["rgb"]["pixels"], records.fields["rgb"])
     assert set(evaluator.labels(records, "num_objects")) <= set("1234")
