@@ -1,6 +1,6 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
 # `make format`, `make docs`, `make test-goldens`, `make test-fuzz`, `make test-stress`, `make test-scale`,
-# `make test-wheel`, `make test-notebook`, `make test-demo`.
+# `make test-wheel`, `make test-notebook`, `make test-howto`, `make test-demo`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ WORKDIR ?= runs/quickstart
 SEED ?= 0
 GOLDENS ?= ../shared/goldens
 
-.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel test-notebook test-demo lint format docs clean
+.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel test-notebook test-howto test-demo lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -61,7 +61,11 @@ test-scale: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m scale tests/parallel tests/train tests/stress
 
 test-notebook: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 0 -m notebook tests/test_notebook.py tests/test_howto.py tests/test_howto_evaluate.py
+	$(BIN)/python -m pytest -n 0 -m notebook tests/test_notebook.py
+
+# Every command of the how-to pages in miniature.
+test-howto: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 0 -m howto tests/test_howto.py tests/test_howto_evaluate.py tests/test_howto_generate.py
 
 # The page in Chromium: the system's, or that of `playwright install chromium`.
 test-demo: $(VENV)/.installed-demo

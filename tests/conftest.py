@@ -34,6 +34,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 from tests import typechecking  # noqa: E402
 
@@ -75,3 +76,15 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     """Start with the longest files: no worker is left alone with one of them at the end."""
     items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
+
+
+@pytest.fixture(scope="session")
+def toy_quickstart(tmp_path_factory):
+    """A run of the quickstart in miniature, for tests that read it."""
+    from tests import test_end_to_end  # after the flags above are set
+
+    workdir = tmp_path_factory.mktemp("quickstart")
+    command = [*test_end_to_end.QUICKSTART, f"--workdir={workdir}"]
+    made = test_end_to_end.run([*command, "--config=configs/quickstart.py:runlocal"])
+    assert made.returncode == 0, made.stderr
+    return workdir

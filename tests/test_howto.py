@@ -1,4 +1,4 @@
-"""The pages on fine-tuning and on modalities: every command of theirs runs (`make test-notebook`).
+"""The pages on fine-tuning and on modalities: every command of theirs runs (`make test-howto`).
 
 Each with `runlocal`: tiny models, a handful of steps, in folders of the test. The recipes of the
 published models run in `tests/test_finetune.py`.
@@ -50,17 +50,15 @@ def test_the_pages_have_commands_and_each_has_its_own_folder():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, toy_quickstart):
     """`runs/`, with what the commands start from in it."""
     folder = tmp_path_factory.mktemp("runs")
-    quickstart = [*test_end_to_end.QUICKSTART, f"--workdir={folder}/quickstart"]
-    made = test_end_to_end.run([*quickstart, "--config=configs/quickstart.py:runlocal"])
-    assert made.returncode == 0, made.stderr
-    (folder / "digits").symlink_to(folder / "quickstart")  # the same trunk, to start from
+    (folder / "quickstart").symlink_to(toy_quickstart)
+    (folder / "digits").symlink_to(toy_quickstart)  # the same trunk, to start from
     return folder
 
 
-@pytest.mark.notebook
+@pytest.mark.howto
 @pytest.mark.parametrize(
     "command",
     [command for command in commands() if not PUBLISHED.search(command)],

@@ -1,4 +1,4 @@
-"""The page on generation: every command of it runs (`make test-notebook`).
+"""The page on generation: every command of it runs (`make test-howto`).
 
 On the toy run of the quickstart and a picture of noise, in a folder of the test. What needs the
 network or serves a page is left out: its flags are checked by test_docs.py.
@@ -46,12 +46,10 @@ def test_the_page_has_commands_and_each_writes_a_place_of_its_own():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, toy_quickstart):
     """`runs/`, with the quickstart in it, and the files that the commands read."""
     folder = tmp_path_factory.mktemp("runs")
-    command = [*test_end_to_end.QUICKSTART, f"--workdir={folder}/quickstart"]
-    made = test_end_to_end.run([*command, "--config=configs/quickstart.py:runlocal"])
-    assert made.returncode == 0, made.stderr
+    (folder / "quickstart").symlink_to(toy_quickstart)
     picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     for name in ("photo.jpg", "photo.png"):
         Image.fromarray(picture).save(folder / name)
@@ -59,7 +57,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.notebook
+@pytest.mark.howto
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command.split("=")[-1])
 def test_a_command_of_the_page_runs(command, folder):
     done = test_end_to_end.run(local(command, folder))

@@ -25,25 +25,15 @@ def test_every_cell_of_a_notebook_is_valid_code_without_stored_output(path):
     assert all(not cell.get("outputs") for cell in json.loads(path.read_text())["cells"])
 
 
-@pytest.fixture(scope="module")
-def quickstart(tmp_path_factory):
-    """A toy run of the quickstart."""
-    workdir = tmp_path_factory.mktemp("quickstart")
-    command = [*test_end_to_end.QUICKSTART, f"--workdir={workdir}"]
-    made = test_end_to_end.run([*command, "--config=configs/quickstart.py:runlocal"])
-    assert made.returncode == 0, made.stderr
-    return workdir
-
-
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(path, quickstart):
+def test_a_notebook_runs_from_top_to_bottom(path, toy_quickstart):
     done = subprocess.run(
         [sys.executable, "-c", "\n\n".join(cells(path))],
         cwd=ROOT,
         env={
             **test_end_to_end.environment(),
-            "FOURM_JAX_RUN": str(quickstart),
+            "FOURM_JAX_RUN": str(toy_quickstart),
             "FOURM_JAX_STEPS": "20",
         },
         capture_output=True,
