@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from fourm_jax.contracts import AnyArray, InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers, tables
-from fourm_jax.parallel import sharding
 from fourm_jax.utils import imagenet
 
 
@@ -142,7 +141,6 @@ class InputEmbedding(nn.Module):
         content = jnp.zeros((*tokens.id.shape, self.dim), self.dtype)
         if self.layout.num_rows:
             content = token_vectors(self.tokens, self.layout, tokens.modality, tokens.id)
-            content = sharding.constrain(content, sharding.LOOKED_UP)
             content = (content * self.token_scale).astype(self.dtype)
         for index, spec in enumerate(self.specs):
             if spec.name in self.contents:
@@ -230,7 +228,6 @@ class TargetEmbedding(nn.Module):
     ) -> tuple[Float[Array, "b m d"], Float[Array, "b m d"]]:
         """Return (content, position + modality vector); both 0 where a slot is not valid."""
         previous = token_vectors(self.tokens, self.layout, tokens.modality, tokens.input_id)
-        previous = sharding.constrain(previous, sharding.LOOKED_UP)
         is_sequence = _per_modality([s.kind == "sequence" for s in self.specs], tokens.modality)
         content = jnp.where(is_sequence[..., None], previous * self.token_scale, self.mask_token)
         position_vectors = self.positions(tokens.modality, tokens.position) + modality_vectors

@@ -12,10 +12,6 @@ from jaxtyping import Array
 from fourm_jax.utils import tree
 
 BATCH = ("data", "fsdp")  # mesh axes that the samples of a batch are divided over
-# Layout of what is looked up in a table whose columns are cut: each device looks up its columns for
-# the samples of all that share the table. The gradient is added up in this layout, too; in that of
-# the batch every device would sum a gradient of the size of the whole table.
-LOOKED_UP = P("data", None, "fsdp")
 
 # (regex on the path, spec of the last axes). First match wins; specs are right-aligned, so that
 # the layer axis of scanned blocks is replicated. Optimizer moments, the running average and the
