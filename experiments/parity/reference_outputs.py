@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fourm_jax.contracts import TokenBatch
+from fourm_jax.contracts import TargetTokens, TokenBatch
 from fourm_jax.convert import fourm as fourm_checkpoint
 from fourm_jax.models.fourm import FourM
 from fourm_jax.ops import losses
@@ -61,27 +61,34 @@ def losses_and_gradients(
         all of the model.
     """
 
-    def weighted(
-        params: Mapping[str, Any], tokens: TokenBatch, weights: Float[Array, "2"]
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        predicted: Any = model.apply({"params": params}, tokens, method="token_losses")
-        targets = tokens.targets
-        of_batch = (predicted.loss, targets.modality, targets.valid, len(model.modalities))
+    def published(loss: Float[Array, "b m"], targets: TargetTokens) -> dict[str, Array]:
+        """The losses that the losses by token add up to; each is linear in them."""
+        of_batch = (loss, targets.modality, targets.valid, len(model.modalities))
         sums, counts = losses.modality_losses(*of_batch)
         means = sums / jnp.maximum(counts, 1)
-        values = {
+        return {
             "loss_mod": losses.mod_loss(*of_batch, divisor=num_outputs or len(model.outputs)),
             "loss_token": losses.token_loss(*of_batch, weights=[s.vocab_size for s in specs]),
             **{f"loss_mod/{specs[i].name}": means[i] for i in outputs},
         }
-        return weights[0] * values["loss_mod"] + weights[1] * values["loss_token"], values
+
+    def weighted(
+        params: Mapping[str, Any], tokens: TokenBatch, kind: str
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        weights = jax.grad(lambda loss: published(loss, tokens.targets)[f"loss_{kind}"])(
+            jnp.zeros(tokens.targets.id.shape)
+        )
+        predicted: Any = model.apply(
+            {"params": params}, tokens, False, weights, method="token_losses"
+        )
+        return predicted.total, published(predicted.loss, tokens.targets)
 
     specs = model.modalities
     outputs = [i for i, spec in enumerate(specs) if spec.name in model.outputs]
-    step = jax.jit(jax.grad(weighted, has_aux=True))
+    step = jax.jit(jax.grad(weighted, has_aux=True), static_argnums=2)
     gradients: dict[str, dict[str, np.ndarray]] = {}
     values: dict[str, Array] = {}
-    for kind, weights in {"mod": (1.0, 0.0), "token": (0.0, 1.0)}.items():
-        gradient, values = step(params, tokens, jnp.array(weights))
+    for kind in ("mod", "token"):
+        gradient, values = step(params, tokens, kind)
         gradients[kind] = dict(fourm_checkpoint.published_tensors(model, gradient))
     return values, gradients

@@ -21,7 +21,7 @@ from fourm_jax.parallel import distributed
 from fourm_jax.train import state as state_lib
 from fourm_jax.train import stored_arrays
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import digests, io, progress, tree
+from fourm_jax.utils import digests, io, progress, tree, upgrades
 from fourm_jax.utils.run_folder import CHECKPOINTS
 
 # Names of orbax: of a folder that is being written, of a file with times that it still changes, and
@@ -174,7 +174,8 @@ def check_same_run(
 ) -> None:
     """Refuse to continue another run: vocabularies first, then config keys.
 
-    A field of a modality that `found` lacks is newer than that checkpoint and is not compared.
+    A field of a modality that `found` lacks is newer than that checkpoint and is not compared; nor
+    is a config key that only a newer one of the two has, with the value that stands for its lack.
     Paths of data are the same where they lead to the same file, or to the same one as seen from the
     work directory: a run may be renamed or copied together with its data.
 
@@ -192,9 +193,10 @@ def check_same_run(
     if list(found.modalities) != list(expected.modalities):
         changed = {"modalities": (list(found.modalities), list(expected.modalities))}
     if not changed:
+        current = upgrades.upgrade_config(expected.config)
         changed = {
             key: values
-            for key, values in config_lib.differences(found.config, expected.config).items()
+            for key, values in config_lib.differences(found.config, current).items()
             if not any(_covers(name, key) for name in may_change)
             and not _is_same_place(key, values, found.place, expected.place)
         }

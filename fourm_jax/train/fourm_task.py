@@ -19,7 +19,7 @@ from fourm_jax.train import accumulation, flops, metrics, step
 from fourm_jax.utils import errors
 
 LOSSES = ("mod", "token")
-MAX_SLOTS_PER_TOKEN = 2  # sentinels and rounded sizes need some room; what is beyond is padding
+USUAL_SLOTS = 1_024  # more are refused where no record can fill half of them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,10 +74,11 @@ class FourMTask:
         """Refuses slots that no record can fill: they cost time and memory and hold nothing."""
         sizes = {spec.name: spec.num_tokens for spec in self.model.modalities}
         longest, slots = sum(sizes[name] for name in names), getattr(self, field)
-        if slots > MAX_SLOTS_PER_TOKEN * longest:
+        allowed = max(2 * longest, USUAL_SLOTS)
+        if slots > allowed:
             raise ValueError(
                 f"masking.{field} {slots}: a record has at most {longest} tokens of these "
-                f"modalities, allowed: 1 to {MAX_SLOTS_PER_TOKEN * longest}"
+                f"modalities, allowed: 1 to {allowed}"
             )
 
     @property

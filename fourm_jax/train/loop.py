@@ -159,9 +159,17 @@ def train(
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
             book = _logbook(config, run, workdir, state, mesh, left_out, show_progress)
             training = _Training(
-                config, program, saver, description, book, stop, dog, trace, tuple(evaluators),
-                histograms and jax.process_count() == 1,
-            )  # fmt: skip
+                config=config,
+                program=program,
+                saver=saver,
+                description=description,
+                book=book,
+                stop=stop,
+                dog=dog,
+                trace=trace,
+                evaluators=tuple(evaluators),
+                histograms=histograms and jax.process_count() == 1,
+            )
             with contextlib.closing(book), jax.set_mesh(mesh):
                 stop.defer()
                 batches = prefetch.to_device(

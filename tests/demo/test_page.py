@@ -66,8 +66,15 @@ def random_like(tree, scale):
 def rgb_tokenizer():
     side = {"dim": 8, "depth": 1}
     arguments = {
-        "signal": {"axes": "hwc", "dtype": "uint8", "num_channels": 3, "low": 0, "high": 255,
-                   "mean": 127.5, "std": 64.0},
+        "signal": {
+            "axes": "hwc",
+            "dtype": "uint8",
+            "num_channels": 3,
+            "low": 0,
+            "high": 255,
+            "mean": 127.5,
+            "std": 64.0,
+        },
         "image_size": SIDE,
         "patch_size": 2,
         "num_codes": 16,
@@ -75,7 +82,7 @@ def rgb_tokenizer():
         "backbone": "patch_mlp",
         "encoder": side,
         "decoder": side,
-    }  # fmt: skip
+    }
     module = base.build("vqvae", arguments)
     variables = random_like(base.abstract_variables(module), 1.0)
     return TrainedTokenizer(module, variables, base.make_card("rgb", "vqvae", arguments))

@@ -36,8 +36,8 @@ class Bucket(backend._OsPathBackend):
         return super().open(self._local(path), mode)
 
     def glob(self, path):
-        return [f"gs://{p.relative_to(self.folder)}" for p in self.folder.glob(
-            os.fspath(path).removeprefix("gs://"))]  # fmt: skip
+        found = self.folder.glob(os.fspath(path).removeprefix("gs://"))
+        return [f"gs://{one.relative_to(self.folder)}" for one in found]
 
     def rename(self, path, dst):
         self._local(path).rename(self._local(dst))
