@@ -1,5 +1,6 @@
 """What a trunk in training shows of its predictions."""
 
+import jax
 import numpy as np
 
 from fourm_jax import loading
@@ -37,7 +38,8 @@ def test_held_out_records_are_drawn_while_a_run_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "_draw", draw)
     config = configs.trunk(num_steps=2)
     (evaluator,) = predictions.make_evaluators(config, tmp_path)
-    loop.train(config, tmp_path, show_progress=False, evaluators=(evaluator,))
+    one = jax.devices()[:1]
+    loop.train(config, tmp_path, show_progress=False, evaluators=(evaluator,), devices=one)
     ((given, targets, count),) = drawn
     assert (given, sorted(targets)) == ("rgb", ["caption", "tok_depth"])
     assert count == predictions.NUM_RECORDS

@@ -24,8 +24,13 @@ def loss(batch_size, num_devices):
     return evaluator.load("val_loss", {"batch_size": batch_size})(context)
 
 
-def test_the_loss_is_equal_over_batch_sizes_and_devices():
-    alone = dict(loss(16, 1).values())
+@pytest.fixture(scope="module")
+def findings():
+    return loss(16, 1)
+
+
+def test_the_loss_is_equal_over_batch_sizes_and_devices(findings):
+    alone = dict(findings.values())
     assert {"all/loss", "tok_depth/loss", "caption/accuracy"} <= set(alone)
     for batch_size, num_devices in ((4, 1), (16, 2), (16, 8)):
         other = dict(loss(batch_size, num_devices).values())
@@ -33,8 +38,8 @@ def test_the_loss_is_equal_over_batch_sizes_and_devices():
             assert other[name] == pytest.approx(value, rel=1e-6), (name, batch_size, num_devices)
 
 
-def test_all_is_the_mean_over_the_tokens_of_all_modalities():
-    tasks = loss(16, 1).tasks
+def test_all_is_the_mean_over_the_tokens_of_all_modalities(findings):
+    tasks = findings.tasks
     parts = [tasks["tok_depth"], tasks["caption"]]
     assert tasks["all"]["n"] == sum(part["n"] for part in parts) == 13 * 12
     mean = sum(part["model"] * part["n"] for part in parts) / tasks["all"]["n"]
