@@ -174,8 +174,10 @@ def _leave_with_peer(number: int, reason: str, code: int) -> None:
     own_code = interrupt.EXIT_CODE if stopped else interrupt.PEER_GONE
 
     def leave() -> None:
-        if number:  # without process 0 JAX aborts at once
+        if number:
             time.sleep(LAST_WORDS_SECONDS)
+        elif code > 0:  # it waits; where it is lost, JAX aborts at once
+            time.sleep(LAST_WORDS_SECONDS / 2)
         print(
             f"{named} is gone ({reason}): this process leaves too; the same command on all hosts "
             "continues from the last checkpoint",
@@ -203,6 +205,8 @@ def leave(code: int) -> None:
     together = code == 0 or (code == interrupt.EXIT_CODE and agreed)
     _Processes.channel.close(0 if together else code)
     if not together:
+        if _Processes.channel.index == 0 and not _Processes.lost:
+            time.sleep(LAST_WORDS_SECONDS)  # the others may fail for the same reason and say so
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
