@@ -11,21 +11,12 @@ import sys
 
 import pytest
 
-from tests import test_docs, test_end_to_end
+from tests import howto_pages, test_end_to_end
 
 PAGES = ("fine-tune", "add-a-modality")
+COMMANDS = howto_pages.commands(*PAGES)
 ONE_CASE = ["--tasks=cls", "--variants=scratch,full", "--labels=64", "--seeds=1"]
 PUBLISHED = re.compile(r"finetune/(fourm|divae|published)\.py")
-
-
-def commands() -> list[str]:
-    """The commands of the pages, those in their code blocks."""
-    found = []
-    for page in PAGES:
-        text = (test_docs.ROOT / f"docs/howto/{page}.md").read_text()
-        blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
-        found += [line for line in blocks.replace("\\\n", " ").splitlines() if line.strip()]
-    return found
 
 
 def local(command: str, folder: pathlib.Path) -> list[str]:
@@ -45,8 +36,8 @@ def run(command: str, folder: pathlib.Path) -> None:
 
 
 def test_the_pages_have_commands_and_each_has_its_own_folder():
-    folders = re.findall(r"--workdir=(\S+)", "\n".join(commands()))
-    assert len(folders) == len(set(folders)) == len(commands()) > 10
+    folders = re.findall(r"--workdir=(\S+)", "\n".join(COMMANDS))
+    assert len(folders) == len(set(folders)) == len(COMMANDS) > 10
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +52,7 @@ def folder(tmp_path_factory, toy_quickstart):
 @pytest.mark.howto
 @pytest.mark.parametrize(
     "command",
-    [command for command in commands() if not PUBLISHED.search(command)],
+    [command for command in COMMANDS if not PUBLISHED.search(command)],
     ids=lambda command: command.split("runs/")[-1],
 )
 def test_a_command_of_the_pages_runs(command, folder):

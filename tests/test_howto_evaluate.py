@@ -10,20 +10,11 @@ import sys
 
 import pytest
 
-from tests import test_docs, test_end_to_end
+from tests import howto_pages, test_end_to_end
 
 PAGES = ("evaluate", "embed-and-search")
+COMMANDS = howto_pages.commands(*PAGES)
 FEW = "--num_records=8"
-
-
-def commands() -> list[str]:
-    """The commands of the pages, those in their code blocks, in their order."""
-    found = []
-    for page in PAGES:
-        text = (test_docs.ROOT / f"docs/howto/{page}.md").read_text()
-        blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
-        found += [line for line in blocks.replace("\\\n", " ").splitlines() if line.strip()]
-    return found
 
 
 def local(command: str, folder: pathlib.Path) -> list[str]:
@@ -35,8 +26,8 @@ def local(command: str, folder: pathlib.Path) -> list[str]:
 
 
 def test_the_pages_have_commands_and_each_writes_a_place_of_its_own():
-    places = re.findall(r"--output=(\S+)", "\n".join(commands()))
-    assert len(places) == len(set(places)) == len(commands()) > 7
+    places = re.findall(r"--output=(\S+)", "\n".join(COMMANDS))
+    assert len(places) == len(set(places)) == len(COMMANDS) > 7
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +39,7 @@ def folder(tmp_path_factory, toy_quickstart):
 
 
 @pytest.mark.howto
-@pytest.mark.parametrize("command", commands(), ids=lambda command: command.split("=")[-1])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split("=")[-1])
 def test_a_command_of_the_pages_runs(command, folder):
     done = test_end_to_end.run(local(command, folder))
     assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"

@@ -13,19 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import test_docs, test_end_to_end
+from tests import howto_pages, test_end_to_end
 
-PAGE = "generate"
 FILE = re.compile(r"=([\w-]+\.(?:png|jpg|tsv|webp))")
 NOT_RUN = ("pip install", "fourm demo", "EPFL-VILAB/")
-
-
-def commands() -> list[str]:
-    """The commands of the page, those in its code blocks, in their order."""
-    text = (test_docs.ROOT / f"docs/howto/{PAGE}.md").read_text()
-    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
-    lines = blocks.replace("\\\n", " ").splitlines()
-    return [one for one in lines if one.strip() and not any(part in one for part in NOT_RUN)]
+COMMANDS = [
+    line for line in howto_pages.commands("generate") if not any(part in line for part in NOT_RUN)
+]
 
 
 def local(command: str, folder: pathlib.Path) -> list[str]:
@@ -41,8 +35,8 @@ def local(command: str, folder: pathlib.Path) -> list[str]:
 
 
 def test_the_page_has_commands_and_each_writes_a_place_of_its_own():
-    places = re.findall(r"--(?:output|workdir)=(\S+)", "\n".join(commands()))
-    assert len(places) == len(set(places)) + 1 == len(commands()) > 8  # the showcase stands twice
+    places = re.findall(r"--(?:output|workdir)=(\S+)", "\n".join(COMMANDS))
+    assert len(places) == len(set(places)) + 1 == len(COMMANDS) > 8  # the showcase stands twice
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +52,7 @@ def folder(tmp_path_factory, toy_quickstart):
 
 
 @pytest.mark.howto
-@pytest.mark.parametrize("command", commands(), ids=lambda command: command.split("=")[-1])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split("=")[-1])
 def test_a_command_of_the_page_runs(command, folder):
     done = test_end_to_end.run(local(command, folder))
     assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
