@@ -82,13 +82,18 @@ def compute(
     Raises:
       ValueError: a depth that the encoder does not have.
     """
-    if not 0 <= depth <= model.encoder_depth:
-        raise ValueError(f"depth {depth}, allowed: 1..{model.encoder_depth}, or 0 for all")
+    check_depth(model, depth)
     if depth:
         model, params = _shortened(model, params, depth)
     widths = buckets.input_widths(state, buckets.known_range(state), written={}, hidden={})
     vectors, valid = jax.device_get(_compute(model, params, state, target, widths))
     return Features(vectors=vectors.astype(np.float32), valid=valid)
+
+
+def check_depth(model: FourM, depth: int) -> None:
+    """Refuses a number of blocks that the encoder does not have; 0 stands for all."""
+    if not 0 <= depth <= model.encoder_depth:
+        raise ValueError(f"depth {depth}, allowed: 1..{model.encoder_depth}, or 0 for all")
 
 
 def _shortened(model: FourM, params: Mapping[str, Any], depth: int) -> tuple[FourM, Any]:

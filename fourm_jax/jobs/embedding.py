@@ -84,10 +84,11 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
     """Write the blocks that are not there yet; return the number of records.
 
     Raises:
-      ValueError: an unknown modality, kind or format, a split without records, or a folder that
-        holds another index.
+      ValueError: an unknown modality, kind, depth or format, a split without records, or a folder
+        that holds another index.
     """
     head, spec = features.parse(job.kind, generator.model)
+    features.check_depth(generator.model, job.depth)
     if job.format not in FORMATS:
         raise ValueError(errors.unknown_value("format", job.format, FORMATS))
     for name in job.condition:

@@ -83,6 +83,8 @@ def test_a_record_finds_itself_and_is_drawn(folder):
 def test_a_condition_that_the_model_does_not_read_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown condition 'depth'; did you mean 'tok_depth'"):
         embedding.run(tiny_scenes.generator(), job(tmp_path, condition=("depth",)))
+    with pytest.raises(ValueError, match=r"depth 9, allowed: 1\.\.1, or 0 for all"):
+        embedding.run(tiny_scenes.generator(), job(tmp_path, depth=9))
 
 
 @pytest.fixture(scope="module")
