@@ -30,11 +30,6 @@ def local(command: str, folder: pathlib.Path) -> list[str]:
     return [sys.executable, *parts[1:]]
 
 
-def run(command: str, folder: pathlib.Path) -> None:
-    done = test_end_to_end.run(local(command, folder))
-    assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
-
-
 def test_the_pages_have_commands_and_each_has_its_own_folder():
     folders = re.findall(r"--workdir=(\S+)", "\n".join(COMMANDS))
     assert len(folders) == len(set(folders)) == len(COMMANDS) > 10
@@ -56,4 +51,5 @@ def folder(tmp_path_factory, toy_quickstart):
     ids=lambda command: command.split("runs/")[-1],
 )
 def test_a_command_of_the_pages_runs(command, folder):
-    run(command, folder)
+    done = test_end_to_end.run(local(command, folder))
+    assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"

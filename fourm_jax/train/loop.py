@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -159,26 +159,11 @@ def train(
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
             book = _logbook(config, run, workdir, state, mesh, left_out, show_progress)
             training = _Training(
-                config=config,
-                program=program,
-                saver=saver,
-                description=description,
-                book=book,
-                stop=stop,
-                dog=dog,
-                trace=trace,
-                evaluators=tuple(evaluators),
-                histograms=histograms and jax.process_count() == 1,
+                config, program, saver, description, book, stop, dog, trace, evaluators, histograms
             )
             with contextlib.closing(book), jax.set_mesh(mesh):
                 stop.defer()
-                batches = prefetch.to_device(
-                    run.batches(start, left_out),
-                    mesh,
-                    # several processes stop after a step that all of them reach
-                    stopped=lambda: stop.requested and jax.process_count() == 1,
-                )
-                with contextlib.closing(batches):
+                with contextlib.closing(_input(run, start, left_out, mesh, stop)) as batches:
                     state = training.run(state, start, batches)
         finally:
             saver.close()
@@ -283,6 +268,22 @@ def _describe(
     io.write_text(workdir / run_folder.PARAMETERS, table + "\n")
 
 
+def _input(
+    run: run_config.Run,
+    start: int,
+    left_out: LeftOutLog,
+    mesh: Mesh,
+    stop: interrupt.StopRequest,
+) -> Generator[Any, None, None]:
+    """Batches on the devices from step `start` on."""
+    return prefetch.to_device(
+        run.batches(start, left_out),
+        mesh,
+        # several processes stop after a step that all of them reach
+        stopped=lambda: stop.requested and jax.process_count() == 1,
+    )
+
+
 def _left_out_log(config: ml_collections.ConfigDict, workdir: epath.Path, start: int) -> LeftOutLog:
     """The list of the records that this process leaves out, from step `start` on."""
     left_out = LeftOutLog(
@@ -307,7 +308,7 @@ class _Training:
     stop: interrupt.StopRequest
     dog: watchdog.Watchdog
     trace: profile.Profile
-    evaluators: tuple[Evaluator, ...]
+    evaluators: Sequence[Evaluator]
     histograms: bool
     held_out_losses: dict[int, float] = dataclasses.field(default_factory=dict)
     since_save: progress.Stopwatch = dataclasses.field(default_factory=progress.Stopwatch)
@@ -367,7 +368,7 @@ class _Training:
         self.dog.beat(f"checkpoint of step {done}")
         self.book.flush()  # a checkpoint never knows of a log point that the files lack
         finite.check(state, done)
-        if self.histograms:
+        if self.histograms and jax.process_count() == 1:
             params = tree.named_leaves(state.params)
             self.book.show(done, {f"params/{name}": np.asarray(x) for name, x in params.items()})
         self.since_save = progress.Stopwatch()
