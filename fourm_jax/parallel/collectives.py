@@ -19,7 +19,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _BODY = re.compile(r"body=%?([\w.\-]+)")
 _CONDITION = re.compile(r"condition=%?([\w.\-]+)")
-_CHANNEL = re.compile(r"channel_id=(\d+)")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 _CONSTANT = re.compile(r"^s32\[\]\S* constant\((\d+)\)")
 
@@ -48,7 +48,8 @@ class Collective:
 def read(hlo: str, num_devices: int) -> list[Collective]:
     """Collectives of the HLO of one program on `num_devices`, the largest first.
 
-    Pieces of one collective that runs beside other work have one channel and count once.
+    A collective that runs beside other work is cut into pieces, which form one chain and count
+    once. Channels do not tell collectives apart: all those of `jax.shard_map` have the same.
     """
     computations, entry = _split(hlo)
     counts = _counts(computations, entry)
@@ -59,8 +60,8 @@ def read(hlo: str, num_devices: int) -> list[Collective]:
             one = _collective(rest, counts.get(name, 0), num_devices, scattered)
             if one is None or not one.count:
                 continue
-            channel = _CHANNEL.search(rest)
-            key = (one.kind, channel[1] if channel else own_name)
+            chain = _CHAIN.search(rest)
+            key = (one.kind, f"chain {chain[1]}" if chain else own_name)
             if key not in found or found[key].count < one.count:
                 found[key] = one
     return sorted(found.values(), key=lambda one: -one.wire_bytes)

@@ -12,8 +12,10 @@ HLO = """HloModule step
 
 %body (p: (s32[], bf16[8,4])) -> (s32[], bf16[8,4]) {
   %all-gather.1 = bf16[8,4]{1,0:T(8,128)} all-gather(%x), channel_id=1, \
-replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}, metadata={op_name="w"}
-  %all-gather.2 = bf16[8,4]{1,0} all-gather(%y), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}
+replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}, \
+frontend_attributes={chain_id="5"}, metadata={op_name="w"}
+  %all-gather.2 = bf16[8,4]{1,0} all-gather(%y), channel_id=1, \
+replica_groups={{0,1,2,3},{4,5,6,7}}, frontend_attributes={chain_id="5"}
 }
 
 %condition (p: (s32[], bf16[8,4])) -> pred[] {
@@ -45,6 +47,13 @@ def test_kinds_counts_and_bytes_of_a_program_on_eight_devices():
     assert reduce.arrays == ("f32[16]", "f32[4]")
     assert found["reduce-scatter"].wire_bytes == 64 * 7 / 8
     assert found["collective-permute"].wire_bytes == 64
+
+
+def test_collectives_of_one_channel_count_each_unless_they_are_pieces_of_one():
+    apart = HLO.replace('chain_id="5"}\n', 'chain_id="6"}\n')
+    assert collectives.summary(collectives.read(apart, 8))["all-gather"]["count"] == 48
+    apart = HLO.replace('frontend_attributes={chain_id="5"}', "dimensions={0}")
+    assert collectives.summary(collectives.read(apart, 8))["all-gather"]["count"] == 48
 
 
 def test_a_summary_adds_up_by_kind():
