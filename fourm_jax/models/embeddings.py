@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from fourm_jax.contracts import AnyArray, InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import layers, tables
+from fourm_jax.parallel import lookup
 from fourm_jax.utils import imagenet
 
 
@@ -140,7 +141,8 @@ class InputEmbedding(nn.Module):
         tokens = batch.inputs
         content = jnp.zeros((*tokens.id.shape, self.dim), self.dtype)
         if self.layout.num_rows:
-            content = token_vectors(self.tokens, self.layout, tokens.modality, tokens.id)
+            rows = table_rows(self.layout, tokens.modality, tokens.id)
+            content = lookup.take_rows(self.tokens, rows)
             content = (content * self.token_scale).astype(self.dtype)
         for index, spec in enumerate(self.specs):
             if spec.name in self.contents:
@@ -227,7 +229,8 @@ class TargetEmbedding(nn.Module):
         self, tokens: TargetTokens, modality_vectors: Float[Array, "b m d"]
     ) -> tuple[Float[Array, "b m d"], Float[Array, "b m d"]]:
         """Return (content, position + modality vector); both 0 where a slot is not valid."""
-        previous = token_vectors(self.tokens, self.layout, tokens.modality, tokens.input_id)
+        rows = table_rows(self.layout, tokens.modality, tokens.input_id)
+        previous = lookup.take_rows(self.tokens, rows)
         is_sequence = _per_modality([s.kind == "sequence" for s in self.specs], tokens.modality)
         content = jnp.where(is_sequence[..., None], previous * self.token_scale, self.mask_token)
         position_vectors = self.positions(tokens.modality, tokens.position) + modality_vectors
@@ -242,15 +245,19 @@ class TargetEmbedding(nn.Module):
         return jnp.asarray(self.tokens if self.tie_heads else self.heads)
 
 
-def token_vectors(
-    table: Float[Array, "rows d"],
-    layout: tables.Layout,
-    modality: Int[Array, "b n"],
-    ids: Int[Array, "b n"],
+def modality_vectors(
+    table: Float[Array, "rows d"], layout: tables.Layout, modality: Int[Array, "b n"]
 ) -> Float[Array, "b n d"]:
-    """Look up the rows of the modalities that own some; an arbitrary row for the others."""
+    """Vector of every token's modality, of those that own one; an arbitrary one for the others."""
+    return _rows(table, table_rows(layout, modality, jnp.zeros_like(modality)))
+
+
+def table_rows(
+    layout: tables.Layout, modality: Int[Array, "b n"], ids: Int[Array, "b n"]
+) -> Int[Array, "b n"]:
+    """Row of each token in a packed table; an arbitrary one where its modality owns none."""
     last = jnp.maximum(_per_modality(layout.sizes, modality) - 1, 0)
-    return _rows(table, _per_modality(layout.offsets, modality) + jnp.clip(ids, 0, last))
+    return _per_modality(layout.offsets, modality) + jnp.clip(ids, 0, last)
 
 
 def normalize(

@@ -304,11 +304,8 @@ class FourM(nn.Module):
 
     def embed_inputs(self, tokens: TokenBatch) -> tuple[Array, Array]:
         """Content and position + modality vectors of the inputs, [b, n, d] each."""
-        vectors = embeddings.token_vectors(
-            self.modality_embedding,
-            self.input_modalities,
-            tokens.inputs.modality,
-            jnp.zeros_like(tokens.inputs.id),
+        vectors = embeddings.modality_vectors(
+            self.modality_embedding, self.input_modalities, tokens.inputs.modality
         )
         return self.encoder_embedding(tokens, vectors)
 
@@ -317,9 +314,7 @@ class FourM(nn.Module):
         table = self.modality_embedding
         if not self.share_modality_embeddings:
             table = self.decoder_modality_embedding
-        vectors = embeddings.token_vectors(
-            table, self.output_modalities, targets.modality, jnp.zeros_like(targets.id)
-        )
+        vectors = embeddings.modality_vectors(table, self.output_modalities, targets.modality)
         return self.decoder_embedding(targets, vectors)
 
     def segment_and_order(self, targets: TargetTokens) -> tuple[Array, Array]:

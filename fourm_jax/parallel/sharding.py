@@ -12,6 +12,7 @@ from jaxtyping import Array
 from fourm_jax.utils import tree
 
 BATCH = ("data", "fsdp")  # mesh axes that the samples of a batch are divided over
+TABLE = P("tensor", "fsdp")  # of a table of tokens or heads, [rows, d]
 
 # (regex on the path, spec of the last axes). First match wins; specs are right-aligned, so that
 # the layer axis of scanned blocks is replicated. Optimizer moments, the running average and the
@@ -21,7 +22,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"attention/out/kernel$", P("tensor", None, "fsdp")),  # [h, k, d]
     (r"fc[13]/kernel$", P("fsdp", "tensor")),  # [d, f]
     (r"fc2/kernel$", P("tensor", "fsdp")),  # [f, d]
-    (r"(tokens|heads)$", P("tensor", "fsdp")),  # [v, d]
+    (r"(tokens|heads)$", TABLE),
     (r"kernel$", P("fsdp", None)),
     (r"kernel/[ab]$", P()),  # low-rank adapters
     (r"(bias|scale|step|count|codes|cluster_size|initialized)$|^metrics/", P()),
