@@ -1,14 +1,15 @@
 # Two commands: `make quickstart` (train, generate, evaluate) and `make test`. For authors: `make lint`,
-# `make format`, `make docs`, `make test-goldens`, `make test-fuzz`, `make test-stress`, `make test-scale`,
-# `make test-wheel`, `make test-notebook`, `make test-howto`, `make test-demo`.
+# `make format`, `make docs`, `make test-goldens`, `make test-fuzz`, `make test-stress`, `make test-kills`,
+# `make test-scale`, `make test-wheel`, `make test-notebook`, `make test-howto`, `make test-demo`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 SEED ?= 0
 GOLDENS ?= ../shared/goldens
+KILLS := tests/stress/test_runs.py::test_a_run_that_is_killed_ten_times_ends_as_the_straight_one
 
-.PHONY: quickstart test test-goldens test-fuzz test-stress test-scale test-wheel test-notebook test-howto test-demo lint format docs clean
+.PHONY: quickstart test test-goldens test-fuzz test-stress test-kills test-scale test-wheel test-notebook test-howto test-demo lint format docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -54,6 +55,10 @@ test-fuzz: $(VENV)/.installed-test
 # Runs that are killed, stopped, damaged, doubled or short of disk, ten minutes of them.
 test-stress: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m 'stress or not stress' tests/stress
+
+# A run that is killed at 20 random moments (200 of them: `make test-scale`).
+test-kills: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 0 -m scale '$(KILLS)[0]' '$(KILLS)[1]'
 
 # Two and four real processes on this machine, meshes, signals, other process counts, 200 kills;
 # steps compiled for TPUs where libtpu is installed. Under 20 minutes.

@@ -37,7 +37,7 @@ _LABELERS = flags.DEFINE_list("labelers", CLASSICAL, "Labelers without a model; 
 _MODELS = flags.DEFINE_list("models", [], f"LABELER=MODEL each; labelers: {base.names()}.")
 _TEST = flags.DEFINE_float("test_fraction", 0.05, "Share of the pictures that is held out.")
 _PREVIEW = flags.DEFINE_bool("preview", False, "Also draw OUTPUT/preview.png.")
-processes.define(collective=False)
+processes.define()
 
 
 def main() -> None:

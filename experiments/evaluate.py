@@ -8,18 +8,22 @@ python -m experiments.evaluate --source=runs/quickstart --data=configs/data/scen
 
 It writes metrics.json and report.html. Data: those of the run; a config of configs/data names
 others, with `tokenize` as raw records that the model's tokenizers encode. Evaluators are the files
-of fourm_jax/evals/evaluators; --option=NAME.OPTION=VALUE sets one (lists as a+b).
+of fourm_jax/evals/evaluators; --option=NAME.OPTION=VALUE sets one (lists as a+b). Several processes
+(docs/howto/several-hosts.md#start) divide the batches; the numbers are those of one process.
 """
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, processes
 
 cli.set_environment()
+
+import jax  # noqa: E402
 
 from fourm_jax import loading  # noqa: E402
 from fourm_jax.evals import evaluator  # noqa: E402
 from fourm_jax.jobs import eval_data, evaluation  # noqa: E402
+from fourm_jax.parallel import distributed  # noqa: E402
 from fourm_jax.utils import config as config_lib  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
@@ -34,6 +38,7 @@ _RECORDS = flags.DEFINE_integer(
     "num_records", 256, "Of each data set; 0: all that there are.", lower_bound=0
 )
 _OUTPUT = cli.define_path("output", None, "Folder of the report.", required=True, written="folder")
+processes.define()
 
 
 def main() -> None:
@@ -41,8 +46,10 @@ def main() -> None:
     evals = evaluation.typed(_EVALS.value, _OPTIONS.value)
     for name, options in evals.items():
         evaluator.load(name, options)  # before a model is read
+    processes.start()
     config = config_lib.load(cli.find_config(_DATA.value)) if _DATA.value else None
     generator = loading.load_generator(_SOURCE.value, tokenizers=_TOKENIZERS.value)
+    generator.is_divided = jax.process_count() > 1
     job = evaluation.prepare(
         _SOURCE.value,
         generator,
@@ -50,10 +57,12 @@ def main() -> None:
         evals,
         split=_SPLIT.value,
         num_records=_RECORDS.value,
-        show_progress=True,
+        show_progress=jax.process_index() == 0,
     )
+    distributed.check_same("flags", job.settings)
     evaluation.run(job, _OUTPUT.value)
-    print(f"report: {_OUTPUT.value / evaluation.REPORT}")
+    if jax.process_index() == 0:
+        print(f"report: {_OUTPUT.value / evaluation.REPORT}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ python -m experiments.generate --source=runs/quickstart --conditions=tok_rgb --t
 The source is a run folder, a converted or published checkpoint, or a Hub id. A condition is a
 modality name, taken from held-out record --record of the run, or name=value with a text, JSON or
 the name of a file: --conditions='caption=a red cone left of a blue cube'. An output NAME.png is one
-picture; any other is a folder with all results, which the same command continues.
+picture; any other is a folder with all results, which the same command continues. Several
+processes (docs/howto/several-hosts.md#start) divide the rows of --prompts.
 """
 
 import functools
@@ -24,9 +25,11 @@ from absl import flags
 from etils import epath
 from jax.sharding import Mesh
 
-from experiments import cli
+from experiments import cli, processes
 
 cli.set_environment()
+
+import jax  # noqa: E402
 
 from fourm_jax import loading  # noqa: E402
 from fourm_jax.generate import condition_files  # noqa: E402
@@ -71,8 +74,8 @@ _ANIMATION = cli.define_path(
 )
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the computation.")
 _MESH = flags.DEFINE_list("mesh", None, "Devices that share a batch, as data=4,tensor=2.")
-_SHARE = flags.DEFINE_string("share", "0/1", "Which part of --prompts: 0/4 is the first of four.")
 _OUTPUT = cli.define_path("output", "generated.png", "NAME.png, or a folder.", written="file")
+processes.define()
 
 
 def main() -> None:
@@ -81,6 +84,9 @@ def main() -> None:
     output = _OUTPUT.value
     guides = [parse(text) for text in _GUIDES.value]
     plan = check(output)
+    share = processes.share()
+    if share["process_count"] > 1 and not _PROMPTS.value:
+        raise ValueError("several processes divide the rows of --prompts, and there are none")
     devices = axes(_MESH.value) if _MESH.value else None
     generator = loading.load_generator(
         _SOURCE.value, tokenizers=_TOKENIZERS.value, dtype=_DTYPE.value
@@ -90,8 +96,7 @@ def main() -> None:
     specs = {name: generator.spec(name) for name in generator.model.inputs}
     if _PROMPTS.value:
         everything = requests.read(_PROMPTS.value, specs, seed=_SEED.value)
-        index, count = map(int, _SHARE.value.split("/"))
-        todo = everything[index::count]
+        todo = everything[share["process_index"] :: share["process_count"]]
     else:
         texts = _CONDITIONS.value or ([] if guides else ["rgb"])
         record = functools.partial(held_out_record, _SOURCE.value, _RECORD.value)
@@ -152,9 +157,6 @@ def check(output: epath.Path) -> dict[str, Any] | None:
         raise ValueError("--prompts goes without --conditions, --mask and --shift")
     if _PROMPTS.value and not _PROMPTS.value.exists():
         raise ValueError(f"--prompts={_PROMPTS.value}: no such file or folder")
-    index, _, count = _SHARE.value.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ValueError(f"--share={_SHARE.value}, allowed: INDEX/COUNT with INDEX from 0 on")
     for name, flag in (("guidance", _GUIDANCE), ("temperature", _TEMPERATURE)):
         if flag.value is not None and not math.isfinite(flag.value):
             raise ValueError(f"--{name}={flag.value}, allowed: finite numbers")
@@ -182,7 +184,8 @@ def axes(texts: list[str]) -> Mesh:
         if name not in mesh.AXES or not size.isdigit():
             raise ValueError(f"--mesh={','.join(texts)}, allowed: AXIS=NUMBER of {mesh.AXES}")
     data, fsdp, tensor = (int(sizes.get(name, 1)) for name in mesh.AXES)
-    return mesh.make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+    devices = jax.local_devices()  # several processes have rows of their own
+    return mesh.make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
 
 
 if __name__ == "__main__":

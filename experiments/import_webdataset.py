@@ -52,7 +52,7 @@ _INCOMPLETE = flags.DEFINE_enum(
 _SHARDS = flags.DEFINE_string("shards", "*", "Pattern of the shards to read, without .tar.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of what texts draw, such as the order of metadata.")
 _WORKERS = flags.DEFINE_integer("num_workers", 1, "Processes of this machine.")
-processes.define(collective=False)
+processes.define()
 
 
 def main() -> None:

@@ -38,7 +38,8 @@ def main() -> None:
             progress.announce(shlex.join(command))
         return
     num_failed = sweep.run(commands, WORKDIR.value, max_parallel=MAX_PARALLEL.value)
-    progress.announce(f"table: {sweep.write_results(found, WORKDIR.value)}")
+    table = sweep.write_results(found, WORKDIR.value, sweep.measures(config))
+    progress.announce(f"table: {table}")
     if num_failed:
         sys.exit(f"error: {num_failed} of {len(found)} trainings failed")
 

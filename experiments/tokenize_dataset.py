@@ -26,7 +26,7 @@ _TOKENIZERS = cli.define_path(
     "tokenizers", None, "Folder with one folder per tokenizer.", required=True
 )
 _OUTPUT = cli.define_path("output", None, "Folder of the shards.", required=True, written="folder")
-processes.define(collective=False)
+processes.define()
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ WORKDIR = cli.define_path(
     required=True,
     written="folder",
 )
-processes.define(collective=True)
+processes.define()
 HANG = flags.DEFINE_float(
     "hang_seconds", loop.HANG_SECONDS, "End with status 77 after so long without a step; 0: never."
 )

@@ -1,7 +1,7 @@
 """The short way: raw conditions in, raw signals of any other modality out."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +24,7 @@ from fourm_jax.generate.state import State
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
-from fourm_jax.parallel import sharding
+from fourm_jax.parallel import sharding, shares
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
 from fourm_jax.utils.errors import unknown_value
@@ -39,6 +39,8 @@ class Generator:
         params: Any,
         tokenizers: Tokenizers | None = None,
         mesh: Mesh | None = None,
+        *,
+        is_divided: bool = False,
     ) -> None:
         """Put them together.
 
@@ -47,12 +49,15 @@ class Generator:
           tokenizers: by `ModalitySpec.tokenizer`, that of the texts among them; a modality whose
             tokenizer is missing is not decoded. All sequences share one vocabulary.
           mesh: devices that share each batch, see `on_mesh`.
+          is_divided: processes that make the same calls divide their batches (`parallel.shares`);
+            each gets all results, which are those of one process.
 
         Raises:
           ValueError: a tokenizer of another kind than the modality, or whose vocabulary or grid is
             not the modality's.
         """
         self.model, self.params, self.mesh = model, params, mesh
+        self.is_divided = is_divided
         self.tokenizers: Tokenizers = dict(tokenizers or {})
         self.vocabulary = PUBLISHED
         for spec in model.modalities:
@@ -84,7 +89,20 @@ class Generator:
         """The same on other devices (see `parallel.mesh.make_mesh`): parameters laid out as in
         training, rows of a batch divided over the devices."""
         params = jax.device_put(self.params, sharding.state_shardings(self.params, mesh))
-        return Generator(self.model, params, self.tokenizers, mesh)
+        return Generator(self.model, params, self.tokenizers, mesh, is_divided=self.is_divided)
+
+    def _of_blocks(
+        self,
+        state: State,
+        keys: Key[Array, "b"] | None,
+        batch_size: int,
+        compute: Callable[[np.ndarray, State, Any], Any],
+    ) -> list[Any]:
+        """What `compute` makes of the row numbers, states and keys of every block, in order."""
+        blocks = self._blocks(state, keys, batch_size)
+        if self.is_divided:
+            return shares.divided(blocks, lambda block: compute(*block))
+        return [compute(*block) for block in blocks]
 
     def _blocks(
         self, state: State, keys: Key[Array, "b"] | None, batch_size: int
@@ -178,15 +196,17 @@ class Generator:
         )
         keys = job_lib.keys_of(seed, job.state.batch_size, num_samples)
         state = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_samples, axis=0), job.state)
-        blocks = []
-        for _, block, own_keys in self._blocks(state, keys, batch_size):
+
+        def write(_: np.ndarray, block: State, own_keys: Any) -> Any:
             done, averages = block, dict[str, np.ndarray]()
             for name, after in self._passes(job, block, own_keys, sampling, show_progress):
                 if name in job.averaged:
                     averages[name] = self._average(done, name)
                 done = after
             tokens = {name: (done.ids[name], done.known[name]) for name in job.targets}
-            blocks.append((jax.device_get(tokens), averages))
+            return jax.device_get(tokens), averages
+
+        blocks = self._of_blocks(state, keys, batch_size, write)
         joined, averages = jax.tree.map(
             lambda *leaves: np.concatenate(leaves)[: state.batch_size], *blocks
         )
@@ -324,10 +344,13 @@ class Generator:
         known = np.ones(ids.shape, bool)
         if "length" in entry:
             known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
-        parts = [
-            scoring.log_likelihood(self.model, self.params, block, name, ids[rows], known[rows])
-            for rows, block, _ in self._blocks(state, None, batch_size)
-        ]
+
+        def score(rows: np.ndarray, block: State, _: Any) -> Any:
+            return scoring.log_likelihood(
+                self.model, self.params, block, name, ids[rows], known[rows]
+            )
+
+        parts = self._of_blocks(state, None, batch_size, score)
         return np.concatenate(parts)[: state.batch_size]
 
     def predict(
@@ -346,10 +369,11 @@ class Generator:
         for name in targets:
             if self.spec(name).kind == "sequence":
                 raise ValueError(f"target {name!r} is a sequence, allowed: grid and global targets")
-        parts = [
-            jax.device_get(parallel.predict(self.model, self.params, block, targets))
-            for _, block, _ in self._blocks(state, None, batch_size)
-        ]
+
+        def predict(_: np.ndarray, block: State, __: Any) -> Any:
+            return jax.device_get(parallel.predict(self.model, self.params, block, targets))
+
+        parts = self._of_blocks(state, None, batch_size, predict)
         return {
             name: np.concatenate([part[name] for part in parts])[: state.batch_size]
             for name in targets
@@ -399,11 +423,14 @@ class Generator:
     ) -> feature_lib.Features:
         given = {name: value for name, value in conditions.items() if name != target}
         state = self.start(given, [])
-        parts = [
-            feature_lib.compute(self.model, self.params, block, target=target, depth=depth)
-            for _, block, _ in self._blocks(state, None, batch_size)
-        ]
-        return feature_lib.joined(parts, state.batch_size)
+
+        def vectors(_: np.ndarray, block: State, __: Any) -> Any:
+            made = feature_lib.compute(self.model, self.params, block, target=target, depth=depth)
+            return made.vectors, made.valid
+
+        parts = self._of_blocks(state, None, batch_size, vectors)
+        made = [feature_lib.Features(vectors=v, valid=valid) for v, valid in parts]
+        return feature_lib.joined(made, state.batch_size)
 
     def ensemble(
         self, conditions: Mapping[str, Any], target: str, *, num_samples: int, **options: Any

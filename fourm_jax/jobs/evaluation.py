@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from etils import epath
 
 from fourm_jax.data.datasets import Dataset
@@ -13,7 +14,7 @@ from fourm_jax.evals.evaluator import Context, Evaluator, Findings
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import eval_data, quickstart_report
 from fourm_jax.jobs.eval_data import EvalData
-from fourm_jax.train import metrics
+from fourm_jax.train import announcements, metrics
 from fourm_jax.utils import errors, io, progress, run_folder
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -108,7 +109,10 @@ def prepare(
 
 
 def run(job: Job, output: epath.PathLike) -> dict[str, Any]:
-    """Run all evaluators; write metrics.json and report.html to `output`; return the former."""
+    """Run all evaluators; write metrics.json and report.html to `output`; return the former.
+
+    Several processes do all of it, as pictures of the report may be generated, and one writes.
+    """
     output = epath.Path(output).expanduser()
     findings: dict[str, Findings] = {}
     seconds: dict[str, float] = {}
@@ -117,7 +121,7 @@ def run(job: Job, output: epath.PathLike) -> dict[str, Any]:
         findings[name] = evaluate(job.context)
         seconds[name] = round(watch.seconds(), 2)
         for found, value in findings[name].values():
-            progress.announce(f"{name}/{found} {report.number(value)}")
+            announcements.say(f"{name}/{found} {report.number(value)}")
     summary = {
         **job.settings,
         "device": quickstart_report.device(),
@@ -134,6 +138,9 @@ def run(job: Job, output: epath.PathLike) -> dict[str, Any]:
             for what, values in found.per_class.items()
         },
     }
+    parts = _parts(job, findings, summary)
+    if jax.process_index():
+        return summary
     output.mkdir(parents=True, exist_ok=True)
     io.write_json(output / METRICS, _plain(summary))
     report.write(
@@ -142,7 +149,7 @@ def run(job: Job, output: epath.PathLike) -> dict[str, Any]:
         summary=f"Split {job.split!r} of {', '.join(summary['data'])}. "
         f"{sum(seconds.values()):.0f} s on {summary['device']}, commit {summary['commit']}. "
         f"Intervals: the central 95 % over records drawn with replacement.",
-        parts=_parts(job, findings, summary),
+        parts=parts,
     )
     return summary
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import ml_collections
@@ -34,6 +35,7 @@ def points(config: str, base: ml_collections.ConfigDict) -> list[Point]:
     """What the function `sweep` of a config file lists, checked against its config.
 
     `sweep()` returns a list of {dotted config key: value}; the empty one is the config itself.
+    Beside it, `measures()` may name the logged values that the table compares.
 
     Args:
       config: "file.py:argument", as for --config.
@@ -42,11 +44,7 @@ def points(config: str, base: ml_collections.ConfigDict) -> list[Point]:
     Raises:
       ValueError: no such function, an unknown key, a value of another type, or two equal points.
     """
-    file, _, _ = config.partition(":")
-    spec = importlib.util.spec_from_file_location(epath.Path(file).stem, file)
-    assert spec is not None and spec.loader is not None  # its config was read from it
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module, file = _module(config), config.partition(":")[0]
     if not callable(getattr(module, "sweep", None)):
         raise ValueError(f"{file} has no function sweep(): it lists the points, one dict each")
     found = [Point(_name(changes), changes) for changes in module.sweep()]
@@ -57,6 +55,22 @@ def points(config: str, base: ml_collections.ConfigDict) -> list[Point]:
     if twice:
         raise ValueError(f"{file}: two points are called {twice[0]!r}")
     return found
+
+
+def measures(config: str) -> tuple[str, ...]:
+    """Names of the logged values that the table of a config's sweep shows, beside step and loss."""
+    named = getattr(_module(config), "measures", None)
+    return tuple(named()) if named else ("eval/loss",)
+
+
+def _module(config: str) -> ModuleType:
+    """The file of "file.py:argument", from which a config was read."""
+    file, _, _ = config.partition(":")
+    spec = importlib.util.spec_from_file_location(epath.Path(file).stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def command(config: str, point: Point, workdir: epath.Path, options: Sequence[str]) -> list[str]:
@@ -101,16 +115,22 @@ def run(commands: Mapping[str, Sequence[str]], workdir: epath.Path, *, max_paral
     return num_failed
 
 
-def write_results(found: Sequence[Point], workdir: epath.Path) -> epath.Path:
-    """Write the table and the plot of what has been logged so far; return the table's path."""
+def write_results(
+    found: Sequence[Point], workdir: epath.Path, shown: Sequence[str] = ("eval/loss",)
+) -> epath.Path:
+    """Write the table and the plot of what has been logged so far; return the table's path.
+
+    Args:
+      shown: names of values in the table, beside step and loss.
+    """
     histories = {point.name: metrics.read_history(workdir / point.name) for point in found}
     keys = list(dict.fromkeys(itertools.chain.from_iterable(point.changes for point in found)))
-    lines = [f"| {' | '.join([*keys, 'step', 'loss', 'eval/loss'])} |"]
-    lines.append("|---" * (len(keys) + 3) + "|")
+    columns = [*keys, "step", "loss", *shown]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for point in found:
         last = {k: v for one in histories[point.name] for k, v in one.items()}
         values = [_written(point.changes[key]) if key in point.changes else "" for key in keys]
-        measured = [last.get("step", 0), *(_shown(last.get(k)) for k in ("loss", "eval/loss"))]
+        measured = [last.get("step", 0), *(_shown(last.get(k)) for k in ("loss", *shown))]
         lines.append(f"| {' | '.join(map(str, [*values, *measured]))} |")
     io.write_text(workdir / TABLE, "\n".join(lines) + "\n")
     _plot(histories, workdir / PLOT)

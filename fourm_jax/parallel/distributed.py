@@ -197,12 +197,18 @@ def has_peers() -> bool:
 def leave(code: int) -> None:
     """Tell the others that this process ends; where they do not end too, it ends here.
 
-    What JAX does at the end waits for all processes, and aborts when one of them is gone.
+    Those that end well wait for each other, however long: processes that divide work may have more
+    or less of it. What JAX does at the end waits for some minutes only, and aborts when one of them
+    is gone.
     """
     if _Processes.channel is None:
         return
     agreed = _Processes.stops is not None and _Processes.stops.is_agreed
     together = code == 0 or (code == interrupt.EXIT_CODE and agreed)
+    if together:
+        _Processes.channel.publish("finished", True)
+        with contextlib.suppress(ConnectionError):  # one is lost: `_leave_with_peer` ends this one
+            _Processes.channel.gather("finished", threading.TIMEOUT_MAX)
     _Processes.channel.close(0 if together else code)
     if not together:
         if _Processes.channel.index == 0 and not _Processes.lost:
@@ -210,6 +216,15 @@ def leave(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def abandon(code: int) -> None:
+    """End this process now, whatever its other threads do; the others learn the exit code."""
+    if _Processes.channel is not None:
+        _Processes.channel.close(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextlib.contextmanager
@@ -294,9 +309,9 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
       ValueError: several processes, and samples that do not divide over (data, fsdp).
     """
     num_local = jax.tree.leaves(batch)[0].shape[0]
+    if not mesh.is_multi_process:
+        return jax.device_put(batch, sharding.batch_sharding(mesh, num_local))
     layout = sharding.batch_sharding(mesh, num_local * jax.process_count())
-    if jax.process_count() == 1:
-        return jax.device_put(batch, layout)
     if layout.is_fully_replicated:
         raise ValueError(
             f"a batch of {num_local * jax.process_count()} records does not divide over the mesh "

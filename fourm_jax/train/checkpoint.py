@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
@@ -107,7 +108,8 @@ class Checkpointer:
         """Newest sound state, or None; `abstract` gives shapes, types and shardings.
 
         A damaged checkpoint (a flipped bit, a full disk) is passed over with one line. It is set
-        aside under the name "<step>.broken" once the run saves again, not before.
+        aside under the name "<step>.broken" once the run saves again, not before. A metric that is
+        newer than the checkpoint starts at zero.
 
         Raises:
           ValueError: the checkpoint holds other arrays than `abstract` (names the first ones), or
@@ -116,8 +118,11 @@ class Checkpointer:
 
         def read(step: int) -> tuple[int, state_lib.TrainState]:
             found = _shapes(self._manager.item_metadata(step)["state"])
-            _check_shapes(found, abstract, self._folder / str(step))
-            return step, trained.read_arrays(self._manager, step, abstract)
+            stored = abstract.replace(metrics=_stored(abstract.metrics, found))
+            _check_shapes(found, stored, self._folder / str(step))
+            state = trained.read_arrays(self._manager, step, stored)
+            zeros = {name: jax.tree.map(_zeros, pair) for name, pair in abstract.metrics.items()}
+            return step, state.replace(metrics={**zeros, **state.metrics})
 
         if not self.steps():
             return None
@@ -227,6 +232,23 @@ def _is_same_place(
 def _shapes(stored: Any) -> dict[str, tuple[int, ...]]:
     leaves = tree.named_leaves(stored)
     return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+
+
+def _stored(
+    metrics: Mapping[str, tuple[Any, Any]], found: Mapping[str, tuple]
+) -> dict[str, tuple[Any, Any]]:
+    """The metrics that a checkpoint with these arrays has."""
+
+    def is_there(name: str) -> bool:
+        return all(leaf in found for leaf in tree.named_leaves({"metrics": {name: metrics[name]}}))
+
+    return {name: pair for name, pair in metrics.items() if is_there(name)}
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Zeros in the sharding of `leaf`, on the devices of all processes."""
+    zeros = np.zeros(leaf.shape, leaf.dtype)
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: zeros[index])
 
 
 def _check_shapes(found: Mapping[str, tuple], abstract: Any, path: epath.Path) -> None:

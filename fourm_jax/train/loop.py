@@ -126,8 +126,8 @@ def train(
     """
     watch, workdir = progress.Stopwatch(), epath.Path(workdir).expanduser()
     with (
-        interrupt.StopRequest() as stop,
         watchdog.Watchdog(hang_seconds) as dog,
+        interrupt.StopRequest(distributed.abandon, lambda: dog.doing) as stop,
         contextlib.ExitStack() as held,
         distributed.losses_named(),
         device_memory.explained(SMALLER),
@@ -366,17 +366,20 @@ class _Training:
 
     def _save(self, state: TrainState, done: int, *, wait: bool = False) -> None:
         self.dog.beat(f"checkpoint of step {done}")
+        with self.stop.saving():
+            self._write(state, done, wait)
+
+    def _write(self, state: TrainState, done: int, wait: bool) -> None:
         self.book.flush()  # a checkpoint never knows of a log point that the files lack
         finite.check(state, done)
         if self.histograms and jax.process_count() == 1:
             params = tree.named_leaves(state.params)
             self.book.show(done, {f"params/{name}": np.asarray(x) for name, x in params.items()})
         self.since_save = progress.Stopwatch()
-        with self.stop.saving():
-            loss = self.held_out_losses.get(done)
-            self.saver.save(state, self.description, done, held_out_loss=loss)
-            if wait:
-                self.saver.wait()
+        loss = self.held_out_losses.get(done)
+        self.saver.save(state, self.description, done, held_out_loss=loss)
+        if wait:
+            self.saver.wait()
 
     def _is_time(self, done: int) -> bool:
         """Whether `checkpoint_minutes` are over: asked at log points, answered by process 0."""

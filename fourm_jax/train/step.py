@@ -58,7 +58,8 @@ def init_state(
     root = jax.random.key(seed)
     params, model_state = task.init(rng.stream(root, "init"), batch)
     _, aux = jax.eval_shape(lambda p, s: task.loss(p, s, batch, root, True), params, model_state)
-    names = {**aux.metrics, **_step_metrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))}
+    zero = jnp.float32(0)
+    names = {**aux.metrics, **_step_metrics(zero, zero, zero, jnp.bool_(True))}
     return state.create(params, model_state, optimizer, names, ema=ema)
 
 
@@ -109,7 +110,7 @@ def make_train_step(
         summed = metrics_lib.add(of_task, aux.metrics)
         summed = jax.tree.map(lambda n, o: jnp.where(good, n, o), summed, of_task)
         good &= finite.are_all(params)
-        of_step = _step_metrics(grad_norm, lr, good)
+        of_step = _step_metrics(grad_norm, lr * optax.tree.norm(direction), lr, good)
         summed |= metrics_lib.add({name: old.metrics[name] for name in of_step}, of_step)
         loss = jnp.where(good, loss, jnp.nan)
         return old.replace(step=old.step + 1, metrics=summed, **new), loss
@@ -117,10 +118,13 @@ def make_train_step(
     return train_step
 
 
-def _step_metrics(grad_norm: Array, lr: Array, good: Array) -> metrics_lib.Metrics:
+def _step_metrics(
+    grad_norm: Array, update_norm: Array, lr: Array, good: Array
+) -> metrics_lib.Metrics:
     used = good.astype(jnp.float32)
     return {
         "grad_norm": (jnp.where(good, grad_norm, 0.0), used),
+        "update_norm": (jnp.where(good, update_norm, 0.0), used),
         "learning_rate": (lr, jnp.float32(1)),
         "skipped": (1 - used, jnp.float32(1)),
     }

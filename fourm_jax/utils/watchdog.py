@@ -18,7 +18,7 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds, self._silent, self._doing = seconds, 0.0, "start"
+        self._seconds, self._silent, self.doing = seconds, 0.0, "start"
         self._ended = threading.Event()
         self._exit: Callable[[int], None] = os._exit
 
@@ -32,7 +32,7 @@ class Watchdog:
 
     def beat(self, doing: str) -> None:
         """Something was done; `doing` names what comes next."""
-        self._silent, self._doing = 0.0, doing
+        self._silent, self.doing = 0.0, doing
 
     def _watch(self) -> None:
         poll = min(POLL_SECONDS, self._seconds / 4)
@@ -40,7 +40,7 @@ class Watchdog:
             self._silent += poll
             if self._silent > self._seconds:
                 print(
-                    f"nothing happened for {self._seconds:.0f} s in: {self._doing}. All threads:",
+                    f"nothing happened for {self._seconds:.0f} s in: {self.doing}. All threads:",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -53,8 +53,14 @@ def test_points_that_cannot_be_run_are_refused_before_any_is(write, points, mess
 def test_the_points_of_the_shipped_ablation_can_be_run():
     path = str(pathlib.Path(__file__).parents[2] / "configs/ablation.py")
     found = sweep.points(path, config_lib.load(path))
-    assert [point.name for point in found][:2] == ["base", "num_inputs=32"]
-    assert len(found) == 11
+    assert [point.name for point in found][:4] == ["base", "seed=1", "seed=2", "num_inputs=32"]
+    assert len(found) == 14
+    base = config_lib.load(path)
+    for point in found:  # one that changes nothing compares the base with itself
+        assert not point.changes or config_lib.differences(
+            base, config_lib.override(base, point.changes)
+        )
+    assert sweep.measures(path)[0] == "eval/depth/rgb->tok_depth/mae"
 
 
 def test_the_table_of_modalities_compares_seven_with_twelve():
@@ -115,3 +121,5 @@ def test_the_table_has_a_row_per_point_with_its_last_values(tmp_path):
         "| 0.1 | 1 | 3.0000 |  |",
     ]
     assert (tmp_path / sweep.PLOT).read_bytes().startswith(b"\x89PNG")
+    sweep.write_results(found, epath.Path(tmp_path), ["accuracy"])
+    assert path.read_text().splitlines()[0] == "| optimizer.lr | step | loss | accuracy |"

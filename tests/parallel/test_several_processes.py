@@ -6,19 +6,13 @@ import time
 
 import pytest
 
+from fourm_jax.train.metrics import read_history
 from fourm_jax.utils import interrupt
 from tests.parallel.test_channel import free_port
 from tests.stress import children
 
 CONFIG = {"num_steps": 6, "checkpoint_every": 2, "log_every": 2, "batch_size": 8}
 ENDLESS = {**CONFIG, "num_steps": 100_000, "checkpoint_every": 1000, "log_every": 100}
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    nursery = children.Nursery(tmp_path_factory.mktemp("children"))
-    yield nursery
-    nursery.close()
 
 
 def start(nursery, workdir, *, count=2, num_devices=1, others=None, **config):
@@ -49,8 +43,7 @@ def logs(processes):
 
 
 def losses(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return {point["step"]: point["loss"] for point in map(json.loads, lines)}
+    return {point["step"]: point["loss"] for point in read_history(workdir)}
 
 
 @pytest.mark.parametrize(
@@ -139,16 +132,96 @@ def test_a_run_that_hangs_ends_with_the_stacks_of_its_threads(nursery, tmp_path)
 
 
 @pytest.mark.scale
-def test_a_run_continues_in_data_order_with_another_number_of_processes(nursery, tmp_path):
-    config = {**CONFIG, "num_steps": 8, "optimizer__schedule": "constant"}
-    first = start(nursery, tmp_path / "n", task="trunk", **{**config, "num_steps": 100_000})
+@pytest.mark.parametrize(
+    ("phase", "named"),
+    [
+        ("compilation", "start"),
+        ("step", "step 4"),
+        ("evaluation", "evaluation at step 3"),
+        ("save", "checkpoint of step 4"),  # waits for that of step 2
+    ],
+)
+def test_a_hang_is_noticed_in_every_phase(nursery, tmp_path, phase, named):
+    config = {**CONFIG, "eval_every": 3}
+    child = nursery.train(tmp_path, busy=phase, hang_seconds=2.0, **config)
+    assert child.code() == interrupt.HUNG, child.log
+    assert f"nothing happened for 2 s in: {named}" in child.log
+    assert "hung: the same command continues" in child.log
+
+
+def batches(folder):
+    """{step: digests of its records, those of all processes in their order}."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        steps = {line["step"]: line["rows"] for line in map(json.loads, path.open())}
+        found = {step: found.get(step, []) + rows for step, rows in steps.items()}
+    return found
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2), (2, 4)])
+def test_a_run_continues_in_data_order_with_another_number_of_processes(nursery, tmp_path, counts):
+    config = {**CONFIG, "task": "trunk", "optimizer__schedule": "constant"}
+    before, after = counts
+    first = start(
+        nursery,
+        tmp_path / "n",
+        count=before,
+        batches_to=str(tmp_path / "first"),
+        **{**config, "num_steps": 100_000},
+    )
     first[0].wait_for_log("first step")
     first[0].send(signal.SIGTERM)
-    assert codes(first) == [interrupt.EXIT_CODE] * 2, logs(first)
+    assert codes(first) == [interrupt.EXIT_CODE] * before, logs(first)
     stopped_at = int(nursery_step(tmp_path / "n"))
     config["num_steps"] = stopped_at + 4
-    again = start(nursery, tmp_path / "n", task="trunk", count=4, **config)
-    assert codes(again) == [0] * 4, logs(again)
-    one = nursery.train(tmp_path / "1", task="trunk", **config)
-    assert one.code() == 0, one.log
+    again = start(
+        nursery, tmp_path / "n", count=after, batches_to=str(tmp_path / "again"), **config
+    )
+    one = nursery.train(tmp_path / "1", batches_to=str(tmp_path / "one"), **config)
+    assert codes([*again, one]) == [0] * (after + 1), logs([*again, one])
+    seen = [batches(tmp_path / name) for name in ("first", "again", "one")]
+    for step in range(config["num_steps"]):
+        read = seen[0] if step < stopped_at else seen[1]
+        assert len(read[step]) == CONFIG["batch_size"]
+        assert read[step] == seen[2][step], f"batch {step}"
     assert losses(tmp_path / "n") == pytest.approx(losses(tmp_path / "1"), rel=1e-4)
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("phase", ["compilation", "step", "evaluation"])
+def test_a_process_that_is_gone_is_missed_whatever_the_others_do(nursery, tmp_path, phase):
+    processes = start(nursery, tmp_path, busy=phase, **{**ENDLESS, "eval_every": 3})
+    processes[0].wait_for_log("busy")
+    watch = time.monotonic()
+    processes[1].kill()
+    assert processes[0].code() == interrupt.PEER_GONE, processes[0].log
+    assert time.monotonic() - watch < 60
+    assert "process 1 (" in processes[0].log and "is gone" in processes[0].log
+
+
+@pytest.mark.scale
+def test_a_signal_to_one_process_in_an_evaluation_saves_on_all_after_it(nursery, tmp_path):
+    config = {**ENDLESS, "eval_every": 3}
+    processes = start(nursery, tmp_path, busy="long evaluation", **config)
+    processes[1].wait_for_log("busy")
+    watch = time.monotonic()
+    processes[1].send(signal.SIGTERM)
+    assert codes(processes) == [interrupt.EXIT_CODE] * 2, logs(processes)
+    assert time.monotonic() - watch < 30
+    reached = [process.log.partition("stopped at step ")[2].split()[0] for process in processes]
+    assert reached == [nursery_step(tmp_path)] * 2
+
+
+@pytest.mark.scale
+def test_two_processes_log_the_held_out_loss_of_one(nursery, tmp_path):
+    config = {**CONFIG, "task": "trunk", "eval_every": 3}
+    several = start(nursery, tmp_path / "2", **config)
+    one = nursery.train(tmp_path / "1", **config)
+    assert codes([*several, one]) == [0] * 3, logs([*several, one])
+    found = [
+        [(p["step"], p["eval/loss"]) for p in read_history(tmp_path / name) if "eval/loss" in p]
+        for name in ("1", "2")
+    ]
+    assert [step for step, _ in found[0]] == [3, 6]
+    assert found[1] == [(step, pytest.approx(value, rel=1e-5)) for step, value in found[0]]

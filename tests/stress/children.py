@@ -6,6 +6,7 @@ a process for each. A start then costs a tenth of a second, not an import of eve
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -124,8 +125,11 @@ def _train(
     task: str = "tokenizer",
     largest_file: int | None = None,
     stuck_after: int | None = None,
+    busy: str = "",
+    batches_to: str = "",
     peers: dict[str, Any] | None = None,
     hang_seconds: float = 0.0,
+    latest_seconds: float | None = None,
     **config: Any,
 ) -> None:
     """Train.
@@ -134,30 +138,126 @@ def _train(
       task: which config of `tests.train.tiny`.
       largest_file: bytes that a file may have, as on a disk that is nearly full.
       stuck_after: number of batches after which the reader hangs.
+      busy: a phase that does not end, see `_make_busy`.
+      batches_to: folder for the digests of the records of every batch, one file per process.
       peers: arguments of `distributed.start`, and "num_devices" of this process.
       hang_seconds: see `loop.train`.
+      latest_seconds: `interrupt.LATEST_SECONDS`.
     """
     if peers is not None:
         _join(**peers)
-    from fourm_jax.data import pipeline
-    from fourm_jax.train import loop
+    from fourm_jax.train import held_out, loop
+    from fourm_jax.utils import interrupt
     from tests.train import tiny
 
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    if latest_seconds is not None:
+        interrupt.LATEST_SECONDS = latest_seconds
     if stuck_after is not None:
-        read = pipeline.make_raw_batches
-
-        def stuck(*arguments: Any, **options: Any) -> Iterator[Any]:
-            for number, batch in enumerate(read(*arguments, **options)):
-                while number >= stuck_after:
-                    print("stuck", flush=True)
-                    time.sleep(1000)
-                yield batch
-
-        pipeline.make_raw_batches = stuck
+        _read_through(lambda number, *_: _hang(number >= stuck_after))
+    if batches_to:
+        _read_through(functools.partial(_note_batch, pathlib.Path(batches_to)))
+    evaluators = [_make_busy(busy)] if busy else []
     config = getattr(tiny, task)(**config)
-    loop.train(config, workdir, show_progress=False, hang_seconds=hang_seconds)
+    if config.eval_every and task == "trunk":
+        evaluators.append(held_out.make_evaluator(config))
+    loop.train(
+        config, workdir, show_progress=False, hang_seconds=hang_seconds, evaluators=evaluators
+    )
+
+
+def _read_through(look: Any) -> None:
+    """From now on `look(number, process, batch)` sees every batch before the run does."""
+    from fourm_jax.data import pipeline
+
+    def through(read: Any) -> Any:
+        def batches(*arguments: Any, **options: Any) -> Iterator[Any]:
+            process = options.get("process_index", 0)
+            with contextlib.closing(read(*arguments, **options)) as found:
+                for number, batch in enumerate(found, options.get("start", 0)):
+                    look(number, process, batch)
+                    yield batch
+
+        return batches
+
+    pipeline.make_raw_batches = through(pipeline.make_raw_batches)
+    pipeline.make_batches = through(pipeline.make_batches)
+
+
+def _hang(hangs: bool) -> None:
+    while hangs:
+        print("stuck", flush=True)
+        time.sleep(1000)
+
+
+def _note_batch(folder: pathlib.Path, number: int, process: int, batch: Any) -> None:
+    """Append the digest of each record of this process's part of a batch."""
+    import hashlib
+
+    import jax
+    import numpy as np
+
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
+    rows = [
+        hashlib.sha256(b"".join(leaf[row].tobytes() for leaf in leaves)).hexdigest()
+        for row in range(len(leaves[0]))
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{process}.jsonl").open("a") as file:
+        file.write(json.dumps({"step": number, "rows": rows}) + "\n")
+
+
+def _make_busy(phase: str) -> Any:
+    """Let a phase last: "compilation", "step" and "evaluation" in a call of the system that no
+    signal interrupts, "long evaluation" in Python, "save" in the thread that writes.
+
+    Returns an evaluator, which is what `evaluation` needs.
+    """
+    import orbax.checkpoint as ocp
+
+    from fourm_jax.train import program
+
+    make, finalize = program.make, ocp.PyTreeCheckpointHandler.finalize
+
+    def make_slowly(*arguments: Any) -> Any:
+        made = make(*arguments)
+        if phase == "compilation":
+            _wait_in_the_system(phase)
+        return dataclasses.replace(made, train_step=functools.partial(step, made.train_step))
+
+    def step(train_step: Any, state: Any, batch: Any) -> Any:
+        if phase == "step" and int(state.step) == 4:
+            _wait_in_the_system(phase)
+        return train_step(state, batch)
+
+    def finalize_slowly(self: Any, directory: Any) -> None:
+        if phase == "save":
+            print("busy: save", flush=True)
+            time.sleep(3)
+        finalize(self, directory)
+
+    def evaluate(state: Any, done: int) -> Iterator[tuple[str, float]]:
+        if phase == "evaluation":
+            _wait_in_the_system(phase)
+        if phase == "long evaluation":
+            print(f"busy: {phase}", flush=True)
+            time.sleep(3)
+        yield "value", float(done)
+
+    program.make = make_slowly
+    ocp.PyTreeCheckpointHandler.finalize = finalize_slowly
+    return evaluate
+
+
+def _wait_in_the_system(phase: str) -> None:
+    import ctypes
+
+    from fourm_jax.utils import interrupt
+
+    print(f"busy: {phase}", flush=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)  # other threads get them
+    ctypes.CDLL(None).sleep(1000)
 
 
 def _join(num_devices: int, **arguments: Any) -> None:

@@ -42,8 +42,10 @@ def straight(nursery, tmp_path_factory):
 
 
 def history(workdir):
+    """All log points as they stand in the file; what evaluators found has lines of its own."""
     points = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in point.items() if k not in metrics.MEASURED} for point in points]
+    kept = [{k: v for k, v in point.items() if k not in metrics.MEASURED} for point in points]
+    return [point for point in kept if "loss" in point]
 
 
 def assert_equal(nursery, workdir, straight):
@@ -81,20 +83,66 @@ def test_a_run_that_is_ended_at_random_moments_ends_as_the_straight_one(
     assert_equal(nursery, tmp_path / "w", workdir)
 
 
+@pytest.fixture(scope="module")
+def seconds(nursery, straight, tmp_path_factory):
+    """Seconds of a run whose programs are compiled, as those of runs that are killed are."""
+    watch = time.monotonic()
+    child = nursery.train(tmp_path_factory.mktemp("again") / "w", **CONFIG)
+    assert child.code() == 0, child.log
+    return time.monotonic() - watch
+
+
 @pytest.mark.scale
 @pytest.mark.parametrize("seed", range(20))
-def test_a_run_that_is_killed_ten_times_ends_as_the_straight_one(nursery, straight, tmp_path, seed):
-    workdir, seconds = straight
-    rng = random.Random(f"ten kills {seed}")
-    for _ in range(10):
+def test_a_run_that_is_killed_ten_times_ends_as_the_straight_one(
+    nursery, straight, seconds, tmp_path, seed
+):
+    """20 seeds of ten moments each: `make test-scale`; two of them: `make test-kills`."""
+    rng, killed = random.Random(f"ten kills {seed}"), 0
+    while killed < 10:
         child = nursery.train(tmp_path / "w", **CONFIG)
         child.pid  # noqa: B018  it has started
-        time.sleep(rng.uniform(0, seconds / 2))
-        child.send(signal.SIGKILL)
-        assert child.code() in (0, -signal.SIGKILL), child.log
+        time.sleep(rng.uniform(0, seconds))
+        child.kill()
+        if child.code() == 0:  # it was through before
+            assert_equal(nursery, tmp_path / "w", straight[0])
+            shutil.rmtree(tmp_path / "w")
+            continue
+        assert child.code() == -signal.SIGKILL, child.log
+        killed += 1
     child = nursery.train(tmp_path / "w", **CONFIG)
     assert child.code() == 0, child.log
-    assert_equal(nursery, tmp_path / "w", workdir)
+    assert_equal(nursery, tmp_path / "w", straight[0])
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [
+        ("compilation", "this was not over: start. Stopped without saving"),
+        ("step", "this was not over: step 4. Stopped without saving"),
+        ("evaluation", "this was not over: evaluation at step 6. Stopped without saving"),
+        ("long evaluation", "stopped at step 6 of 30, state saved"),
+        ("save", "state saved"),
+    ],
+)
+def test_a_signal_in_any_phase_ends_with_a_checkpoint_or_a_reason(
+    nursery, straight, tmp_path, phase, said
+):
+    evaluates = {**CONFIG, "eval_every": 6}
+    child = nursery.train(tmp_path / "w", busy=phase, latest_seconds=5.0, **evaluates)
+    child.wait_for_log(f"busy: {phase}")
+    watch = time.monotonic()
+    child.send(signal.SIGTERM)
+    assert child.code() == interrupt.EXIT_CODE, child.log
+    assert time.monotonic() - watch < 30
+    assert said in child.log
+    if "saved" in said.split():
+        stopped_at = int(child.log.partition("stopped at step ")[2].split()[0])
+        assert nursery.result("state", workdir=str(tmp_path / "w"))["step"] == stopped_at
+    again = nursery.train(tmp_path / "w", **CONFIG)
+    assert again.code() == 0, again.log
+    assert_equal(nursery, tmp_path / "w", straight[0])
 
 
 @pytest.mark.stress

@@ -104,7 +104,7 @@ def _generate() -> Iterator[Line]:
         "--guide=caption", "--guide=caption=a:x", "--guide=foo=a:1", "--guide=caption=a:nan",
         "--plan=nope", "--plan={base}/nope.json", "--plan={base}/list.json", "--plan={base}/file",
         "--mask=1,2", "--mask=0.9,0.1,0.2,0.3", "--mask={base}/nope.png", "--shift=a,b",
-        "--prompts=/nope", "--prompts={base}/file", "--share=3/2 --prompts={base}/odd",
+        "--prompts=/nope", "--prompts={base}/file", "--process_id=3 --process_count=2",
         "--num_samples=0", "--num_samples=4", "--best_of=0", "--batch_size=0", "--dtype=int8",
         "--animation={new}.mp4", "--mesh=data=x", "--intermediate=foo",
     ):  # fmt: skip

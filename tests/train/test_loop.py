@@ -262,6 +262,19 @@ def test_a_checkpoint_without_digests_is_read_as_before(finished, tmp_path):
         trained_lib.load(tmp_path / "older")
 
 
+def test_a_metric_that_is_newer_than_a_checkpoint_starts_at_zero(finished):
+    workdir, result = finished
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), result.state
+    )
+    newer = abstract.replace(metrics={**abstract.metrics, "newer": abstract.metrics["skipped"]})
+    restored = checkpoint.Checkpointer(workdir).restore(newer)
+    assert [float(value) for value in restored.metrics["newer"]] == [0.0, 0.0]
+    assert_equal_bits(restored.params, result.state.params)
+    with pytest.raises(ValueError, match=r"'params/.*' has shape None there"):
+        checkpoint.Checkpointer(workdir).restore(newer.replace(params={"w": newer.step}))
+
+
 def test_a_checkpoint_that_lost_its_description_is_continued_by_nobody(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "older")
     checkpoints = tmp_path / "older" / run_folder.CHECKPOINTS

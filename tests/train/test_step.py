@@ -58,6 +58,22 @@ def test_metrics_are_sums_over_all_samples_since_the_last_log_point():
     assert values["skipped"] == 0
 
 
+def test_the_norm_of_the_update_is_the_length_of_the_way_that_the_parameters_go():
+    state, train_step = start(lr=0.5)  # with b1 = b2 = 0 each step of Adam is the rate long
+    state, _ = train_step(state, batch_of((1.0, 2.0)))
+    state, _ = train_step(state, batch_of((1.0, np.nan)))  # skipped: counts as none
+    assert metrics.compute(state.metrics, Line.labels)["update_norm"] == pytest.approx(0.5)
+
+    def update(grads, moments, params):
+        return {"w": 3 * grads["w"]}, moments
+
+    three = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    state, train_step = start(lr=0.25, transform=three)
+    state, _ = train_step(state, batch_of((1.0, 2.0)))  # gradient -2, so w goes 0.25 * 6 far
+    assert state.params["w"] == pytest.approx(1.5)
+    assert metrics.compute(state.metrics, Line.labels)["update_norm"] == pytest.approx(1.5)
+
+
 def test_an_average_of_the_parameters_follows_them():
     state, train_step = start(ema_decay=0.75)
     state, _ = train_step(state, batch_of((1.0, 2.0)))

@@ -1,7 +1,9 @@
 """Signals as requests; each test sends real ones to its own process."""
 
+import ctypes
 import os
 import signal
+import threading
 
 import pytest
 
@@ -73,3 +75,51 @@ def test_an_ignored_signal_stays_ignored():
     with interrupt.leave_on_signal():
         send(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def busy_in_the_system(seconds):
+    """Send a signal that Python cannot look at for so long, as in a compilation."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # another thread gets it
+    try:
+        send(signal.SIGTERM)
+        ctypes.CDLL(None).usleep(int(1e6 * seconds))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """Exit codes with which a request was left after a tenth of a second."""
+    monkeypatch.setattr(interrupt, "LATEST_SECONDS", 0.1)
+    return []
+
+
+def test_a_signal_inside_a_long_call_of_the_system_ends_in_time_and_says_why(left, capfd):
+    with interrupt.StopRequest(left.append, lambda: "step 3") as stop:
+        stop.defer()
+        busy_in_the_system(0.5)
+    assert left == [interrupt.EXIT_CODE]
+    assert (
+        "SIGTERM: 0 s later this was not over: step 3. Stopped without saving"
+        in capfd.readouterr().err
+    )
+
+
+def test_a_state_that_is_being_written_is_waited_for(left, capfd):
+    with interrupt.StopRequest(left.append) as stop:
+        stop.defer()
+        with stop.saving():
+            busy_in_the_system(0.5)
+    assert not left and stop.requested
+    assert "the state is still being written" in capfd.readouterr().out
+
+
+def test_whoever_leaves_in_time_is_left_alone(left):
+    with interrupt.StopRequest(left.append) as stop:
+        stop.defer()
+        send(signal.SIGTERM)
+    watching = [thread for thread in threading.enumerate() if thread.name == "last resort"]
+    for thread in watching:
+        thread.join(5)
+    assert stop.requested and not left
+    assert not any(thread.is_alive() for thread in watching)

@@ -21,7 +21,7 @@ from fourm_jax.evals.evaluator import Context, Findings, Masking
 from fourm_jax.masking import sample
 from fourm_jax.masking.mixture import Mixture
 from fourm_jax.models.fourm import FourM
-from fourm_jax.parallel import distributed, mesh, sharding
+from fourm_jax.parallel import distributed, mesh, sharding, shares
 from fourm_jax.utils import progress
 
 
@@ -58,8 +58,10 @@ class ValidationLoss:
 
     def _sums(self, context: Context, masking: Masking) -> Float[np.ndarray, "n 3 m"]:
         """Loss, hits and number of targets of every record, by modality."""
-        generator, count = context.generator, jax.process_count()
+        generator = context.generator
         devices = generator.mesh or mesh.make_mesh(devices=jax.local_devices()[:1])
+        together = devices.is_multi_process  # then a batch is divided, else whole batches are
+        index, count = (jax.process_index(), jax.process_count()) if together else (0, 1)
         rows = -(-self.batch_size // devices.size) * devices.size  # every device the same number
         sizes = [len(one.source) for one in context.datasets]
         total = sum(min(context.num_records or size, size) for size in sizes)
@@ -68,18 +70,19 @@ class ValidationLoss:
             generator.model.modalities,
             batch_size=rows,
             num_records=context.num_records,
-            process_index=jax.process_index(),
+            process_index=index,
             process_count=count,
         )
         bar = progress.Bar(total, label="val_loss", unit="record", enabled=context.show_progress)
-        found = []
-        with contextlib.closing(bar), jax.set_mesh(devices):
-            for start, (batch, _) in zip(range(0, total, rows), batches, strict=True):
-                first = start + jax.process_index() * (rows // count)
-                numbers = np.arange(first, first + rows // count, dtype=np.int32)
-                batch, numbers = distributed.put_batch((batch, numbers), devices)
-                keys = sample.evaluation_keys(numbers, self.seed)
-                sums = _sums_of(
+
+        def sums(item: tuple[int, tuple[Batch, Any]]) -> Float[np.ndarray, "b 3 m"]:
+            start, (batch, _) = item
+            first = start + index * (rows // count)
+            numbers = np.arange(first, first + rows // count, dtype=np.int32)
+            batch, numbers = distributed.put_batch((batch, numbers), devices)
+            keys = sample.evaluation_keys(numbers, self.seed)
+            with jax.set_mesh(devices):
+                own = _sums_of(
                     generator.model,
                     generator.params,
                     batch,
@@ -89,8 +92,12 @@ class ValidationLoss:
                     masking.num_targets,
                     masking.budget,
                 )
-                found.append(np.asarray(sums, np.float64))
-                bar.update(min(start + rows, total))
+            bar.update(min(start + rows, total))
+            return np.asarray(own, np.float64)
+
+        items = zip(range(0, total, rows), batches, strict=True)
+        with contextlib.closing(bar):
+            found = shares.divided(items, sums) if generator.is_divided else list(map(sums, items))
         return np.concatenate(found)[:total]  # the rows that fill up the last batch come last
 
 

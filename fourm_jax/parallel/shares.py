@@ -1,0 +1,76 @@
+"""Work that the processes of a command divide, each on its own devices; all get all results."""
+
+import io
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+KINDS = "biuf"  # of arrays: what numpy writes without pickles
+
+
+def divided(items: Iterable[Item], compute: Callable[[Item], Result]) -> list[Result]:
+    """`compute` of every item, in their order; process i of n takes the items i, i + n, …
+
+    An item is computed by one process as a whole, so results are those of one process alone, bit
+    for bit. All processes must call this with the same items.
+
+    Args:
+      compute: gives a tree of numpy arrays of numbers, of the same structure for every item.
+    """
+    index, count = jax.process_index(), jax.process_count()
+    if count == 1:
+        return [compute(item) for item in items]
+    rest = iter(items)
+    first = list(itertools.islice(rest, 1))
+    own: dict[int, Result] = {}
+    total = 0
+    for number, item in enumerate(itertools.chain(first, rest)):
+        total += 1
+        if number % count == index:
+            own[number] = compute(item)
+    if not total:
+        return []
+    # Whoever has no item of its own learns from the first one what a result looks like.
+    structure = jax.tree.structure(next(iter(own.values())) if own else compute(first[0]))
+    arrays = {
+        f"{number}/{leaf}": array
+        for number, one in own.items()
+        for leaf, array in enumerate(jax.tree.leaves(one))
+    }
+    found: dict[str, np.ndarray] = {}
+    for part in gathered(_packed(arrays)):
+        found |= _unpacked(part)
+    leaves = range(structure.num_leaves)
+    return [
+        jax.tree.unflatten(structure, [found[f"{number}/{leaf}"] for leaf in leaves])
+        for number in range(total)
+    ]
+
+
+def gathered(content: bytes) -> Iterator[bytes]:
+    """The bytes of every process, in the order of their numbers; they go through the devices."""
+    sizes = multihost_utils.process_allgather(np.int32(len(content)))
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    for row, size in zip(multihost_utils.process_allgather(padded), sizes, strict=True):
+        yield np.asarray(row)[:size].tobytes()
+
+
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    assert all(array.dtype.kind in KINDS for array in plain.values()), "numbers of numpy alone"
+    np.savez(buffer, **plain)
+    return buffer.getvalue()
+
+
+def _unpacked(content: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)

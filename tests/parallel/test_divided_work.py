@@ -1,0 +1,90 @@
+"""Evaluation and generation as two real processes that join: the results are those of one."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fourm_jax.parallel import launcher
+from fourm_jax.utils import interrupt
+from tests.stress import children
+
+
+@pytest.fixture(scope="module")
+def trunk(nursery, tmp_path_factory):
+    """Work directory of a tiny trunk."""
+    workdir = tmp_path_factory.mktemp("trunk")
+    child = nursery.train(workdir, task="trunk", num_steps=2)
+    assert child.code() == 0, child.log
+    return workdir
+
+
+def run(nursery, name, arguments, count):
+    """What the processes of a command print; with two of them, both join."""
+    own = launcher.environments(count, cpu_devices=1, base={}) if count > 1 else [{}]
+    processes = [nursery.command(name, arguments, one) for one in own]
+    codes = [process.code() for process in processes]
+    logs = [process.log for process in processes]
+    assert codes == [0] * count, "\n".join(logs)
+    return logs
+
+
+def test_two_processes_evaluate_to_the_last_bit_as_one_does(nursery, trunk, tmp_path):
+    found = []
+    for count in (1, 2):
+        output = tmp_path / str(count)
+        arguments = [
+            f"--source={trunk}",
+            "--evals=val_loss,retrieval",
+            "--option=val_loss.batch_size=4",
+            "--option=retrieval.first=tok_depth",
+            "--option=retrieval.features=encoder",
+            "--num_records=12",
+            f"--output={output}",
+        ]
+        logs = run(nursery, "evaluate", arguments, count)
+        assert [log.count("report: ") for log in logs] == [1, 0][:count]
+        found.append(json.loads((output / "metrics.json").read_text()))
+    one, two = ({key: found[key] for key in ("tasks", "data")} for found in found)
+    assert one["tasks"]["val_loss/all"]["n"] > 12
+    assert one == two
+
+
+def test_two_processes_generate_what_one_does_for_every_row(nursery, trunk, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        picture = np.full((32, 32, 3), 80 * number, np.uint8)
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
+    for count in (1, 2):
+        arguments = [
+            f"--source={trunk}",
+            f"--prompts={tmp_path / 'pictures'}",
+            "--targets=tok_depth",
+            "--num_steps=2",
+            f"--output={tmp_path / str(count)}",
+        ]
+        logs = run(nursery, "generate", arguments, count)
+        done = [re.search(r"(\d) of \d requests generated", log)[1] for log in logs]
+        assert done == [["3"], ["2", "1"]][count - 1]
+    names = {path.name for path in (tmp_path / "1").iterdir()}
+    assert names == {path.name for path in (tmp_path / "2").iterdir()} and len(names) == 4
+    for row in names - {"settings.json"}:
+        paths = (tmp_path / str(count) / row / "ids.npz" for count in (1, 2))
+        one, two = (np.load(path)["tok_depth"] for path in paths)
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.scale
+def test_flags_that_differ_between_processes_are_refused_by_all(nursery, trunk, tmp_path):
+    own = launcher.environments(2, cpu_devices=1, base={})
+    common = [f"--source={trunk}", "--evals=val_loss", f"--output={tmp_path}"]
+    processes = [
+        nursery.command("evaluate", [*common, f"--num_records={4 * number + 4}"], one)
+        for number, one in enumerate(own)
+    ]
+    assert [process.code() for process in processes] == [children.ERROR] * 2
+    for process in processes:
+        assert "flags of the processes differ: num_records is 4 in process 0" in process.log
+    assert interrupt.PEER_GONE not in [process.code() for process in processes]
