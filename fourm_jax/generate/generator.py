@@ -63,7 +63,7 @@ class Generator:
         for spec in model.modalities:
             if spec.tokenizer in self.tokenizers and spec.is_token:
                 tokenizer = self.tokenizers[spec.tokenizer]
-                _check_tokenizer(spec, tokenizer)
+                job_lib.check_tokenizer(spec, tokenizer)
                 if isinstance(tokenizer, SequenceTokenizer):
                     self.vocabulary = tokenizer.vocabulary
 
@@ -484,21 +484,3 @@ class Generator:
         old = np.repeat(old, num_samples, axis=0)
         mask = np.repeat(edit.mask, len(old) // len(edit.mask), axis=0)
         return results.Decoded(editing.blend(old, made.raw, mask, tokenizer.signal))
-
-
-def _check_tokenizer(spec: ModalitySpec, tokenizer: Tokenizer | SequenceTokenizer) -> None:
-    """The codes of a global vector are tokens of their own, those of a grid share positions."""
-    if (spec.kind == "sequence") != isinstance(tokenizer, SequenceTokenizer):
-        raise ValueError(
-            f"tokenizer {spec.tokenizer!r} is a {type(tokenizer).__name__}: not for "
-            f"{spec.kind} {spec.name!r}"
-        )
-    if isinstance(tokenizer, SequenceTokenizer):
-        return
-    card = tokenizer.card
-    num_tokens = card.grid[0] * card.grid[1] * card.codes_per_position
-    if card.vocab_size > spec.vocab_size or num_tokens != spec.num_tokens:
-        raise ValueError(
-            f"tokenizer {card.name!r} makes {num_tokens} tokens of {card.vocab_size} ids, "
-            f"modality {spec.name!r} has {spec.num_tokens} of {spec.vocab_size}"
-        )

@@ -22,7 +22,7 @@ from fourm_jax.generate.state import State
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import TextVocabulary
 from fourm_jax.models.fourm import FourM
-from fourm_jax.tokenizers.base import Tokenizer, Tokenizers
+from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.utils import plain_data
@@ -101,6 +101,30 @@ def check_names(parts: Parts, conditions: Iterable[str], targets: Iterable[str])
     for name in targets:
         if name not in parts.model.outputs:
             raise ValueError(unknown_value("target", name, parts.model.outputs))
+
+
+def check_tokenizer(spec: ModalitySpec, tokenizer: Tokenizer | SequenceTokenizer) -> None:
+    """Refuse a tokenizer of another kind, vocabulary or grid than the modality.
+
+    The codes of a global vector are tokens of their own, those of a grid share positions.
+
+    Raises:
+      ValueError: says which of both has what.
+    """
+    if (spec.kind == "sequence") != isinstance(tokenizer, SequenceTokenizer):
+        raise ValueError(
+            f"tokenizer {spec.tokenizer!r} is a {type(tokenizer).__name__}: not for "
+            f"{spec.kind} {spec.name!r}"
+        )
+    if isinstance(tokenizer, SequenceTokenizer):
+        return
+    card = tokenizer.card
+    num_tokens = card.grid[0] * card.grid[1] * card.codes_per_position
+    if card.vocab_size > spec.vocab_size or num_tokens != spec.num_tokens:
+        raise ValueError(
+            f"tokenizer {card.name!r} makes {num_tokens} tokens of {card.vocab_size} ids, "
+            f"modality {spec.name!r} has {spec.num_tokens} of {spec.vocab_size}"
+        )
 
 
 def prepare(

@@ -144,10 +144,14 @@ class FourMTask:
         sums, counts = losses.modality_losses(predicted.loss, *slots)
         hits, _ = losses.modality_losses(predicted.correct.astype(jnp.float32), *slots)
         samples = jnp.float32(targets.valid.shape[0])
+        inputs = tokens.inputs
+        seen = jax.nn.one_hot(inputs.modality, len(counts)) * inputs.valid[..., None]
         aux = {
             "loss": (value, jnp.float32(1)),
             "loss/*": (sums, counts),
             "accuracy/*": (hits, counts),
+            "input_tokens/*": (seen.sum((0, 1)), jnp.full_like(counts, samples)),
+            "target_tokens/*": (counts, jnp.full_like(counts, samples)),
             "accuracy": (hits.sum(), counts.sum()),
             "input_fill": metrics.mean(tokens.inputs.valid),
             "target_fill": metrics.mean(targets.valid),

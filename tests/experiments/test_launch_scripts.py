@@ -1,14 +1,19 @@
 """Scripts that start trainings elsewhere: what they would run, and what they refuse."""
 
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLICE, SLURM = ROOT / "experiments/tpu/slice.sh", ROOT / "experiments/gpu/train.sh"
 XPK = ROOT / "experiments/tpu/xpk.sh"
+SHELLCHECK = shutil.which(
+    "shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+)
 PLACE = {"PROJECT": "p", "ZONE": "z", "NAME": "n", "PATH": "/usr/bin:/bin"}
 
 
@@ -81,8 +86,8 @@ def test_the_job_of_gpus_trains_on_all_of_its_processes():
     assert "-m experiments.train --cluster --config=c.py --workdir=w" in done.stdout
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.skipif(SHELLCHECK is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", [SLICE, XPK, SLURM], ids=lambda path: path.name)
 def test_scripts_are_clean(script):
-    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
+    done = subprocess.run([SHELLCHECK, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

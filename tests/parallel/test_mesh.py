@@ -1,5 +1,7 @@
 """Mesh sizes, the rule table, and constraints that vanish without a mesh."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,21 @@ def test_minus_one_takes_the_rest():
 def test_sizes_that_do_not_cover_the_devices_are_refused(sizes):
     with pytest.raises(ValueError, match=r"mesh \{'data': .*-1"):
         mesh.make_mesh(**sizes)
+
+
+def chip(number, slice_index):
+    """A device of one of several slices."""
+    named = {"platform": "cpu", "device_kind": "cpu", "process_index": 0}
+    return mock.Mock(spec=jax.Device, id=number, slice_index=slice_index, **named)
+
+
+def test_each_slice_holds_a_part_of_the_data_axis():
+    chips = [chip(number, number // 4) for number in (3, 1, 5, 7, 0, 2, 4, 6)]
+    grid = mesh.make_mesh(data=-1, fsdp=2, devices=chips).devices
+    assert grid.shape == (4, 2, 1)
+    assert [[one.slice_index for one in row.flat] for row in grid] == [[0, 0]] * 2 + [[1, 1]] * 2
+    with pytest.raises(ValueError, match="on 2 slices: data must be a multiple of 2"):
+        mesh.make_mesh(data=1, fsdp=8, devices=chips)
 
 
 def test_rules_are_right_aligned_and_hold_for_moments_of_the_same_name():
