@@ -38,7 +38,7 @@ def divided(items: Iterable[Item], compute: Callable[[Item], Result]) -> list[Re
     if not total:
         return []
     # Whoever has no item of its own learns from the first one what a result looks like.
-    structure = jax.tree.structure(next(iter(own.values())) if own else compute(first[0]))
+    structure: Any = jax.tree.structure(next(iter(own.values())) if own else compute(first[0]))
     arrays = {
         f"{number}/{leaf}": array
         for number, one in own.items()
@@ -65,7 +65,7 @@ def gathered(content: bytes) -> Iterator[bytes]:
 
 def _packed(arrays: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     assert all(array.dtype.kind in KINDS for array in plain.values()), "numbers of numpy alone"
     np.savez(buffer, **plain)
     return buffer.getvalue()

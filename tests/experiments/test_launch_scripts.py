@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
+
+from tests import howto_pages
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLICE, SLURM = ROOT / "experiments/tpu/slice.sh", ROOT / "experiments/gpu/train.sh"
@@ -78,6 +81,20 @@ def test_what_is_missing_is_named_before_anything_is_run(arguments, environment,
     done = run(SLICE, *arguments, **environment)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_the_page_leads_from_an_empty_project_to_a_resumed_run_with_commands_that_exist():
+    page = "\n".join(howto_pages.commands("several-hosts"))
+    (first, second) = re.findall(r"^export (.*)$", page, re.MULTILINE)
+    settings = dict(setting.split("=", 1) for setting in f"{first} {second}".split())
+    commands = re.findall(r"^experiments/tpu/slice.sh (\w+)", page, re.MULTILINE)
+    assert commands == ["create", "install", "start", "watch", "resume", "delete"]
+    for command in commands:
+        done = run(SLICE, "--dry_run", command, PATH="/usr/bin:/bin", **settings)
+        assert done.returncode == 0, done.stderr
+        assert "scenes --project=my-project --zone=us-west4-a" in done.stdout
+    started = run(SLICE, "--dry_run", "start", PATH="/usr/bin:/bin", **settings).stdout
+    assert f"--config={settings['CONFIG']}" in started.replace("\\", "")
 
 
 def test_the_job_of_gpus_trains_on_all_of_its_processes():
