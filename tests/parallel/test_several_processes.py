@@ -143,9 +143,10 @@ def test_a_run_that_hangs_ends_with_the_stacks_of_its_threads(nursery, tmp_path)
 )
 def test_a_hang_is_noticed_in_every_phase(nursery, tmp_path, phase, named):
     config = {**CONFIG, "eval_every": 3}
-    child = nursery.train(tmp_path, busy=phase, hang_seconds=2.0, **config)
+    assert nursery.train(tmp_path / "compiles", **config).code() == 0
+    child = nursery.train(tmp_path / "hangs", busy=phase, hang_seconds=4.0, **config)
     assert child.code() == interrupt.HUNG, child.log
-    assert f"nothing happened for 2 s in: {named}" in child.log
+    assert f"nothing happened for 4 s in: {named}" in child.log
     assert "hung: the same command continues" in child.log
 
 

@@ -234,7 +234,7 @@ def _make_busy(phase: str) -> Any:
     def finalize_slowly(self: Any, directory: Any) -> None:
         if phase == "save":
             print("busy: save", flush=True)
-            time.sleep(3)
+            time.sleep(6)
         finalize(self, directory)
 
     def evaluate(state: Any, done: int) -> Iterator[tuple[str, float]]:
