@@ -59,7 +59,7 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
     row["collectives"] = collectives.summary(found)
     row["largest_collectives"] = [
         {"kind": one.kind, "arrays": one.arrays[:4], "count": one.count, "source": one.source[-80:]}
-        for one in found[:4]
+        for one in found[:8]
     ]
     return row
 

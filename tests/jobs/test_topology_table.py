@@ -1,0 +1,87 @@
+"""The table of topologies: its cases, what is tried when one does not fit, its text in the docs."""
+
+import pathlib
+
+import pytest
+from etils import epath
+
+from fourm_jax.jobs import topology_table
+
+ROOT = pathlib.Path(__file__).parents[2]
+GIB = 2**30
+FITS = {
+    "case": "mod21/base/v5e:4x4",
+    "changes": ["model.remat=full"],
+    "fits": True,
+    "remat": "full",
+    "accumulate_steps": 2,
+    "batch_size": 4096,
+    "mesh": {"data": 4, "fsdp": 4, "tensor": 1},
+    "memory_bytes": 16 * GIB,
+    "bytes": 11 * GIB,
+    "argument_bytes": 3 * GIB,
+    "temporary_bytes": 8 * GIB,
+    "wire_bytes": 25e9,
+    "wire_bytes_of_fsdp": 22.3e9,
+    "compile_s": 281.6,
+}
+REFUSED = {**FITS, "fits": False, "remat": "names", "accumulate_steps": 1, "bytes": 36 * GIB}
+
+
+def test_parameters_are_cut_along_the_last_axis_of_the_slice():
+    assert len(topology_table.cases()) == 36
+    (case,) = topology_table.cases(["mod7/xlarge/v5p"])
+    assert topology_table.settings(case, ["model.remat=full"]) == [
+        "--topology=v5p:4x4x4",
+        "--config=configs/fourm.py:mix=mod7,size=xlarge",
+        "--config.mesh.data=16",
+        "--config.mesh.fsdp=4",
+        "--config.model.remat=full",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("remat", "parts", "gib", "changes"),
+    [
+        ("names", 1, 36, ["model.remat=full"]),
+        ("full", 1, 31, ["model.remat=full", "optimizer.accumulate_steps=2"]),
+        ("full", 1, 36, ["model.remat=full", "optimizer.accumulate_steps=4"]),  # 18 would be left
+        ("full", 2, 17, ["model.remat=full", "optimizer.accumulate_steps=4"]),
+        ("full", 8, 17, None),
+        ("full", 1, 200, None),  # an eighth is too much as well
+    ],
+)
+def test_what_does_not_fit_is_tried_with_what_may_be_enough(remat, parts, gib, changes):
+    row = {"remat": remat, "accumulate_steps": parts, "bytes": gib * GIB, "memory_bytes": 16 * GIB}
+    assert topology_table.next_changes(row) == changes
+
+
+def test_a_line_shows_the_last_try_and_what_did_not_fit():
+    lines = topology_table.markdown([REFUSED, FITS]).splitlines()
+    assert lines[2:] == [
+        "| mod21 base, 4,096 | v5e:4x4, 4 × 4 | `full`, 2 parts | **11.0** of 16 (`names`: 36.0) | "
+        "3.0 | 8.0 | 25.0 | 22.3 | 282 s |"
+    ]
+    assert "too much of 16 (`names`: 36.0)" in topology_table.markdown([REFUSED])
+
+
+def test_rows_are_written_read_and_found(tmp_path):
+    path = epath.Path(tmp_path / "rows.jsonl")
+    assert topology_table.read(path) == []
+    topology_table.write(path, [REFUSED, FITS])
+    rows = topology_table.read(path)
+    assert rows == [REFUSED, FITS]
+    assert topology_table.find(rows, FITS["case"], ["model.remat=full"]) == REFUSED
+    assert topology_table.find(rows, FITS["case"], []) is None
+
+
+def test_a_page_without_marks_is_refused():
+    with pytest.raises(ValueError, match="lacks the lines <!-- table of topologies -->"):
+        topology_table.into_page("# Page", [FITS])
+
+
+def test_the_table_in_the_docs_is_that_of_the_results():
+    rows = topology_table.read(epath.Path(ROOT / "experiments/results/topologies.jsonl"))
+    page = (ROOT / "docs/performance.md").read_text()
+    assert rows
+    assert topology_table.into_page(page, rows) == page
