@@ -32,8 +32,10 @@ TWO_LAYERS = flags.DEFINE_bool("two_layers", True, "Also count a step of two lay
 def main() -> None:
     """Print the report."""
     place, config = topology.find(TOPOLOGY.value), CONFIG.value
-    find = ahead.largest_batch if SEARCH.value == "batch" else ahead.report
-    row = find(config, place)
+    if SEARCH.value == "batch":
+        row = ahead.largest_batch(config, place, lambda line: print(line, file=sys.stderr))
+    else:
+        row = ahead.report(config, place)
     if TWO_LAYERS.value and row["fits"]:
         row["two_layers"] = ahead.two_layers(config, place)
     print(json.dumps(row), flush=True)

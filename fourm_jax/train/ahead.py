@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -75,10 +76,12 @@ def two_layers(config: ml_collections.ConfigDict, place: topology.Topology) -> d
     return {"flops": costs.get("flops", 0.0), "bytes_accessed": costs.get("bytes accessed", 0.0)}
 
 
-def largest_batch(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, Any]:
+def largest_batch(
+    config: ml_collections.ConfigDict, place: topology.Topology, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """The report of the largest batch that fits, samples per device doubling and halving.
 
-    A batch that fits is known to within a quarter.
+    A batch that fits is known to within a quarter. `tell` gets a line after each that was tried.
     """
     mesh = mesh_lib.make_mesh(devices=place.devices, **config.mesh.to_dict())
     unit = mesh.shape["data"] * mesh.shape["fsdp"] * config.masking.maskings_per_record
@@ -87,7 +90,12 @@ def largest_batch(config: ml_collections.ConfigDict, place: topology.Topology) -
     def fits(count: int) -> bool:
         if count not in tried:
             sized = config_lib.override(config, {"batch_size": count * unit})
-            tried[count] = report(sized, place)
+            row = tried[count] = report(sized, place)
+            tell(
+                f"batch {count * unit:,}: {'fits' if row['fits'] else 'does not fit'}, "
+                f"{row['bytes'] / topology.GIB:.2f} of {row['memory_bytes'] / topology.GIB:.2f} "
+                f"GiB ({row['compile_s']:.0f} s)"
+            )
         return bool(tried[count]["fits"])
 
     count = max(config.batch_size // unit, 1)

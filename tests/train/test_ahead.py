@@ -99,25 +99,60 @@ def test_what_the_compiler_says_about_memory_is_read(message, found):
     assert ahead.too_large("INTERNAL: no memory") is None
 
 
+@pytest.mark.parametrize(
+    ("largest", "tried", "found"),
+    [
+        (100, [32, 64, 128, 96, 112], 96),  # on 8 chips: in eights
+        (20, [32, 16, 24], 16),
+        (3, [32, 16, 8], 8),
+    ],
+)
+def test_the_largest_batch_is_found_and_every_try_is_told(monkeypatch, largest, tried, found):
+    def report(config, place):
+        size = config.batch_size
+        fits = size <= largest
+        return {"fits": fits, "bytes": size, "memory_bytes": 2**30, "compile_s": 1, "batch": size}
+
+    monkeypatch.setattr(ahead, "report", report)
+    place = topology.Topology(
+        name="here", devices=jax.devices()[:8], memory_bytes=2**30, is_estimate=True
+    )
+    lines = []
+    row = ahead.largest_batch(config(), place, lines.append)
+    assert row["batch"] == found
+    assert [int(line.split()[1].strip(":")) for line in lines] == tried
+    assert row["tried"] == {str(size): size <= largest for size in sorted(tried)}
+    assert lines[0].endswith("1.00 GiB (1 s)")
+
+
 @needs_compiler
 @pytest.mark.scale
-def test_a_compiled_step_is_cut_as_the_rules_say_and_no_table_is_gathered():
-    place = topology.find("v5e:2x2")
-    mesh = mesh_lib.make_mesh(devices=place.devices, **config().mesh.to_dict())
-    compiled = ahead.compile_step(config(), mesh)
-    batch = run_config.abstract_batch(config(), mesh)
-    parts = program.make(config(), run_config.make_task(config()), mesh, batch)
+def test_a_compiled_step_is_cut_as_the_rules_say_and_no_device_meets_a_whole_table():
+    """Four chips: two parts of the parameters, two replicas of each."""
+    small = config(mesh__data=2, mesh__fsdp=2)
+    mesh = mesh_lib.make_mesh(devices=topology.find("v5e:2x2").devices, **small.mesh.to_dict())
+    compiled = ahead.compile_step(small, mesh)
+    batch = run_config.abstract_batch(small, mesh)
+    parts = program.make(small, run_config.make_task(small), mesh, batch)
     (state, _), _ = compiled.input_shardings
     expected = tree.named_leaves(parts.abstract)
     for name, found in tree.named_leaves(state).items():
         leaf = expected[name]
         assert found.is_equivalent_to(leaf.sharding, len(leaf.shape)), name
     hlo = compiled.as_text()
-    num_rows = parts.abstract.params["decoder_embedding"]["tokens"].shape[0]
+    num_rows, dim = parts.abstract.params["decoder_embedding"]["tokens"].shape
+    assert (num_rows, dim) == (274_208, 128)
     slots = 32 // 4 * 64
     assert not re.search(rf"\[({slots},{num_rows}|{num_rows},{slots})\]", hlo)
+    assert f"[{num_rows},{dim}]" not in hlo  # neither gathered nor as the sum of a gradient
     found = collectives.read(hlo, mesh.size)
-    assert not [one for one in found if f"[{num_rows}," in "".join(one.arrays)]
+    of_table = [one for one in found if f"[{num_rows}," in "".join(one.arrays)]
+    # replicas sum the gradients of their part: of the encoder's table, and of the decoder's, whose
+    # rows are heads too
+    assert {(one.kind, one.arrays, one.num_devices) for one in of_table} == {
+        ("all-reduce", (f"f32[{num_rows},{dim // 2}]",), 2)
+    }
+    assert len(of_table) == 2
 
 
 @needs_compiler
