@@ -86,17 +86,18 @@ def train(pictures: Pictures) -> dict:
     task = tokenizer_task.TokenizerTask(module=build("ddim"), source_field="rgb")
     schedule = optax.cosine_decay_schedule(RATE, NUM_STEPS)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.99))
-    state = jax.jit(lambda batch: train_step.init_state(task, optimizer, batch, seed=0, ema=False))(
+    root = jax.random.key(0)
+    state = jax.jit(lambda batch: train_step.init_state(task, optimizer, batch, root, ema=False))(
         {"rgb": pictures[:BATCH]}
     )
     one_step = jax.jit(
-        train_step.make_train_step(task, optimizer, schedule, seed=0, ema_decay=0.0),
+        train_step.make_train_step(task, optimizer, schedule, ema_decay=0.0),
         donate_argnums=0,
     )
     rng = np.random.default_rng(0)
     for _ in range(NUM_STEPS):
         rows = rng.integers(0, len(pictures), BATCH)
-        state, _ = one_step(state, {"rgb": pictures[rows]})
+        state, _ = one_step(state, {"rgb": pictures[rows]}, root)
     return task.variables(state.params, state.model_state)
 
 

@@ -112,11 +112,12 @@ class Step:
         self.mesh = mesh_lib.make_mesh(devices=jax.devices()[:1], **self.run.mesh)
         self.batch = distributed.put_batch(next(self.run.batches(0)), self.mesh)
         self.program = program_lib.make(self.config, self.run.task, self.mesh, self.batch)
+        root = self.program.root
         with jax.set_mesh(self.mesh):
             train_step: Any = self.program.train_step  # jitted
-            lowered = train_step.lower(self.program.abstract, self.batch)
+            lowered = train_step.lower(self.program.abstract, self.batch, root)
             init: Any = self.program.init
-            self.init = pool.submit(_compile, init.lower(self.batch))
+            self.init = pool.submit(_compile, init.lower(self.batch, root))
         self.compiled = pool.submit(_compile, lowered)
 
     def measure(self, *, profile: bool = False, rounds: int = 7) -> dict[str, Any]:
@@ -124,10 +125,10 @@ class Step:
         compiled, compile_s = self.compiled.result()
         lines: list[str] = []
         with jax.set_mesh(self.mesh):
-            state = [self.init.result()[0](self.batch)]
+            state = [self.init.result()[0](self.batch, self.program.root)]
 
             def step() -> jax.Array:
-                state[0], loss = compiled(state[0], self.batch)
+                state[0], loss = compiled(state[0], self.batch, self.program.root)
                 return loss
 
             seconds = yardsticks.median_seconds(step, rounds=rounds)

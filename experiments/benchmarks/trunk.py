@@ -30,16 +30,17 @@ def measure(size: str) -> dict:
     mesh = mesh_lib.make_mesh(devices=None, **run.mesh)
     batch = distributed.put_batch(next(run.batches(0)), mesh)
     program = program_lib.make(config, run.task, mesh, batch)
+    root = program.root
     seconds = []
     with jax.set_mesh(mesh):
         start = time.perf_counter()
-        state, loss = program.train_step(program.init(batch), batch)
+        state, loss = program.train_step(program.init(batch, root), batch, root)
         loss.block_until_ready()
         compilation = time.perf_counter() - start
         for _ in range(NUM_ROUNDS):
             start = time.perf_counter()
             for _ in range(STEPS_PER_ROUND):
-                state, loss = program.train_step(state, batch)
+                state, loss = program.train_step(state, batch, root)
             loss.block_until_ready()
             seconds.append((time.perf_counter() - start) / STEPS_PER_ROUND)
     rate = config.batch_size / statistics.median(seconds)

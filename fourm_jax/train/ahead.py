@@ -123,7 +123,7 @@ def compile_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> 
     parts = program.make(config, run_config.make_task(config), mesh, batch)
     train_step: Any = parts.train_step  # jitted
     with jax.set_mesh(mesh):
-        lowered = train_step.lower(parts.abstract, batch)
+        lowered = train_step.lower(parts.abstract, batch, parts.root)
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -179,10 +179,10 @@ def _first_state(
 ) -> TrainState:
     """The state before the first step, from scratch or from weights."""
     if run.init is None:
-        return program.init(example)
+        return program.init(example, program.root)
     found = read_weights(run.init.source)  # before anything is compiled
     state, report = init.start(
-        program.init(example),
+        program.init(example, program.root),
         run.init,
         found,
         packed=run.task.packed,
@@ -332,7 +332,7 @@ class _Training:
                 break
             self.book.note_wait(waiting.seconds())
             self.trace.before(done + 1)
-            state, loss = self.program.train_step(state, batch)
+            state, loss = self.program.train_step(state, batch, self.program.root)
             self.trace.after(done + 1, loss)
             in_flight.append(loss)
             self.book.note(done, loss)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import ml_collections
 from jax.sharding import Mesh
+from jaxtyping import Array, Key
 
 from fourm_jax.parallel import sharding
 from fourm_jax.train import optimizer, rates, run_config, step
@@ -19,13 +20,15 @@ class Program:
 
     Attributes:
       abstract: shapes, types and shardings of the state.
-      init: example batch -> state.
-      train_step: (state, batch) -> (state, loss); donates the state.
+      root: key of the run, an argument of the others: runs of other seeds share a compilation.
+      init: (example batch, root) -> state.
+      train_step: (state, batch, root) -> (state, loss); donates the state.
     """
 
     abstract: TrainState
-    init: Callable[[Any], TrainState]
-    train_step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
+    root: Key[Array, ""]
+    init: Callable[[Any, Key[Array, ""]], TrainState]
+    train_step: Callable[[TrainState, Any, Key[Array, ""]], tuple[TrainState, Array]]
 
 
 def make(
@@ -37,21 +40,21 @@ def make(
     """
     settings = run_config.settings(config)
     schedule = optimizer.make_schedule(settings, config.num_steps)
-    params, model_state = jax.eval_shape(task.init, jax.random.key(config.seed), example)
+    root = jax.random.key(config.seed)
+    params, model_state = jax.eval_shape(task.init, root, example)
     optimizer.check_selectors(settings, params)
     param_rates, state_rates = _rates(config, task, params, model_state)
     transform = rates.limit(optimizer.make(settings), param_rates)
 
-    def first_state(batch):
-        return step.init_state(task, transform, batch, seed=config.seed, ema=settings.ema_decay > 0)
+    def first_state(batch, root):
+        return step.init_state(task, transform, batch, root, ema=settings.ema_decay > 0)
 
-    shapes = jax.eval_shape(first_state, example)
+    shapes = jax.eval_shape(first_state, example, root)
     layout = sharding.state_shardings(shapes, mesh)
     train_step = step.make_train_step(
         task,
         transform,
         schedule,
-        seed=config.seed,
         ema_decay=settings.ema_decay,
         rates=param_rates,
         state_rates=state_rates,
@@ -60,6 +63,7 @@ def make(
         abstract=jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
         ),
+        root=root,
         init=jax.jit(first_state, out_shardings=layout),
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None)),
     )

@@ -53,7 +53,7 @@ def replay(
             state: TrainState = trained.read_arrays(manager, max(steps), parts.abstract)
             with jax.set_mesh(mesh):
                 for _ in range(max(steps), step):
-                    state, _ = parts.train_step(state, batch)
+                    state, _ = parts.train_step(state, batch, parts.root)
                     batch = distributed.put_batch(next(batches), mesh)
                 found = _look(run, config.seed, state, batch)
     return {"step": step, "from": max(steps), **found}

@@ -52,10 +52,18 @@ class Task(Protocol):
 
 
 def init_state(
-    task: Task, optimizer: optax.GradientTransformation, batch: Any, *, seed: int, ema: bool
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    batch: Any,
+    root: Key[Array, ""],
+    *,
+    ema: bool,
 ) -> state.TrainState:
-    """State before the first step; traceable, so that it can be jitted with out_shardings."""
-    root = jax.random.key(seed)
+    """State before the first step; traceable, so that it can be jitted with out_shardings.
+
+    Args:
+      root: key of the run.
+    """
     params, model_state = task.init(rng.stream(root, "init"), batch)
     _, aux = jax.eval_shape(lambda p, s: task.loss(p, s, batch, root, True), params, model_state)
     zero = jnp.float32(0)
@@ -68,17 +76,17 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: schedules.Schedule,
     *,
-    seed: int,
     ema_decay: float,
     rates: rates_lib.Rates = rates_lib.ALL,
     state_rates: rates_lib.Rates = rates_lib.ALL,
-) -> Callable[[state.TrainState, Any], tuple[state.TrainState, Array]]:
-    """Build (state, batch) -> (state, loss), to be jitted with the state donated.
+) -> Callable[[state.TrainState, Any, Key[Array, ""]], tuple[state.TrainState, Array]]:
+    """Build (state, batch, root key) -> (state, loss), to be jitted with the state donated.
 
-    Masking, dropout and code replacement draw from the stream "train" at the step, so a resumed
-    run repeats them. A step whose loss or gradient is not finite changes neither parameters nor
-    moments nor metrics. An element of the state that an update would make NaN or infinite keeps its
-    value. The metric "skipped" counts both kinds of steps, and the loss that they return is NaN.
+    The key is an argument, so that runs of other seeds share the compilation. Masking, dropout and
+    code replacement draw from its stream "train" at the step, so a resumed run repeats them. A step
+    whose loss or gradient is not finite changes neither parameters nor moments nor metrics. An
+    element of the state that an update would make NaN or infinite keeps its value. The metric
+    "skipped" counts both kinds of steps, and the loss that they return is NaN.
 
     Args:
       rates: what of the parameters is frozen, as `optimizer` knows it too (`rates.limit`).
@@ -88,8 +96,10 @@ def make_train_step(
     def task_loss(params: Any, *arguments: Any) -> Any:
         return task.loss(rates.without_gradient(params) if rates else params, *arguments)
 
-    def train_step(old: state.TrainState, batch: Any) -> tuple[state.TrainState, Array]:
-        key = rng.step_key(jax.random.key(seed), "train", old.step)
+    def train_step(
+        old: state.TrainState, batch: Any, root: Key[Array, ""]
+    ) -> tuple[state.TrainState, Array]:
+        key = rng.step_key(root, "train", old.step)
         gradient = jax.value_and_grad(task_loss, has_aux=True)
         (loss, aux), grads = gradient(old.params, old.model_state, batch, key, True)
         grad_norm = optax.tree.norm(grads)

@@ -21,10 +21,10 @@ def states(num_devices):
     batches = run.batches(0)
     batch = distributed.put_batch(next(batches), mesh)
     parts = program.make(config, run.task, mesh, batch)
-    state = parts.init(batch)
+    state = parts.init(batch, parts.root)
     for _ in range(NUM_STEPS):
         with jax.set_mesh(mesh):
-            state, _ = parts.train_step(state, batch)
+            state, _ = parts.train_step(state, batch, parts.root)
         yield jax.device_get((state.params, state.model_state))
         batch = distributed.put_batch(next(batches), mesh)
     batches.close()

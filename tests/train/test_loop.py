@@ -151,13 +151,26 @@ def test_moments_and_average_are_cut_like_their_parameters():
     assert layouts == 4 * [P(None, "fsdp", "tensor")]  # parameter, two moments, average
 
 
+def test_runs_that_differ_in_their_seed_alone_share_a_compilation():
+    programs = []
+    for seed in (0, 1):
+        config = tiny.tokenizer(seed=seed)
+        described, mesh = run_config.build(config), mesh_lib.make_mesh(devices=ONE)
+        batch = next(described.batches(0))
+        one = program_lib.make(config, described.task, mesh, batch)
+        with jax.set_mesh(mesh):
+            first = one.init.lower(batch, one.root).as_text()
+            programs.append((first, one.train_step.lower(one.abstract, batch, one.root).as_text()))
+    assert programs[0] == programs[1]
+
+
 def test_a_step_compiles_once(finished):
     config = tiny.tokenizer()
     described = run_config.build(config)
     mesh = mesh_lib.make_mesh(devices=ONE)
     batch = distributed.put_batch(next(described.batches(0)), mesh)
     program = program_lib.make(config, described.task, mesh, batch)
-    state = program.init(batch)
+    state = program.init(batch, program.root)
     book = logbook.Logbook(
         finished[0] / "book",
         state,
@@ -170,7 +183,7 @@ def test_a_step_compiles_once(finished):
         show_progress=False,
     )
     for done in range(3):
-        state, _ = program.train_step(state, batch)
+        state, _ = program.train_step(state, batch, program.root)
         state = book.take(state, done)
     assert program.train_step._cache_size() == 1
 

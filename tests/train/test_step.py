@@ -40,10 +40,11 @@ def start(ema_decay=0.0, lr=0.5, transform=None):
     )
     task, example = Line(), batch_of((1.0, 2.0))
     transform = transform or optimizer.make(settings)
-    state = step.init_state(task, transform, example, seed=0, ema=ema_decay > 0)
+    root = jax.random.key(0)
+    state = step.init_state(task, transform, example, root, ema=ema_decay > 0)
     schedule = optimizer.make_schedule(settings, 10)
-    train_step = step.make_train_step(task, transform, schedule, seed=0, ema_decay=ema_decay)
-    return state, jax.jit(train_step)
+    train_step = step.make_train_step(task, transform, schedule, ema_decay=ema_decay)
+    return state, jax.jit(lambda state, batch: train_step(state, batch, root))
 
 
 def test_metrics_are_sums_over_all_samples_since_the_last_log_point():
