@@ -226,10 +226,10 @@ def _make_busy(phase: str) -> Any:
             _wait_in_the_system(phase)
         return dataclasses.replace(made, train_step=functools.partial(step, made.train_step))
 
-    def step(train_step: Any, state: Any, batch: Any) -> Any:
+    def step(train_step: Any, state: Any, batch: Any, root: Any) -> Any:
         if phase == "step" and int(state.step) == 4:
             _wait_in_the_system(phase)
-        return train_step(state, batch)
+        return train_step(state, batch, root)
 
     def finalize_slowly(self: Any, directory: Any) -> None:
         if phase == "save":
