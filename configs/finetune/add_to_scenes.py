@@ -11,7 +11,9 @@
 
 Several at once: modality=tok_instance_edge+poses. The new parts learn at the full rate and the old
 ones at `old_rate` times it (0: they stay bit-equal and the old outputs with them). `replay` is the
-share of samples that follow the old masks on the old data.
+share of samples that follow the old masks on the old data. `from_start` trains a model that has the
+new modality from its first step, for as long as the old model and the addition together: what the
+addition is compared with.
 """
 
 from collections.abc import Sequence
@@ -49,13 +51,14 @@ NUM_RECORDS = {"train": 4_096, "test": 256}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Return the job; arguments: modality, old_rate, replay, num_steps, runlocal."""
+    """Return the job; arguments: modality, old_rate, replay, num_steps, from_start, runlocal."""
     args = config_lib.parse_arg(
         arg,
         modality="tok_instance_edge",
         old_rate=0.1,
         replay=0.5,
         num_steps=600,
+        from_start=False,
         runlocal=False,
     )
     names = args.modality.split("+")
@@ -75,6 +78,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.mixture = mixture(names, KNOWN)
     config.replay = args.replay
     config.old_rate = args.old_rate
+    config.from_start = args.from_start
     config.num_steps = 4 if args.runlocal else args.num_steps
     config.optimizer = trunk.adamw(2e-3, warmup_steps=2 if args.runlocal else 50)
     return config.lock()

@@ -32,7 +32,10 @@ from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors, folder_lock, io, run_folder
 
 PHASES = ("tokenize", "trunk", "evaluate")
-KEYS = ("added", "tokenize", "mixture", "replay", "old_rate", "num_steps", "optimizer")
+KEYS = (
+    *("added", "tokenize", "mixture", "replay"),
+    *("old_rate", "num_steps", "optimizer", "from_start"),
+)
 DATA, NEW_DATA, METRICS = "data", "with_the_new", "metrics.json"
 NUM_BATCHES = 16  # of old held-out records, masked as before
 
@@ -120,6 +123,9 @@ def training_config(
 ) -> ml_collections.ConfigDict:
     """Config of the training: the source's, with the new modality and its data beside the old.
 
+    With `from_start` it takes the steps of both and starts from nothing: what a model is worth that
+    had the modality all along.
+
     Raises:
       ValueError: the source has the modality already, or one of that name.
     """
@@ -148,6 +154,10 @@ def training_config(
     total = sum(one["weight"] for one in groups["data"])
     replayed = [{**d, "weight": config.replay * d["weight"] / total} for d in groups["data"]]
     groups["data"] = [*(replayed if config.replay else []), new_data]
+    groups["eval_every"] = 0
+    if config.from_start:
+        groups["num_steps"] += config.num_steps
+        return config_lib.from_json(groups)
     own = "|".join(rf"/(contents_)?{name}(/|$)" for name in added)
     groups["init"] = {"source": str(source), "reset": own}
     groups["optimizer"] = config_lib.plain(config.optimizer)
@@ -155,7 +165,7 @@ def training_config(
         groups["init"]["freeze"] = f"^(?!.*({own}))"
     elif config.old_rate < 1:
         groups["optimizer"]["lr_scales"] = {own: 1.0, "^": config.old_rate}
-    groups |= {"num_steps": config.num_steps, "eval_every": 0}
+    groups["num_steps"] = config.num_steps
     return config_lib.from_json(groups)
 
 

@@ -84,6 +84,19 @@ def test_a_frozen_model_keeps_what_it_knew_and_generates_the_new_modality(source
         np.testing.assert_array_equal(value, after[name], err_msg=name)
 
 
+def test_a_model_that_has_it_from_the_start_trains_as_long_from_nothing(source, tmp_path):
+    before = add_modality.source_config(epath.Path(source))
+    before = config_lib.override(before, {"num_steps": 7})
+    places = epath.Path(source), epath.Path(tmp_path)
+    later = add_modality.training_config(job(), before, *places)
+    whole = add_modality.training_config(job(from_start=True), before, *places)
+    assert whole.num_steps == 7 + later.num_steps
+    assert "init" in later
+    assert "init" not in whole
+    assert (whole.data, whole.modalities) == (later.data, later.modalities)
+    assert whole.optimizer == before.optimizer
+
+
 def test_float_vectors_become_an_input_and_old_records_lack_them(source, tmp_path):
     before = add_modality.source_config(epath.Path(source))
     settings = add_modality.training_config(
