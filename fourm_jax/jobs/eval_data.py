@@ -233,6 +233,8 @@ def config_of_run(source: epath.PathLike) -> ml_collections.ConfigDict | None:
     if not path.exists():
         return None
     stored = {key: value for key, value in io.read_json(path).items() if key != "place"}
+    if "task" not in stored:  # of a published checkpoint, which says what the model is
+        return None
     return config_lib.from_json(upgrades.upgrade_config(stored))
 
 
