@@ -3,8 +3,10 @@
     python -m experiments.train --config=configs/scenes.py:size=nano --workdir=runs/nano
 
 Override any key with e.g. --config.optimizer.lr=1e-3 --config.mesh.fsdp=2 --config.log_every=10.
-Ctrl-C or SIGTERM saves and leaves. Several hosts (docs/howto/several-hosts.md#start):
---coordinator=host:port --process_count=N --process_id=i, or --cluster on Cloud TPU or SLURM.
+--evals=val_loss,any_to_any measures after the last step, with --option=val_loss.every=500 on the
+way too (docs/howto/evaluate.md). Ctrl-C or SIGTERM saves and leaves. Several hosts
+(docs/howto/several-hosts.md#start): --coordinator=host:port --process_count=N --process_id=i, or
+--cluster on Cloud TPU or SLURM.
 """
 
 from absl import flags
@@ -38,6 +40,8 @@ HANG = flags.DEFINE_float(
     "hang_seconds", loop.HANG_SECONDS, "End with status 77 after so long without a step; 0: never."
 )
 PROFILE = flags.DEFINE_list("profile_steps", [], "FIRST,LAST step of a trace in WORKDIR/profile.")
+EVALS = flags.DEFINE_list("evals", [], "Evaluators beside those of the config's evals.")
+OPTIONS = flags.DEFINE_multi_string("option", [], "NAME.OPTION=VALUE of --evals; repeatable.")
 HISTOGRAMS = flags.DEFINE_bool(
     "histograms", False, "Show how the parameters are distributed at every checkpoint."
 )
@@ -45,14 +49,14 @@ HISTOGRAMS = flags.DEFINE_bool(
 
 def main() -> None:
     """Train; a tokenizer or a fine-tuned model is then saved for use."""
-    run_config.check(CONFIG.value)
-    if CONFIG.value.task == "transfer" and io.is_remote(WORKDIR.value):
+    config = training_evals.extended(CONFIG.value, EVALS.value, OPTIONS.value)
+    run_config.check(config)
+    if config.task == "transfer" and io.is_remote(WORKDIR.value):
         raise ValueError(f"{WORKDIR.value}: a model is fine-tuned in a local folder")
     processes.start()
     work_unit = platform.work_unit()  # a job scheduler shows it, where clu knows one
     work_unit.set_task_status(f"process {jax.process_index()} of {jax.process_count()}")
     work_unit.create_artifact(platform.ArtifactType.DIRECTORY, str(WORKDIR.value), "workdir")
-    config = CONFIG.value
     evaluators: tuple[loop.Evaluator, ...] = ()
     if config.task == "transfer":
         evaluators = (transfer_eval.make_evaluator(config),)

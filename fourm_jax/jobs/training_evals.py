@@ -1,7 +1,7 @@
 """Evaluators of `config.evals` while a trunk trains: named "<evaluator>/<task>/<metric>"."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import ml_collections
@@ -11,13 +11,14 @@ from fourm_jax import loading
 from fourm_jax.evals import evaluator
 from fourm_jax.evals.evaluator import Context
 from fourm_jax.generate.generator import Generator
-from fourm_jax.jobs import eval_data
+from fourm_jax.jobs import eval_data, evaluation
 from fourm_jax.models import from_config
 from fourm_jax.train import held_out, loop, writers
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
 
 NUM_RECORDS = 256  # of each data set, where an entry does not say how many
+COUNTS = {"every", "num_records"}
 
 
 def make(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> tuple[loop.Evaluator, ...]:
@@ -42,6 +43,30 @@ def make(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> tuple[lo
             )
         )
     return tuple(made)
+
+
+def extended(
+    config: ml_collections.ConfigDict, names: Sequence[str], options: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """The config with the evaluators of a command line beside its own, see `evaluation.typed`.
+
+    Raises:
+      ValueError: a config of something else than a trunk, an option that belongs to none of them.
+    """
+    evals = evaluation.typed(names, options)
+    if not evals:
+        return config
+    if config.get("task") != "fourm":
+        raise ValueError(f"--evals is for trunks, this is a {config.get('task')!r}")
+    for name, own in evals.items():
+        for key in COUNTS & own.keys():
+            if not own[key].isdecimal():
+                raise ValueError(f"--option={name}.{key}={own[key]}, expected a whole number")
+            own[key] = int(own[key])
+    changed = config.copy_and_resolve_references()
+    with changed.unlocked():
+        changed.evals = {**config.get("evals", {}), **evals}
+    return changed
 
 
 def periodic(own: loop.Evaluator, every: int, num_steps: int) -> loop.Evaluator:

@@ -47,6 +47,22 @@ def test_the_best_checkpoint_follows_the_metric_of_an_evaluator(history):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
 
 
+def test_a_command_line_adds_evaluators_to_those_of_a_config():
+    made = training_evals.extended(
+        config(), ["val_loss", "last"], ["val_loss.every=2", "last.type=knn"]
+    )
+    assert set(made.evals) == {"codes", "val_loss", "last"}
+    assert made.evals.last.to_dict() == {"type": "knn"}
+    assert run_config.eval_periods(made) == (0, 2, 0, 2)
+    assert training_evals.extended(config(), [], []) == config()
+    with pytest.raises(ValueError, match="--evals is for trunks, this is a 'tokenizer'"):
+        training_evals.extended(tiny.tokenizer(), ["val_loss"], [])
+    with pytest.raises(ValueError, match="every=often, expected a whole number"):
+        training_evals.extended(config(), ["val_loss"], ["val_loss.every=often"])
+    with pytest.raises(ValueError, match="unknown evaluator of --option 'val_los'"):
+        training_evals.extended(config(), ["val_loss"], ["val_los.every=2"])
+
+
 @pytest.mark.parametrize(
     ("evals", "message"),
     [
