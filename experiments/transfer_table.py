@@ -20,7 +20,7 @@ from fourm_jax.utils import errors, progress  # noqa: E402
 VARIANTS = {
     "scratch": "init=scratch",
     "full": "init={source}",
-    "lora": "init={source},lora=4",
+    "lora": "init={source},lora=2",
     "rgb": "init={source},mirror=false",  # what the next two are compared with
     "rgbd": "init={source},inputs=rgbd",
     "think": "init={source},inputs=think",
@@ -53,10 +53,10 @@ def main() -> None:
                 f"{VARIANTS[variant].format(source=_SOURCE.value)},{_OPTIONS.value}"
             ),
         )
+        for seed in range(_SEEDS.value)  # outermost: a whole table of one seed comes first
         for task in _TASKS.value
         for variant in _VARIANTS.value
         for labels in _LABELS.value
-        for seed in range(_SEEDS.value)
     ]
     rows = transfer_table.run(cases, _WORKDIR.value, loading.weights)
     for row in rows:

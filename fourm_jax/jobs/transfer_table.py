@@ -20,6 +20,7 @@ from fourm_jax.utils import io, progress
 
 MEASURES = ("accuracy", "miou", "abs_rel", "mae")  # what a curve shows: the first that there is
 TABLE, PICTURE = "table.json", "curves.png"
+KEY = ("task", "variant", "labels")  # what a row is of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,13 @@ def run(
 ) -> list[dict[str, Any]]:
     """Train all cases; return one row per task, variant and number of labels.
 
-    The table and the picture in the work directory hold those of earlier calls beside them. A row
-    holds {"task", "variant", "labels", "seeds", measure: mean, "measure±": spread}.
+    The table in the work directory is written anew after every case, the picture at the end; both
+    hold the rows of earlier calls beside these. A row holds {"task", "variant", "labels", "seeds",
+    measure: mean, "measure±": spread}.
     """
     workdir = epath.Path(workdir).expanduser()
+    earlier = io.read_json(workdir / TABLE)["rows"] if (workdir / TABLE).exists() else []
+    known = {_key(row): row for row in earlier}
     found: dict[tuple[str, str, int], list[dict[str, float]]] = collections.defaultdict(list)
     for case in progress.track(cases, label="transfer", unit="training", name=lambda c: c.name):
         result = loop.train(
@@ -69,20 +73,19 @@ def run(
             for name, value in result.metrics.items()
             if name.startswith("eval/")
         }
-        found[case.task, case.variant, case.num_labels].append(measures)
-    rows = [
-        {"task": task, "variant": variant, "labels": labels, **summary(measures)}
-        for (task, variant, labels), measures in found.items()
-    ]
-    earlier = io.read_json(workdir / TABLE)["rows"] if (workdir / TABLE).exists() else []
-    known = {_key(row): row for row in earlier} | {_key(row): row for row in rows}
-    io.write_json(workdir / TABLE, {"rows": list(known.values())})
+        key = (case.task, case.variant, case.num_labels)
+        found[key].append(measures)
+        # A continued call meets the seeds one by one, of which the row may know more.
+        if len(found[key]) >= known.get(key, {}).get("seeds", 0):
+            known[key] = {**dict(zip(KEY, key, strict=True)), **summary(found[key])}
+            io.write_json(workdir / TABLE, {"rows": list(known.values())})
     draw(list(known.values()), workdir / PICTURE)
-    return rows
+    return [known[key] for key in found]
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, int]:
-    return row["task"], row["variant"], row["labels"]
+    task, variant, labels = (row[name] for name in KEY)
+    return task, variant, labels
 
 
 def summary(measures: Sequence[dict[str, float]]) -> dict[str, Any]:
