@@ -30,6 +30,7 @@ def make(
     init: str,
     family: str,
     inputs: Sequence[str | Mapping[str, Any]],
+    outputs: Sequence[str] = (),
     model: Mapping[str, Any],
     labels: Mapping[str, Any],
     data: Mapping[str, Any],
@@ -49,6 +50,7 @@ def make(
       init: run folder, folder or Hub id of the trunk, or `SCRATCH`.
       family, inputs, overrides: modalities of the trunk that are read, the first one a picture;
         raw ones as mappings (`models.from_config.RAW_KEYS`).
+      outputs: whose positions the decoder is asked for; none: the encoder alone.
       model: of `trunk.architecture`.
       labels: problem, num_outputs, head, and what differs from `LABELS`.
       data: name, source, arguments and fields of the labelled records.
@@ -66,7 +68,7 @@ def make(
     config.max_left_out_records = 0
     config.dtype = dtype
     config.mesh = dict(mesh)
-    config.modalities = {"family": family, "inputs": tuple(inputs), "outputs": ()}
+    config.modalities = {"family": family, "inputs": tuple(inputs), "outputs": tuple(outputs)}
     config.modalities.overrides = dict(overrides or {})
     config.model = dict(model)
     config.transfer = {**LABELS, **labels}
@@ -96,12 +98,17 @@ def optimizer(
     *,
     warmup_steps: int,
     layer_decay: float = 1.0,
+    scales: Mapping[str, float] | None = None,
     weight_decay: float = 0.05,
     b2: float = 0.999,
     ema_decay: float = 0.0,
 ) -> dict[str, Any]:
-    """Return AdamW with a cosine schedule, the encoder slower the deeper it lies."""
+    """Return AdamW with a cosine schedule, the encoder slower the deeper it lies.
+
+    Args:
+      scales: {regex on the names of parameters: factor on their rate}.
+    """
     adamw = trunk.adamw(
         lr, warmup_steps=warmup_steps, weight_decay=weight_decay, b2=b2, ema_decay=ema_decay
     )
-    return {**adamw, "layer_decay": layer_decay}
+    return {**adamw, "layer_decay": layer_decay, "lr_scales": dict(scales or {})}

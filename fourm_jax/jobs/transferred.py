@@ -61,7 +61,7 @@ class Transferred:
         Raises:
           ValueError: a model of pictures' labels or of other inputs, a picture smaller than a tile.
         """
-        settings, specs = self.task.labels_of, self.task.model.modalities
+        settings, specs = self.task.labels_of, self.task.inputs
         if not settings.has_pixels or len(specs) > 1:
             raise ValueError("tiles need a model from a picture alone to labels of its pixels")
 
@@ -107,7 +107,7 @@ def load(folder: epath.PathLike, base: str = "") -> Transferred:
         raise ValueError(f"{place} holds no {CONFIG}")
     config = config_lib.from_json(io.read_json(place / CONFIG))
     task = transfer_config.make_task(config)
-    batch = fake.batch(task.model.modalities, 1)
+    batch = fake.batch(task.inputs, 1)
     shapes, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
     expected = tree.named_leaves(shapes)
     file = safetensors_io.open_weights(place / WEIGHTS)

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from fourm_jax.contracts import AnyArray, InputTokens, TargetTokens, TokenBatch
-from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.modalities.spec import RGB, ModalitySpec
 from fourm_jax.models import layers, tables
 from fourm_jax.parallel import lookup
 from fourm_jax.utils import imagenet
@@ -167,7 +167,7 @@ class InputEmbedding(nn.Module):
             )
         vectors = source[spec.name]
         if spec.kind == "pixels":
-            vectors, index = patches(spec, normalize(vectors)), tokens.position
+            vectors, index = patches(spec, normalize(vectors, spec.channel_names)), tokens.position
         else:  # the zero vector of a masked span is projected like any other: its bias counts
             vectors, index = jnp.pad(vectors, ((0, 0), (1, 0), (0, 0))), tokens.id
         vectors = vectors.astype(self.dtype)
@@ -261,19 +261,23 @@ def table_rows(
 
 
 def normalize(
-    pixels: UInt8[AnyArray, "b h w c"] | Float[AnyArray, "b h w c"],
+    pixels: UInt8[AnyArray, "b h w c"] | Float[AnyArray, "b h w c"], channels: Sequence[str]
 ) -> Float[Array, "b h w c"]:
-    """uint8 pixels to float32, ImageNet mean and std for 3 channels, else to [-1, 1].
+    """uint8 pixels to float32: colours with mean and std of ImageNet, others to [-1, 1].
 
-    Float pixels pass: they are taken as already normalized.
+    So a colour means the same whatever stands beside it. Float pixels pass: they are taken as
+    already normalized.
+
+    Args:
+      channels: names, of which those of `spec.RGB` are colours; none: there are no colours.
     """
     pixels = jnp.asarray(pixels)
     if pixels.dtype != jnp.uint8:
         return pixels
-    unit = pixels.astype(jnp.float32) / 255
-    if pixels.shape[-1] != 3:
-        return unit * 2 - 1
-    return (unit - jnp.array(imagenet.MEAN)) / jnp.array(imagenet.STD)
+    colours = dict(zip(RGB, zip(imagenet.MEAN, imagenet.STD, strict=True), strict=True))
+    names = channels or pixels.shape[-1] * ("",)
+    mean, std = jnp.array([colours.get(name, (0.5, 0.5)) for name in names]).T
+    return (pixels.astype(jnp.float32) / 255 - mean) / std
 
 
 def patches(spec: ModalitySpec, pixels: Float[Array, "b h w c"]) -> Float[Array, "b l e"]:

@@ -7,17 +7,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
-from fourm_jax.contracts import TargetTokens, TokenBatch
+from fourm_jax.contracts import AnyArray, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import all_visible
 from fourm_jax.models.fourm import FourM
 
 
-def questions(thinker: FourM, batch: Mapping[str, Any]) -> TokenBatch:
-    """All that the thinker sees of a batch, and every token of its outputs as a target."""
+def questions(
+    thinker: FourM, batch: Mapping[str, Any], visible: Bool[AnyArray, "b m"] | None = None
+) -> TokenBatch:
+    """All that the thinker sees of a batch, and every token of its outputs as a target.
+
+    Args:
+      visible: which samples see which of its inputs; None = all.
+    """
     names = [spec.name for spec in thinker.modalities]
-    shown = all_visible.show(batch, thinker.inputs, thinker.modalities)
+    shown = all_visible.show(batch, thinker.inputs, thinker.modalities, visible)
     sizes = [_spec(thinker, name).num_tokens for name in thinker.outputs]
     modality = np.repeat([names.index(name) for name in thinker.outputs], sizes)
     position = np.concatenate([np.arange(size) for size in sizes])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from fourm_jax.scenes import world
 from fourm_jax.utils import errors
@@ -27,8 +28,17 @@ LABELS: Mapping[str, Callable[[Record], Any]] = {
 }
 
 
+MAX_DEPTH = 10.0  # metres, of the value 255
+
+
+def with_depth(record: Record) -> UInt8[np.ndarray, "h w 4"]:
+    """The picture with its depth as a fourth channel."""
+    steps = np.clip(record["depth"] / MAX_DEPTH, 0, 1) * 255
+    return np.concatenate([record["rgb"], np.rint(steps)[..., None].astype(np.uint8)], axis=-1)
+
+
 class LabelledSource:
-    """Scenes with one more field, "label"."""
+    """Scenes with two more fields, "label" and the picture "rgbd"."""
 
     def __init__(self, source: world.SceneSource, label: str) -> None:
         """Choose the label, a key of `LABELS`.
@@ -45,4 +55,4 @@ class LabelledSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._source[index]
-        return {**record, "label": self._make(record)}
+        return {**record, "label": self._make(record), "rgbd": with_depth(record)}

@@ -61,7 +61,7 @@ def open_reader(
     return transfer_data.open_reader(
         groups,
         split,
-        task.model.modalities,
+        task.inputs,
         task.labels_of,
         predicted=task.thinker.outputs if task.thinker else (),
         num_records=group.get(f"num_{split}", 0),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import (
     all_visible,
     embeddings,
@@ -102,7 +103,9 @@ class TransferTask:
     """Fine-tune the encoder of a trunk, or adapters in it, under a head.
 
     Attributes:
-      model: the trunk; its inputs are those of the transfer, the first one a picture.
+      model: the trunk; its inputs are those of the transfer, the first one a picture. Where it has
+        outputs, grids or global ones, the head also reads what the decoder makes of all of their
+        positions.
       head: see `models.heads`.
       labels_of: what is predicted.
       thinker: a trunk whose outputs are predicted first, in one pass from the other inputs, and
@@ -117,20 +120,34 @@ class TransferTask:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        first = self.model.modalities[0]
+        first, *others = self.inputs
         if first.kind != "pixels" or first.name != self.model.inputs[0]:
             raise ValueError(f"the first input of a transfer is a picture, got {first.name!r}")
         settings = self.labels_of
         changes = settings.mixup or settings.cutmix or settings.mirror
-        if changes and any(spec.kind != "pixels" for spec in self.model.modalities):
+        if changes and any(spec.kind != "pixels" for spec in others):
             raise ValueError(
                 "transfer.mixup, cutmix and mirror change pictures; inputs must all be pixels"
             )
+        for spec in self.model.modalities:
+            if spec.name in self.model.outputs and spec.kind not in ("grid", "global"):
+                raise ValueError(
+                    f"the head reads outputs of fixed positions, {spec.name!r} is a {spec.kind}"
+                )
         for depth in self.depths:
             if not 1 <= depth <= self.model.encoder_depth:
                 raise ValueError(
                     f"head.depths: {depth}, allowed: 1..{self.model.encoder_depth}, the blocks"
                 )
+
+    @property
+    def inputs(self) -> tuple[ModalitySpec, ...]:
+        """What is read, in the order of the model's inputs."""
+        return self._specs(self.model.inputs)
+
+    def _specs(self, names: Sequence[str]) -> tuple[ModalitySpec, ...]:
+        by_name = {spec.name: spec for spec in self.model.modalities}
+        return tuple(by_name[name] for name in names)
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -161,7 +178,8 @@ class TransferTask:
             num_samples = len(batch[self.model.inputs[0]]["present"])
             batch = {**batch, **think_first.blank(self.thinker, num_samples)}
         tokens = jax.tree.map(jnp.asarray, self.show(batch, None))
-        trunk = self.model.init(rng.stream(key, "trunk"), tokens, method="encode")["params"]
+        method = "__call__" if self.model.outputs else "encode"
+        trunk = self.model.init(rng.stream(key, "trunk"), tokens, method=method)["params"]
         features = self.features(trunk, tokens, None, train=False)
         head = self.head.init(rng.stream(key, "head"), features)["params"]
         params = {"trunk": trunk, "head": head}
@@ -179,13 +197,15 @@ class TransferTask:
         return params, {}
 
     def show(self, batch: Any, visible: Bool[Array, "b m"] | None) -> Any:
-        """The inputs of a batch as tokens."""
+        """The inputs of a batch as tokens, and the positions of the outputs as targets."""
+        if self.model.outputs:
+            return think_first.questions(self.model, batch, visible)
         return all_visible.show(batch, self.model.inputs, self.model.modalities, visible)
 
     def features(
         self, trunk: Any, tokens: Any, drop_key: Key[Array, ""] | None, *, train: bool
     ) -> Features:
-        """Encoder features, without the registers."""
+        """Features of encoder and decoder, without the registers."""
         rngs = {} if drop_key is None else {"drop_path": drop_key}
         apply = functools.partial(self.model.apply, {"params": trunk}, tokens, train, rngs=rngs)
         streams: Any = ()
@@ -195,19 +215,23 @@ class TransferTask:
         else:
             encoded = apply(method="encode")
         assert isinstance(encoded, fourm.Encoded)
-        by_name = {spec.name: spec for spec in self.model.modalities}
-        inputs = [by_name[name] for name in self.model.inputs]
+        specs = self.inputs
         valid = encoded.valid[:, self.model.num_registers :]
-
-        def grid_of(tokens: Float[Array, "b s d"]) -> Float[Array, "b rows columns e"]:
-            return merge_grids(tokens, valid, inputs, self.labels_of.merge)
 
         def own(tokens: Float[Array, "b n d"]) -> Float[Array, "b s d"]:
             return tokens[:, self.model.num_registers :].astype(jnp.float32)
 
         hidden = own(encoded.hidden)
-        levels = tuple(grid_of(own(streams[depth - 1])) for depth in self.depths)
-        return Features(hidden, valid, grid_of(hidden), levels)
+        merge = self.labels_of.merge
+        levels = tuple(merge_grids(own(streams[d - 1]), valid, specs, merge) for d in self.depths)
+        if self.model.outputs:
+            decoded: Any = self.model.apply(
+                {"params": trunk}, encoded, tokens.targets, train, method="decode", rngs=rngs
+            )
+            hidden = jnp.concatenate([hidden, decoded.astype(jnp.float32)], axis=1)
+            valid = jnp.concatenate([valid, tokens.targets.valid], axis=1)
+            specs += self._specs(self.model.outputs)
+        return Features(hidden, valid, merge_grids(hidden, valid, specs, merge), levels)
 
     def predict(
         self,
@@ -294,7 +318,10 @@ class TransferTask:
         self, key: Key[Array, ""], batch: Any, targets: Float[Array, "b k"]
     ) -> tuple[Any, Float[Array, "b k"]]:
         """The batch with its pictures mixed, and what becomes of the targets."""
-        pictures = {name: embeddings.normalize(batch[name]["pixels"]) for name in self.model.inputs}
+        pictures = {
+            spec.name: embeddings.normalize(batch[spec.name]["pixels"], spec.channel_names)
+            for spec in self.inputs
+        }
         pictures, targets = mixing.mix(
             key, pictures, targets, mixup=self.labels_of.mixup, cutmix=self.labels_of.cutmix
         )

@@ -24,7 +24,8 @@ MODEL = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "mlp
 
 def config(arg, **changes):
     """A config of scenes that fits the tiny trunk."""
-    whole = config_lib.to_json(scenes_config.get_config(f"{arg},mirror=false,runlocal"))
+    decode = "" if "decode=" in arg else "decode=none,"
+    whole = config_lib.to_json(scenes_config.get_config(f"{arg},{decode}mirror=false,runlocal"))
     whole["model"] = MODEL
     whole["num_steps"] = 2
     whole["optimizer"] |= {"schedule": "constant", "warmup_steps": 0}
@@ -59,6 +60,25 @@ def test_a_task_trains_and_is_measured_on_every_held_out_scene(task, measures, t
     found = {name for name in result.metrics if name.startswith("eval/")}
     assert found == measures
     assert np.isfinite(result.metrics["loss"])
+
+
+def test_a_head_reads_the_decoder_of_the_source_beside_its_encoder(source, tmp_path):
+    settings = config(f"task=seg,init={source},decode=tok_depth", num_steps=0)
+    trunk = run(settings, tmp_path).state.params["trunk"]
+    kept = trained.read_weights(str(source)).parts["decoder/blocks/feed_forward/fc1/kernel"]
+    np.testing.assert_array_equal(trunk["decoder"]["blocks"]["feed_forward"]["fc1"]["kernel"], kept)
+    task = run_config.make_task(settings)
+    batch = fake.batch(task.inputs, 2)
+    features = task.features(trunk, task.show(batch, None), None, train=False)
+    decoded = task.model.apply({"params": trunk}, think_first.questions(task.model, batch))
+    np.testing.assert_array_equal(features.tokens[:, 64:], decoded)
+    np.testing.assert_array_equal(features.grid.reshape(2, 64, 32)[..., 16:], decoded)
+    assert features.valid.shape == (2, 128)
+
+
+def test_a_head_reads_outputs_of_fixed_positions_alone():
+    with pytest.raises(ValueError, match="fixed positions, 'caption' is a sequence"):
+        run_config.make_task(config("task=seg,decode=caption"))
 
 
 def test_adapters_learn_and_the_encoder_stays_bit_equal(source, tmp_path):
@@ -178,7 +198,7 @@ def test_mixing_needs_classes_and_pictures():
     with pytest.raises(ValueError, match="mixup is for problem 'classes' alone"):
         transfer_task.Labels(problem="class_map", num_outputs=3, mixup=0.1)
     with pytest.raises(ValueError, match="change pictures; inputs must all be pixels"):
-        run_config.make_task(config("task=cls,inputs=rgbd", **{"transfer.mixup": 0.1}))
+        run_config.make_task(config("task=cls,inputs=tok_depth", **{"transfer.mixup": 0.1}))
 
 
 def test_saved_adapters_are_loaded_onto_their_base_and_predict_the_same(source, tmp_path):

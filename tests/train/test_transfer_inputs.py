@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fourm_jax import loading
 from fourm_jax.data import channels, datasets
 from fourm_jax.data.sources import fake
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.models import from_config
+from fourm_jax.models import embeddings, from_config
 from fourm_jax.models.weights import Weights
+from fourm_jax.scenes import labels
 from fourm_jax.train import init, run_config, transfer_data, transfer_task
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io
@@ -74,6 +76,26 @@ def picked(held, record, spec=RGB):
     source = transfer_data.Rows([record])
     dataset = datasets.Dataset(name="bands", source=source, fields={"rgb": "picture"})
     return channels.pick(dataset, {"rgb": held}, (spec,)).source
+
+
+def test_a_colour_is_normalized_alike_whatever_stands_beside_it():
+    white = np.full((1, 1, 1, 3), 255, np.uint8)
+    red, _, blue = np.asarray(embeddings.normalize(white, RGB.channel_names))[0, 0, 0]
+    found = np.asarray(embeddings.normalize(white, ("depth", "blue", "red")))[0, 0, 0]
+    np.testing.assert_array_equal(found, [1.0, blue, red])
+    assert red == pytest.approx((1 - 0.485) / 0.229)
+    np.testing.assert_array_equal(embeddings.normalize(white[..., :1], ()), [[[[1.0]]]])
+
+
+def test_a_model_of_scenes_learns_from_depth_as_a_fourth_channel(base, tmp_path):
+    settings = config(f"task=seg,init={base},inputs=rgbd", num_steps=0)
+    kernel = run(settings, tmp_path).state.params["trunk"]["encoder_embedding"]["contents_rgb"]
+    rows = np.asarray(kernel["kernel"]).reshape(4, 4, 4, 16)
+    stored = loading.weights(str(base)).parts[KERNEL]
+    np.testing.assert_array_equal(rows[..., :3, :], stored.reshape(4, 4, 3, 16))
+    np.testing.assert_array_equal(rows[..., 3, :], 0)
+    scene = {"rgb": np.zeros((1, 2, 3), np.uint8), "depth": np.array([[5.0, 20.0]])}
+    np.testing.assert_array_equal(labels.with_depth(scene)[0], [[0, 0, 0, 128], [0, 0, 0, 255]])
 
 
 def test_a_model_reads_the_channels_that_it_knows_in_its_own_order():
@@ -201,7 +223,7 @@ def test_half_of_the_pictures_are_mirrored_with_their_masks():
     flipped = masks[:, 0, 0] == 31
     assert 16 < flipped.sum() < 48
     with pytest.raises(ValueError, match="mirror change pictures; inputs must all be pixels"):
-        run_config.make_task(config("task=cls,inputs=rgbd", **{"transfer.mirror": True}))
+        run_config.make_task(config("task=cls,inputs=tok_depth", **{"transfer.mirror": True}))
 
 
 @pytest.mark.parametrize(

@@ -16,21 +16,22 @@ MERGES = ("none", "mean", "max", "concat")
 
 @flax.struct.dataclass
 class Features:
-    """Encoder features of a batch.
+    """Features of a batch, of the encoder and of the decoder where that is asked.
 
     Attributes:
-      tokens: of all inputs, after the final norm.
+      tokens: of all inputs, after the final norm; then of all positions of the outputs that the
+        decoder is asked for.
       valid: which of them exist.
       grid: those of the first input, a picture, row by row as it stands; merged with those of
-        other inputs on the same grid where that is asked for.
+        other inputs and of outputs on the same grid where that is asked for.
       levels: like `grid`, after those blocks that the head names in its field `depths`, without the
         final norm.
     """
 
     tokens: Float[Array, "b s d"]
     valid: Bool[Array, "b s"]
-    grid: Float[Array, "b rows columns d"]
-    levels: tuple[Float[Array, "b rows columns d"], ...] = ()
+    grid: Float[Array, "b rows columns e"]
+    levels: tuple[Float[Array, "b rows columns f"], ...] = ()
 
     def mean(self) -> Float[Array, "b d"]:
         """Average over the tokens that exist."""
@@ -58,7 +59,7 @@ def merge_grids(
     """Features on the grid of the first input, merged with those of the others that share it.
 
     Args:
-      specs: of the inputs, in the order of their slots.
+      specs: of inputs and outputs, in the order of their slots.
       merge: one of `MERGES`; with "concat" e is d times the number of these inputs, else d.
     """
     first = specs[0]
