@@ -58,8 +58,8 @@ def quickstart(tmp_path_factory):
         *QUICKSTART,
         f"--workdir={workdir}",
         "--config=configs/quickstart.py:runlocal",
-        "--config.trunk.num_steps=200",
-        "--config.trunk.checkpoint_every=50",
+        "--config.trunk.num_steps=60",
+        "--config.trunk.checkpoint_every=10",
         "--config.trunk.optimizer.lr=1e-3",
         "--config.evaluation.conditions=(('rgb',),('caption',))",
     ]
@@ -91,7 +91,7 @@ def test_the_log_has_every_step_once_over_the_interruption(quickstart):
     lines = (workdir / "trunk" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 200
+    assert steps[-1] == 60
 
 
 def test_the_report_is_one_page_that_needs_no_network(quickstart):
@@ -168,7 +168,7 @@ def test_a_workdir_of_another_run_is_refused_and_left_alone(quickstart):
     )
     assert done.returncode != 0
     assert "holds another run's checkpoint" in done.stderr
-    assert "num_steps is 200 there, 4 here" in done.stderr
+    assert "num_steps is 60 there, 4 here" in done.stderr
     assert before == sorted(path.name for path in (workdir / "trunk" / "checkpoints").iterdir())
 
 

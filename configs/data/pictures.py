@@ -126,8 +126,10 @@ def tokenize(
 def local_grids(size: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Overrides of the modalities that fit the tokenizers of `runlocal`."""
     kinds = {spec.name: spec.kind for spec in registry.FAMILIES[family_of(size)]}
-    grids = [name for name in names if kinds[name] in ("pixels", "grid") and size != "nano"]
-    return {name: {"grid": (LOCAL_SIDE // 16, LOCAL_SIDE // 16)} for name in grids}
+    pictured = [name for name in names if kinds[name] in ("pixels", "grid") and size != "nano"]
+    grid: dict[str, Any] = {"grid": (LOCAL_SIDE // 16, LOCAL_SIDE // 16)}
+    tokens = {**grid, "vocab_size": vit.LOCAL_CODES}
+    return {name: tokens if kinds[name] == "grid" else grid for name in pictured}
 
 
 def tokenizer(

@@ -10,6 +10,7 @@ import ml_collections
 
 from configs import trunk
 
+LOCAL_CODES = 16  # of a tokenizer of `runlocal`
 SIDE = {"dim": 512, "depth": 8, "num_heads": 8, "dtype": "bfloat16"}
 SMALL_SIDE = {"dim": 32, "depth": 1, "num_heads": 2, "dtype": "float32"}
 
@@ -59,7 +60,7 @@ def make(
             "loss": loss,
             "image_size": 32 if runlocal else 224,
             "patch_size": 16,
-            "num_codes": 16 if runlocal else num_codes,
+            "num_codes": LOCAL_CODES if runlocal else num_codes,
             "latent_dim": 8 if runlocal else 32,
             "backbone": "vit",
             "encoder": dict(side),

@@ -150,7 +150,9 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
             f"{what}: tokens of a vocabulary of {field['vocab_size']} ids, the modality has "
             f"{spec.vocab_size}; set its vocab_size or tokenize with another tokenizer"
         )
-    shape = tuple(field.get("shape", ()))
+    if "shape" not in field:
+        return  # no record of this split has it
+    shape = tuple(field["shape"])
     if settings.SETTINGS in schema and spec.kind in ("grid", "global"):
         shape = shape[1:]  # of one crop
     if spec.kind in ("grid", "global") and math.prod(shape) != spec.num_tokens:

@@ -143,7 +143,7 @@ def _centre_crops(
     size = config.pretokenize.crops.size[0]
     arguments = {"directory": run_phases.raw_dir(workdir), "image_size": size, "fields": names}
     raw = datasets.open_source("picture_crops", split, {**arguments, "num_crops": 1})
-    gone = {one.record for one in left_out.read(run_phases.data_dir(workdir), split)}
+    gone = left_out.gone(run_phases.data_dir(workdir), split)
     kept = [number for number in range(min(len(raw), count + len(gone))) if number not in gone]
     whole = run_phases.open_raw(workdir, split)
     return [(whole[number]["file"], raw[number]) for number in kept[:count]]

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from etils import epath
 
 from fourm_jax import loading
@@ -156,7 +155,7 @@ def codebooks(config: ml_collections.ConfigDict, workdir: epath.Path, generator:
         history = metrics.read_history(workdir / "tokenizer_runs" / name)
         points = [(p["step"], p["codebook_usage"]) for p in history if "codebook_usage" in p]
         if points:
-            usage[name] = tuple(np.transpose(points))
+            usage[name] = tuple(map(list, zip(*points, strict=True)))
     table = report.table_html(
         "Tokenizers",
         ("tokenizer", "codes", "usage", "perplexity", "held-out reconstruction", "steps"),

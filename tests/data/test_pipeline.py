@@ -427,6 +427,20 @@ def test_shards_that_do_not_fit_the_model_are_refused_before_anything_is_read(
         pipeline.make_batches([make(source, fields=fields)], [IDS], batch_size=1, seed=0)
 
 
+def test_a_modality_that_no_record_of_a_split_has_is_absent_in_its_batches(tmp_path):
+    schema = {"n": {"vocab_size": 1000}, "w": {"vocab_size": 70_000}}
+    shard_writer.write_split(
+        tmp_path, "train", {}, 1, lambda _: numbered(2), extra_fields=schema
+    )
+    source = token_shards.make_source("train", directory=tmp_path)
+    dataset = make(source, fields={"ids": "n", "words": "w"})
+
+    [(batch, _)] = pipeline.one_pass([dataset], [IDS, WORDS], batch_size=2)
+
+    np.testing.assert_array_equal(batch["words"]["length"], [0, 0])
+    np.testing.assert_array_equal(batch["ids"]["present"], [True, True])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

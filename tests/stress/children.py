@@ -385,6 +385,8 @@ def _obey(path: pathlib.Path, work: Any, options: dict[str, Any]) -> int:
     from fourm_jax.parallel import distributed
     from fourm_jax.utils import interrupt
 
+    # A shell without job control starts what runs behind it with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(path.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -12,7 +12,8 @@ from tests.stress.children import ROOT
 
 # The reader hangs after some batches, as with a file system that is gone.
 HANGING = """
-import runpy, sys, time
+import runpy, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
 from fourm_jax.data import pipeline
 read = pipeline._Read.__call__
 def hang(self, number):

@@ -154,6 +154,11 @@ def read(output: epath.PathLike, split: str) -> Iterator[LeftOutRecord]:
         yield from read_lines(part)
 
 
+def gone(output: epath.PathLike, split: str) -> set[int | str | None]:
+    """Numbers or names of the records that a split lacks: not those that were kept."""
+    return {one.record for one in read(output, split) if not one.kept}
+
+
 def finish(output: epath.PathLike, split: str, num_shards: int) -> None:
     """Join the parts once the split is finished, and remove them."""
     if not shards.manifest_path(output, split).exists():

@@ -44,7 +44,8 @@ def write_split(
     Args:
       recipe: how the records are made (JSON values); decides whether the folder can be continued.
       make_records: shard index -> its records, in order; none where all were left out.
-      extra_fields: {field: {key: value}} for the schema, beside dtype and shape.
+      extra_fields: {field: {key: value}} for the schema, beside dtype and shape; a field that no
+        record of this split holds is in the schema with these alone.
 
     Raises:
       ValueError: the folder holds a split of this name made by another recipe (nothing is
@@ -66,7 +67,7 @@ def write_split(
         if not _receipt(paths[index]).exists():
             stream = make_records(index)
             _write_shard(paths[index], recipe, stream, extra_fields or {})
-    _finish(directory, split, recipe, paths)
+    _finish(directory, split, recipe, paths, extra_fields or {})
 
 
 def _write_shard(
@@ -186,12 +187,18 @@ def _check_recipe(directory: epath.Path, split: str, wanted: Mapping, found: Map
         )
 
 
-def _finish(directory: epath.Path, split: str, recipe: Mapping, paths: list[epath.Path]) -> None:
+def _finish(
+    directory: epath.Path,
+    split: str,
+    recipe: Mapping,
+    paths: list[epath.Path],
+    extra_fields: Mapping[str, Mapping],
+) -> None:
     receipts = [_receipt(path) for path in paths]
     contents = _read_receipts(receipts)
     if len(contents) < len(paths):
         return  # other processes are still writing
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {name: dict(known) for name, known in extra_fields.items()}
     for content in reversed(contents):  # the first shard's description of a field wins
         fields.update(content["fields"])
     io.write_json(

@@ -46,7 +46,8 @@ class Manifest:
     Attributes:
       recipe: how the split was made (JSON values); splits with equal recipes are equal.
       fields: {field: {"dtype", "shape", …}} of what the records hold; "shape" is that of the first
-        record with this field; token fields also say "vocab_size", "kind" and "tokenizer".
+        record with this field; token fields also say "vocab_size", "kind" and "tokenizer", and
+        these alone where no record of the split has the field.
       shards: ({"file", "num_records", "bytes", "sha256"}, …) in order.
     """
 

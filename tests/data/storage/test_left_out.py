@@ -46,6 +46,15 @@ def test_the_parts_become_one_list_when_the_last_process_is_done(tmp_path):
     assert json.loads(lines[0]) == {"place": "dog.jpg", "reason": "too_large", "message": "9 GB"}
 
 
+def test_a_record_that_was_kept_is_not_gone(tmp_path):
+    clipped = LeftOutRecord(
+        place="0.array_record", record=0, reason="clipped", message="1", kept=True, num_clipped=1
+    )
+    damaged = LeftOutRecord(place="0.array_record", record=1, reason="damaged", message="cut")
+    write(tmp_path, [[clipped], [damaged, NO_TEXT]])
+    assert left_out.gone(tmp_path, "train") == {1}
+
+
 def test_a_summary_counts_records_apart_from_modalities_and_whole_shards(tmp_path):
     write(tmp_path, [[BAD_DOG, NO_TEXT, NO_SHARD]])
 
