@@ -429,9 +429,7 @@ def test_shards_that_do_not_fit_the_model_are_refused_before_anything_is_read(
 
 def test_a_modality_that_no_record_of_a_split_has_is_absent_in_its_batches(tmp_path):
     schema = {"n": {"vocab_size": 1000}, "w": {"vocab_size": 70_000}}
-    shard_writer.write_split(
-        tmp_path, "train", {}, 1, lambda _: numbered(2), extra_fields=schema
-    )
+    shard_writer.write_split(tmp_path, "train", {}, 1, lambda _: numbered(2), extra_fields=schema)
     source = token_shards.make_source("train", directory=tmp_path)
     dataset = make(source, fields={"ids": "n", "words": "w"})
 
