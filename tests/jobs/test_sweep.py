@@ -60,7 +60,7 @@ def test_the_points_of_the_shipped_ablation_can_be_run():
         assert not point.changes or config_lib.differences(
             base, config_lib.override(base, point.changes)
         )
-    assert sweep.measures(path)[0] == "eval/depth/rgb->tok_depth/mae"
+    assert sweep.measures(path)[0] == "eval/val_loss/all/loss"
 
 
 def test_the_table_of_modalities_compares_seven_with_twelve():

@@ -22,15 +22,22 @@ from fourm_jax.masking import sample
 from fourm_jax.masking.mixture import Mixture
 from fourm_jax.models.fourm import FourM
 from fourm_jax.parallel import distributed, mesh, sharding, shares
-from fourm_jax.utils import progress
+from fourm_jax.utils import errors, progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValidationLoss:
-    """Cross-entropy and accuracy per target token: task "all", and one per modality."""
+    """Cross-entropy and accuracy per target token: task "all", and one per modality.
+
+    Options as of `make`.
+    """
 
     batch_size: int
     seed: int
+    num_inputs: int
+    num_targets: int
+    budget: str
+    weights: tuple[float, ...]
 
     def check(self, context: Context) -> None:
         """Refuse records of which nothing says how to mask them.
@@ -40,11 +47,14 @@ class ValidationLoss:
         """
         if context.masking is None:
             raise ValueError("val_loss needs a masking mixture: that of the run, or of --data")
+        count = context.masking.mixture.weights.shape[1]
+        if self.weights and len(self.weights) != count:
+            raise ValueError(f"option weights={self.weights}: the mixture has {count} components")
 
     def __call__(self, context: Context) -> Findings:
         """Read the data sets once."""
         assert context.masking is not None
-        sums = self._sums(context, context.masking)  # [n, 3, modalities]
+        sums = self._sums(context, self._masks(context.masking))  # [n, 3, modalities]
         names = [spec.name for spec in context.generator.model.modalities]
         shown = {"all": sums.sum(axis=2)}
         shown |= {name: sums[:, :, number] for number, name in enumerate(names)}
@@ -55,6 +65,19 @@ class ValidationLoss:
             first, second = (_entry(own, number) for number in range(2))
             tasks[name] = {**first, "also": [second]}
         return Findings(tasks=tasks)
+
+    def _masks(self, masking: Masking) -> Masking:
+        """Those of the training, but for what the options say."""
+        mixture = masking.mixture
+        if self.weights:
+            weights = np.broadcast_to(np.asarray(self.weights, np.float32), mixture.weights.shape)
+            mixture = dataclasses.replace(mixture, weights=weights)
+        return Masking(
+            mixture=mixture,
+            num_inputs=self.num_inputs or masking.num_inputs,
+            num_targets=self.num_targets or masking.num_targets,
+            budget=self.budget or masking.budget,
+        )
 
     def _sums(self, context: Context, masking: Masking) -> Float[np.ndarray, "n 3 m"]:
         """Loss, hits and number of targets of every record, by modality."""
@@ -101,15 +124,39 @@ class ValidationLoss:
         return np.concatenate(found)[:total]  # the rows that fill up the last batch come last
 
 
-def make(batch_size: int = 64, seed: int = 0) -> ValidationLoss:
-    """Return the evaluator; `seed` is that of the masks.
+def make(
+    batch_size: int = 64,
+    seed: int = 0,
+    num_inputs: int = 0,
+    num_targets: int = 0,
+    budget: str = "",
+    weights: tuple[float | str, ...] = (),
+) -> ValidationLoss:
+    """Return the evaluator.
+
+    Args:
+      seed: of the masks.
+      num_inputs, num_targets, budget: slots of a sample and what becomes of those that are left,
+        where runs that were trained with others are compared; 0 and "": those of the training.
+      weights: of the components of the mixture; none: those of the training.
 
     Raises:
-      ValueError: no row at once.
+      ValueError: no row at once, a negative number of slots, or an unknown budget.
     """
     if batch_size < 1:
         raise ValueError(f"option batch_size={batch_size}, must be at least 1")
-    return ValidationLoss(batch_size=batch_size, seed=seed)
+    if min(num_inputs, num_targets) < 0:
+        raise ValueError(f"options num_inputs={num_inputs}, num_targets={num_targets} below 0")
+    if budget and budget not in sample.BUDGETS:
+        raise ValueError(errors.unknown_value("option budget", budget, sample.BUDGETS))
+    return ValidationLoss(
+        batch_size=batch_size,
+        seed=seed,
+        num_inputs=num_inputs,
+        num_targets=num_targets,
+        budget=budget,
+        weights=tuple(map(float, weights)),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_inputs", "num_targets", "budget"))

@@ -10,7 +10,7 @@ from fourm_jax.parallel import mesh
 from tests.evals import tiny_scenes
 
 
-def loss(batch_size, num_devices):
+def loss(batch_size, num_devices, **options):
     generator = tiny_scenes.generator()
     if num_devices > 1:
         generator = generator.on_mesh(mesh.make_mesh(devices=jax.devices()[:num_devices]))
@@ -21,7 +21,9 @@ def loss(batch_size, num_devices):
         read=eval_data.reader(data, generator, "test"),
         masking=eval_data.masking_of(data, generator.model, tiny_scenes.CONFIG),
     )
-    return evaluator.load("val_loss", {"batch_size": batch_size})(context)
+    evaluates = evaluator.load("val_loss", {"batch_size": batch_size, **options})
+    evaluates.check(context)
+    return evaluates(context)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,17 @@ def test_the_loss_is_equal_over_batch_sizes_and_devices(findings):
         other = dict(loss(batch_size, num_devices).values())
         for name, value in alone.items():
             assert other[name] == pytest.approx(value, rel=1e-6), (name, batch_size, num_devices)
+
+
+def test_runs_of_other_masks_can_be_compared_under_the_same_ones(findings):
+    same = loss(16, 1, num_inputs=16, num_targets=12, budget="fill", weights="3")
+    assert dict(same.values()) == dict(findings.values())
+    fewer = loss(16, 1, num_targets=8)
+    assert fewer.tasks["all"]["n"] == 13 * 8
+    with pytest.raises(ValueError, match=r"weights=\(1.0, 2.0\): the mixture has 1 components"):
+        loss(16, 1, weights=(1.0, 2.0))
+    with pytest.raises(ValueError, match="unknown option budget 'fil'"):
+        loss(16, 1, budget="fil")
 
 
 def test_all_is_the_mean_over_the_tokens_of_all_modalities(findings):
