@@ -126,6 +126,8 @@ def read_newest(
     folder: epath.Path,
     read: Callable[[int], Result],
     num_damaged: dict[int, int] | None = None,
+    *,
+    latest: int | None = None,
 ) -> Result:
     """Return `read(step)` of the newest sound checkpoint; a line names what is passed over.
 
@@ -134,13 +136,15 @@ def read_newest(
 
     Args:
       num_damaged: {step: number of damaged files} that is known from an earlier call; is added to.
+      latest: step of the newest that is looked at.
 
     Raises:
       ValueError: all of them are damaged.
       MismatchError: `read` says that it is a checkpoint of something else.
       OSError: files are there and cannot be read at the moment, which says nothing about them.
     """
-    steps = sorted(manager.all_steps(), reverse=True)
+    steps = [step for step in manager.all_steps() if latest is None or step <= latest]
+    steps = sorted(steps, reverse=True)
     num_damaged = {} if num_damaged is None else num_damaged
     for step in steps:
         path = folder / str(step)

@@ -108,8 +108,7 @@ class Checkpointer:
         """Newest sound state, or None; `abstract` gives shapes, types and shardings.
 
         A damaged checkpoint (a flipped bit, a full disk) is passed over with one line. It is set
-        aside under the name "<step>.broken" once the run saves again, not before. A metric that is
-        newer than the checkpoint starts at zero.
+        aside under the name "<step>.broken" once the run saves again, not before.
 
         Raises:
           ValueError: the checkpoint holds other arrays than `abstract` (names the first ones), or
@@ -117,12 +116,7 @@ class Checkpointer:
         """
 
         def read(step: int) -> tuple[int, state_lib.TrainState]:
-            found = _shapes(self._manager.item_metadata(step)["state"])
-            stored = abstract.replace(metrics=_stored(abstract.metrics, found))
-            _check_shapes(found, stored, self._folder / str(step))
-            state = trained.read_arrays(self._manager, step, stored)
-            zeros = {name: jax.tree.map(_zeros, pair) for name, pair in abstract.metrics.items()}
-            return step, state.replace(metrics={**zeros, **state.metrics})
+            return step, read_state(self._manager, step, abstract)
 
         if not self.steps():
             return None
@@ -232,6 +226,22 @@ def _is_same_place(
 def _shapes(stored: Any) -> dict[str, tuple[int, ...]]:
     leaves = tree.named_leaves(stored)
     return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+
+
+def read_state(
+    manager: ocp.CheckpointManager, step: int, abstract: state_lib.TrainState
+) -> state_lib.TrainState:
+    """The state of one checkpoint; a metric that is newer than it starts at zero.
+
+    Raises:
+      MismatchError: it holds other arrays than `abstract`.
+    """
+    found = _shapes(manager.item_metadata(step)[trained.STATE])
+    stored = abstract.replace(metrics=_stored(abstract.metrics, found))
+    _check_shapes(found, stored, epath.Path(manager.directory) / str(step))
+    state = trained.read_arrays(manager, step, stored)
+    zeros = {name: jax.tree.map(_zeros, pair) for name, pair in abstract.metrics.items()}
+    return state.replace(metrics={**zeros, **state.metrics})
 
 
 def _stored(

@@ -12,7 +12,7 @@ from etils import epath
 from fourm_jax.models import trained
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import metrics, program, run_config
+from fourm_jax.train import checkpoint, metrics, program, run_config
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import io, progress, rng, tree
 
@@ -33,7 +33,7 @@ def replay(
       "not_finite": {"batch" | "params" | "grads": paths of arrays that are not finite}}.
 
     Raises:
-      ValueError: no checkpoint of that step or before, or another program than the run's.
+      ValueError: no sound checkpoint of that step or before, or another program than the run's.
     """
     folder = io.absolute(workdir) / trained.CHECKPOINTS
     if not folder.is_dir():
@@ -43,20 +43,25 @@ def replay(
         if not steps:
             kept = sorted(manager.all_steps())
             raise ValueError(f"no checkpoint of step {step} or before in {folder}, kept: {kept}")
-        description = trained.read_description(manager, max(steps))
+        start, description = trained.read_newest(
+            manager,
+            folder,
+            lambda one: (one, trained.read_description(manager, one)),
+            latest=step,
+        )
         config = ml_collections.ConfigDict(description.config).lock()
         run = run_config.build(config)
         mesh = _mesh(run.mesh, devices)
-        with contextlib.closing(run.batches(max(steps))) as batches:
+        with contextlib.closing(run.batches(start)) as batches:
             batch = distributed.put_batch(next(batches), mesh)
             parts = program.make(config, run.task, mesh, batch)
-            state: TrainState = trained.read_arrays(manager, max(steps), parts.abstract)
+            state = checkpoint.read_state(manager, start, parts.abstract)
             with jax.set_mesh(mesh):
-                for _ in range(max(steps), step):
+                for _ in range(start, step):
                     state, _ = parts.train_step(state, batch, parts.root)
                     batch = distributed.put_batch(next(batches), mesh)
                 found = _look(run, config.seed, state, batch)
-    return {"step": step, "from": max(steps), **found}
+    return {"step": step, "from": start, **found}
 
 
 def _mesh(sizes: dict[str, int], devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:

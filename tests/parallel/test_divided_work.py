@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.stress import children
 def trunk(nursery, tmp_path_factory):
     """Work directory of a tiny trunk."""
     workdir = tmp_path_factory.mktemp("trunk")
-    child = nursery.train(workdir, task="trunk", num_steps=2)
+    child = nursery.train(workdir, task="trunk", num_steps=2, checkpoint_every=1)
     assert child.code() == 0, child.log
     return workdir
 
@@ -52,6 +53,7 @@ def test_two_processes_evaluate_to_the_last_bit_as_one_does(nursery, trunk, tmp_
     assert one == two
 
 
+@pytest.mark.scale
 def test_two_processes_generate_what_one_does_for_every_row(nursery, trunk, tmp_path):
     (tmp_path / "pictures").mkdir()
     for number in range(3):
@@ -77,6 +79,28 @@ def test_two_processes_generate_what_one_does_for_every_row(nursery, trunk, tmp_
 
 
 @pytest.mark.scale
+def test_processes_that_join_build_the_files_of_one_and_end_together(nursery, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        picture = rng.integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"a_red_cone_{number}.png")
+    for count in (1, 2):
+        arguments = [
+            f"--images={tmp_path / 'pictures'}",
+            "--image_size=32",
+            "--test_fraction=0.3",
+            f"--output={tmp_path / str(count)}",
+        ]
+        run(nursery, "build_data", arguments, count)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / str(count)).iterdir()}
+        for count in (1, 2)
+    )
+    assert one and one == two
+
+
+@pytest.mark.scale
 def test_flags_that_differ_between_processes_are_refused_by_all(nursery, trunk, tmp_path):
     own = launcher.environments(2, cpu_devices=1, base={})
     common = [f"--source={trunk}", "--evals=val_loss", f"--output={tmp_path}"]
@@ -88,3 +112,27 @@ def test_flags_that_differ_between_processes_are_refused_by_all(nursery, trunk, 
     for process in processes:
         assert "flags of the processes differ: num_records is 4 in process 0" in process.log
     assert interrupt.PEER_GONE not in [process.code() for process in processes]
+
+
+@pytest.mark.scale
+def test_every_command_passes_over_a_damaged_newest_checkpoint(nursery, trunk, tmp_path):
+    source = tmp_path / "trunk"
+    shutil.copytree(trunk, source)
+    newest = source / "checkpoints" / "2"
+    largest = max(newest.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    picture = tmp_path / "grey.png"
+    Image.fromarray(np.full((32, 32, 3), 128, np.uint8)).save(picture)
+    output = f"--output={tmp_path / 'made'}"
+    given = [f"--source={source}", f"--conditions=rgb={picture}", "--targets=tok_depth", output]
+    commands = {
+        "generate": given,
+        "evaluate": [f"--source={source}", "--evals=val_loss", "--num_records=4", output],
+        "embed": [f"--source={source}", "--condition=rgb", "--num_records=4", output],
+        "replay_step": [f"--workdir={source}", "--step=2"],
+    }
+    for name, arguments in commands.items():
+        (log,) = run(nursery, name, arguments, 1)
+        assert "checkpoints/2 cannot be read" in log, f"{name}: {log}"
+        assert "trying the one before" in log
+    assert newest.exists()  # whoever reads renames nothing
