@@ -62,17 +62,23 @@ def losses_of_one(nursery, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("count", "num_devices", "sizes"),
+    ("task", "count", "num_devices", "sizes"),
     [
-        (2, 1, {"mesh__data": 2}),
-        pytest.param(2, 2, {"mesh__data": 2, "mesh__fsdp": 2}, marks=pytest.mark.scale),
-        pytest.param(2, 2, {"mesh__data": 1, "mesh__fsdp": 4}, marks=pytest.mark.scale),
-        pytest.param(2, 2, {"mesh__data": 2, "mesh__tensor": 2}, marks=pytest.mark.scale),
-        pytest.param(4, 1, {"mesh__data": 2, "mesh__fsdp": 2}, marks=pytest.mark.scale),
-        pytest.param(4, 2, {"mesh__fsdp": 2, "mesh__tensor": 2}, marks=pytest.mark.scale),
+        ("tokenizer", 2, 1, {"mesh__data": 2}),
+        *(
+            pytest.param(task, count, num_devices, sizes, marks=pytest.mark.scale)
+            for task, count, num_devices, sizes in (
+                ("tokenizer", 4, 1, {"mesh__data": 2, "mesh__fsdp": 2}),
+                ("trunk", 2, 1, {"mesh__data": 2}),
+                ("trunk", 2, 2, {"mesh__data": 2, "mesh__fsdp": 2}),
+                ("trunk", 2, 2, {"mesh__data": 1, "mesh__fsdp": 4}),
+                ("trunk", 2, 2, {"mesh__data": 2, "mesh__tensor": 2}),
+                ("trunk", 4, 1, {"mesh__data": 2, "mesh__fsdp": 2}),
+                ("trunk", 4, 2, {"mesh__fsdp": 2, "mesh__tensor": 2}),
+            )
+        ),
     ],
 )
-@pytest.mark.parametrize("task", ["tokenizer", pytest.param("trunk", marks=pytest.mark.scale)])
 def test_several_processes_reach_the_losses_of_one(
     nursery, losses_of_one, tmp_path, task, count, num_devices, sizes
 ):
