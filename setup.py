@@ -112,7 +112,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["fourm_jax", "fourm_jax.*"]),
-    package_data={"fourm_jax": ["**/*.json", "py.typed"]},
+    package_data={"fourm_jax": ["**/*.json", "scenes/*.safetensors", "py.typed"]},
     cmdclass={"build_py": BuildWithCommands},
     entry_points={"console_scripts": ["fourm = fourm_jax.console:main"]},
     install_requires=CORE,

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from fourm_jax.evals import measure
 from fourm_jax.evals.measure import Measure
-from fourm_jax.generate import results
+from fourm_jax.generate import defaults, results
 from fourm_jax.generate.generator import Generator
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
@@ -72,17 +72,23 @@ def from_one(
     """
     tasks = {}
     names = judged(generator, condition, targets)
+    given = {condition: data.tokens[condition]}
+    passes = one_pass(
+        generator, given, [name for name in names if generator.spec(name).kind != "sequence"]
+    )
     for name in progress.track(names, label="evaluate", unit="modality", enabled=show_progress):
         spec = generator.spec(name)
-        given = {condition: data.tokens[condition]}
-        made = generator.generate(given, [name], batch_size=BATCH)
+        made = passes.get(name)
+        if not defaults.is_one_pass(spec, generator.model.modalities):
+            decoded = generator.generate(given, [name], batch_size=BATCH).decoded[name]
+            made = record_values(spec, decoded)
         tasks[f"{condition}->{name}"] = measure.judge(
             measure.of(spec, signal_of(generator, spec)),
-            record_values(spec, made.decoded[name]),
+            made,
             bound(generator, data, spec),
             data.truth[spec.source],
             train=data.train[spec.source],
-            one_pass=None if spec.kind == "sequence" else one_pass(generator, given, name),
+            one_pass=passes.get(name),
         )
     return tasks
 
@@ -125,19 +131,28 @@ def generated(
         data.truth[truth],
         train=data.train[spec.source],
         like=data.truth[spec.source],
-        one_pass=one_pass(generator, given, target),
+        one_pass=one_pass(generator, given, [target])[target],
         real=data.truth[spec.source],
     )
     return {f"{'+'.join(conditions)}->{target}": task}
 
 
-def one_pass(generator: Generator, given: Mapping[str, Any], target: str) -> Any:
-    """Prediction of a grid or vector from one pass of the trunk, as the raw field."""
-    spec, tokenizer = generator.spec(target), generator.tokenizer(target)
-    probabilities = results.as_grid(spec, generator.predict(given, [target])[target])
-    if tokenizer.signal.kind == "continuous":  # averages of its codes mean something
-        return tokenizer.decode_probabilities(probabilities)
-    return tokenizer.decode(probabilities.argmax(-1))
+def one_pass(
+    generator: Generator, given: Mapping[str, Any], targets: Sequence[str]
+) -> dict[str, Any]:
+    """Predictions of grids and vectors from one pass of the trunk, as the raw fields."""
+    if not targets:
+        return {}
+    probabilities = generator.predict(given, targets, batch_size=BATCH)
+    made = {}
+    for name in targets:
+        tokenizer = generator.tokenizer(name)
+        grid = results.as_grid(generator.spec(name), probabilities[name])
+        if tokenizer.signal.kind == "continuous":  # averages of its codes mean something
+            made[name] = tokenizer.decode_probabilities(grid)
+        else:
+            made[name] = tokenizer.decode(grid.argmax(-1))
+    return made
 
 
 def signal_of(generator: Generator, spec: ModalitySpec) -> Signal | None:

@@ -66,7 +66,7 @@ def any_to_any_gallery(
     sources = {generator.spec(name).source for name in conditions}
     targets = [n for n in generator.model.outputs if generator.spec(n).source not in sources]
     targets.sort(key=lambda name: generator.spec(name).decoding_order)
-    generated = generator.generate(given, targets, seed=seed)
+    generated = generator.of_few_programs().generate(given, targets, seed=seed)
     predicted = {
         name: any_to_any.record_values(generator.spec(name), generated.decoded[name])
         for name in targets

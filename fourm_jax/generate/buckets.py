@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 from fourm_jax.generate.state import State, Widths
 
 NUM_BUCKETS = 3  # sizes of one modality, and 0
-SMALLEST = 32  # slots; smaller modalities are there as a whole or not at all
+SMALLEST = 64  # slots; smaller modalities are there as a whole or not at all
 
 
 def bucket(count: int, size: int) -> int:

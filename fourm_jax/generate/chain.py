@@ -86,6 +86,7 @@ def iterate(
     max_new: Mapping[str, int] | None = None,
     end_ids: Mapping[str, int] | None = None,
     vocabulary: TextVocabulary = PUBLISHED,
+    fit_slots: bool = True,
     show_progress: bool = False,
 ) -> Iterator[tuple[str, State]]:
     """Generate all targets of a schedule; yields the target in hand and the state after every pass
@@ -104,6 +105,8 @@ def iterate(
         by row (`Sampling.as_published`: the same for all rows).
       max_new: by sequence target, most tokens to generate; default: its `max_tokens`.
       end_ids: by sequence target, see `sequences.SequenceStage`.
+      fit_slots: passes have slots for what is known and open alone, with a compiled program for
+        every number of them; False: all slots of the state, one program per target.
       show_progress: draw a bar over the targets.
 
     Raises:
@@ -135,7 +138,14 @@ def iterate(
                 **shared,
             )
             state = stages.write_sequence(
-                model, params, state, stage_keys, group[0], weights, sequence
+                model,
+                params,
+                state,
+                stage_keys,
+                group[0],
+                weights,
+                sequence,
+                fit_slots=fit_slots,
             )
             yield target, state
         else:
@@ -147,7 +157,15 @@ def iterate(
             )
             order = (orders or {}).get(target)
             passes = stages.grid_passes(
-                model, params, state, stage_keys, group, weights, grid, order
+                model,
+                params,
+                state,
+                stage_keys,
+                group,
+                weights,
+                grid,
+                order,
+                fit_slots=fit_slots,
             )
             for state in passes:
                 yield target, state

@@ -67,6 +67,13 @@ def drafts(spec: ModalitySpec, given: Iterable[ModalitySpec]) -> tuple[str, ...]
     return tuple(name for name in spec.drafts if name not in {other.name for other in given})
 
 
+def is_one_pass(spec: ModalitySpec, specs: Iterable[ModalitySpec]) -> bool:
+    """Whether the default is the most likely token of one pass without guidance."""
+    one = DEFAULTS[role(spec, specs)]
+    parallel = spec.kind != "sequence"
+    return parallel and one.num_steps == 1 and one.temperature == 0 and one.guidance == 1
+
+
 def target(
     spec: ModalitySpec,
     specs: Iterable[ModalitySpec],

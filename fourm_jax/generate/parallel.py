@@ -19,7 +19,12 @@ Tree = TypeVar("Tree")
 
 
 def predict(
-    model: FourM, params: Any, state: State, targets: Iterable[str]
+    model: FourM,
+    params: Any,
+    state: State,
+    targets: Iterable[str],
+    *,
+    fit_slots: bool = True,
 ) -> dict[str, Float[Array, "b _l _v"]]:
     """Probabilities of all tokens of grid or global modalities, known ones included.
 
@@ -28,12 +33,15 @@ def predict(
 
     Args:
       state: conditions and targets; what is known of the targets is not read.
+      fit_slots: see `chain.iterate`.
     """
     targets = tuple(targets)
     for name in targets:
         state = state.with_tokens(name, state.ids[name], jnp.zeros_like(state.known[name]))
-    known = buckets.known_range(state)
-    widths = buckets.input_widths(state, known, written={}, hidden={})
+    widths: Widths = ()
+    if fit_slots:
+        known = buckets.known_range(state)
+        widths = buckets.input_widths(state, known, written={}, hidden={})
     return _predict(model, params, state, targets, widths)
 
 

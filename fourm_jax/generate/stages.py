@@ -32,6 +32,8 @@ def grid_passes(
     weights: Float[Array, "s w"],
     stage: GridStage,
     order: Int[Array, "b l"] | None = None,
+    *,
+    fit_slots: bool = True,
 ) -> Iterator[State]:
     """The state after every pass over one grid, each with few more slots than there are tokens.
 
@@ -41,6 +43,7 @@ def grid_passes(
       weights: of guidance, by pass and branch after the first.
       stage: what the passes share.
       order: in which ROAR writes the positions; default: random.
+      fit_slots: see `chain.iterate`.
     """
     target, initial, num_written = stage.target, state, 0
     if order is None:
@@ -50,9 +53,12 @@ def grid_passes(
         num_open = size - known[target][0] - num_written
         if step.num_tokens and num_open > 0:
             if stage.scheme == "maskgit":
-                stage = dataclasses.replace(stage, num_slots=buckets.bucket(num_open, size))
-            widths = _widths(model, state, known, {target: num_written}, stage)
-            if hardware.platform() != "cpu":  # all branches in one pass
+                num_slots = buckets.bucket(num_open, size) if fit_slots else size
+                stage = dataclasses.replace(stage, num_slots=num_slots)
+            widths: tuple[Widths, ...] = ()
+            if fit_slots:
+                widths = _widths(model, state, known, {target: num_written}, stage)
+            if widths and hardware.platform() != "cpu":  # all branches in one pass
                 widths = (buckets.common(widths),) * len(widths)
             state = _write_tokens(
                 model,
@@ -105,10 +111,13 @@ def write_sequence(
     step: Step,
     weights: Float[Array, "1 w"],
     stage: SequenceStage,
+    *,
+    fit_slots: bool = True,
 ) -> State:
     """Write one sequence; arguments as those of `grid_passes`, with one step."""
-    widths = _widths(model, state, buckets.known_range(state), {}, stage)
-    stage = dataclasses.replace(stage, input_widths=buckets.common(widths))
+    if fit_slots:
+        widths = _widths(model, state, buckets.known_range(state), {}, stage)
+        stage = dataclasses.replace(stage, input_widths=buckets.common(widths))
     temperature = jnp.float32(step.temperature)
     return _write_sequence(model, params, state, keys, temperature, weights[0], stage)
 

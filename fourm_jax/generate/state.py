@@ -115,6 +115,26 @@ def create(
     return state
 
 
+def with_all_slots(
+    state: State, specs: Specs, inputs: Iterable[str], vocabulary: TextVocabulary = PUBLISHED
+) -> State:
+    """The same, with all slots of every modality of `inputs`: states of other conditions and
+    targets have the same shapes, and share compiled programs. Lists of vectors stay as they are."""
+    num_rows = state.batch_size
+    for spec in specs:
+        if spec.kind == "embedding" or (spec.name not in state.ids and spec.name not in inputs):
+            continue
+        if spec.name not in state.ids:
+            ids = jnp.zeros((num_rows, spec.num_tokens), jnp.int32)
+            state = state.with_tokens(spec.name, ids, jnp.zeros(ids.shape, bool))
+        elif spec.kind == "sequence":
+            ids, known = state.ids[spec.name], state.known[spec.name]
+            spare = ((0, 0), (0, max(spec.max_tokens - ids.shape[1], 0)))
+            ids = jnp.pad(ids, spare, constant_values=vocabulary.pad_id)
+            state = state.with_tokens(spec.name, ids, jnp.pad(known, spare))
+    return dataclasses.replace(state, pixels=_blank(specs, "pixels", num_rows) | state.pixels)
+
+
 def _entry_tokens(
     spec: ModalitySpec, entry: Mapping[str, Array | np.ndarray], num_rows: int
 ) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:

@@ -32,7 +32,7 @@ def run(
       ValueError: the run is not finished.
     """
     config, workdir = run_phases.locate(config, workdir), epath.Path(workdir)
-    generator = loading.load_generator(workdir)
+    generator = loading.load_generator(workdir).rolled()
     data = held_out(config, workdir, generator)
     with record.run("evaluate", f"{len(data)} held-out records, one modality from another"):
         tasks = any_to_any.from_one(

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fourm_jax.generate import buckets, chain
+from fourm_jax.generate import buckets, chain, stages
 from fourm_jax.generate import state as states
+from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.schedule import Step
 from tests.generate import tiny
 
@@ -88,3 +89,30 @@ def test_in_painting_has_room_for_the_row_with_most_and_the_row_with_fewest_know
     done = chain.run(model, params, state, steps, keys=chain.row_keys(0, jnp.arange(2)))
     assert bool(done.known["depth"].all())
     assert done.ids["depth"][0, :7].tolist() == [3] * 7
+
+
+def test_a_generator_of_few_programs_writes_the_same_and_compiles_nothing_for_other_conditions():
+    plain = Generator(*tiny.trunk())
+    few = plain.of_few_programs()
+
+    def compiled():
+        return stages._write_tokens._cache_size(), stages._write_sequence._cache_size()
+
+    programs = []
+    for given in ("rgb", "edge"):
+        entries = tiny.conditions(2, (given,))
+        ids = few.generate(entries, ["depth", "caption"]).ids
+        programs.append(compiled())
+        expected = plain.generate(entries, ["depth", "caption"])
+        np.testing.assert_array_equal(ids["depth"], expected.ids["depth"])
+        np.testing.assert_array_equal(
+            ids["caption"][:, : expected.ids["caption"].shape[1]], expected.ids["caption"]
+        )
+        np.testing.assert_allclose(
+            few.predict(entries, ["vector"])["vector"],
+            plain.predict(entries, ["vector"])["vector"],
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    plain_programs = (1, 1)  # of the plain one, for other conditions
+    assert tuple(np.subtract(programs[1], programs[0])) == plain_programs

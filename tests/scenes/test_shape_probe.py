@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fourm_jax.scenes import caption_scores, image_scores, layout, shape_probe
+from fourm_jax.scenes import caption_scores, image_scores, layout, shape_probe, world
 
 RED, BLUE = layout.COLOURS["red"], layout.COLOURS["blue"]
 CAPTION = "a large red box left of a small blue sphere"
@@ -43,6 +43,14 @@ def test_a_probe_learns_the_shapes_of_its_scenes():
     pictures = np.stack(pictures)
     shown = shape_probe.train(pictures, captions, num_steps=20).look(pictures)
     assert shape_probe.f1(shown, captions, ("shape", "size")) == 1.0
+
+
+def test_the_probe_of_the_package_names_what_held_out_scenes_show(tmp_path):
+    scenes = world.SceneSource("test", 32).records(np.arange(32))
+    found = shape_probe.default().look(scenes["rgb"])
+    assert shape_probe.f1(found, scenes["caption"], ("shape", "size")) > 0.85
+    shape_probe.save(shape_probe.default(), tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == shape_probe.WEIGHTS.read_bytes()
 
 
 def seen(shape, size, column, lowest):
