@@ -32,11 +32,19 @@ DEFAULTS: Mapping[str, Target] = {
     ),
 }
 
-# Of a draft, which is drawn and not the most likely one: pictures of one caption differ in it.
+# Of a draft, which is drawn and not the most likely one: pictures of one caption differ in it. A map
+# is guided: without it the ground, likely everywhere, spreads over small objects, and 6 % of the
+# pictures show none.
 DRAFTS: Mapping[str, Target] = {
     "text": Target(name="", scheme="autoregressive", temperature=0.7, top_p=0.9),
     "map": Target(
-        name="", scheme="maskgit", num_steps=8, tokens="cosine", temperature=0.7, top_p=0.9
+        name="",
+        scheme="maskgit",
+        num_steps=8,
+        tokens="cosine",
+        temperature=0.7,
+        guidance=2.0,
+        top_p=0.9,
     ),
 }
 # Of what is painted over its drafts, which leave little to decide: the most likely tokens keep to

@@ -234,7 +234,7 @@ class Generator:
             lambda *leaves: np.concatenate(leaves)[: state.batch_size], *blocks
         )
         in_order = {name: joined[name] for name in job.targets}
-        return self._results(in_order, job, num_samples, averages)
+        return self._results(in_order, job, averages)
 
     def _average(self, state: State, name: str) -> np.ndarray:
         """Raw signals of the average codes of a target of which nothing is known."""
@@ -276,7 +276,7 @@ class Generator:
                 averages[name] = self._average(before, name)
             tokens = jax.device_get({one: (state.ids[one], state.known[one]) for one in begun})
             in_order = {one: tokens[one] for one in begun}
-            yield name, self._results(in_order, job, averages=averages)
+            yield name, self._results(in_order, job, averages)
             before = state
 
     def _passes(
@@ -481,7 +481,6 @@ class Generator:
         self,
         tokens: Mapping[str, tuple[np.ndarray, np.ndarray]],
         job: Job,
-        num_samples: int = 1,
         averages: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> Generated:
         decoded, lacking = {}, {}
@@ -492,22 +491,13 @@ class Generator:
                 decoded[name] = results.Decoded(averages[name])
             elif one is None:
                 lacking[name] = missing(spec, self.tokenizers)
+            elif name in job.edits:
+                blended = job.edits[name].blend(one.raw, spec, self.tokenizer(name))
+                decoded[name] = results.Decoded(blended)
             else:
-                decoded[name] = self._blended(name, one, job, num_samples)
+                decoded[name] = one
         return Generated(
             ids={name: ids for name, (ids, _) in tokens.items()},
             known={name: known for name, (_, known) in tokens.items()},
             decoded=results.DecodedResults(decoded, lacking),
         )
-
-    def _blended(
-        self, name: str, made: results.Decoded, job: Job, num_samples: int
-    ) -> results.Decoded:
-        """Outside of a mask, the given tokens decoded."""
-        if name not in job.edits:
-            return made
-        edit, tokenizer = job.edits[name], self.tokenizer(name)
-        old = tokenizer.decode(results.as_grid(self.spec(name), edit.ids))
-        old = np.repeat(old, num_samples, axis=0)
-        mask = np.repeat(edit.mask, len(old) // len(edit.mask), axis=0)
-        return results.Decoded(editing.blend(old, made.raw, mask, tokenizer.signal))

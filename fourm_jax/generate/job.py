@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
-from fourm_jax.generate import chain, defaults, editing, fill_spans, schedule
+from fourm_jax.generate import chain, defaults, editing, fill_spans, results, schedule
 from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate import guides as guide_lib
 from fourm_jax.generate import state as states
@@ -65,6 +65,14 @@ class Edit:
 
     mask: Bool[np.ndarray, "_b h w"]
     ids: Int[np.ndarray, "b l"]
+
+    def blend(self, made: np.ndarray, spec: ModalitySpec, tokenizer: Tokenizer) -> np.ndarray:
+        """What was made inside of the mask and, outside of it, the tokens before, decoded; several
+        samples of a row follow each other."""
+        old = tokenizer.decode(results.as_grid(spec, self.ids))
+        old = np.repeat(old, len(made) // len(old), axis=0)
+        mask = np.repeat(self.mask, len(made) // len(self.mask), axis=0)
+        return editing.blend(old, made, mask, tokenizer.signal)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

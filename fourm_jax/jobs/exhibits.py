@@ -17,13 +17,14 @@ from fourm_jax.generate import editing
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.guides import Guide
 from fourm_jax.jobs import upscaling
-from fourm_jax.scenes import caption_scores, detail, image_scores, layout
-from fourm_jax.utils import io
+from fourm_jax.scenes import caption_scores, detail, image_scores, layout, shape_probe
+from fourm_jax.utils import io, picture_files
 
 PICTURE, CAPTION, DEPTH, PALETTE = "tok_rgb", "caption", "tok_depth", "color_palette"
 FIELDS = ("rgb", "caption", "depth", "color_palette", "det")
 GUIDANCE = (1.0, 2.0, 3.0, 4.0, 6.0)
 NUM_BEST, NUM_SEEDS, NUM_DIVERSE, NUM_ENLARGED = 8, 4, 32, 10
+BATCH = 128  # rows at once; one size, so that all exhibits share programs
 AWAY = -2.0  # weight of a text that pictures stay away from, written like the captions of training
 SHOWN_INSIDE = 0.2  # share of a mask from which on a colour counts as shown in it
 
@@ -47,27 +48,36 @@ def from_captions(
 ) -> tuple[dict[str, Any], list[str]]:
     """Pictures from captions, judged by their colours and by captioning them again."""
     captions = scenes.fields["caption"]
-    made = _paint(generator, {CAPTION: captions}, seed)
+    made = _from_captions(generator, scenes, output, seed)
     bound = _decoded(generator, scenes.fields["rgb"])
-    average = np.rint(scenes.fields["rgb"].mean(0)).astype(np.uint8)
-    constant = np.broadcast_to(average, made.shape)
+    constant = np.broadcast_to(image_scores.COLOUR_F1.constant(scenes.fields["rgb"]), made.shape)
     numbers = {
         **judge(generator, made, captions),
         **{f"{key} (bound)": value for key, value in judge(generator, bound, captions).items()},
         **{f"{key} (constant)": v for key, v in judge(generator, constant, captions).items()},
+        "pictures without an object": _share_empty(made),
     }
     sheet = _sheet([("caption", captions), ("generated", made), ("true", scenes.fields["rgb"])], 12)
     return numbers, [_shown("Pictures from captions", sheet, output, "from_captions")]
 
 
 def judge(generator: Generator, made: np.ndarray, captions: Sequence[str]) -> dict[str, float]:
-    """Colours shown of those asked for, and what the model's own captions say of the pictures."""
-    said = generator.generate({"rgb": np.asarray(made)}, [CAPTION]).decoded[CAPTION].texts
+    """What is shown of what was asked for, by colours, by the probe (`shape_probe`), and by what
+    the model's own captions say of the pictures."""
+    said = generator.generate({"rgb": np.asarray(made)}, [CAPTION], batch_size=BATCH)
+    said = said.decoded[CAPTION].texts
     return {
         "colour F1": image_scores.COLOUR_F1.score(made, captions),
+        "shape F1": shape_probe.SHAPE_F1.score(made, captions),
+        "shape and size F1": shape_probe.OBJECT_F1.score(made, captions),
+        "places": shape_probe.PLACES.score(made, captions),
         "one pair by re-captioning": caption_scores.ANY_PAIR.score(said, captions),
         "all pairs by re-captioning": caption_scores.ALL_PAIRS.score(said, captions),
     }
+
+
+def _share_empty(made: np.ndarray) -> float:
+    return float(np.mean([not seen for seen in shape_probe.default().look(np.asarray(made))]))
 
 
 def negative_caption(
@@ -77,7 +87,7 @@ def negative_caption(
     captions = scenes.fields["caption"]
     unwanted = [sorted(caption_scores.colour_shape_pairs(text))[0] for text in captions]
     away = [f"a large {colour} {shape}" for colour, shape in unwanted]
-    before = _paint(generator, {CAPTION: captions}, seed)
+    before = _from_captions(generator, scenes, output, seed)
     guides = [
         Guide(name=CAPTION, value=captions, weight=3.0),
         Guide(name=CAPTION, value=away, weight=AWAY),
@@ -110,9 +120,9 @@ def best_of(
 ) -> tuple[dict[str, Any], list[str]]:
     """The best of several pictures by how likely the caption is from them."""
     captions = scenes.fields["caption"]
-    one = _paint(generator, {CAPTION: captions}, seed)
+    one = _from_captions(generator, scenes, output, seed)
     made = generator.best_of(
-        {CAPTION: captions}, [PICTURE], NUM_BEST, verifier=CAPTION, seed=seed, batch_size=256
+        {CAPTION: captions}, [PICTURE], NUM_BEST, verifier=CAPTION, seed=seed, batch_size=BATCH
     )
     best = made.decoded[PICTURE].raw
     numbers = {
@@ -140,27 +150,36 @@ def recolour(
     masks = np.stack([_grown(box) for box in inside])
     made = (
         generator.generate(
-            {PICTURE: true, CAPTION: captions}, [PICTURE], mask=masks, seed=seed, batch_size=128
+            {PICTURE: true, CAPTION: captions}, [PICTURE], mask=masks, seed=seed, batch_size=BATCH
         )
         .decoded[PICTURE]
         .raw
     )
     original = _decoded(generator, true)
-    shown = image_scores.colour_shares(np.where(inside[..., None], made, np.uint8(128)))
-    shown = shown / inside.mean(axis=(1, 2))[:, None] >= SHOWN_INSIDE
-    wanted = np.zeros_like(shown)
-    colours = list(layout.COLOURS)
-    wanted[np.arange(len(chosen)), [colours.index(task.colour) for _, task in chosen]] = True
-    outside = ~masks
+    new, old = ([getattr(task, name) for _, task in chosen] for name in ("colour", "before"))
     numbers = {
-        "colour F1 inside": float(2 * (shown & wanted).sum() / (shown.sum() + wanted.sum())),
-        "share with the new colour": float((shown & wanted).any(axis=1).mean()),
-        "pixels changed outside": float((made != original)[outside].sum()),
+        "colour F1 inside": _f1_inside(made, inside, new),
+        # What the tokenizer shows of the old colour: no new one can be plainer.
+        "colour F1 inside (bound)": _f1_inside(original, inside, old),
+        "colour F1 inside (unchanged)": _f1_inside(original, inside, new),
+        "pixels changed outside": float((made != original)[~masks].sum()),
         "scenes": len(chosen),
     }
     boxed = [_framed(picture, task.box) for picture, (_, task) in zip(true, chosen, strict=True)]
     sheet = _sheet([("given", boxed), ("new caption", captions), ("edited", made)], 10)
     return numbers, [_shown("One object recoloured under a mask", sheet, output, "recolour")]
+
+
+def _f1_inside(
+    made: np.ndarray, inside: Bool[np.ndarray, "n h w"], colours: Sequence[str]
+) -> float:
+    """F1 of one colour per picture against those shown in a good part of its mask."""
+    shown = image_scores.colour_shares(np.where(inside[..., None], made, np.uint8(128)))
+    shown = shown / inside.mean(axis=(1, 2))[:, None] >= SHOWN_INSIDE
+    wanted = np.zeros_like(shown)
+    names = list(layout.COLOURS)
+    wanted[np.arange(len(colours)), [names.index(colour) for colour in colours]] = True
+    return float(2 * (shown & wanted).sum() / (shown.sum() + wanted.sum()))
 
 
 def _grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -175,6 +194,7 @@ def _grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 @dataclasses.dataclass(frozen=True)
 class _Recolour:
     box: tuple[float, ...]
+    before: str
     colour: str
     caption: str
 
@@ -191,7 +211,7 @@ def _task(scenes: Scenes, number: int, rng: np.random.Generator) -> _Recolour | 
             box = tuple(float(value) for value in np.clip(found["boxes"][rows[0]], 0, 1))
             if box[2] > box[0] and box[3] > box[1]:
                 changed = caption.replace(f"{colour} {shape}", f"{new} {shape}")
-                return _Recolour(box, new, changed)
+                return _Recolour(box, colour, new, changed)
     return None
 
 
@@ -202,7 +222,11 @@ def from_depth_and_palette(
     captions, depth = scenes.fields["caption"], np.stack(scenes.fields["depth"])
     palettes = scenes.fields["color_palette"]
     made = _paint(generator, {DEPTH: depth, PALETTE: list(palettes)}, seed)
-    numbers = judge(generator, made, captions)
+    bound = judge(generator, _decoded(generator, scenes.fields["rgb"]), captions)
+    numbers = {
+        **judge(generator, made, captions),
+        **{f"{key} (bound)": value for key, value in bound.items()},
+    }
     painter = galleries.Painter(generator, {"depth": depth})
     drawn = [painter.paint(DEPTH, one) for one in depth[:10]]
     stripes = [painter.paint(PALETTE, one) for one in palettes[:10]]
@@ -224,8 +248,13 @@ def guidance_sweep(
     """How pictures from captions depend on the weight of the caption."""
     captions = scenes.fields["caption"]
     curves: dict[str, list[float]] = {}
+    drafts = generator.spec(PICTURE).drafts  # the same for all weights
+    given: dict[str, Any] = {CAPTION: captions}
+    if drafts:
+        made = generator.generate(given, [PICTURE], seed=seed, batch_size=BATCH)
+        given |= {name: {"ids": made.ids[name], "known": made.known[name]} for name in drafts}
     for weight in GUIDANCE:
-        made = _paint(generator, {CAPTION: captions}, seed, guidance=weight)
+        made = _paint(generator, given, seed, guidance=weight)
         for name, value in judge(generator, made, captions).items():
             curves.setdefault(name, []).append(value)
     figure = report.curves({name: (list(GUIDANCE), v) for name, v in curves.items()}, "score")
@@ -241,7 +270,7 @@ def diversity(
     few = scenes.first(NUM_DIVERSE)
     captions = few.fields["caption"]
     made = generator.generate(
-        {CAPTION: captions}, [PICTURE], num_samples=NUM_SEEDS, seed=seed, batch_size=128
+        {CAPTION: captions}, [PICTURE], num_samples=NUM_SEEDS, seed=seed, batch_size=BATCH
     )
     ids = made.ids[PICTURE].reshape(len(few), NUM_SEEDS, -1)
     differ = np.mean([ids[:, a] != ids[:, b] for a in range(NUM_SEEDS) for b in range(a)])
@@ -270,7 +299,7 @@ def super_resolution(
     small = scenes.fields["rgb"]
     true = upscaling.true_pictures(small)
     made = {
-        "": upscaling.enlarge(upscaler, small, batch_size=128),
+        "": upscaling.enlarge(upscaler, small, batch_size=BATCH),
         " (bicubic)": detail.enlarged(small),
         " (bound)": upscaling.bound(upscaler, small, true),
     }
@@ -291,11 +320,23 @@ def super_resolution(
     ]
 
 
+def _from_captions(
+    generator: Generator, scenes: Scenes, output: epath.Path, seed: int
+) -> np.ndarray:
+    """Pictures from the captions with the defaults, which several exhibits show: made once."""
+    path = output / "parts" / "from_captions.png"
+    size = scenes.fields["rgb"].shape[1:]
+    if not path.exists():
+        made = _paint(generator, {CAPTION: scenes.fields["caption"]}, seed)
+        io.write_bytes(path, pictures.png(made.reshape(-1, *size[1:])))
+    return picture_files.decode_values(str(path)).reshape(-1, *size)
+
+
 def _paint(
     generator: Generator, conditions: Mapping[str, Any], seed: int, **options: Any
 ) -> np.ndarray:
     """Pictures generated with the defaults, of all conditions at once."""
-    made = generator.generate(conditions, [PICTURE], seed=seed, batch_size=128, **options)
+    made = generator.generate(conditions, [PICTURE], seed=seed, batch_size=BATCH, **options)
     return made.decoded[PICTURE].raw
 
 

@@ -95,6 +95,8 @@ class ModalitySpec:
             )
         if self.kind in ("pixels", "grid"):
             object.__setattr__(self, "max_tokens", self.grid[0] * self.grid[1])
+        for field in ("measure", "classes", "drafts"):  # lists where they come from a JSON file
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         if self.channels:
             self._set_channels()
         if self.max_tokens <= 0:

@@ -224,3 +224,17 @@ def test_every_parameter_has_exactly_one_published_place():
         if entry.kind == "parameter":
             covered[entry.path][entry.index] += 1
     assert all((count == 1).all() for count in covered.values())
+
+
+def test_drafts_that_a_file_gives_as_a_list_are_kept_in_the_model():
+    config = {
+        **{side: ["caption", "det", "tok_rgb@224"] for side in ("domains_in", "domains_out")},
+        "dim": 24,
+        "encoder_depth": 1,
+        "decoder_depth": 1,
+        "num_heads": 2,
+    }
+    overrides = {"tok_rgb@224": {"drafts": ["det"]}}
+    model = fourm_config.to_model(config, overrides=overrides)
+    assert [spec.drafts for spec in model.modalities] == [(), (), ("det",)]
+    assert hash(model) == hash(fourm_config.to_model(config, overrides=overrides))
