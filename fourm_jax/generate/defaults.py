@@ -32,9 +32,9 @@ DEFAULTS: Mapping[str, Target] = {
     ),
 }
 
-# Of a draft, which is drawn and not the most likely one: pictures of one caption differ in it. A map
-# is guided: without it the ground, likely everywhere, spreads over small objects, and 6 % of the
-# pictures show none.
+# Of a draft, which is drawn and not the most likely one: pictures of one caption differ in it.
+# A map is guided: without it the ground, likely everywhere, spreads over small objects, and 6 % of
+# the pictures show none.
 DRAFTS: Mapping[str, Target] = {
     "text": Target(name="", scheme="autoregressive", temperature=0.7, top_p=0.9),
     "map": Target(

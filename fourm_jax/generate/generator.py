@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from fourm_jax.generate import chain, editing, parallel, results, scoring
+from fourm_jax.generate import chain, parallel, results, scoring
 from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate import features as feature_lib
 from fourm_jax.generate import job as job_lib
@@ -58,8 +58,7 @@ class Generator:
             not the modality's.
         """
         self.model, self.params, self.mesh = model, params, mesh
-        self.is_divided = is_divided
-        self.fit_slots = True  # see `of_few_programs`
+        self.is_divided, self.fit_slots = is_divided, True  # the latter: see `of_few_programs`
         self.tokenizers: Tokenizers = dict(tokenizers or {})
         self.vocabulary = PUBLISHED
         for spec in model.modalities:
@@ -94,15 +93,13 @@ class Generator:
         return Generator(self.model, params, self.tokenizers, mesh, is_divided=self.is_divided)
 
     def rolled(self) -> "Generator":
-        """The same with its blocks in a loop: programs compile in half of the time and run 15-20 %
-        longer on a CPU. For a few batches."""
+        """The same, its blocks in a loop: compiles in half of the time, 15-20 % slower on a CPU."""
         other = copy.copy(self)
         other.model = dataclasses.replace(self.model, scan_unroll=1)
         return other
 
     def of_few_programs(self) -> "Generator":
-        """The same with one small compiled program per target, whatever is known. For a few rows
-        and many targets, where compiling takes longer than running."""
+        """The same with one small program per target, whatever is known: for few rows."""
         other = self.rolled()
         other.fit_slots = False
         return other
@@ -154,8 +151,9 @@ class Generator:
     def _with_slots(self, state: State) -> State:
         if self.fit_slots:
             return state
-        model = self.model
-        return states.with_all_slots(state, model.modalities, model.inputs, self.vocabulary)
+        return states.with_all_slots(
+            state, self.model.modalities, self.model.inputs, self.vocabulary
+        )
 
     def generate(
         self,
@@ -238,12 +236,11 @@ class Generator:
 
     def _average(self, state: State, name: str) -> np.ndarray:
         """Raw signals of the average codes of a target of which nothing is known."""
-        probabilities = self._predicted(state, [name])[name]
+        probabilities = parallel.predict(
+            self.model, self.params, state, [name], fit_slots=self.fit_slots
+        )[name]
         grid = results.as_grid(self.spec(name), np.asarray(probabilities))
         return self.tokenizer(name).decode_probabilities(grid)
-
-    def _predicted(self, state: State, targets: Sequence[str]) -> dict[str, Any]:
-        return parallel.predict(self.model, self.params, state, targets, fit_slots=self.fit_slots)
 
     def stream(
         self,
@@ -398,7 +395,9 @@ class Generator:
                 raise ValueError(f"target {name!r} is a sequence, allowed: grid and global targets")
 
         def predict(_: np.ndarray, block: State, __: Any) -> Any:
-            return jax.device_get(self._predicted(block, targets))
+            fit = self.fit_slots
+            made = parallel.predict(self.model, self.params, block, targets, fit_slots=fit)
+            return jax.device_get(made)
 
         parts = self._of_blocks(state, None, batch_size, predict)
         return {
