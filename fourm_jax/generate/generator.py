@@ -149,11 +149,8 @@ class Generator:
         )
 
     def _with_slots(self, state: State) -> State:
-        if self.fit_slots:
-            return state
-        return states.with_all_slots(
-            state, self.model.modalities, self.model.inputs, self.vocabulary
-        )
+        wide = (self.model.modalities, self.model.inputs, self.vocabulary)
+        return state if self.fit_slots else states.with_all_slots(state, *wide)
 
     def generate(
         self,
