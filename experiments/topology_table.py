@@ -6,7 +6,8 @@ Appends one line per compilation and skips those that are there, so it can be st
 again. Every case is the step of configs/fourm.py at the published global batch; one that does not
 fit is tried again with less memory, unless --first. The most asked for come first;
 --cases=SUBSTRING,… picks some, e.g. --cases=xlarge/v5e:16x16. --page=PAGE writes the table of the
-file into a page (docs/performance.md#on-tpus-before-one-is-rented) and compiles nothing. Needs libtpu: pip install 'fourm_jax[tpu]'.
+file into a page (docs/performance.md#on-tpus-before-one-is-rented) and compiles nothing.
+Needs libtpu: pip install 'fourm_jax[tpu]'.
 """
 
 import json

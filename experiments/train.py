@@ -4,7 +4,7 @@
 
 Override any key with e.g. --config.optimizer.lr=1e-3 --config.mesh.fsdp=2 --config.log_every=10.
 --evals=val_loss,any_to_any measures after the last step, with --option=val_loss.every=500 on the
-way too (docs/howto/evaluate.md). Ctrl-C or SIGTERM saves and leaves. Several hosts
+way too (docs/howto/evaluate.md#while-it-trains). Ctrl-C or SIGTERM saves and leaves. Several hosts
 (docs/howto/several-hosts.md#start): --coordinator=host:port --process_count=N --process_id=i, or
 --cluster on Cloud TPU or SLURM.
 """

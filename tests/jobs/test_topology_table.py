@@ -82,6 +82,6 @@ def test_a_page_without_marks_is_refused():
 
 def test_the_table_in_the_docs_is_that_of_the_results():
     rows = topology_table.read(epath.Path(ROOT / "experiments/results/topologies.jsonl"))
-    page = (ROOT / "docs/performance.md").read_text()
+    page = (ROOT / "docs" / "performance.md").read_text()
     assert rows
     assert topology_table.into_page(page, rows) == page
