@@ -64,8 +64,8 @@ def from_captions(
 def judge(generator: Generator, made: np.ndarray, captions: Sequence[str]) -> dict[str, float]:
     """What is shown of what was asked for, by colours, by the probe (`shape_probe`), and by what
     the model's own captions say of the pictures."""
-    said = generator.generate({"rgb": np.asarray(made)}, [CAPTION], batch_size=BATCH)
-    said = said.decoded[CAPTION].texts
+    again = generator.generate({"rgb": np.asarray(made)}, [CAPTION], batch_size=BATCH)
+    said = again.decoded[CAPTION].texts
     return {
         "colour F1": image_scores.COLOUR_F1.score(made, captions),
         "shape F1": shape_probe.SHAPE_F1.score(made, captions),
@@ -251,8 +251,8 @@ def guidance_sweep(
     drafts = generator.spec(PICTURE).drafts  # the same for all weights
     given: dict[str, Any] = {CAPTION: captions}
     if drafts:
-        made = generator.generate(given, [PICTURE], seed=seed, batch_size=BATCH)
-        given |= {name: {"ids": made.ids[name], "known": made.known[name]} for name in drafts}
+        first = generator.generate(given, [PICTURE], seed=seed, batch_size=BATCH)
+        given |= {name: {"ids": first.ids[name], "known": first.known[name]} for name in drafts}
     for weight in GUIDANCE:
         made = _paint(generator, given, seed, guidance=weight)
         for name, value in judge(generator, made, captions).items():

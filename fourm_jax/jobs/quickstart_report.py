@@ -155,7 +155,8 @@ def codebooks(config: ml_collections.ConfigDict, workdir: epath.Path, generator:
         history = metrics.read_history(workdir / "tokenizer_runs" / name)
         points = [(p["step"], p["codebook_usage"]) for p in history if "codebook_usage" in p]
         if points:
-            usage[name] = tuple(map(list, zip(*points, strict=True)))
+            steps, shares = zip(*points, strict=True)
+            usage[name] = (steps, shares)
     table = report.table_html(
         "Tokenizers",
         ("tokenizer", "codes", "usage", "perplexity", "held-out reconstruction", "steps"),
