@@ -38,11 +38,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "target_alphas": dict.fromkeys(scenes.OUTPUTS, ALPHAS),
             "weights": weights,
         }
-        config.masking.update(SLOTS)
         config.evals = {"val_loss": {"num_records": 512, "weights": weights, **SLOTS}}
         if not args.runlocal:
             config.num_steps, config.log_every = NUM_STEPS, 50
-    return config
+    return config_lib.override(config, {f"masking.{key}": value for key, value in SLOTS.items()})
 
 
 def sweep() -> list[dict[str, Any]]:

@@ -15,11 +15,13 @@ from tests import howto_pages, test_end_to_end
 PAGES = ("evaluate", "embed-and-search")
 COMMANDS = howto_pages.commands(*PAGES)
 FEW = "--num_records=8"
+PLACE = r"--(?:output|workdir)=(\S+)"
 
 
 def local(command: str, folder: pathlib.Path) -> list[str]:
     """The command in miniature, on folders below `folder`."""
     command = command.replace("--depth=2", "--depth=1")  # the toy encoder has one block
+    command = command.replace("size=nano", "size=nano,runlocal").replace("every=500", "every=2")
     parts = shlex.split(command.replace("runs/", f"{folder}/"))
     assert parts[:2] == ["python", "-m"]
     takes_records = parts[2] in ("experiments.evaluate", "experiments.embed")
@@ -27,7 +29,7 @@ def local(command: str, folder: pathlib.Path) -> list[str]:
 
 
 def test_the_pages_have_commands_and_each_writes_a_place_of_its_own():
-    places = re.findall(r"--output=(\S+)", "\n".join(COMMANDS))
+    places = re.findall(PLACE, "\n".join(COMMANDS))
     assert len(places) == len(set(places)) == len(COMMANDS) > 7
 
 
@@ -44,5 +46,5 @@ def folder(tmp_path_factory, toy_quickstart):
 def test_a_command_of_the_pages_runs(command, folder):
     done = test_end_to_end.run(local(command, folder))
     assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
-    place = pathlib.Path(re.findall(r"--output=(\S+)", " ".join(local(command, folder)))[0])
+    place = pathlib.Path(re.findall(PLACE, " ".join(local(command, folder)))[0])
     assert place.stat().st_size > 0

@@ -98,7 +98,7 @@ def test_a_command_runs_by_name_from_any_folder(tmp_path):
         (["train", "--config=scene", "--workdir=x"], "unknown config 'scene'; did you mean"),
         (["train", "--config=scenes", "--workdir="], "flag --workdir=: the path is empty"),
         (["generate", "--workdir=x"], "unknown flag --workdir: a model that is read is named with"),
-        (["generate", "--sorce=x"], "Unknown command line flag 'sorce'. Did you mean: source ?"),
+        (["generate", "--sorce=x"], "Unknown command line flag 'sorce'. Did you mean:"),
     ],
 )
 def test_wrong_flags_are_one_line(arguments, message, tmp_path):
