@@ -32,6 +32,7 @@ def run(nursery, name, arguments, count):
     return logs
 
 
+@pytest.mark.scale
 def test_two_processes_evaluate_to_the_last_bit_as_one_does(nursery, trunk, tmp_path):
     found = []
     for count in (1, 2):
