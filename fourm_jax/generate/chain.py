@@ -137,16 +137,8 @@ def iterate(
                 end_id=(end_ids or {}).get(target),
                 **shared,
             )
-            state = stages.write_sequence(
-                model,
-                params,
-                state,
-                stage_keys,
-                group[0],
-                weights,
-                sequence,
-                fit_slots=fit_slots,
-            )
+            written = (model, params, state, stage_keys, group[0], weights, sequence)
+            state = stages.write_sequence(*written, fit_slots=fit_slots)
             yield target, state
         else:
             grid = GridStage(
@@ -155,19 +147,9 @@ def iterate(
                 forget=group[0].scheme == "roar" and bool(conditions) and rule.as_published,
                 **shared,
             )
+            drawn = (model, params, state, stage_keys, group, weights, grid)
             order = (orders or {}).get(target)
-            passes = stages.grid_passes(
-                model,
-                params,
-                state,
-                stage_keys,
-                group,
-                weights,
-                grid,
-                order,
-                fit_slots=fit_slots,
-            )
-            for state in passes:
+            for state in stages.grid_passes(*drawn, order, fit_slots=fit_slots):
                 yield target, state
 
 
