@@ -54,7 +54,7 @@ test-fuzz: $(VENV)/.installed-test
 
 # Runs that are killed, stopped, damaged, doubled or short of disk, ten minutes of them.
 test-stress: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m 'stress or not stress' tests/stress
+	$(BIN)/python -m pytest -n 2 -m 'not scale' tests/stress
 
 # A run that is killed at 20 random moments (200 of them: `make test-scale`).
 test-kills: $(VENV)/.installed-test
