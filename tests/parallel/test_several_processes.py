@@ -109,7 +109,7 @@ def test_a_signal_to_one_process_saves_and_stops_all_of_them(nursery, tmp_path, 
     reached = [process.log.partition("stopped at step ")[2].split()[0] for process in processes]
     assert reached == [nursery_step(tmp_path)] * 2
     named = [one for one in range(2) if f"{number.name} to process {one}" in processes[0].log]
-    assert len(named) == 1 and named[0] in who  # of two, the one whose turn came first
+    assert named and set(named) <= set(who)  # of two, whose came first, or both
 
 
 def nursery_step(workdir):
