@@ -52,7 +52,7 @@ test-goldens: $(VENV)/.installed-test
 test-fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.stress.fuzz --seconds=300 --seed=$(SEED)
 
-# Runs that are killed, stopped, damaged, doubled or short of disk, ten minutes of them.
+# Runs that are killed, stopped, damaged, doubled or short of disk, a quarter of an hour of them.
 test-stress: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m 'not scale' tests/stress
 
