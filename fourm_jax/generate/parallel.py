@@ -58,7 +58,8 @@ def _predict(
         nothing = contracts.empty_targets(num_rows)
         encoded = module.encode(states.token_batch([state], [nothing], specs, widths))
         probabilities = {}
-        # Targets of one size share a pass of the decoder, each one in rows of its own.
+        # Targets of one size share a pass of the decoder, each one in a row of its own; those of
+        # a sample share the keys and values of its conditions.
         for size, group in itertools.groupby(sorted(targets, key=size_of), size_of):
             names = tuple(group)
             positions = jnp.broadcast_to(jnp.arange(size), (num_rows, size))
@@ -66,8 +67,9 @@ def _predict(
                 states.parallel_targets(index_of(specs, name), positions, positions >= 0)
                 for name in names
             ]
-            features = module.decode(_stack([encoded] * len(names)), _stack(asked))
-            for name, part in zip(names, jnp.split(features, len(names)), strict=True):
+            features = module.decode(encoded, _rows_of_samples(asked))
+            for number, name in enumerate(names):
+                part = features[number :: len(names)]
                 probabilities[name] = jax.nn.softmax(module.logits(part, name), axis=-1)
         return probabilities
 
@@ -75,6 +77,10 @@ def _predict(
     return result
 
 
-def _stack(parts: Sequence[Tree]) -> Tree:
-    """Rows of all parts, one after the other."""
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+def _rows_of_samples(parts: Sequence[Tree]) -> Tree:
+    """Rows of all parts: the first row of each, then the second of each, …"""
+
+    def mixed(*leaves: Array) -> Array:
+        return jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:])
+
+    return jax.tree.map(mixed, *parts)

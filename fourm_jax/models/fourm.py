@@ -187,7 +187,11 @@ class FourM(nn.Module):
     def decode(
         self, encoded: Encoded, targets: TargetTokens, train: bool = False
     ) -> Float[Array, "b m d"]:
-        """Decode a whole set of targets at once; `targets.order` says which ones see each other."""
+        """Decode a whole set of targets at once; `targets.order` says which ones see each other.
+
+        There may be several rows of targets per encoded sample, one after the other: they attend
+        to the same keys and values, which are computed once, and do not see each other.
+        """
         content, position_vectors = self.embed_targets(targets)
         x = sharding.constrain(content + position_vectors, P(sharding.BATCH))
         segment, order = self.segment_and_order(targets)
@@ -201,7 +205,9 @@ class FourM(nn.Module):
                 order,
                 padding_may_differ=True,  # a target sees at least itself
             ),
-            cross_mask=attention.sees_valid(encoded.valid, x.shape[1], packed=encoded.packed),
+            cross_mask=attention.sees_valid(
+                encoded.valid, targets.id.size // len(encoded.valid), packed=encoded.packed
+            ),
             train=train,
         )
 

@@ -183,13 +183,19 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b n d"],
-        context: Float[Array, "b m d"] | None = None,
+        context: Float[Array, "c m d"] | None = None,
         mask: attention.Visibility | None = None,
     ) -> Float[Array, "b n d"]:
-        """Attend from `x` [b, n, d] to itself, or to `context` [b, m, d] where `cross`."""
+        """Attend from `x` [b, n, d] to itself, or to `context` [c, m, d] where `cross`.
+
+        With fewer contexts than rows, b / c rows after each other share a context, whose keys and
+        values are computed once; `mask` is that of their queries in one row [c, n · b / c].
+        """
         if self.cross:
             assert context is not None
-            return self.attend(self.queries(x), *self.memory(context), mask)
+            q = self.queries(x)
+            q = q.reshape(len(context), -1, *q.shape[2:])
+            return self.attend(q, *self.memory(context), mask).reshape(x.shape)
         return self.attend(*self.queries_and_memory(x), mask)
 
     def queries(self, x: Float[Array, "b n d"]) -> Float[Array, "b n h k"]:

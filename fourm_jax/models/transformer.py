@@ -100,7 +100,7 @@ class Block(nn.Module):
         self,
         x: Float[Array, "b n d"],
         drop_rate: Float[Array, ""] | None,
-        context: Float[Array, "b m d"] | None,
+        context: Float[Array, "c m d"] | None,
         self_mask: Visibility | None,
         cross_mask: Visibility | None,
     ) -> tuple[Float[Array, "b n d"], None]:
@@ -195,13 +195,16 @@ class Stack(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b n d"],
-        context: Float[Array, "b m d"] | None = None,
+        context: Float[Array, "c m d"] | None = None,
         *,
         self_mask: Visibility | None = None,
         cross_mask: Visibility | None = None,
         train: bool = False,
     ) -> Float[Array, "b n d"]:
-        """Run all blocks and the final norm; `train` switches stochastic depth on."""
+        """Run all blocks and the final norm; `train` switches stochastic depth on.
+
+        Several rows may share a context: see `layers.Attention`.
+        """
         rates = None
         if train and self.drop_path > 0:
             rates = jnp.linspace(0.0, self.drop_path, self.depth)
