@@ -51,6 +51,7 @@ def make(
     config.checkpoint_minutes = 0.0
     config.keep_checkpoints = keep_checkpoints
     config.keep_best = 0
+    config.best_metric, config.best_is = "loss", "lowest"  # what keep_best follows
     config.eval_every = eval_every
     config.max_left_out_records = 0
     config.num_threads, config.num_workers = 1, 0  # that read batches; 0 workers: in this process

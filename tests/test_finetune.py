@@ -63,6 +63,21 @@ def test_a_recipe_is_a_config_of_its_own_task(recipe):
     assert run_config.make_task(config).model.dim == 768
 
 
+def test_distillation_adds_one_kind_of_sample_to_the_masks_of_before():
+    config = config_lib.load(str(CONFIGS / "finetune/distil.py:source=RUN,share=0.5"))
+    (data,) = config.data
+    (before,) = config_lib.load(str(CONFIGS / "scenes.py")).data
+    weights, old = list(data.mixture.weights), list(before.mixture.weights)
+    assert weights == [*(weight / 2 for weight in old), 0.5]
+    for name, values in data.mixture.target_alphas.items():
+        asked = 10.0 if name in ("feature_global", "tok_semseg") else 0.0
+        assert list(values) == [*before.mixture.target_alphas[name], asked]
+    assert config.init.source == "RUN"
+    assert run_config.make_task(config).loss_weights == {"feature_global": 4.0}
+    with pytest.raises(ValueError, match="share 0"):
+        config_lib.load(str(CONFIGS / "finetune/distil.py:share=0.0"))
+
+
 @pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2", "coco"])
 def test_a_published_transfer_takes_two_steps_on_random_data(recipe, tmp_path):
     path = str(CONFIGS / f"finetune/published.py:recipe={recipe},runlocal")

@@ -5,6 +5,8 @@ import pytest
 
 from fourm_jax.jobs import training_evals
 from fourm_jax.train import loop, metrics, run_config
+from fourm_jax.utils import config as config_lib
+from tests import test_docs
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
@@ -81,3 +83,14 @@ def test_a_best_metric_that_nothing_measures_is_refused():
         run_config.check(config(best_metric="knn/rgb/top1"))
     with pytest.raises(ValueError, match="unknown best_is 'smallest'"):
         run_config.check(config(best_is="smallest"))
+
+
+def test_any_trunk_takes_the_metric_of_its_best_checkpoint_by_flag():
+    path = str(test_docs.ROOT / "configs/scenes.py:size=nano,runlocal")
+    changes = {"best_metric": "val_loss/all/loss", "best_is": "lowest", "keep_best": 1}
+    made = training_evals.extended(
+        config_lib.load(path, changes), ["val_loss"], ["val_loss.every=2"]
+    )
+    run_config.check(made)
+    with pytest.raises(ValueError, match="unknown evaluator in best_metric 'val_loss'"):
+        run_config.check(config_lib.load(path, {**changes, "eval_every": 2}))
