@@ -13,6 +13,8 @@ from fourm_jax.evals.evaluator import Context
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import eval_data, evaluation
 from fourm_jax.models import from_config
+from fourm_jax.parallel import mesh as mesh_lib
+from fourm_jax.parallel import shares
 from fourm_jax.train import held_out, loop, writers
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
@@ -28,9 +30,11 @@ def make(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> tuple[lo
     last one only), `num_records` and `tokenizers` beside them: the folder of those, by default
     `tokenizers` beside the work directory, as where a run is read.
 
+    Of several processes each holds the whole model for an evaluator that generates, and they divide
+    the batches; the held-out loss is computed where the parameters are.
+
     Raises:
-      ValueError: an unknown evaluator or option, held-out records that are not there, or several
-        processes for what one process generates.
+      ValueError: an unknown evaluator or option, or held-out records that are not there.
     """
     made: list[loop.Evaluator] = []
     if config.eval_every:
@@ -86,8 +90,7 @@ def _one(
     num_records = int(options.pop("num_records", NUM_RECORDS))
     folder = options.pop("tokenizers", "") or eval_data.tokenizers_of(workdir)
     evaluates = evaluator.load(name, options)
-    if options.get("type", name) != "val_loss" and jax.process_count() > 1:
-        raise ValueError(f"config.evals.{name}: of several processes, only val_loss is for all")
+    is_divided = options.get("type", name) != "val_loss" and jax.process_count() > 1
     model = from_config.make_model(config)
     tokenizers = loading.tokenizers_of(model, folder) if folder else {}
     data = eval_data.EvalData(groups=tuple(config_lib.plain(config.data)))
@@ -103,9 +106,13 @@ def _one(
 
     def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
         del step
-        mesh = jax.tree.leaves(state.params)[0].sharding.mesh
-        generator = Generator(model, state.eval_params, tokenizers, mesh)
-        for found, value in evaluates(dataclasses.replace(context, generator=generator)).values():
-            yield f"{name}/{found}", value
+        mesh, params = jax.tree.leaves(state.params)[0].sharding.mesh, state.eval_params
+        if is_divided:
+            mesh, params = mesh_lib.make_mesh(devices=jax.local_devices()), shares.whole(params)
+        with jax.set_mesh(mesh):
+            generator = Generator(model, params, tokenizers, mesh, is_divided=is_divided)
+            generator = generator.on_mesh(mesh) if is_divided else generator
+            found = evaluates(dataclasses.replace(context, generator=generator)).values()
+            yield from [(f"{name}/{measure}", value) for measure, value in found]
 
     return evaluate

@@ -63,6 +63,11 @@ def gathered(content: bytes) -> Iterator[bytes]:
         yield np.asarray(row)[:size].tobytes()
 
 
+def whole(tree: Any) -> Any:
+    """Arrays that are cut over the devices of all processes, whole and in numpy, in each one."""
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
 def _packed(arrays: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}

@@ -236,14 +236,21 @@ def test_a_signal_to_one_process_in_an_evaluation_saves_on_all_after_it(nursery,
 
 
 @pytest.mark.scale
-def test_two_processes_log_the_held_out_loss_of_one(nursery, tmp_path):
-    config = {**CONFIG, "task": "trunk", "eval_every": 3}
+def test_two_processes_log_the_measures_on_held_out_records_of_one(nursery, tmp_path):
+    features = {"first": "tok_depth", "features": "encoder", "num_records": 12}
+    config = {**CONFIG, "task": "trunk", "eval_every": 3, "evals": {"retrieval": features}}
     several = start(nursery, tmp_path / "2", **config)
     one = nursery.train(tmp_path / "1", **config)
     assert codes([*several, one]) == [0] * 3, logs([*several, one])
-    found = [
-        [(p["step"], p["eval/loss"]) for p in read_history(tmp_path / name) if "eval/loss" in p]
+    first, second = (
+        {
+            (p["step"], key): p[key]
+            for p in read_history(tmp_path / name)
+            for key in p
+            if "eval/" in key
+        }
         for name in ("1", "2")
-    ]
-    assert [step for step, _ in found[0]] == [3, 6]
-    assert found[1] == [(step, pytest.approx(value, rel=1e-5)) for step, value in found[0]]
+    )
+    assert {step for step, key in first if key == "eval/loss"} == {3, 6}
+    assert {step for step, key in first if key.startswith("eval/retrieval/")} == {6}
+    assert second == pytest.approx(first, rel=1e-5)

@@ -146,7 +146,8 @@ def _train(
     """
     if peers is not None:
         _join(**peers)
-    from fourm_jax.train import held_out, loop
+    from fourm_jax.jobs import training_evals
+    from fourm_jax.train import loop
     from fourm_jax.utils import interrupt
     from tests.train import tiny
 
@@ -160,8 +161,8 @@ def _train(
         _read_through(functools.partial(_note_batch, pathlib.Path(batches_to)))
     evaluators = [_make_busy(busy)] if busy else []
     config = getattr(tiny, task)(**config)
-    if config.eval_every and task == "trunk":
-        evaluators.append(held_out.make_evaluator(config))
+    if task == "trunk":
+        evaluators += training_evals.make(config, workdir)
     loop.train(
         config, workdir, show_progress=False, hang_seconds=hang_seconds, evaluators=evaluators
     )

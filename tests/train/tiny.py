@@ -80,6 +80,7 @@ def _common() -> ml_collections.ConfigDict:
     config.checkpoint_every = 0
     config.keep_checkpoints = 2
     config.eval_every = 0
+    config.evals = {}
     config.max_left_out_records = 0
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.optimizer = {
