@@ -3,13 +3,16 @@
 OUTPUT/showcase.html    everything, in one file
 OUTPUT/showcase.json    the figures
 OUTPUT/*.png            the galleries as pictures
-OUTPUT/parts/*.html     what is finished: the same command continues after an interruption
+OUTPUT/parts/*.html     what is finished: the same command continues after an interruption, with
+                        the same models, scenes and seed
 """
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -55,9 +58,12 @@ def run(
       upscaler: of configs/super_resolution.py; None: nothing is enlarged.
 
     Raises:
-      ValueError: the folder has figures of other scenes or another seed.
+      ValueError: the folder has figures of another model, other scenes or another seed.
     """
-    figures = _begun(output, {"num_records": len(scenes), "seed": seed})
+    settings = {"num_records": len(scenes), "seed": seed, "model": digest(generator)}
+    if upscaler is not None:
+        settings["upscaler"] = digest(upscaler)
+    figures = _begun(output, settings)
     parts: list[str] = []
     chosen = list(exhibits.EXHIBITS)
     if upscaler is not None:
@@ -87,17 +93,27 @@ def run(
     return output / "showcase.html"
 
 
+def digest(generator: Generator) -> str:
+    """What tells models apart: of the trunk's weights."""
+    found = hashlib.sha256()
+    for place, leaf in jax.tree.leaves_with_path(generator.params):
+        found.update(jax.tree_util.keystr(place).encode() + np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
+
+
 def _begun(output: epath.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Figures that are there already, and what they belong to."""
     path = output / FIGURES
-    figures = dict(io.read_json(path)) if path.exists() else dict(settings)
+    if not path.exists():
+        return dict(settings)
+    figures = dict(io.read_json(path))
     for name, value in settings.items():
-        if figures.get(name) != value:
+        there = figures.get(name)
+        if there != value and not (name == "upscaler" and there is None):  # nothing is enlarged yet
             raise ValueError(
-                f"{path} has figures with {name} {figures.get(name)}, not {value}: use another "
-                "output"
+                f"{path} has figures with {name} {there}, not {value}: use another output"
             )
-    return figures
+    return {**figures, **settings}
 
 
 def _name(exhibit: Callable[..., Any]) -> str:

@@ -69,3 +69,24 @@ def test_what_is_there_is_not_made_again_and_other_figures_are_left_alone(tmp_pa
     assert json.loads((tmp_path / "showcase.json").read_text())["exhibit"] == {"share": 0.5}
     with pytest.raises(ValueError, match="has figures with seed 3, not 4: use another output"):
         showcase.run(bare, given, output, seed=4)
+    other = tiny.trunk()[1]
+    other = {**other, "new": np.ones(2, np.float32)}
+    with pytest.raises(ValueError, match=r"has figures with model \w+, not \w+: use another"):
+        showcase.run(Generator(tiny.trunk()[0], other), given, output, seed=3)
+
+
+def test_a_second_model_joins_figures_and_another_one_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(exhibits, "EXHIBITS", ())
+    monkeypatch.setattr(exhibits, "super_resolution", super_resolution)
+    given, output = scenes("a red cone", ["cone"]), epath.Path(tmp_path)
+    model, params = tiny.trunk()
+    bare, other = Generator(model, params), Generator(model, {"new": np.ones(2, np.float32)})
+    showcase.run(bare, given, output)
+    showcase.run(bare, given, output, upscaler=bare)
+    assert json.loads((tmp_path / "showcase.json").read_text())["super_resolution"] == {"PSNR": 30.0}
+    with pytest.raises(ValueError, match="has figures with upscaler"):
+        showcase.run(bare, given, output, upscaler=other)
+
+
+def super_resolution(upscaler, generator, scenes, output, seed):
+    return {"PSNR": 30.0}, ["<p>enlarged</p>"]
