@@ -6,6 +6,7 @@ One value per component of the mixture; how many tokens a sample shows and is as
 each recipe. `k` equal components have equal weight unless `weights` says otherwise.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -118,12 +119,32 @@ def _same_but(
     return {name: list(own) for name, own in every.items()}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of samples of a mixture.
+
+    Attributes:
+      weight: how often it is drawn.
+      seen, wanted: {modality: Dirichlet concentration}; others get no share.
+      num_seen: fewest and most tokens that are seen.
+      alone: whether nothing but `seen` may fill the slots for inputs.
+      whole: sequences of which all is seen; how much of others, says `of_kinds`.
+    """
+
+    weight: float
+    seen: Mapping[str, float]
+    wanted: Mapping[str, float]
+    num_seen: tuple[int, int] = (64, 64)
+    alone: bool = True
+    whole: Sequence[str] = ()
+
+
 def of_kinds(
     names: Iterable[str],
     targets: Iterable[str],
-    kinds: Sequence[tuple[Any, ...]],
+    kinds: Sequence[Kind],
     *,
-    keep: Mapping[str, Any],
+    keep: Mapping[str, str],
     num_targets: int,
 ) -> dict[str, Any]:
     """Return a mixture of kinds of samples.
@@ -131,17 +152,19 @@ def of_kinds(
     Args:
       names: of all modalities.
       targets: of those that have tokens.
-      kinds: each (weight, {input: concentration}, (fewest, most) inputs, whether a sample sees
-        those only, {target: concentration}).
-      keep: of sequences, see `masking.mixture`.
+      keep: of sequences, how much is seen where a kind does not show all, see `masking.mixture`.
     """
-    weights, inputs, input_ranges, only, wanted = zip(*kinds, strict=True)
     return {
-        "input_alphas": {name: [kind.get(name, 0.0) for kind in inputs] for name in names},
-        "target_alphas": {name: [kind.get(name, 0.0) for kind in wanted] for name in targets},
-        "keep": dict(keep),
-        "weights": weights,
-        "input_range": input_ranges,
+        "input_alphas": {name: [kind.seen.get(name, 0.0) for kind in kinds] for name in names},
+        "target_alphas": {name: [kind.wanted.get(name, 0.0) for kind in kinds] for name in targets},
+        "keep": {name: _kept(name, scheme, kinds) for name, scheme in keep.items()},
+        "weights": [kind.weight for kind in kinds],
+        "input_range": [kind.num_seen for kind in kinds],
         "target_range": (num_targets, num_targets),
-        "share_leftover": [not alone for alone in only],
+        "share_leftover": [not kind.alone for kind in kinds],
     }
+
+
+def _kept(name: str, scheme: str, kinds: Sequence[Kind]) -> str | list[str]:
+    own = ["all" if name in kind.whole else scheme for kind in kinds]
+    return own if "all" in own else scheme

@@ -65,9 +65,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 def trunk(runlocal: bool) -> ml_collections.ConfigDict:
     """Return the trunk; three of four samples see the picture alone, the others its caption too."""
+    wanted = {"tok_detail": 1.0}
     kinds = (
-        (0.75, {"rgb": 1.0}, (64, 64), False, {"tok_detail": 1.0}),
-        (0.25, {"rgb": 10.0, "caption": 1.0}, (64, 64), False, {"tok_detail": 1.0}),
+        mixtures.Kind(weight=0.75, seen={"rgb": 1.0}, wanted=wanted, alone=False),
+        mixtures.Kind(weight=0.25, seen={"rgb": 10.0, "caption": 1.0}, wanted=wanted, alone=False),
     )
     mixture = mixtures.of_kinds(
         NAMES, TARGETS, kinds, keep={"caption": "random"}, num_targets=NUM_DETAIL

@@ -174,14 +174,16 @@ def mixture(size: str, names: tuple[str, ...]) -> dict[str, Any]:
     # What a picture is asked for by: its caption, or its edges where no picture has one.
     cue = "caption" if "caption" in names else "tok_canny_edge"
     wanted = {name: share for name, share in picture.items() if name != cue}
+    kind, whole = mixtures.Kind, (cue,) if cue == "caption" else ()
+    part = {cue: 10.0, "tok_rgb": 0.5}
     kinds = (
-        (0.58, {"rgb": 1.0}, (64, 64), False, everything),
-        (0.16, dict.fromkeys(names, 0.5), (64, 64), False, everything),
-        (0.13, {cue: 1.0}, (64, 64), True, wanted),
-        (0.10, {cue: 10.0, "tok_rgb": 0.5}, (16, 64), True, wanted),
-        (0.03, {cue: 1.0}, (0, 0), True, everything),
+        kind(weight=0.58, seen={"rgb": 1.0}, wanted=everything, alone=False),
+        kind(weight=0.16, seen=dict.fromkeys(names, 0.5), wanted=everything, alone=False),
+        kind(weight=0.13, seen={cue: 1.0}, wanted=wanted, whole=whole),
+        kind(weight=0.10, seen=part, wanted=wanted, num_seen=(16, 64), whole=whole),
+        kind(weight=0.03, seen={cue: 1.0}, wanted=everything, num_seen=(0, 0)),
     )
-    keep: dict[str, Any] = {"metadata": "random", "color_palette": "binary"}
+    keep = {"metadata": "random", "color_palette": "binary"}
     if cue == "caption":
-        keep["caption"] = ["random", "random", "all", "all", "random"]
+        keep["caption"] = "random"
     return mixtures.of_kinds(names, targets, kinds, keep=keep, num_targets=96)

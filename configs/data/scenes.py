@@ -23,7 +23,8 @@ Errors on 256 held-out scenes after training on 4,096:
 tfds build fourm_jax/scenes/tfds_builders/fourm_scenes --file_format=array_record
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -164,25 +165,24 @@ def mixture() -> dict[str, Any]:
     everything = {name: shares.get(name, 0.5) for name in TARGETS}
     picture = {"tok_rgb": 10.0, "tok_semseg": 3.0, "det": 3.0, "color_palette": 0.5}
     boxes = {"det": 20.0, "tok_semseg": 1.0, "tok_rgb": 2.0}
-    caption, layout = {"caption": 1.0}, {"caption": 10.0, "det": 10.0}
+    outline, surface = {"tok_semseg": 4.0, "tok_rgb": 4.0}, {"tok_rgb": 10.0, "tok_semseg": 1.0}
+    caption, words = {"caption": 1.0}, {"caption": 10.0}
+    layout = {**words, "det": 10.0}
     sketch = {**layout, "tok_semseg": 0.5}
     painting = {**sketch, "tok_rgb": 0.5}
-    # weight, seen, how many of it, that alone, wanted, share of the caption and of the boxes
-    kinds: Sequence[tuple[Any, ...]] = (
-        (0.36, {PIXELS: 1.0}, (64, 64), False, everything, "random", "random"),
-        (0.07, dict.fromkeys(NAMES, 0.5), (64, 64), False, everything, "random", "random"),
-        (0.04, caption, (64, 64), True, picture, "all", "random"),
-        (0.03, {"caption": 10.0, "tok_rgb": 0.5}, (16, 64), True, picture, "all", "random"),
-        (0.03, caption, (0, 0), True, everything, "random", "random"),
-        (0.05, caption, (64, 64), True, boxes, "all", "random"),
-        (0.14, layout, (64, 64), True, {"tok_semseg": 10.0, "tok_rgb": 10.0}, "all", "all"),
-        (0.14, sketch, (48, 96), True, {"tok_semseg": 4.0, "tok_rgb": 4.0}, "all", "all"),
-        (0.14, painting, (48, 96), True, {"tok_semseg": 1.0, "tok_rgb": 10.0}, "all", "all"),
+    kind = mixtures.Kind
+    worded = functools.partial(kind, whole=("caption",))
+    laid_out = functools.partial(kind, whole=("caption", "det"))
+    kinds = (
+        kind(weight=0.36, seen={PIXELS: 1.0}, wanted=everything, alone=False),
+        kind(weight=0.07, seen=dict.fromkeys(NAMES, 0.5), wanted=everything, alone=False),
+        worded(weight=0.04, seen=caption, wanted=picture),
+        worded(weight=0.03, seen={**words, "tok_rgb": 0.5}, wanted=picture, num_seen=(16, 64)),
+        kind(weight=0.03, seen=caption, wanted=everything, num_seen=(0, 0)),
+        worded(weight=0.05, seen=caption, wanted=boxes),
+        laid_out(weight=0.14, seen=layout, wanted={"tok_semseg": 10.0, "tok_rgb": 10.0}),
+        laid_out(weight=0.14, seen=sketch, wanted=outline, num_seen=(48, 96)),
+        laid_out(weight=0.14, seen=painting, wanted=surface, num_seen=(48, 96)),
     )
-    keep: dict[str, Any] = dict.fromkeys(TEXT, "random")
-    keep["caption"] = [kind[5] for kind in kinds]
-    keep["det"] = [kind[6] for kind in kinds]
-    keep["color_palette"] = "binary"
-    return mixtures.of_kinds(
-        NAMES, TARGETS, [kind[:5] for kind in kinds], keep=keep, num_targets=96
-    )
+    keep = {**dict.fromkeys(TEXT, "random"), "color_palette": "binary"}
+    return mixtures.of_kinds(NAMES, TARGETS, kinds, keep=keep, num_targets=96)

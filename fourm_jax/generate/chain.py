@@ -1,7 +1,7 @@
 """Any-to-any: run the steps of a schedule, one target after the other."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -82,6 +82,7 @@ def iterate(
     keys: Key[Array, "b"],
     sampling: Sampling | Mapping[str, Sampling] | None = None,
     conditions: Sequence[tuple[str, ...]] = (),
+    drafts: Collection[str] = (),
     orders: Mapping[str, Int[Array, "b l"]] | None = None,
     max_new: Mapping[str, int] | None = None,
     end_ids: Mapping[str, int] | None = None,
@@ -100,7 +101,9 @@ def iterate(
       sampling: filters and drawing rule, of all targets or by target; default: plain categorical.
       conditions: for multi-guidance, the groups of conditions that are weighted against each other;
         `Step.guidance` then holds one weight per group, and every finished target becomes a group
-        of its own with the next weight. Empty: classifier-free guidance as `Step.guided` says.
+        of its own with the next weight, but for `drafts`, which all groups see. Empty:
+        classifier-free guidance as `Step.guided` says.
+      drafts: targets that are no groups.
       orders: by target, the order in which ROAR writes the positions [b, l]; default: random, row
         by row (`Sampling.as_published`: the same for all rows).
       max_new: by sequence target, most tokens to generate; default: its `max_tokens`.
@@ -116,7 +119,7 @@ def iterate(
     rules = sampling if isinstance(sampling, Mapping) else {}
     every = sampling if isinstance(sampling, Sampling) else Sampling()
     groups = [list(group) for _, group in itertools.groupby(steps, lambda s: (s.target, s.scheme))]
-    guidances = _guidances(model, state, groups, conditions)
+    guidances = _guidances(model, state, groups, conditions, drafts)
     targets = [group[0].target for group in groups]
     names = progress.track(targets, label="generate", unit="target", enabled=show_progress)
     for target, group, (hidden, weights) in zip(names, groups, guidances, strict=True):
@@ -158,13 +161,15 @@ def _guidances(
     state: State,
     groups: Sequence[Sequence[Step]],
     conditions: Sequence[tuple[str, ...]],
+    drafts: Collection[str],
 ) -> list[tuple[tuple[tuple[str, ...], ...], Float[Array, "s w"]]]:
-    """`_guidance` of all stages, each target a condition of the following ones."""
+    """`_guidance` of all stages, each target but `drafts` a condition of the following ones."""
     guidances, grown = [], tuple(tuple(group) for group in conditions)
     for group in groups:
         _check(model, state, group[0])
         guidances.append(_guidance(group, state, grown))
-        grown += ((group[0].target,),) if conditions else ()
+        if conditions and group[0].target not in drafts:
+            grown += ((group[0].target,),)
     return guidances
 
 

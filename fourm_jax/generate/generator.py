@@ -185,7 +185,7 @@ class Generator:
             for steps a nucleus of 0.8 as in the published demo.
           intermediate: targets that are generated before all others, in this order, and then
             conditions of them. Default: the drafts of the targets (`ModalitySpec.drafts`), where
-            nothing but texts is given and neither guides nor a whole plan say more.
+            nothing but texts is given, guides too, and no whole plan says more.
           guides: conditions with weights, see `guides.Guide`; then no other guidance.
           mask: what is generated anew of targets that are given, of all or by name, see
             `editing.pixel_mask`. Kept tokens stay as they are, and outside the mask the decoded
@@ -289,6 +289,7 @@ class Generator:
             keys=keys,
             sampling=sampling or job.filters,
             conditions=job.groups,
+            drafts=job.drafts,
             vocabulary=self.vocabulary,
             fit_slots=self.fit_slots,
             show_progress=show_progress,

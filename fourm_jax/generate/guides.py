@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -97,14 +97,25 @@ def check(guides: Sequence[Guide], conditions: Mapping[str, Any], targets: Seque
                 raise ValueError(f"{guide.name!r} is a guide and a {what}, allowed: one of both")
 
 
-def weighted(steps: Sequence[Step], guides: Sequence[Guide]) -> list[Step]:
-    """The steps with a weight for each guide, and `GROWN` for every target finished before."""
+def weighted(
+    steps: Sequence[Step], guides: Sequence[Guide], drafts: Collection[str] = ()
+) -> list[Step]:
+    """The steps with a weight for each guide, and `GROWN` for every target finished before.
+
+    Drafts come first and follow the guides with positive weights alone, as strongly as their own
+    steps say: a colour to stay away from does not move an object. All later branches see them.
+    """
     weights = tuple(guide.weight for guide in guides)
-    order = list(dict.fromkeys(step.target for step in steps))
-    return [
-        dataclasses.replace(step, guidance=weights + (GROWN,) * order.index(step.target))
-        for step in steps
-    ]
+    num_pulling = sum(weight > 0 for weight in weights)
+    order = list(dict.fromkeys(step.target for step in steps if step.target not in drafts))
+
+    def guidance(step: Step) -> tuple[float, ...]:
+        if step.target not in drafts:
+            return weights + (GROWN,) * order.index(step.target)
+        own = cast(float, step.guidance) / num_pulling
+        return tuple(own if weight > 0 else 0.0 for weight in weights)
+
+    return [dataclasses.replace(step, guidance=guidance(step)) for step in steps]
 
 
 def rows(guide: Guide, entry: Entry, num_rows: int) -> Entry:

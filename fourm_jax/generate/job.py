@@ -84,6 +84,7 @@ class Job:
       targets: in the order of generation.
       steps, filters: how, see `chain.iterate`.
       groups: conditions that are weighted against each other.
+      drafts: targets that all groups see.
       edits: by target, of those that are changed in part.
       averaged: targets that are decoded from the average of their codes.
     """
@@ -93,6 +94,7 @@ class Job:
     steps: list[Step]
     filters: Sampling | dict[str, Sampling]
     groups: tuple[tuple[str, ...], ...]
+    drafts: tuple[str, ...]
     edits: Mapping[str, Edit]
     averaged: frozenset[str] = frozenset()
 
@@ -163,8 +165,9 @@ def prepare(
     check_names(parts, (), targets)
     is_default = plan is None or isinstance(plan, Mapping)
     drafts: tuple[str, ...] = ()
-    if intermediate is None and is_default and not guides:
-        drafts = _drafts(parts, conditions, targets)
+    pulls = not guides or any(guide.weight > 0 for guide in guides)
+    if intermediate is None and is_default and pulls:
+        drafts = _drafts(parts, given, targets)
     intermediate = [*(intermediate or drafts)]
     check_names(parts, (), intermediate)
     rest = sorted({*targets} - {*intermediate}, key=lambda name: parts.spec(name).decoding_order)
@@ -195,13 +198,14 @@ def prepare(
         if not isinstance(plan, Mapping | None) and name not in {one.target for one in steps}:
             raise ValueError(f"the plan has no step for target {name!r}")
     if guides:
-        steps = guide_lib.weighted(steps, guides)
+        steps = guide_lib.weighted(steps, guides, drafts)
     return Job(
         state=state,
         targets=targets,
         steps=steps,
         filters=filters,
         groups=tuple((guide.name,) for guide in guides),
+        drafts=drafts,
         edits=edits,
         averaged=frozenset(name for name in targets if _is_averaged(parts, name, entries, steps)),
     )

@@ -25,7 +25,8 @@ FIELDS = ("rgb", "caption", "depth", "color_palette", "det")
 GUIDANCE = (1.0, 2.0, 3.0, 4.0, 6.0)
 NUM_BEST, NUM_SEEDS, NUM_DIVERSE, NUM_ENLARGED = 8, 4, 32, 10
 BATCH = 128  # rows at once; one size, so that all exhibits share programs
-AWAY = -2.0  # weight of a text that pictures stay away from, written like the captions of training
+# Weights of a caption and of a text that pictures stay away from, written like those of training.
+TOWARDS, AWAY = 2.0, -2.0
 SHOWN_INSIDE = 0.2  # share of a mask from which on a colour counts as shown in it
 
 
@@ -89,7 +90,7 @@ def negative_caption(
     away = [f"a large {colour} {shape}" for colour, shape in unwanted]
     before = _from_captions(generator, scenes, output, seed)
     guides = [
-        Guide(name=CAPTION, value=captions, weight=3.0),
+        Guide(name=CAPTION, value=captions, weight=TOWARDS),
         Guide(name=CAPTION, value=away, weight=AWAY),
     ]
     after = _paint(generator, {}, seed, guides=guides)

@@ -1,5 +1,7 @@
 """Guides with weights, intermediate targets, verifiers, seeds per row, and steps as they come."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -63,6 +65,35 @@ def test_guides_of_different_lengths_and_of_texts_work_together(generator):
     made = generator.generate({"depth": np.zeros((2, 9), int)}, ["edge", "vector"], guides=weighted)
     assert made.known["edge"].all()
     assert made.known["vector"].all()
+
+
+def test_drafts_follow_what_pulls_and_all_guides_see_them():
+    plain = [
+        schedule.Step(target="depth", scheme="maskgit", guidance=2.0),
+        schedule.Step(target="edge", scheme="maskgit"),
+        schedule.Step(target="vector", scheme="maskgit"),
+    ]
+    pair = [
+        Guide(name="caption", value="a red cone", weight=3.0),
+        Guide(name="caption", value="a blue cube", weight=-1.0),
+    ]
+    steps = guides.weighted(plain, pair, drafts=("depth",))
+    assert [one.guidance for one in steps] == [(2.0, 0.0), (3.0, -1.0), (3.0, -1.0, guides.GROWN)]
+
+
+def test_a_picture_from_guides_alone_has_drafts_where_one_of_them_pulls(generator):
+    model = generator.model.clone(
+        modalities=tuple(
+            spec.replace(drafts=("edge",)) if spec.name == "depth" else spec for spec in tiny.SPECS
+        )
+    )
+    parts = dataclasses.replace(generator.parts, model=model)
+    red, away = (Guide(name="caption", value="a red cone", weight=w) for w in (1.0, -1.0))
+    made = job.prepare(parts, {}, ["depth"], changes={}, guides=[red, away])
+    assert (made.drafts, made.targets) == (("edge",), ["edge", "depth"])
+    assert job.prepare(parts, {}, ["depth"], changes={}, guides=[away]).drafts == ()
+    with_map = job.prepare(parts, {"rgb": rgb(1)}, ["depth"], changes={}, guides=[red])
+    assert with_map.drafts == ()
 
 
 @pytest.mark.parametrize(

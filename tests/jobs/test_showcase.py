@@ -83,7 +83,9 @@ def test_a_second_model_joins_figures_and_another_one_does_not(tmp_path, monkeyp
     bare, other = Generator(model, params), Generator(model, {"new": np.ones(2, np.float32)})
     showcase.run(bare, given, output)
     showcase.run(bare, given, output, upscaler=bare)
-    assert json.loads((tmp_path / "showcase.json").read_text())["super_resolution"] == {"PSNR": 30.0}
+    assert json.loads((tmp_path / "showcase.json").read_text())["super_resolution"] == {
+        "PSNR": 30.0
+    }
     with pytest.raises(ValueError, match="has figures with upscaler"):
         showcase.run(bare, given, output, upscaler=other)
 
