@@ -11,8 +11,6 @@ is an error, and then no output remains. With --export the source may also be a 
 directory of a training or a tokenizer; what the published format does not have is named.
 """
 
-import json
-
 from absl import flags
 from etils import epath
 
@@ -55,12 +53,6 @@ def export(place: epath.Path) -> None:
     if (place / run_folder.CHECKPOINTS).is_dir():
         trunk = loading.load_generator(place, tokenizers={})
         fourm.export(_OUTPUT.value, trunk.model, trunk.params)
-        for spec in trunk.model.modalities:
-            if spec.drafts:
-                kept = {spec.name: {"drafts": spec.drafts}}
-                print(
-                    f"not in the published format, to be given as --overrides: {json.dumps(kept)}"
-                )
     else:
         checkpoint.export(place, _OUTPUT.value)
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 from etils import epath
 
 from fourm_jax.models import trained
@@ -76,26 +77,32 @@ def _mesh(sizes: dict[str, int], devices: Sequence[jax.Device] | None) -> jax.sh
 def _look(run: run_config.Run, seed: int, state: TrainState, batch: Any) -> dict[str, Any]:
     """Loss and gradient at a state, with the random numbers of its step."""
 
-    def gradient(state: TrainState, batch: Any) -> Any:
+    def look(state: TrainState, batch: Any) -> Any:
         key = rng.step_key(jax.random.key(seed), "train", state.step)
-        return jax.value_and_grad(run.task.loss, has_aux=True)(
+        (loss, aux), grads = jax.value_and_grad(run.task.loss, has_aux=True)(
             state.params, state.model_state, batch, key, True
         )
+        groups = {"batch": batch, "params": state.params, "grads": grads}
+        finite = {name: _finite(group) for name, group in groups.items()}
+        return loss, optax.global_norm(grads), aux.metrics, finite
 
-    (loss, aux), grads = jax.jit(gradient)(state, batch)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads)))
-    groups = {"batch": batch, "params": state.params, "grads": grads}
+    # One program: sums over cut arrays that are called one by one wait for each other's devices.
+    loss, norm, sums, finite = jax.jit(look)(state, batch)
     return {
         "loss": float(loss),
         "grad_norm": float(norm),
-        "metrics": metrics.compute(aux.metrics, run.task.labels),
-        "not_finite": {name: _not_finite(group) for name, group in groups.items()},
+        "metrics": metrics.compute(sums, run.task.labels),
+        "not_finite": {
+            group: [name for name, good in leaves.items() if not good]
+            for group, leaves in jax.device_get(finite).items()
+        },
     }
 
 
-def _not_finite(group: Any) -> list[str]:
-    return [
-        name
+def _finite(group: Any) -> dict[str, Any]:
+    """By name, whether all values of an array of floats are finite."""
+    return {
+        name: jnp.isfinite(leaf).all()
         for name, leaf in tree.named_leaves(group).items()
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all())
-    ]
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
