@@ -58,7 +58,8 @@ def all_cases(on_accelerator: bool) -> Iterator[Case]:
     for batch in (1, 32) if on_accelerator else (1,):
         words = {TEXT: NUM_WORDS}
         yield Case(name=f"caption64_b{batch}", targets=(TEXT,), batch=batch, max_new=words)
-    yield Case(name="all_b1", targets=registry.MOD7_OUT)
+    for batch in (1, 4, 32) if on_accelerator else (1,):
+        yield Case(name=f"all_b{batch}", targets=registry.MOD7_OUT, batch=batch)
     for mix, (_, outputs) in MIXES.items():
         dense = tuple(name for name in outputs if name.startswith("tok_"))
         for batch in (1, 4):
