@@ -45,6 +45,8 @@ ADDED: dict[str, dict[str, Any]] = {
     },
     "poses": {"kind": "embedding", "max_tokens": 4, "embedding_dim": 7, "source": "poses"},
 }
+# The same codes in another place: embeddings and head start from those of the similar modality.
+SIMILAR = {"tok_instance_edge": "tok_edge"}
 # Of the old modalities those that the new data hold: tokenizing all twelve would take longer.
 KNOWN = ("rgb", "tok_rgb", "tok_depth", "tok_semseg")
 NUM_RECORDS = {"train": 4_096, "test": 256}
@@ -67,6 +69,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             raise ValueError(errors.unknown_value("modality to add", name, ADDED))
     config = ml_collections.ConfigDict()
     config.added = {name: ADDED[name] for name in names}
+    config.similar = {name: SIMILAR[name] for name in names if name in SIMILAR}
     config.tokenize = datasets.tokenize(
         **scenes_data.RECORDS,
         modalities=(*KNOWN, *names),

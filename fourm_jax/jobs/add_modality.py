@@ -7,7 +7,7 @@ The work directory becomes a run folder: `tokenizers/` of the source, `data/` wi
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ from fourm_jax.utils import errors, folder_lock, io, run_folder
 
 PHASES = ("tokenize", "trunk", "evaluate")
 KEYS = (
-    *("added", "tokenize", "mixture", "replay"),
+    *("added", "similar", "tokenize", "mixture", "replay"),
     *("old_rate", "num_steps", "optimizer", "from_start"),
 )
 DATA, NEW_DATA, METRICS = "data", "with_the_new", "metrics.json"
@@ -135,6 +135,11 @@ def training_config(
     for name in added:
         if name in (*old["inputs"], *old["outputs"]):
             raise ValueError(f"modality {name!r} is in {source} already")
+    for new, known in config.similar.items():
+        if new not in added:
+            raise ValueError(errors.unknown_value("similar", new, added))
+        if known not in old["outputs"]:
+            raise ValueError(errors.unknown_value(f"similar.{new}", known, old["outputs"]))
     tokens = [name for name, spec in added.items() if spec.get("vocab_size")]
     groups["modalities"] = {
         **old,
@@ -158,8 +163,13 @@ def training_config(
     if config.from_start:
         groups["num_steps"] += config.num_steps
         return config_lib.from_json(groups)
-    own = "|".join(rf"/(contents_)?{name}(/|$)" for name in added)
-    groups["init"] = {"source": str(source), "reset": own}
+    own = _parts_of(added)
+    fresh = [name for name in added if name not in config.similar]
+    groups["init"] = {
+        "source": str(source),
+        "rename": {rf"/{new}(?=/|$)": f"/{known}" for new, known in config.similar.items()},
+        "reset": _parts_of(fresh) if fresh else "",
+    }
     groups["optimizer"] = config_lib.plain(config.optimizer)
     if config.old_rate == 0:
         groups["init"]["freeze"] = f"^(?!.*({own}))"
@@ -167,6 +177,11 @@ def training_config(
         groups["optimizer"]["lr_scales"] = {own: 1.0, "^": config.old_rate}
     groups["num_steps"] = config.num_steps
     return config_lib.from_json(groups)
+
+
+def _parts_of(modalities: Collection[str]) -> str:
+    """Regex of the parts that modalities own."""
+    return "|".join(rf"/(contents_)?{name}(/|$)" for name in modalities)
 
 
 def _tokenize(

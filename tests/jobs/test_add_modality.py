@@ -12,9 +12,9 @@ from fourm_jax.data import collate
 from fourm_jax.data.sources import fake
 from fourm_jax.jobs import add_modality, phases
 from fourm_jax.modalities import registry
-from fourm_jax.models import from_config, trained
+from fourm_jax.models import from_config, parts, trained
 from fourm_jax.tokenizers import base
-from fourm_jax.train import loop, run_config
+from fourm_jax.train import init, loop, run_config
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import run_folder
 from tests.train import tiny
@@ -55,12 +55,13 @@ def source(tmp_path_factory):
     return folder
 
 
-def job(modality="tok_instance_edge", **changes):
+def job(modality="tok_instance_edge", similar=None, **changes):
     """The shipped config, for a model that knows less."""
     whole = config_lib.to_json(add_to_scenes.get_config(f"modality={modality},runlocal"))
     names = modality.split("+")
     whole["tokenize"]["modalities"] |= {"names": [*KNOWN, *names], "overrides": {}}
     whole["optimizer"]["warmup_steps"] = 0
+    whole["similar"] = similar or {}
     whole["mixture"] = add_to_scenes.mixture(names, KNOWN)
     return config_lib.override(config_lib.from_json(whole), changes)
 
@@ -82,6 +83,38 @@ def test_a_frozen_model_keeps_what_it_knew_and_generates_the_new_modality(source
     after = trained.read_weights(str(workdir)).parts
     for name, value in before.items():
         np.testing.assert_array_equal(value, after[name], err_msg=name)
+
+
+def test_embeddings_and_head_start_from_those_of_a_similar_modality(source, tmp_path):
+    places = epath.Path(source), epath.Path(tmp_path)
+    before = add_modality.source_config(places[0])
+    settings = add_modality.training_config(
+        job(similar={"tok_instance_edge": "tok_depth"}), before, *places
+    )
+    task, weights = run_config.make_task(settings), trained.read_weights(str(source))
+    batch = fake.batch(task.model.modalities, 4)
+    params, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
+    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+    fresh = parts.split(empty, task.packed)
+    found, report = init.plan(fresh, run_config.init_settings(settings), weights)
+    assert report.new == ()
+    own = [name for name in found if name.endswith("/tok_instance_edge")]
+    assert len(own) >= 3  # what it is, and its codes on both sides
+    for name in own:
+        known = name.replace("tok_instance_edge", "tok_depth")
+        np.testing.assert_array_equal(found[name].rows, weights.parts[known], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("similar", "message"),
+    [
+        ({"tok_instance_edgee": "tok_depth"}, "similar 'tok_instance_edgee'; did you mean"),
+        ({"tok_instance_edge": "tok_dept"}, "'tok_dept'; did you mean 'tok_depth'"),
+    ],
+)
+def test_a_similar_modality_is_one_that_the_model_makes(similar, message, source, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(job(similar=similar), source, tmp_path)
 
 
 def test_a_model_that_has_it_from_the_start_trains_as_long_from_nothing(source, tmp_path):
