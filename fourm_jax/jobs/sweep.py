@@ -21,6 +21,7 @@ from fourm_jax.utils import io, progress
 
 TABLE, PLOT, LOG = "table.md", "losses.png", "log.txt"
 POLL_SECONDS = 0.2
+NUM_COLOURS, DASHES = 10, ("-", "--", ":", "-.")  # of matplotlib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,14 +143,21 @@ def _plot(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: epath.Path
 
     drawing = figure.Figure(figsize=(8, 5), layout="constrained")
     axes = drawing.subplots()
-    for name, history in histories.items():
+    for number, (name, history) in enumerate(histories.items()):
         logged = [point for point in history if "loss" in point]
-        axes.plot([p["step"] for p in logged], [p["loss"] for p in logged], label=name)
+        steps, losses = [p["step"] for p in logged], [p["loss"] for p in logged]
+        axes.plot(steps, losses, label=name, **line_style(number))
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
     axes.legend(fontsize="small")
     with path.open("wb") as file:
         drawing.savefig(file, format="png", dpi=120)
+
+
+def line_style(number: int) -> dict[str, str]:
+    """Colour and dashes of a line, of which 40 differ."""
+    dashes, colour = divmod(number, NUM_COLOURS)
+    return {"color": f"C{colour}", "linestyle": DASHES[dashes % len(DASHES)]}
 
 
 def _name(changes: Mapping[str, Any]) -> str:

@@ -169,7 +169,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name, value in config_lib.flatten(config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"config key {name!r} is {value}, allowed: finite numbers")
-    task = config.get("task")
+    if "task" not in config:
+        held = ", ".join(sorted(config))
+        raise ValueError(f"no config of a training: it has no key 'task' ({held})")
+    task = config.task
     if task not in TASK_KEYS:
         raise ValueError(errors.unknown_value("task", str(task), TASK_KEYS))
     keys = COMMON_KEYS + TASK_KEYS[task]

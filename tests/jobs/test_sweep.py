@@ -123,3 +123,9 @@ def test_the_table_has_a_row_per_point_with_its_last_values(tmp_path):
     assert (tmp_path / sweep.PLOT).read_bytes().startswith(b"\x89PNG")
     sweep.write_results(found, epath.Path(tmp_path), ["accuracy"])
     assert path.read_text().splitlines()[0] == "| optimizer.lr | step | loss | accuracy |"
+
+
+def test_forty_lines_of_a_plot_can_be_told_apart():
+    assert sweep.line_style(3) == {"color": "C3", "linestyle": "-"}
+    assert sweep.line_style(13) == {"color": "C3", "linestyle": "--"}
+    assert len({tuple(sweep.line_style(number).values()) for number in range(40)}) == 40
