@@ -25,7 +25,7 @@ def command(*arguments):
     ("flag", "message"),
     [
         ("--config.optimzer.lr=1", "unknown config key 'optimzer.lr'; did you mean 'optimizer.lr'"),
-        ("--config=configs/quickstart.py:runlocal", "no config of a training: it has no key 'task'"),
+        ("--config=configs/quickstart.py:runlocal", "no config of a training: it has no key"),
         ("--config.mesh.tensor=3", "mesh {'data': -1, 'fsdp': 1, 'tensor': 3} does not cover"),
     ],
 )
