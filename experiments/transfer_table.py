@@ -21,9 +21,9 @@ VARIANTS = {
     "scratch": "init=scratch",
     "full": "init={source}",
     "lora": "init={source},lora=2",
-    "rgb": "init={source},mirror=false",  # what the next two are compared with
-    "rgbd": "init={source},inputs=rgbd",
-    "think": "init={source},inputs=think",
+    "rgbd": "init={source},inputs=rgbd",  # beside "full": mirrored as that is
+    "think": "init={source},inputs=think",  # beside "unmirrored": no token can be mirrored
+    "unmirrored": "init={source},mirror=false",
 }
 _SOURCE = cli.define_path("source", "runs/quickstart", "Run folder of the pretrained model.")
 _WORKDIR = cli.define_path("workdir", None, "Folder of the runs.", required=True, written="folder")

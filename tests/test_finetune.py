@@ -5,6 +5,7 @@ import pathlib
 import jax
 import pytest
 
+from configs.finetune import scenes
 from fourm_jax.train import loop, run_config
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io
@@ -76,6 +77,16 @@ def test_distillation_adds_one_kind_of_sample_to_the_masks_of_before():
     assert run_config.make_task(config).loss_weights == {"feature_global": 4.0}
     with pytest.raises(ValueError, match="share 0"):
         config_lib.load(str(CONFIGS / "finetune/distil.py:share=0.0"))
+
+
+@pytest.mark.parametrize("task", list(scenes.TASKS))
+def test_a_picture_with_depth_is_learned_and_augmented_as_one_without(task):
+    colours, depth = (
+        scenes.get_config(f"task={task},init=RUN,inputs={inputs}") for inputs in ("rgb", "rgbd")
+    )
+    assert depth.transfer == colours.transfer
+    assert depth.transfer.mirror == (task != "pose")
+    assert (depth.num_steps, depth.batch_size) == (colours.num_steps, colours.batch_size)
 
 
 @pytest.mark.parametrize("recipe", ["imagenet", "ade20k", "nyuv2", "coco"])

@@ -40,9 +40,24 @@ TASKS: dict[str, dict[str, Any]] = {
     "pose": {"problem": "values", "num_outputs": 3, "head": "regression", "std": 2.0},
     "count": {"problem": "values", "num_outputs": 1, "head": "attentive_pool", "mean": 2.0},
 }  # fmt: skip
-HEAD_RATE = {"seg": 1e-2, "depth": 3e-2, "pose": 1e-2}  # of a fresh head; others: 5e-3
+HEAD_RATE = {
+    "seg": 1e-2,
+    "depth": 3e-2,
+    "pose": 1e-2,
+    "count": 3e-3,
+}  # of a fresh head; others: 5e-3
+TRUNK_SCALE = {"pose": 0.2, "count": 0.3}  # on that rate; others: 0.1
+ADAPTERS_SCALE = {"count": 0.5}  # on that rate; others: 0.3
 SCRATCH_RATE = {"count": 1e-3}  # of a whole model; others: 3e-3
-DECODE = {"depth": "tok_depth", "pose": "tok_depth"}  # of the other tasks: tok_semseg
+# What one glance cannot tell is learned slowly: counting is better with every step up to these.
+STEPS = {"count": 600}  # others: 200
+# What the decoder is asked for; other tasks: tok_semseg. Objects of one class beside each other
+# differ in depth and normals.
+DECODE = {
+    "depth": "tok_depth",
+    "pose": "tok_depth",
+    "count": "tok_semseg+tok_depth+tok_normal",
+}
 # Inputs by name. Depth comes as a fourth channel of the picture ("rgbd") or as the tokens of the
 # run's own tokenizer; "think" sees the picture alone and predicts them first. "edge" is a picture
 # that the model has never seen: one line.
@@ -67,7 +82,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "none"); head (a file of `models.heads`); lora (rank of adapters; the trunk itself stays as it
     is); images (a folder of your own in place of scenes: CLASS/NAME.png for cls, images/ and masks/
     for seg) with num_classes; mirror (half of the pictures, where that changes no label); size (of
-    configs/scenes.py); seed; steps; runlocal.
+    configs/scenes.py); seed; steps (0: as many as the task needs); runlocal.
     """
     args = config_lib.parse_arg(
         arg,
@@ -83,7 +98,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         mirror=True,
         size="nano",
         seed=0,
-        steps=200,
+        steps=0,
         runlocal=False,
     )
     for what, name, known in (("task", args.task, TASKS), ("inputs", args.inputs, INPUTS)):
@@ -105,7 +120,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         data=data(args),
         optimizer=optimizer(args),
         batch_size=8,
-        num_steps=4 if args.runlocal else args.steps,
+        num_steps=4 if args.runlocal else args.steps or STEPS.get(args.task, 200),
         seed=args.seed,
         log_every=2 if args.runlocal else 50,
     )
@@ -127,8 +142,10 @@ def optimizer(args: ml_collections.ConfigDict) -> dict[str, Any]:
     if args.init == transfer.SCRATCH:
         rate = SCRATCH_RATE.get(args.task, 3e-3)
         return transfer.optimizer(rate, warmup_steps=warmup_steps)
-    trunk_scale = 0.2 if args.task == "pose" else 0.1
-    scales = {"^adapters/": 0.3} if args.lora else {"^trunk/": trunk_scale}
+    if args.lora:
+        scales = {"^adapters/": ADAPTERS_SCALE.get(args.task, 0.3)}
+    else:
+        scales = {"^trunk/": TRUNK_SCALE.get(args.task, 0.1)}
     if args.inputs == "rgbd" and not args.lora:  # the new channel starts from zero
         scales = {"contents_rgb/": 0.3, **scales}
     rate = HEAD_RATE.get(args.task, 5e-3)
