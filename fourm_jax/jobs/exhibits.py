@@ -309,6 +309,8 @@ def super_resolution(
         for of, one in made.items()
         for key, value in upscaling.judge(one, true).items()
     }
+    for key, (low, high) in upscaling.gains(made[""], made[" (bicubic)"], true).items():
+        numbers |= {f"{key} over bicubic, at least": low, f"{key} over bicubic, at most": high}
     captions = scenes.fields["caption"][:NUM_ENLARGED]
     painted = _paint(generator, {CAPTION: captions}, seed)
     chain = upscaling.enlarge(upscaler, painted)

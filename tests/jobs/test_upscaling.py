@@ -29,3 +29,13 @@ def test_pictures_of_other_scenes_are_not_compared(monkeypatch):
     assert upscaling.true_pictures(np.ones((2, 4, 4, 3), np.uint8)).shape == (2, 8, 8, 3)
     with pytest.raises(ValueError, match="no scenes of seed 0"):
         upscaling.true_pictures(np.zeros((2, 4, 4, 3), np.uint8))
+
+
+def test_a_gain_over_other_pictures_has_the_interval_of_its_scenes():
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 256, (6, 16, 16, 3)).astype(np.uint8)
+    grey = np.full_like(true, 128)
+    gains = upscaling.gains(true, grey, true)
+    assert 60 < gains["PSNR"][0] <= gains["PSNR"][1] < 100
+    assert gains["edge F1"] == (1.0, 1.0)
+    assert upscaling.gains(grey, grey, true) == {"PSNR": (0.0, 0.0), "edge F1": (0.0, 0.0)}
