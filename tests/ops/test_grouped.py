@@ -30,10 +30,10 @@ def problem(num_tokens=61, dim=8, seed=0):
     )
 
 
-def dense(features, table, group, ids, valid):
+def dense(features, table, group, ids, valid, sizes=SIZES):
     """The same with all logits of all heads, foreign ones masked."""
-    row = jnp.arange(sum(SIZES))
-    start, size = jnp.array(OFFSETS)[group], jnp.array(SIZES)[group]
+    row = jnp.arange(sum(sizes))
+    start, size = jnp.array(np.cumsum((0, *sizes)))[group], jnp.array(sizes)[group]
     own = (row >= start[:, None]) & (row < (start + size)[:, None])
     logits = jnp.where(own, features @ table.T, -jnp.inf)
     loss = -jax.nn.log_softmax(logits)[jnp.arange(len(ids)), start + ids]
@@ -72,6 +72,35 @@ def test_values_and_gradients_equal_the_dense_formula(tiles):
     assert not np.asarray(gradient[1][OFFSETS[1] : OFFSETS[2]]).any()  # no token met head 1
     without_gradient, _ = jax.jit(function)(*arguments)
     np.testing.assert_allclose(without_gradient, value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [(0, 1, 2), (0,), (2,)], ids=["all", "smallest", "largest"])
+@jax.default_matmul_precision("highest")
+def test_vocabularies_from_64_to_30000_equal_the_dense_formula_wherever_the_tokens_are(heads):
+    sizes, rng = (64, 8_192, 30_000), np.random.default_rng(2)
+    features = rng.normal(size=(24, 4)).astype(np.float32)
+    table = rng.normal(size=(sum(sizes), 4)).astype(np.float32)
+    group = np.resize(heads, 24)
+    ids = np.where(np.arange(24) % 5 == 0, np.array(sizes)[group] - 1, 17)  # the last id too
+    valid = np.arange(24) != 7
+    weights = rng.random(24).astype(np.float32)
+
+    def found(features, table):
+        out = grouped.grouped_cross_entropy(
+            features, table, group, ids, valid, weights, offsets=(0, 64, 8_256), sizes=sizes
+        )
+        return out.total, out.correct
+
+    def expected(features, table):
+        loss, correct = dense(features, table, group, ids, valid, sizes)
+        return (loss * weights).sum(), correct
+
+    results = [
+        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(features, table)
+        for f in (found, expected)
+    ]
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @jax.default_matmul_precision("highest")
