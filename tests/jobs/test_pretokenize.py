@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,42 +17,17 @@ from fourm_jax.data.storage import left_out
 from fourm_jax.jobs import encoders, pretokenize
 from fourm_jax.modalities import registry
 from fourm_jax.tokenizers import base, text
+from tests.jobs import digit_tokenizers
 
 SPECS = registry.FAMILIES["digits"]
 RECIPE = {"source": "digits"}
 CROPS = policy.CropPolicy(num_crops=3, size=(32, 32), scale=(0.3, 0.8))
-SIGNALS = {
-    "rgb": {"axes": "hwc", "dtype": "uint8", "num_channels": 3, "low": 0, "high": 255, "std": 255},
-    "edge": {"axes": "hw", "dtype": "uint8", "kind": "binary", "low": 0, "high": 255},
-}
 
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory):
     """Folder of tokenizers for the digits: random weights, learned words."""
-    directory = tmp_path_factory.mktemp("tokenizers")
-    for name, signal in SIGNALS.items():
-        arguments = {
-            "signal": signal,
-            "image_size": 32,
-            "patch_size": 4,
-            "num_codes": 256,
-            "latent_dim": 4,
-            "backbone": "patch_mlp",
-            "encoder": {"dim": 8, "depth": 1},
-            "decoder": {"dim": 8, "depth": 1},
-        }
-        module = base.build("vqvae", arguments)
-        example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
-        variables = jax.tree.map(  # random numbers of the right shapes: nothing to compile
-            lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(leaf.dtype),
-            jax.eval_shape(module.init, jax.random.key(1), example),
-        )
-        card = base.make_card(name, "vqvae", arguments)
-        base.save(directory / name, module, variables, card)
-    captions = [f"a handwritten {word}" for word in digits.WORDS]
-    text.TextTokenizer.train(captions, vocab_size=4608).save(directory / "text")
-    return directory
+    return digit_tokenizers.save(tmp_path_factory.mktemp("tokenizers"))
 
 
 def job(output, num_records=10, **options):

@@ -1,4 +1,4 @@
-"""Evaluation and generation as two real processes that join: the results are those of one."""
+"""Commands as two real processes that join: the results are those of one."""
 
 import json
 import re
@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from fourm_jax.parallel import launcher
+from fourm_jax.tokenizers import text
 from fourm_jax.utils import interrupt
+from tests.jobs import digit_tokenizers, published_tars
 from tests.stress import children
 
 
@@ -79,21 +81,46 @@ def test_two_processes_generate_what_one_does_for_every_row(nursery, trunk, tmp_
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.scale
-def test_processes_that_join_build_the_files_of_one_and_end_together(nursery, tmp_path):
-    (tmp_path / "pictures").mkdir()
+def build(folder):
+    """Pictures in a folder, and the command that makes records of them."""
     rng = np.random.default_rng(0)
     for number in range(4):
         picture = rng.integers(0, 255, (40, 40, 3), np.uint8)
-        Image.fromarray(picture).save(tmp_path / "pictures" / f"a_red_cone_{number}.png")
+        Image.fromarray(picture).save(folder / f"a_red_cone_{number}.png")
+    return "build_data", [f"--images={folder}", "--image_size=32", "--test_fraction=0.3"]
+
+
+def tokenize(folder):
+    """Tokenizers in a folder, and the command that makes tokens of ten digits in three shards."""
+    return "tokenize_dataset", [
+        "--config=configs/data/digits.py:tokenize",
+        f"--tokenizers={digit_tokenizers.save(folder)}",
+        "--config.num_records.train=10",
+        "--config.records_per_shard=4",
+    ]
+
+
+def read_published(folder):
+    """Shards of the published layout, and the command that imports them."""
+    published_tars.write(folder / "in")
+    texts = ["a dog on the left", "two dogs 0 1 2"]
+    text.TextTokenizer.train(texts, vocab_size=4608, class_names=["dog"]).save(folder / "words")
+    names = "rgb@224,tok_rgb@224,caption,det"
+    return "import_webdataset", [
+        f"--input={folder / 'in'}",
+        f"--modalities={names}",
+        f"--text_tokenizer={folder / 'words'}",
+    ]
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("prepare", [build, tokenize, read_published])
+def test_processes_that_join_write_the_files_of_one_and_end_together(nursery, tmp_path, prepare):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    name, arguments = prepare(folder)
     for count in (1, 2):
-        arguments = [
-            f"--images={tmp_path / 'pictures'}",
-            "--image_size=32",
-            "--test_fraction=0.3",
-            f"--output={tmp_path / str(count)}",
-        ]
-        run(nursery, "build_data", arguments, count)
+        run(nursery, name, [*arguments, f"--output={tmp_path / str(count)}"], count)
     one, two = (
         {path.name: path.read_bytes() for path in (tmp_path / str(count)).iterdir()}
         for count in (1, 2)
