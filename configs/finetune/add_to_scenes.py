@@ -57,7 +57,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     args = config_lib.parse_arg(
         arg,
         modality="tok_instance_edge",
-        old_rate=0.1,
+        old_rate=0.3,
         replay=0.5,
         num_steps=600,
         from_start=False,
@@ -92,11 +92,11 @@ def mixture(new: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
     made = [name for name in new if "vocab_size" in ADDED[name]]  # the others can only be seen
     tokens = [name for name in known if name.startswith("tok_")]
     kinds: list[tuple[float, dict[str, float], dict[str, float]]] = [  # weight, seen, asked
-        (0.3, dict.fromkeys((*known, *new), 0.5), dict.fromkeys((*tokens, *made), 0.5)),
-        (0.2, dict.fromkeys(new, 1.0), dict.fromkeys(tokens, 0.5)),
+        (0.1, dict.fromkeys((*known, *new), 0.5), dict.fromkeys((*tokens, *made), 0.5)),
+        (0.1, dict.fromkeys(new, 1.0), dict.fromkeys(tokens, 0.5)),
     ]
     if made:
-        kinds.insert(0, (0.5, {"rgb": 1.0}, dict.fromkeys(made, 1.0)))
+        kinds.insert(0, (0.8, {"rgb": 1.0}, dict.fromkeys(made, 1.0)))
     weights, seen, asked = zip(*kinds, strict=True)
     return {
         "input_alphas": {n: [kind.get(n, 0.0) for kind in seen] for n in (*known, *new)},
