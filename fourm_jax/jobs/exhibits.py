@@ -219,14 +219,22 @@ def _task(scenes: Scenes, number: int, rng: np.random.Generator) -> _Recolour | 
 def from_depth_and_palette(
     generator: Generator, scenes: Scenes, output: epath.Path, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """Pictures of a given geometry in given colours."""
+    """Pictures of a given geometry in given colours.
+
+    A trunk that reads no palette paints equally well with those of other scenes.
+    """
     captions, depth = scenes.fields["caption"], np.stack(scenes.fields["depth"])
-    palettes = scenes.fields["color_palette"]
-    made = _paint(generator, {DEPTH: depth, PALETTE: list(palettes)}, seed)
+    palettes = list(scenes.fields["color_palette"])
+    made = _paint(generator, {DEPTH: depth, PALETTE: palettes}, seed)
+    swapped = _paint(generator, {DEPTH: depth, PALETTE: palettes[1:] + palettes[:1]}, seed)
     bound = judge(generator, _decoded(generator, scenes.fields["rgb"]), captions)
+    every = [np.array(list(layout.COLOURS.values()), np.uint8)] * len(captions)
     numbers = {
         **judge(generator, made, captions),
         **{f"{key} (bound)": value for key, value in bound.items()},
+        "colour F1, palettes of other scenes": image_scores.COLOUR_F1.score(swapped, captions),
+        "colour F1 (the palette read by hue)": palette_f1(palettes, captions),
+        "colour F1 (all colours, always)": palette_f1(every, captions),
     }
     painter = galleries.Painter(generator, {"depth": depth})
     drawn = [painter.paint(DEPTH, one) for one in depth[:10]]
@@ -241,6 +249,13 @@ def from_depth_and_palette(
         10,
     )
     return numbers, [_shown("From depth and palette", sheet, output, "depth_and_palette")]
+
+
+def palette_f1(palettes: Sequence[np.ndarray], captions: Sequence[str]) -> float:
+    """Colour F1 of pictures that show all colours of their palettes in equal parts."""
+    most = max(map(len, palettes))
+    swatches = np.stack([np.resize(palette, (1, most, 3)) for palette in palettes])
+    return image_scores.COLOUR_F1.score(swatches.astype(np.uint8), captions)
 
 
 def guidance_sweep(

@@ -75,6 +75,15 @@ def test_what_is_there_is_not_made_again_and_other_figures_are_left_alone(tmp_pa
         showcase.run(Generator(tiny.trunk()[0], other), given, output, seed=3)
 
 
+def test_a_palette_is_worth_the_named_colours_among_its_own():
+    red, grey = layout.COLOURS["red"], (150, 150, 150)
+    alone = [np.array([grey, red], np.uint8), np.array([grey], np.uint8)]
+    captions = ["a large red cone", "a small blue box"]
+    assert exhibits.palette_f1(alone, captions) == pytest.approx(2 * 1 / (1 + 2))
+    every = [np.array(list(layout.COLOURS.values()), np.uint8)] * 2
+    assert exhibits.palette_f1(every, captions) == pytest.approx(2 * 2 / (16 + 2))
+
+
 def test_a_second_model_joins_figures_and_another_one_does_not(tmp_path, monkeypatch):
     monkeypatch.setattr(exhibits, "EXHIBITS", ())
     monkeypatch.setattr(exhibits, "super_resolution", super_resolution)
