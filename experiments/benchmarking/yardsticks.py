@@ -1,6 +1,7 @@
 """What the device could do: a plain product, and a plain training step of the trunk's shape."""
 
 import dataclasses
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,13 @@ def median_seconds(function: Callable[[], Any], *, rounds: int, seconds: float =
         jax.block_until_ready(function())
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def peak_gib() -> float:
+    """Most memory that this process has held so far: of the first device, on a CPU of the host."""
+    stats = jax.devices()[0].memory_stats() or {}
+    held = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
+    return stats.get("peak_bytes_in_use", held) / 2**30
 
 
 def product_gflops(dtype: Any, size: int) -> float:
