@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from fourm_jax.contracts import AnyArray, InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import RGB, ModalitySpec
-from fourm_jax.models import layers, tables
+from fourm_jax.models import layers, number_init, tables
 from fourm_jax.parallel import lookup
 from fourm_jax.utils import imagenet
 
@@ -93,6 +93,7 @@ class InputEmbedding(nn.Module):
     Attributes:
       token_std: of the initial token table and of the other learned vectors.
       token_scale: factor on looked-up tokens.
+      smooth_numbers: see `number_init`.
     """
 
     specs: tuple[ModalitySpec, ...]
@@ -102,6 +103,7 @@ class InputEmbedding(nn.Module):
     std: float
     token_std: float
     token_scale: float
+    smooth_numbers: bool
     as_published: bool
     dtype: DTypeLike
 
@@ -109,7 +111,7 @@ class InputEmbedding(nn.Module):
         self.layout = tables.token_layout(self.specs, self.used)
         if self.layout.num_rows:
             shape = (self.layout.num_rows, self.dim)
-            self.tokens = self.param("tokens", nn.initializers.normal(self.token_std), shape)
+            self.tokens = self.param("tokens", _token_init(self), shape)
         self.positions = PositionEmbedding(
             specs=self.specs,
             used=self.used,
@@ -178,6 +180,12 @@ class InputEmbedding(nn.Module):
         return project(jnp.take_along_axis(vectors, index, axis=1))
 
 
+def _token_init(module: "InputEmbedding | TargetEmbedding") -> nn.initializers.Initializer:
+    if module.smooth_numbers:
+        return number_init.smooth(module.specs, module.layout, module.token_std)
+    return nn.initializers.normal(module.token_std)
+
+
 class TargetEmbedding(nn.Module):
     """Queries of the tokens to predict, and the table of their output heads.
 
@@ -192,6 +200,7 @@ class TargetEmbedding(nn.Module):
     std: float
     token_std: float
     token_scale: float
+    smooth_numbers: bool
     as_published: bool
     dtype: DTypeLike
 
@@ -200,11 +209,11 @@ class TargetEmbedding(nn.Module):
         if self.as_published and self.tie_heads:
             init = self._init_as_published
         else:
-            init = nn.initializers.normal(self.token_std)
+            init = _token_init(self)
         shape = (self.layout.num_rows, self.dim)
         self.tokens = self.param("tokens", init, shape)
         if not self.tie_heads:
-            self.heads = self.param("heads", nn.initializers.normal(self.token_std), shape)
+            self.heads = self.param("heads", _token_init(self), shape)
         self.mask_token = self.param("mask_token", nn.initializers.normal(self.std), (self.dim,))
         self.positions = PositionEmbedding(
             specs=self.specs,

@@ -86,6 +86,7 @@ class FourM(nn.Module):
       causal_targets: a target sees no target in a later slot, whatever its order.
       positions: "sincos" constants, or "learned" (starting from sin-cos); "global" modalities
         always learn theirs.
+      smooth_numbers: numbers in texts start near to their neighbours (`number_init`).
       remat, scan_unroll, attention, drop_path: see `transformer.Stack`.
       dtype: of the computation; parameters, norm statistics, softmax and losses are float32.
       as_published: reproduce what published weights depend on: 512 rows in every 1-D position
@@ -111,6 +112,7 @@ class FourM(nn.Module):
     separate_targets: bool = True
     causal_targets: bool = False
     positions: Literal["sincos", "learned"] = "sincos"
+    smooth_numbers: bool = False
     drop_path: float = 0.0
     remat: transformer.Remat = "none"
     scan_unroll: int = 1
@@ -128,6 +130,7 @@ class FourM(nn.Module):
         }
         vectors |= initial_scales(self.dim, self.as_published)
         vectors |= {"as_published": self.as_published, "dtype": self.dtype}
+        vectors |= {"smooth_numbers": self.smooth_numbers}
         init = nn.initializers.normal(vectors["std"])
         self.encoder_embedding = embeddings.InputEmbedding(used=self.inputs, **vectors)
         self.decoder_embedding = embeddings.TargetEmbedding(

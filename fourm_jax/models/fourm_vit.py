@@ -56,6 +56,7 @@ class FourMViT(nn.Module):
             used=(self.modality.name,),
             dim=self.dim,
             learned_positions=self.positions == "learned",
+            smooth_numbers=False,
             as_published=self.as_published,
             dtype=self.dtype,
             **scales,

@@ -54,7 +54,7 @@ def test_the_points_of_the_shipped_ablation_can_be_run():
     path = str(pathlib.Path(__file__).parents[2] / "configs/ablation.py")
     found = sweep.points(path, config_lib.load(path))
     assert [point.name for point in found][:4] == ["base", "seed=1", "seed=2", "num_inputs=32"]
-    assert len(found) == 14
+    assert len(found) == 15
     base = config_lib.load(path)
     for point in found:  # one that changes nothing compares the base with itself
         assert not point.changes or config_lib.differences(
