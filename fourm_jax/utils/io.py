@@ -104,7 +104,8 @@ def parse_json(text: str | bytes, what: Any, *, allow_nan: bool = True) -> Any:
     try:
         text = text.decode() if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
-        check_depth(value)
+        if text.count("[") + text.count("{") > MAX_JSON_DEPTH:  # else nothing can be so deep
+            check_depth(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} is not valid JSON: {error}") from error
     return value
