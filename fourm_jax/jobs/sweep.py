@@ -154,7 +154,7 @@ def _plot(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: epath.Path
         drawing.savefig(file, format="png", dpi=120)
 
 
-def line_style(number: int) -> dict[str, str]:
+def line_style(number: int) -> dict[str, Any]:
     """Colour and dashes of a line, of which 40 differ."""
     dashes, colour = divmod(number, NUM_COLOURS)
     return {"color": f"C{colour}", "linestyle": DASHES[dashes % len(DASHES)]}

@@ -16,7 +16,7 @@ from etils import epath
 from fourm_jax.jobs import transfer_eval
 from fourm_jax.models import trained, weights
 from fourm_jax.train import loop
-from fourm_jax.utils import io, progress
+from fourm_jax.utils import folder_lock, io, progress
 
 MEASURES = ("accuracy", "miou", "abs_rel", "mae")  # what a curve shows: the first that there is
 TABLE, PICTURE = "table.json", "curves.png"
@@ -55,8 +55,18 @@ def run(
     The table in the work directory is written anew after every case, the picture at the end; both
     hold the rows of earlier calls beside these. A row holds {"task", "variant", "labels", "seeds",
     measure: mean, "measure±": spread}.
+
+    Raises:
+      ValueError: another process writes this table.
     """
     workdir = epath.Path(workdir).expanduser()
+    with folder_lock.hold(workdir):
+        return _train(cases, workdir, read_weights)
+
+
+def _train(
+    cases: Sequence[Case], workdir: epath.Path, read_weights: weights.Read
+) -> list[dict[str, Any]]:
     earlier = io.read_json(workdir / TABLE)["rows"] if (workdir / TABLE).exists() else []
     known = {_key(row): row for row in earlier}
     found: dict[tuple[str, str, int], list[dict[str, float]]] = collections.defaultdict(list)

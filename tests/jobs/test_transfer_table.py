@@ -7,7 +7,7 @@ import pytest
 
 from fourm_jax.jobs import transfer_eval, transfer_table
 from fourm_jax.train import loop
-from fourm_jax.utils import io
+from fourm_jax.utils import folder_lock, io
 
 ACCURACIES = {(64, 0): 0.25, (256, 0): 0.5, (64, 1): 0.5, (256, 1): 1.0}
 
@@ -39,6 +39,12 @@ def trained(monkeypatch):
 def row(labels, seeds, accuracy, spread):
     key = {"task": "cls", "variant": "full", "labels": labels, "seeds": seeds}
     return {**key, "accuracy": accuracy, "accuracy±": spread}
+
+
+def test_a_second_process_does_not_write_the_same_table(trained, tmp_path):
+    with folder_lock.hold(tmp_path), pytest.raises(ValueError, match="is in use by process"):
+        transfer_table.run([case(64, 0)], tmp_path)
+    assert not trained
 
 
 def test_a_table_of_one_seed_is_kept_before_the_next_seed_is_tried(trained, tmp_path):
