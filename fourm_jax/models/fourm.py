@@ -398,3 +398,5 @@ def check(model: FourM) -> None:
         )
     if model.as_published and model.positions == "learned":
         raise ValueError("as_published needs sin-cos positions; set positions to 'sincos'")
+    if model.as_published and model.smooth_numbers:
+        raise ValueError("as_published draws its own tables; set smooth_numbers to False")

@@ -306,6 +306,7 @@ def test_wrong_settings_are_refused_by_name():
         ({"outputs": ("rgb",)}, "'rgb' of kind 'pixels' cannot be an output"),
         ({"dim": 18}, "dim 18"),
         ({"mlp": "tanh"}, "mlp 'tanh'"),
+        ({"as_published": True, "smooth_numbers": True}, "set smooth_numbers to False"),
     ):
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(batches.model(**changes).init, jax.random.key(0), batches.tokens())
