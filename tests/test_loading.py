@@ -12,13 +12,13 @@ from fourm_jax.convert import checkpoint as convert
 from fourm_jax.generate import state as states
 from fourm_jax.jobs import scrub
 from fourm_jax.models import from_config, trained
-from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.text import TextTokenizer
 from fourm_jax.train import checkpoint
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import config as config_lib
 from tests import golden_cases
 from tests.convert import fm_cases
+from tests.jobs import untrained
 from tests.train import tiny
 
 TRUNK = golden_cases.shipped("fm") / fm_cases.SHIPPED
@@ -58,21 +58,9 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def depth_tokenizer(tmp_path_factory):
     """A folder with an untrained tokenizer of the scenes' depth."""
-    folder = tmp_path_factory.mktemp("tokenizers") / "depth"
-    arguments = {
-        "signal": {"axes": "hw", "low": 0.5, "high": 10.0},
-        "image_size": 32,
-        "patch_size": 4,
-        "num_codes": 256,
-        "latent_dim": 4,
-        "backbone": "patch_mlp",
-        "encoder": {"dim": 8, "depth": 1},
-        "decoder": {"dim": 8, "depth": 1},
-    }
-    module = base.build("vqvae", arguments)
-    variables = module.init(jax.random.key(0), np.ones((1, 32, 32), np.float32))
-    base.save(folder, module, variables, base.make_card("depth", "vqvae", arguments))
-    return folder
+    folder = tmp_path_factory.mktemp("tokenizers")
+    untrained.save(folder, "depth", {"axes": "hw", "low": 0.5, "high": 10.0})
+    return folder / "depth"
 
 
 def test_a_run_folder_generates(run):

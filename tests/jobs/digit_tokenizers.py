@@ -1,10 +1,8 @@
 """Tokenizers for the digits: random weights, learned words."""
 
-import jax
-import numpy as np
-
 from fourm_jax.data.sources import digits
-from fourm_jax.tokenizers import base, text
+from fourm_jax.tokenizers import text
+from tests.jobs import untrained
 
 SIGNALS = {
     "rgb": {"axes": "hwc", "dtype": "uint8", "num_channels": 3, "low": 0, "high": 255, "std": 255},
@@ -15,24 +13,7 @@ SIGNALS = {
 def save(directory):
     """Save them in a folder; return it."""
     for name, signal in SIGNALS.items():
-        arguments = {
-            "signal": signal,
-            "image_size": 32,
-            "patch_size": 4,
-            "num_codes": 256,
-            "latent_dim": 4,
-            "backbone": "patch_mlp",
-            "encoder": {"dim": 8, "depth": 1},
-            "decoder": {"dim": 8, "depth": 1},
-        }
-        module = base.build("vqvae", arguments)
-        example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
-        variables = jax.tree.map(  # random numbers of the right shapes: nothing to compile
-            lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(leaf.dtype),
-            jax.eval_shape(module.init, jax.random.key(1), example),
-        )
-        card = base.make_card(name, "vqvae", arguments)
-        base.save(directory / name, module, variables, card)
+        untrained.save(directory, name, signal)
     captions = [f"a handwritten {word}" for word in digits.WORDS]
     text.TextTokenizer.train(captions, vocab_size=4608).save(directory / "text")
     return directory

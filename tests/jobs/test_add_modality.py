@@ -13,35 +13,14 @@ from fourm_jax.data.sources import fake
 from fourm_jax.jobs import add_modality, phases
 from fourm_jax.modalities import registry
 from fourm_jax.models import from_config, parts, trained
-from fourm_jax.tokenizers import base
 from fourm_jax.train import init, loop, run_config
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import run_folder
+from tests.jobs import untrained
 from tests.train import tiny
 
 KNOWN = ("rgb", "tok_depth")
 DEPTH = {"axes": "hw", "low": 0.5, "high": 10.0}
-
-
-def save_tokenizer(folder, name, signal):
-    """An untrained tokenizer: random numbers of the right shapes."""
-    arguments = {
-        "signal": signal,
-        "image_size": 32,
-        "patch_size": 4,
-        "num_codes": 256,
-        "latent_dim": 4,
-        "backbone": "patch_mlp",
-        "encoder": {"dim": 8, "depth": 1},
-        "decoder": {"dim": 8, "depth": 1},
-    }
-    module = base.build("vqvae", arguments)
-    example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
-    variables = jax.tree.map(
-        lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(leaf.dtype),
-        jax.eval_shape(module.init, jax.random.key(1), example),
-    )
-    base.save(folder / name, module, variables, base.make_card(name, "vqvae", arguments))
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +29,8 @@ def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
     config = tiny.trunk(num_steps=0)
     loop.train(config, folder / run_folder.TRUNK, show_progress=False, devices=jax.devices()[:1])
-    save_tokenizer(folder / run_folder.TOKENIZERS, "depth", DEPTH)
-    save_tokenizer(folder / run_folder.TOKENIZERS, "edge", signals.EDGE)
+    untrained.save(folder / run_folder.TOKENIZERS, "depth", DEPTH)
+    untrained.save(folder / run_folder.TOKENIZERS, "edge", signals.EDGE)
     return folder
 
 
