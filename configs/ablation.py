@@ -38,7 +38,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "target_alphas": dict.fromkeys(scenes.OUTPUTS, ALPHAS),
             "weights": weights,
         }
-        config.model.smooth_numbers = False
         config.evals = {"val_loss": {"num_records": 512, "weights": weights, **SLOTS}}
         if not args.runlocal:
             config.num_steps, config.log_every = NUM_STEPS, 50

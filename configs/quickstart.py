@@ -48,7 +48,7 @@ def on_scenes(size: str, runlocal: bool) -> ml_collections.ConfigDict:
         raw_fields=scenes_data.SOURCE_FIELDS,
         tokenize=scenes_data.tokenize(**settings),
         tokenizers={name: scenes_data.tokenizer(name, RAW, runlocal) for name in names},
-        trunk=scenes.of_size(size, scenes_data.tokens(""), runlocal),
+        trunk=scenes.of_size(size, scenes.tokens(size, ""), runlocal),
         conditions=(("rgb",), ("caption",), PAIR),
         generated=tuple(picture_from(given, runlocal) for given in (("caption",), PAIR)),
         runlocal=runlocal,

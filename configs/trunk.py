@@ -89,6 +89,7 @@ def architecture(
         "remat": remat,
         "scan_unroll": scan_unroll,
         "attention": "auto",
+        "smooth_numbers": False,
     }
 
 

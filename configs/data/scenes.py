@@ -110,9 +110,9 @@ def _raw(directory: str, runlocal: bool) -> dict[str, Any]:
     return {"name": "raw_scenes", "source": "token_shards", "arguments": arguments}
 
 
-def tokens(data: str, weight: float = 1.0) -> ml_collections.ConfigDict:
-    """Return the tokens in `data` as a data set."""
-    return datasets.tokens("scenes", NAMES, mixture(), data=data, weight=weight)
+def tokens(data: str, weight: float = 1.0, palettes: bool = False) -> ml_collections.ConfigDict:
+    """Return the tokens in `data` as a data set, under the masks of `mixture`."""
+    return datasets.tokens("scenes", NAMES, mixture(palettes), data=data, weight=weight)
 
 
 def tokenize(
@@ -147,7 +147,7 @@ def tokenizer(name: str, data: Mapping[str, Any], runlocal: bool) -> ml_collecti
     return small.make(name, signal, loss, data, runlocal=runlocal, **settings)
 
 
-def mixture() -> dict[str, Any]:
+def mixture(palettes: bool = False) -> dict[str, Any]:
     """Kinds of samples: what is seen, how often, and how much of it.
 
     Dirichlet concentrations per modality and kind (docs/published.md#mixtures); `keep` says how
@@ -159,6 +159,11 @@ def mixture() -> dict[str, Any]:
     Nearly half of the samples practise the steps from a caption to a picture: its boxes, then
     the classes inside of them, then the picture. Each step leaves little to guess, where a picture
     from its caption alone takes all decisions at once.
+
+    Args:
+      palettes: whether 18 % of the samples practise the way from depth and palette to a picture,
+        taken from the others. Without them a palette is not read; a nano pays for them with what
+        it sees in pictures, a larger trunk does not (docs/results.md#a-longer-run).
     """
     # Less of what is long, noisy or costly (a head of 4,608 rows): values of colours and numbers.
     shares = {"color_palette": 0.15, "metadata": 0.2, "det": 0.3, "feature_global": 0.2}
@@ -173,16 +178,40 @@ def mixture() -> dict[str, Any]:
     kind = mixtures.Kind
     worded = functools.partial(kind, whole=("caption",))
     laid_out = functools.partial(kind, whole=("caption", "det"))
+    weights = (0.27, 0.04, 0.12, 0.10) if palettes else (0.36, 0.07, 0.14, 0.14)
+    from_pixels, from_any, to_outline, to_surface = weights
     kinds = (
-        kind(weight=0.36, seen={PIXELS: 1.0}, wanted=everything, alone=False),
-        kind(weight=0.07, seen=dict.fromkeys(NAMES, 0.5), wanted=everything, alone=False),
+        kind(weight=from_pixels, seen={PIXELS: 1.0}, wanted=everything, alone=False),
+        kind(weight=from_any, seen=dict.fromkeys(NAMES, 0.5), wanted=everything, alone=False),
         worded(weight=0.04, seen=caption, wanted=picture),
         worded(weight=0.03, seen={**words, "tok_rgb": 0.5}, wanted=picture, num_seen=(16, 64)),
         kind(weight=0.03, seen=caption, wanted=everything, num_seen=(0, 0)),
         worded(weight=0.05, seen=caption, wanted=boxes),
         laid_out(weight=0.14, seen=layout, wanted={"tok_semseg": 10.0, "tok_rgb": 10.0}),
-        laid_out(weight=0.14, seen=sketch, wanted=outline, num_seen=(48, 96)),
-        laid_out(weight=0.14, seen=painting, wanted=surface, num_seen=(48, 96)),
+        laid_out(weight=to_outline, seen=sketch, wanted=outline, num_seen=(48, 96)),
+        laid_out(weight=to_surface, seen=painting, wanted=surface, num_seen=(48, 96)),
+        *(_from_palettes(surface) if palettes else ()),
     )
     keep = {**dict.fromkeys(TEXT, "random"), "color_palette": "binary"}
     return mixtures.of_kinds(NAMES, TARGETS, kinds, keep=keep, num_targets=96)
+
+
+def _from_palettes(surface: Mapping[str, float]) -> tuple[mixtures.Kind, ...]:
+    """A palette beside a depth to the words for its colours, and beside the drafts to `surface`."""
+    drafts = {"det": 3.0, "tok_depth": 0.5, "tok_semseg": 0.5, "tok_rgb": 0.5}
+    return (
+        mixtures.Kind(
+            weight=0.07,
+            seen={"tok_depth": 10.0, "color_palette": 10.0},
+            wanted={"caption": 10.0, "tok_rgb": 2.0},
+            num_seen=(87, 96),
+            whole=("color_palette",),
+        ),
+        mixtures.Kind(
+            weight=0.11,
+            seen={"color_palette": 10.0, **drafts},
+            wanted=surface,
+            num_seen=(64, 96),
+            whole=("color_palette", "det"),
+        ),
+    )

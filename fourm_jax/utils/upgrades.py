@@ -27,8 +27,11 @@ RENAMED_CONFIG_VALUES: dict[str, dict[Any, Any]] = {
     "tokenizer.arguments.quantizer.as_published": {"ml-4m": True, "": False},
 }
 
-# Key of the top level that configs of a task lacked -> what they did without it.
-ADDED_CONFIG_KEYS: dict[str, dict[str, Any]] = {"fourm": {"z_loss": 0.0}}
+# Dotted key that configs of a task lacked -> what they did without it.
+ADDED_CONFIG_KEYS: dict[str, dict[str, Any]] = {
+    "fourm": {"z_loss": 0.0, "model.smooth_numbers": False},
+    "transfer": {"model.smooth_numbers": False},
+}
 
 # Field of a `ModalitySpec` as it was -> as it is; a checkpoint holds the specs of its modalities.
 RENAMED_MODALITY_FIELDS: dict[str, str | None] = {}
@@ -63,8 +66,8 @@ def upgrade_config(
     """
     upgraded = copy.deepcopy(dict(config))
     if keys is None:
-        task = str(upgraded.get("task"))
-        upgraded = {**ADDED_CONFIG_KEYS.get(task, {}), **upgraded}
+        for name, value in ADDED_CONFIG_KEYS.get(str(upgraded.get("task")), {}).items():
+            _add(upgraded, name.split("."), value)
     for old, new in (RENAMED_CONFIG_KEYS if keys is None else keys).items():
         _rename(upgraded, old, new)
     for name, renamed in (RENAMED_CONFIG_VALUES if values is None else values).items():
@@ -96,6 +99,15 @@ def _rename(config: dict[str, Any], old: str, new: str | None) -> None:
         if last in node:
             raise ValueError(f"stored config holds {old!r} and {new!r}, its name today")
         node[last] = value
+
+
+def _add(config: dict[str, Any], parts: list[str], value: Any) -> None:
+    *outer, last = parts
+    for part in outer:
+        if not isinstance(config.get(part), dict):
+            return  # no such group: nothing to complete
+        config = config[part]
+    config.setdefault(last, value)
 
 
 def _paths(node: Any, parts: list[str]) -> list[list[Any]]:

@@ -80,3 +80,15 @@ def test_a_mixture_that_says_spill_says_share_leftover():
 
 def test_a_run_config_that_speaks_of_bad_records_speaks_of_left_out_ones():
     assert upgrades.upgrade_config({"max_bad_records": 2}) == {"max_left_out_records": 2}
+
+
+def test_a_key_that_came_later_is_completed_where_its_group_is():
+    stored = {"task": "fourm", "model": {"dim": 32}}
+    assert upgrades.upgrade_config(stored) == {
+        "task": "fourm",
+        "z_loss": 0.0,
+        "model": {"dim": 32, "smooth_numbers": False},
+    }
+    assert "model" not in upgrades.upgrade_config({"task": "fourm"})
+    known = {"task": "transfer", "model": {"smooth_numbers": True}}
+    assert upgrades.upgrade_config(known) == known
