@@ -11,9 +11,11 @@
 
 Several at once: modality=tok_instance_edge+poses. The new parts learn at the full rate and the old
 ones at `old_rate` times it (0: they stay bit-equal and the old outputs with them). `replay` is the
-share of samples that follow the old masks on the old data. `from_start` trains a model that has the
-new modality from its first step, for as long as the old model and the addition together: what the
-addition is compared with.
+share of samples that follow the old masks on the old data.
+
+`from_start` trains what the addition is compared with: a model that has the new modality from its
+first step, beside the others and under the quickstart's own masks, for as many steps as the old
+model and the addition together. Its data are the quickstart's scenes with the new modality.
 """
 
 from collections.abc import Sequence
@@ -47,6 +49,8 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 # The same codes in another place: embeddings and head start from those of the similar modality.
 SIMILAR = {"tok_instance_edge": "tok_edge"}
+# From the start, a new modality has the share of the samples that this one has.
+LIKE = "tok_edge"
 # Of the old modalities those that the new data hold: tokenizing all twelve would take longer.
 KNOWN = ("rgb", "tok_rgb", "tok_depth", "tok_semseg")
 NUM_RECORDS = {"train": 4_096, "test": 256}
@@ -67,19 +71,23 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     for name in names:
         if name not in ADDED:
             raise ValueError(errors.unknown_value("modality to add", name, ADDED))
+    known, num_records, masks = KNOWN, NUM_RECORDS, mixture(names, KNOWN)
+    if args.from_start:
+        known, masks = scenes_data.NAMES, from_the_start(names)
+        num_records = {**NUM_RECORDS, "train": scenes_data.NUM_RECORDS["train"]}
     config = ml_collections.ConfigDict()
     config.added = {name: ADDED[name] for name in names}
     config.similar = {name: SIMILAR[name] for name in names if name in SIMILAR}
     config.tokenize = datasets.tokenize(
         **scenes_data.RECORDS,
-        modalities=(*KNOWN, *names),
+        modalities=(*known, *names),
         family="scenes",
-        num_records={"train": 64, "test": 16} if args.runlocal else NUM_RECORDS,
+        num_records={"train": 64, "test": 16} if args.runlocal else num_records,
         seed=None,
         overrides=scenes_data.OVERRIDES,
     )
-    config.mixture = mixture(names, KNOWN)
-    config.replay = args.replay
+    config.mixture = masks
+    config.replay = 0.0 if args.from_start else args.replay
     config.old_rate = args.old_rate
     config.from_start = args.from_start
     config.num_steps = 4 if args.runlocal else args.num_steps
@@ -105,4 +113,16 @@ def mixture(new: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
         "input_range": (64, 64),
         "target_range": (96, 96),
         "share_leftover": False,
+    }
+
+
+def from_the_start(new: Sequence[str]) -> dict[str, Any]:
+    """The quickstart's masks, with new modalities that have the share of LIKE."""
+    masks = scenes_data.mixture()
+    seen, asked = masks["input_alphas"], masks["target_alphas"]
+    made = [name for name in new if "vocab_size" in ADDED[name]]
+    return {
+        **masks,
+        "input_alphas": {**seen, **{n: list(seen[LIKE]) for n in new}},
+        "target_alphas": {**asked, **{n: list(asked[LIKE]) for n in made}},
     }
