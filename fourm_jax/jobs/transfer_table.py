@@ -18,7 +18,13 @@ from fourm_jax.models import trained, weights
 from fourm_jax.train import loop
 from fourm_jax.utils import folder_lock, io, progress
 
-MEASURES = ("accuracy", "miou", "abs_rel", "mae")  # what a curve shows: the first that there is
+MEASURES = (
+    "accuracy",
+    "miou",
+    "abs_rel",
+    "exact",
+    "mae",
+)  # what a curve shows: the first that there is
 TABLE, PICTURE = "table.json", "curves.png"
 KEY = ("task", "variant", "labels")  # what a row is of
 
@@ -113,7 +119,9 @@ def draw(rows: Sequence[dict[str, Any]], path: epath.Path) -> None:
     from matplotlib import figure
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    page = figure.Figure(figsize=(4 * len(tasks), 3.2), layout="constrained")
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(r["variant"] for r in rows))}
+    page = figure.Figure(figsize=(4 * len(tasks), 3.5), layout="constrained")
+    handles = {}
     for number, task in enumerate(tasks):
         axes = page.add_subplot(1, len(tasks), number + 1)
         own = [row for row in rows if row["task"] == task]
@@ -125,11 +133,14 @@ def draw(rows: Sequence[dict[str, Any]], path: epath.Path) -> None:
                 if row["variant"] == variant
             )
             labels, values, spread = zip(*line, strict=True)
-            axes.errorbar(labels, values, yerr=spread, marker="o", capsize=2, label=variant)
+            handles[variant] = axes.errorbar(
+                labels, values, yerr=spread, marker="o", capsize=2, color=colours[variant]
+            )
         sizes = sorted({row["labels"] for row in own})
         axes.set(title=task, xlabel="labels", ylabel=measure, xscale="log")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-        axes.legend()
+    # outside of the panels, where it covers no point
+    page.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
     with path.open("wb") as file:
         page.savefig(file, format="png", dpi=120)
