@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from configs.data import scenes
 from configs.finetune import add_to_scenes
 from configs.tokenizers import signals
 from fourm_jax import loading
@@ -107,6 +108,18 @@ def test_a_model_that_has_it_from_the_start_trains_as_long_from_nothing(source, 
     assert "init" not in whole
     assert (whole.data, whole.modalities) == (later.data, later.modalities)
     assert whole.optimizer == before.optimizer
+
+
+def test_from_the_start_a_modality_is_one_of_the_quickstarts_own():
+    config = add_to_scenes.get_config("modality=tok_instance_edge+poses,from_start")
+    assert config.replay == 0
+    assert set(config.tokenize.modalities.names) == {*scenes.NAMES, "tok_instance_edge", "poses"}
+    assert config.tokenize.num_records.train == scenes.NUM_RECORDS["train"]
+    theirs, own = scenes.mixture(), config.mixture.to_dict()
+    for side, new in (("input_alphas", "poses"), ("target_alphas", "tok_instance_edge")):
+        assert own[side].pop(new) == own[side]["tok_edge"]
+    assert own["input_alphas"].pop("tok_instance_edge") == own["input_alphas"]["tok_edge"]
+    assert own == theirs
 
 
 def test_float_vectors_become_an_input_and_old_records_lack_them(source, tmp_path):
