@@ -2,7 +2,7 @@
 
 The bytes are a safetensors file: arrays are stored as they are, nested dicts under "outer/inner",
 and every other value (text, lists of text, numbers) as JSON in a uint8 array named "<path>:json".
-A record of 21 token arrays decodes in about 90 µs on an idle core.
+Arrays of a decoded record are views of its bytes, which live as long as any of them.
 """
 
 import json
@@ -11,7 +11,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from fourm_jax.utils import io, safetensors_header
@@ -87,17 +86,27 @@ def decode(data: bytes) -> Record:
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    """Views of `data`: the library would copy every tensor. Refuses whatever the library does."""
     start = safetensors_header.LENGTH_BYTES + int.from_bytes(
         data[: safetensors_header.LENGTH_BYTES], "little"
     )
     if start > MAX_HEADER_BYTES:
         raise ValueError(f"header of {start} bytes, allowed: {MAX_HEADER_BYTES}")
-    safetensors_header.check(data[safetensors_header.LENGTH_BYTES : start], "record")
-    arrays = {}
-    for path, entry in safetensors.deserialize(data):
-        array = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        array.flags.writeable = False
+    header = io.parse_json(data[safetensors_header.LENGTH_BYTES : start], "header")
+    header.pop("__metadata__", None)
+    arrays, end = {}, start
+    for path, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        shape, (first, last) = entry["shape"], entry["data_offsets"]
+        types = {*map(type, shape), type(first), type(last)}
+        if types != {int} or len(path) > safetensors_header.MAX_NAME:
+            raise ValueError(f"tensor {path[:80]!r} of shape {shape} at {first}:{last}")
+        array = np.ndarray(shape, _DTYPES[entry["dtype"]], data, start + first)
+        if start + first != end or last - first != array.nbytes:
+            raise ValueError(f"tensor {path!r} of {array.nbytes} bytes lies at {first}:{last}")
         arrays[path] = array
+        end += array.nbytes
+    if end != len(data):
+        raise ValueError(f"its tensors end at {end}")
     return arrays
 
 
