@@ -21,9 +21,10 @@ from jaxtyping import Bool
 
 from fourm_jax.contracts import Batch, RawBatch
 from fourm_jax.data import datasets as sources
-from fourm_jax.data import reading
+from fourm_jax.data import packing, reading
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.left_out_log import LeftOutLog
+from fourm_jax.data.packing import PackedBatch
 from fourm_jax.data.reading import Reference
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.modalities.spec import ModalitySpec
@@ -252,10 +253,19 @@ def _iterate(
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     stream = batches.to_iter_dataset(options)
     if num_workers:
-        stream = stream.mp_prefetch(
+        stream = stream.map(_pack).mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
         )
+        stream = stream.map(_unpack)
     with contextlib.closing(iter(stream)) as iterator:
         for number, (batch, bad) in enumerate(iterator, start):
             left_out.add(number, bad)
             yield batch
+
+
+def _pack(numbered: tuple[Batch | RawBatch, list[LeftOutRecord]]) -> tuple[PackedBatch, list]:
+    return packing.pack(numbered[0]), numbered[1]
+
+
+def _unpack(numbered: tuple[PackedBatch, list]) -> tuple[Batch | RawBatch, list[LeftOutRecord]]:
+    return packing.unpack(numbered[0]), numbered[1]
