@@ -62,8 +62,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg,
         modality="tok_instance_edge",
         old_rate=0.3,
-        replay=0.5,
-        num_steps=600,
+        replay=0.6,
+        num_steps=750,
         from_start=False,
         runlocal=False,
     )

@@ -231,9 +231,10 @@ def evaluate(
 
 
 def _held_out(config: ml_collections.ConfigDict, workdir: epath.Path) -> any_to_any.HeldOut:
-    """Raw fields and tokens of the new held-out records."""
+    """Tokens of the new held-out records, and raw fields of what is added."""
     settings, specs = config_lib.plain(config.tokenize), _specs(config)
-    counts, names = settings["num_records"], sorted({spec.source for spec in specs})
+    counts = settings["num_records"]
+    names = sorted({spec.source for spec in specs if spec.name in config.added})
     raw = {}
     for split in ("train", "test"):
         arguments = {**settings["arguments"], "num_records": min(counts[split], counts["test"])}
