@@ -48,7 +48,7 @@ HEAD_RATE = {
     "pose": 1e-2,
     "count": 3e-3,
 }  # of a fresh head; others: 5e-3
-TRUNK_SCALE = {"depth": 0.07, "pose": 0.04, "count": 0.03}  # on that rate; others: 0.1
+TRUNK_SCALE = {"depth": 0.02, "pose": 0.04, "count": 0.03}  # on that rate; others: 0.1
 ADAPTERS_SCALE = {"count": 0.5}  # on that rate; others: 0.3
 SCRATCH_RATE = {"count": 1e-3}  # of a whole model; others: 3e-3
 # What one glance cannot tell is learned slowly: counting is better with every step up to these.
