@@ -71,7 +71,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     for name in names:
         if name not in ADDED:
             raise ValueError(errors.unknown_value("modality to add", name, ADDED))
-    known, num_records, masks = KNOWN, NUM_RECORDS, mixture(names, KNOWN)
+    known: tuple[str, ...] = KNOWN
+    num_records, masks = NUM_RECORDS, mixture(names, KNOWN)
     if args.from_start:
         known, masks = scenes_data.NAMES, from_the_start(names)
         num_records = {**NUM_RECORDS, "train": scenes_data.NUM_RECORDS["train"]}

@@ -18,13 +18,8 @@ from fourm_jax.models import trained, weights
 from fourm_jax.train import loop
 from fourm_jax.utils import folder_lock, io, progress
 
-MEASURES = (
-    "accuracy",
-    "miou",
-    "abs_rel",
-    "exact",
-    "mae",
-)  # what a curve shows: the first that there is
+# What a curve shows: the first of these that there is.
+MEASURES = ("accuracy", "miou", "abs_rel", "exact", "mae")
 TABLE, PICTURE = "table.json", "curves.png"
 KEY = ("task", "variant", "labels")  # what a row is of
 
@@ -116,12 +111,11 @@ def summary(measures: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 def draw(rows: Sequence[dict[str, Any]], path: epath.Path) -> None:
     """One panel per task: its first measure over the number of labels, a line per variant."""
-    from matplotlib import figure
+    from matplotlib import figure, lines
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(r["variant"] for r in rows))}
     page = figure.Figure(figsize=(4 * len(tasks), 3.5), layout="constrained")
-    handles = {}
     for number, task in enumerate(tasks):
         axes = page.add_subplot(1, len(tasks), number + 1)
         own = [row for row in rows if row["task"] == task]
@@ -133,7 +127,7 @@ def draw(rows: Sequence[dict[str, Any]], path: epath.Path) -> None:
                 if row["variant"] == variant
             )
             labels, values, spread = zip(*line, strict=True)
-            handles[variant] = axes.errorbar(
+            axes.errorbar(
                 labels, values, yerr=spread, marker="o", capsize=2, color=colours[variant]
             )
         sizes = sorted({row["labels"] for row in own})
@@ -141,6 +135,10 @@ def draw(rows: Sequence[dict[str, Any]], path: epath.Path) -> None:
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
     # outside of the panels, where it covers no point
-    page.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    handles = [
+        lines.Line2D([], [], marker="o", color=colour, label=variant)
+        for variant, colour in colours.items()
+    ]
+    page.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     with path.open("wb") as file:
         page.savefig(file, format="png", dpi=120)
