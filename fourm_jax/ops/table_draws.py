@@ -56,7 +56,7 @@ def in_parts(init: Initializer, part: int = PART) -> Initializer:
 def _bits(words: UInt32[Array, "3"], bit_width: int, shape: Sequence[int]) -> Array:
     """What threefry2x32 gives the numbers words[2], words[2] + 1, … of an array (partitionable)."""
     if bit_width != 32:
-        raise NotImplementedError(f"{bit_width} bits, only 32 are drawn by parts")
+        raise ValueError(f"numbers of {bit_width} bits, allowed: 32")
     count = words[2] + jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
     high, low = extended_random.threefry2x32_p.bind(
         words[0], words[1], jnp.zeros_like(count), count
@@ -65,7 +65,7 @@ def _bits(words: UInt32[Array, "3"], bit_width: int, shape: Sequence[int]) -> Ar
 
 
 def _refuse(*_: Any) -> Any:
-    raise NotImplementedError("a key of a part is neither seeded, split nor folded")
+    raise TypeError("a key of a part draws numbers: it is neither seeded, split nor folded")
 
 
 _THREEFRY_FROM = extended_random.define_prng_impl(
