@@ -64,7 +64,12 @@ class Logbook:
         self._device = mesh.local_devices[0]
         self._waited = 0.0  # seconds for batches since the last log point
         self._bar = progress.Bar(
-            num_steps, label=label, unit="step", start=start, enabled=show_progress
+            num_steps,
+            label=label,
+            unit="step",
+            start=start,
+            enabled=show_progress,
+            show_rate=False,  # samples per second leave compilation out
         )
         self._last_step, self._watch = start, progress.Stopwatch()
         self._num_steps = num_steps
@@ -105,15 +110,9 @@ class Logbook:
         num_steps = step - self._last_step
         if num_steps > 0:
             values |= self._rates(num_steps, values)
-            rate = values["samples_per_second"]
         self.restart_clock(step)
         self.record(step, values)
-        shown = {"loss": f"{values.get('loss', float('nan')):.4f}"}
-        if num_steps > 0:
-            shown["samples/s"] = f"{rate:.0f}"
-        if "mfu" in values:
-            shown["mfu"] = f"{values['mfu']:.0%}"
-        self._bar.update(step, shown)
+        self._bar.update(step, _shown(values))
         self._check_skipped(step, values["skipped"], num_steps, losses)
 
     def _rates(self, num_steps: int, values: Mapping[str, float]) -> dict[str, float]:
@@ -172,6 +171,17 @@ class Logbook:
                 "the parameters are those from before. Try a smaller optimizer.lr, a longer "
                 "warm-up or optimizer.clip_norm; the last checkpoint is untouched"
             )
+
+
+def _shown(values: Mapping[str, float]) -> dict[str, str]:
+    """What stands in the bar; `waiting` is the share of the time in which no batch was ready."""
+    shown = {"loss": f"{values.get('loss', math.nan):.4f}"}
+    if "samples_per_second" in values:
+        shown["samples/s"] = f"{values['samples_per_second']:.0f}"
+        shown["waiting"] = f"{values['waiting_share']:.0%}"
+    if "mfu" in values:
+        shown["mfu"] = f"{values['mfu']:.0%}"
+    return shown
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -20,9 +20,20 @@ class Bar:
     """Progress bar, redrawn at log points; silent when `enabled` is False."""
 
     def __init__(
-        self, num_steps: int, *, label: str, unit: str, start: int = 0, enabled: bool = True
+        self,
+        num_steps: int,
+        *,
+        label: str,
+        unit: str,
+        start: int = 0,
+        enabled: bool = True,
+        show_rate: bool = True,
     ) -> None:
-        """Start at `start` of `num_steps`; `label` says what goes on, `unit` what is counted."""
+        """Start at `start` of `num_steps`; `label` says what goes on, `unit` what is counted.
+
+        `show_rate=False` leaves out units per second, for notes that say it better.
+        """
+        rate = ", {rate_fmt}" if show_rate else ""
         self._bar = auto.tqdm(
             total=num_steps,
             initial=start,
@@ -30,6 +41,9 @@ class Bar:
             unit=unit,
             disable=not enabled,
             dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}"
+            + rate
+            + "{postfix}]",
             # A log file gets one line now and then instead of a redrawn one.
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )

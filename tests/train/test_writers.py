@@ -109,18 +109,19 @@ def state_of(num_skipped, num_steps):
     return state.TrainState(nothing, {}, {}, {}, None, jax.device_put(sums))
 
 
-def book_in(folder):
-    return logbook.Logbook(
-        folder,
-        state_of(0, 0),
-        mesh_lib.make_mesh(),
-        start=0,
-        num_steps=1000,
-        labels=(),
-        samples_per_step=1,
-        flops_per_sample=None,
-        show_progress=False,
-    )
+def book_in(folder, **options):
+    settings = {"start": 0, "num_steps": 1000, "labels": (), "samples_per_step": 1}
+    settings |= {"flops_per_sample": None, "show_progress": False, **options}
+    return logbook.Logbook(folder, state_of(0, 0), mesh_lib.make_mesh(), **settings)
+
+
+def test_the_bar_says_which_share_of_the_time_the_run_waited_for_batches(tmp_path, capsys):
+    book = book_in(tmp_path, show_progress=True)
+    book.note_wait(3600.0)  # more than has passed
+    book.take(state_of(0, 10), 10)
+    book.flush()
+    book.close()
+    assert "waiting=100%" in capsys.readouterr().err
 
 
 def test_a_run_without_finite_gradients_gives_up(tmp_path):

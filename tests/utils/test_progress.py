@@ -21,6 +21,16 @@ def test_a_bar_that_is_off_draws_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_bar_whose_notes_hold_the_rate_shows_no_other(capsys):
+    bar = progress.Bar(500_000, label="trunk", unit="step", start=150_000, show_rate=False)
+    bar.update(150_100, {"loss": "6.7907", "samples/s": "1130", "waiting": "3%"})
+    bar.close()
+    line = capsys.readouterr().err.split("\r")[-1].rstrip()
+    assert "| 150100/500000 [" in line
+    assert line.endswith(", loss=6.7907, samples/s=1130, waiting=3%]")
+    assert "step/s" not in line
+
+
 @pytest.mark.parametrize(
     ("config", "label"), [(tiny.tokenizer(), "tokenizer "), (tiny.trunk(), "trunk")]
 )
