@@ -1,4 +1,4 @@
-"""What the device could do: a plain product, and a plain training step of the trunk's shape."""
+"""What the device could do: a plain product, a plain training step of the trunk's shape; memory."""
 
 import dataclasses
 import resource
@@ -28,14 +28,23 @@ def median_seconds(function: Callable[[], Any], *, rounds: int, seconds: float =
     return statistics.median(times)
 
 
-def peak_gib() -> float:
-    """Most memory that this process has held so far: of the first device, on a CPU of the host."""
+def peak_memory() -> dict[str, float]:
+    """Most memory held so far, in GiB: of the first device, or on a CPU of this process."""
     stats = jax.devices()[0].memory_stats() or {}
-    held = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
-    return stats.get("peak_bytes_in_use", held) / 2**30
+    if "peak_bytes_in_use" in stats:
+        return {"peak_gib": round(stats["peak_bytes_in_use"] / 2**30, 2)}
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of Linux
+    return {"peak_rss_gib": round(kib / 2**20, 2)}
 
 
-def product_gflops(dtype: Any, size: int) -> float:
+def product() -> dict[str, float]:
+    """10^9 operations per second of a product: float32 on a CPU, bfloat16 elsewhere."""
+    if jax.default_backend() == "cpu":
+        return {"sgemm_gflops": round(_product_gflops(jnp.float32, 2048), 1)}
+    return {"product_gflops": round(_product_gflops(jnp.bfloat16, 8192), 1)}
+
+
+def _product_gflops(dtype: Any, size: int) -> float:
     """10^9 operations per second of a product of two random square matrices."""
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda a: a @ a)

@@ -2,13 +2,16 @@
 
 Models of 4M-7 at published sizes draw from a picture: one grid by MaskGIT in 8 passes, alone, in
 batches and with guidance; a caption of 64 tokens; all seven modalities in a chain; all grids in one
-parallel pass, of 4M-7 and of 4M-21, beside a call with an encoder pass of its own for each of them.
-Tokens are drawn from a nucleus of 0.9. "base" runs where there is an accelerator. `peak_gib` is
-what the process has held so far: it says most of a case that runs alone.
+parallel pass, of 4M-7 and of 4M-21, beside a call with an encoder pass of its own for each of them,
+and the grids of 4M-7 in a chain, in 8 passes and in one pass each. Tokens are drawn from a nucleus
+of 0.9. "base" runs where there is an accelerator. Model operations are those of
+`experiments.benchmarking.operations`. Memory is what the process has held so far: it says most of a
+case that runs alone.
 """
 
 import dataclasses
 import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarking import yardsticks
+from experiments.benchmarking import operations, yardsticks
 from fourm_jax.convert import fourm
 from fourm_jax.generate import chain, parallel, schedule
 from fourm_jax.generate import state as states
@@ -27,6 +30,7 @@ from fourm_jax.generate.schedule import Target
 from fourm_jax.modalities import registry
 from fourm_jax.models import sizes
 from fourm_jax.models.fourm import FourM
+from fourm_jax.train import flops
 from fourm_jax.utils import errors
 
 PICTURE, GRID, TEXT = "rgb@224", "tok_depth@224", "caption"
@@ -47,6 +51,7 @@ class Case:
     mix: str = "mod7"
     batch: int = 1
     guidance: float = 1.0
+    num_passes: int = NUM_PASSES
     parallel: bool = False
     max_new: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -61,11 +66,18 @@ def all_cases(on_accelerator: bool) -> Iterator[Case]:
         yield Case(name=f"caption64_b{batch}", targets=(TEXT,), batch=batch, max_new=words)
     for batch in (1, 4, 32) if on_accelerator else (1,):
         yield Case(name=f"all_b{batch}", targets=registry.MOD7_OUT, batch=batch)
-    for mix, (_, outputs) in MIXES.items():
-        dense = tuple(name for name in outputs if name.startswith("tok_"))
-        for batch in (1, 4):
-            name = f"predict{len(dense)}_b{batch}"
-            yield Case(name=name, targets=dense, mix=mix, batch=batch, parallel=True)
+    for batch, count in itertools.product((1, 4), (NUM_PASSES, 1)):
+        name = f"chain5_maskgit{count}_b{batch}"
+        yield Case(name=name, targets=grids(registry.MOD7_OUT), batch=batch, num_passes=count)
+    for mix, batch in itertools.product(MIXES, (1, 4)):
+        dense = grids(MIXES[mix][1])
+        name = f"predict{len(dense)}_b{batch}"
+        yield Case(name=name, targets=dense, mix=mix, batch=batch, parallel=True)
+
+
+def grids(names: Sequence[str]) -> tuple[str, ...]:
+    """Targets whose tokens can be predicted in one pass."""
+    return tuple(name for name in names if name.startswith("tok_"))
 
 
 def run(cases: Sequence[str] = ()) -> Iterator[dict]:
@@ -97,8 +109,8 @@ def run(cases: Sequence[str] = ()) -> Iterator[dict]:
             "batch": case.batch,
             "dtype": jnp.dtype(model.dtype).name,
             "device": jax.devices()[0].device_kind,
-            "peak_gib": round(yardsticks.peak_gib(), 2),
-            "sgemm_gflops": round(yardsticks.product_gflops(jnp.float32, 1024), 1),
+            **yardsticks.peak_memory(),
+            **yardsticks.product(),
         }
 
 
@@ -114,13 +126,18 @@ def random_trunk(size: str, mix: str = "mod7") -> tuple[FourM, Any]:
         dtype=dtype,
         **sizes.get(size),
     )
+    return model, random_params(model)
+
+
+def random_params(model: FourM) -> Any:
+    """Parameters of a trunk, N(0, 0.02)."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), fourm.example_tokens(model))["params"]
     rng = np.random.default_rng(0)
 
     def drawn(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.asarray(rng.normal(scale=0.02, size=leaf.shape), leaf.dtype)
 
-    return model, jax.tree.map(drawn, shapes)
+    return jax.tree.map(drawn, shapes)
 
 
 def generate(model: FourM, params: Any, case: Case) -> dict:
@@ -140,14 +157,9 @@ def generate(model: FourM, params: Any, case: Case) -> dict:
         )
 
     first, seconds, done = timed(run_chain)
-    known = sum(float(done.known[name].sum(axis=1).mean()) for name in case.targets)
-    return {
-        "seconds": round(seconds, 3),
-        "samples_per_s": round(case.batch / seconds, 2),
-        "tokens": round(known, 1),
-        "tokens_per_s": round(case.batch * known / seconds, 1),
-        "compile_s": round(first - seconds, 1),
-    }
+    lengths = {name: round(float(done.known[name].sum(1).mean())) for name in case.targets}
+    needed = operations.of_chain(model, {PICTURE: num_tokens(model, PICTURE)}, steps, lengths)
+    return _row(case, first, seconds, sum(lengths.values()), needed)
 
 
 def predict(model: FourM, params: Any, case: Case) -> dict:
@@ -165,11 +177,30 @@ def predict(model: FourM, params: Any, case: Case) -> dict:
 
     first, seconds, _ = timed(together)
     _, alone, _ = timed(one_by_one)
-    return {
+    lengths = {name: num_tokens(model, name) for name in case.targets}
+    needed = operations.of_prediction(model, {PICTURE: num_tokens(model, PICTURE)}, lengths)
+    row = _row(case, first, seconds, sum(lengths.values()), needed)
+    return row | {"one_by_one_seconds": round(alone, 3)}
+
+
+def _row(case: Case, first: float, seconds: float, tokens: int, needed: float) -> dict:
+    """Figures of calls of so many seconds: tokens and operations `needed` are of one sample."""
+    rate, peak = case.batch / seconds, flops.peak_flops(jax.devices()[0])
+    row = {
         "seconds": round(seconds, 3),
-        "one_by_one_seconds": round(alone, 3),
+        "samples_per_s": round(rate, 2),
+        "tokens": tokens,
+        "tokens_per_s": round(rate * tokens, 1),
+        "model_gflops": round(rate * needed / 1e9, 1),
         "compile_s": round(first - seconds, 1),
     }
+    return row | ({"mfu": round(rate * needed / peak, 4)} if peak else {})
+
+
+def num_tokens(model: FourM, name: str) -> int:
+    """Tokens of a grid, or patches of a picture."""
+    (count,) = (spec.num_tokens for spec in model.modalities if spec.name == name)
+    return count
 
 
 def start(model: FourM, case: Case, targets: Sequence[str]) -> states.State:
@@ -187,8 +218,8 @@ def plan(model: FourM, case: Case) -> list[Target]:
         else Target(
             name=name,
             scheme="maskgit",
-            num_tokens=specs[name].num_tokens,
-            num_steps=NUM_PASSES,
+            num_tokens=num_tokens(model, name),
+            num_steps=case.num_passes,
             tokens="cosine",
             guidance=case.guidance,
         )

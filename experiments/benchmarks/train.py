@@ -210,13 +210,11 @@ def _row(
 
 
 def _yardsticks(case: Case, config) -> dict[str, float]:
-    on_cpu = jax.default_backend() == "cpu"
-    name, size = ("sgemm_gflops", 2048) if on_cpu else ("product_gflops", 8192)
-    dtype = jnp.float32 if on_cpu else jnp.bfloat16
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     plain = yardsticks.PlainStep(
         **sizes.get(case.size), num_tokens=config.masking.num_inputs, dtype=dtype
     )
-    row = {name: round(yardsticks.product_gflops(dtype, size), 1)}
+    row = yardsticks.product()
     try:
         row["plain_step_ms"] = round(1e3 * plain.seconds(case.batch_size), 1)
     except jax.errors.JaxRuntimeError as error:  # it saves everything: too large for some cases

@@ -1,4 +1,4 @@
-"""Operations of a training step, counted by hand, and what the device could do in that time.
+"""Operations of the trunk, counted by hand, and what the device could do in that time.
 
 The compiler's own count takes a scanned block once, so it cannot serve for utilization.
 """
@@ -33,18 +33,39 @@ def training_flops(model: fourm.FourM, num_inputs: int, num_targets: int) -> flo
     Two per multiply-add of trunk, context projection and each target's own head (the mean
     vocabulary of the outputs); full slots; no recomputation; lookups are free.
     """
-    n, m, dim = num_inputs + model.num_registers, num_targets, model.dim
-    hidden = model.mlp_dim or layers.hidden_dim(dim, model.mlp)
-    mlp = (2 + layers.MLPS[model.mlp][1]) * dim * hidden
-    encoder = n * (4 * dim**2 + mlp) + 2 * n * n * dim
-    decoder_self = m * (4 * dim**2 + mlp) + 2 * m * m * dim
-    decoder_cross = 2 * m * dim**2 + 2 * n * dim**2 + 2 * m * n * dim
     sizes = [spec.vocab_size for spec in model.modalities if spec.name in model.outputs]
-    heads = m * dim * sum(sizes) / len(sizes)
-    forward = (
-        model.encoder_depth * encoder
-        + model.decoder_depth * (decoder_self + decoder_cross)
-        + n * dim**2
-        + heads
+    mean_size = sum(sizes) / len(sizes)
+    return 3 * (
+        encoder_flops(model, num_inputs)
+        + memory_flops(model, num_inputs)
+        + decoder_flops(model, num_inputs, num_targets, mean_size)
     )
-    return 3 * 2 * forward
+
+
+def encoder_flops(model: fourm.FourM, num_inputs: int) -> float:
+    """Forward pass of one sample through the encoder and the context projection."""
+    n, dim = num_inputs + model.num_registers, model.dim
+    layer = n * (4 * dim**2 + _mlp(model)) + 2 * n * n * dim
+    return 2 * (model.encoder_depth * layer + n * dim**2)
+
+
+def memory_flops(model: fourm.FourM, num_inputs: int) -> float:
+    """Keys and values that the decoder's cross-attention makes of the inputs of one sample."""
+    n, dim = num_inputs + model.num_registers, model.dim
+    return 2 * model.decoder_depth * 2 * n * dim**2
+
+
+def decoder_flops(
+    model: fourm.FourM, num_inputs: int, num_targets: int, vocab_size: float
+) -> float:
+    """Forward pass of the targets of one sample through the decoder and a head."""
+    n, m, dim = num_inputs + model.num_registers, num_targets, model.dim
+    own = m * (4 * dim**2 + _mlp(model)) + 2 * m * m * dim
+    cross = 2 * m * dim**2 + 2 * m * n * dim
+    return 2 * (model.decoder_depth * (own + cross) + m * dim * vocab_size)
+
+
+def _mlp(model: fourm.FourM) -> int:
+    """Multiply-adds of one token in the MLP of a block."""
+    hidden = model.mlp_dim or layers.hidden_dim(model.dim, model.mlp)
+    return (2 + layers.MLPS[model.mlp][1]) * model.dim * hidden
