@@ -9,6 +9,9 @@ SEED ?= 0
 GOLDENS ?= ../shared/goldens
 KILLS := tests/stress/test_runs.py::test_a_run_that_is_killed_ten_times_ends_as_the_straight_one
 
+# Dozens of tests start Python: compiled files are kept also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: quickstart test test-goldens test-fuzz test-stress test-kills test-scale test-wheel test-notebook test-howto test-demo lint format docs clean
 .DELETE_ON_ERROR:
 

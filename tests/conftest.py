@@ -1,5 +1,6 @@
 """Shared test set-up: eight forced host devices and a persistent compilation cache."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -43,8 +44,11 @@ typechecking.install("fourm_jax")
 
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# Small programs too: thousands of them, each read in a quarter of the time that it compiles in.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+# Where in Python an operation stands is looked up for each one that is lowered, and read by nobody.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 # The same examples every time, however busy the machine is.
@@ -76,6 +80,17 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     """Start with the longest files: no worker is left alone with one of them at the end."""
     items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """After each file, put what lives on (modules, jax's caches) out of reach of the collector.
+
+    A full collection otherwise looks at all of it, up to a second long in the middle of each test.
+    """
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
