@@ -36,7 +36,7 @@ def main() -> None:
     if config.task == "fourm":
         example = run_config.abstract_batch(config, mesh)
     else:  # what a record holds is known from the data alone
-        with contextlib.closing(run_config.build(config).batches(0)) as batches:
+        with contextlib.closing(run_config.build(config).batches(0, ahead=False)) as batches:
             example = distributed.put_batch(next(batches), mesh)
     abstract = program_lib.make(config, task, mesh, example).abstract
     progress.announce(overview.table(abstract))

@@ -110,7 +110,7 @@ class Step:
         write_records(self.config, shards)
         self.run = run_config.build(self.config)
         self.mesh = mesh_lib.make_mesh(devices=jax.devices()[:1], **self.run.mesh)
-        self.batch = distributed.put_batch(next(self.run.batches(0)), self.mesh)
+        self.batch = distributed.put_batch(next(self.run.batches(0, ahead=False)), self.mesh)
         self.program = program_lib.make(self.config, self.run.task, self.mesh, self.batch)
         root = self.program.root
         with jax.set_mesh(self.mesh):

@@ -28,7 +28,7 @@ def measure(size: str) -> dict:
     config = scenes.of_size(size, fake)
     run = run_config.build(config)
     mesh = mesh_lib.make_mesh(devices=None, **run.mesh)
-    batch = distributed.put_batch(next(run.batches(0)), mesh)
+    batch = distributed.put_batch(next(run.batches(0, ahead=False)), mesh)
     program = program_lib.make(config, run.task, mesh, batch)
     root = program.root
     seconds = []

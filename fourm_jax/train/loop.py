@@ -144,7 +144,7 @@ def train(
         try:
             # ---------------- State: the newest checkpoint, or a fresh start.
             _check_workdir(saver, description, workdir)
-            with contextlib.closing(run.batches(0)) as batches:
+            with contextlib.closing(run.batches(0, ahead=False)) as batches:
                 example = distributed.put_batch(next(batches), mesh)
             program = program_lib.make(config, run.task, mesh, example)
             state = saver.restore(program.abstract)
@@ -330,7 +330,8 @@ class _Training:
                 batch = next(batches)
             except prefetch.Stopped:
                 break
-            self.book.note_wait(waiting.seconds())
+            waited = waiting.seconds()
+            self.book.note_wait(waited)
             self.trace.before(done + 1)
             state, loss = self.program.train_step(state, batch, self.program.root)
             self.trace.after(done + 1, loss)
@@ -340,7 +341,10 @@ class _Training:
             self.book.flush()
             if done == start + 1:
                 loss.block_until_ready()
-                announcements.say(f"first step after {watch.seconds():.1f} s (compilation)")
+                announcements.say(
+                    f"first step after {watch.seconds():.1f} s, {waited:.1f} of them for the first "
+                    "batch, the others for compilation"
+                )
                 self.book.restart_clock(done)
             if done % config.log_every == 0 or done == config.num_steps:
                 state = self.book.take(state, done)
@@ -350,6 +354,7 @@ class _Training:
                 self._save(state, done)
             if len(in_flight) > STEPS_IN_FLIGHT:
                 in_flight.popleft().block_until_ready()
+            del batch  # while the reading thread is idle (see `prefetch`) and no wait is counted
             self.book.tick(done)
         stopped = done < config.num_steps
         self.book.flush()

@@ -1,4 +1,9 @@
-"""Bring batches onto the devices in a thread, so that the next one waits for the step."""
+"""Bring batches onto the devices in a thread, so that the next one waits for the step.
+
+Nothing here keeps a batch that was handed on: each of its arrays gives up Python's lock as it is
+freed, and gets it back after up to 5 ms while the thread is at work. When that happens is for the
+loop to choose.
+"""
 
 import queue
 import threading
@@ -16,6 +21,10 @@ _CLOSE_SECONDS = 2.0  # how long a stopped run waits for a reader that may be st
 
 class Stopped(Exception):
     """The run was asked to stop while it waited for a batch."""
+
+
+class _Ended(Exception):
+    """There are no more batches."""
 
 
 def to_device(
@@ -51,7 +60,7 @@ def to_device(
                 put((distributed.put_batch(batch, mesh), None))
                 if closed.is_set():
                     return
-            put((None, StopIteration()))
+            put((None, _Ended()))
         except BaseException as error:
             put((None, error))
 
@@ -59,12 +68,9 @@ def to_device(
     thread.start()
     try:
         while True:
-            batch, error = _take(ready, stopped)
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield batch
+            yield _take(ready, stopped)
+    except _Ended:
+        return
     finally:
         closed.set()
         thread.join(_CLOSE_SECONDS if stopped() else None)
@@ -72,10 +78,15 @@ def to_device(
             batches.close()
 
 
-def _take(ready: queue.Queue, stopped: Callable[[], bool]) -> tuple[Any, BaseException | None]:
+def _take(ready: queue.Queue, stopped: Callable[[], bool]) -> Any:
+    """The next batch; raises what came in its place."""
     while True:
         try:
-            return ready.get(timeout=_POLL_SECONDS)
+            batch, error = ready.get(timeout=_POLL_SECONDS)
         except queue.Empty:
             if stopped():
                 raise Stopped() from None
+            continue
+        if error is not None:
+            raise error
+        return batch

@@ -5,6 +5,7 @@ key, a field and an argument have the same name; a key that none of them has is 
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Generator
@@ -79,7 +80,8 @@ class Run:
       init: what the run starts from; None: from scratch.
       mesh: sizes of the mesh axes.
       batches: first batch number and log of left-out records (None: a log of its own) -> endless
-        iterator of this process's host batches.
+        iterator of this process's host batches; with `ahead=False`, for one batch or two, without
+        the threads and processes of the config, whose start takes seconds.
     """
 
     task: Task
@@ -306,10 +308,7 @@ def _token_batches(config: ml_collections.ConfigDict, task: fourm_task.FourMTask
     sources.check(datasets, specs)
     records = config.batch_size // task.maskings_per_record
 
-    def batches(start: int, left_out: LeftOutLog | None = None) -> Generator[Any, None, None]:
-        return pipeline.make_batches(datasets, specs, **_reading(config, records, start, left_out))
-
-    return batches
+    return _batches(functools.partial(pipeline.make_batches, datasets, specs), config, records)
 
 
 def abstract_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> Batch:
@@ -335,39 +334,38 @@ def abstract_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> Batch:
 
 def _raw_batches(config: ml_collections.ConfigDict, task: tokenizer_task.TokenizerTask) -> Batches:
     datasets = make_datasets(config, "train")
-
-    def batches(start: int, left_out: LeftOutLog | None = None) -> Generator[Any, None, None]:
-        reading = _reading(config, config.batch_size, start, left_out)
-        return pipeline.make_raw_batches(datasets, (task.source_field,), **reading)
-
-    return batches
+    make = functools.partial(pipeline.make_raw_batches, datasets, (task.source_field,))
+    return _batches(make, config, config.batch_size)
 
 
 def _labelled_batches(
     config: ml_collections.ConfigDict, task: transfer_task.TransferTask
 ) -> Batches:
     reader = transfer_reader(config, task, "train")
+    make = functools.partial(pipeline.make_batches_of, reader)
+    return _batches(make, config, config.batch_size)
 
-    def batches(start: int, left_out: LeftOutLog | None = None) -> Generator[Any, None, None]:
-        return pipeline.make_batches_of(
-            reader, **_reading(config, config.batch_size, start, left_out)
+
+def _batches(
+    make: Callable[..., Generator[Any, None, None]], config: ml_collections.ConfigDict, rows: int
+) -> Batches:
+    """`Run.batches` from a function of `data.pipeline` that knows its data."""
+    reading = {key: config[key] for key in READING if key in config}
+
+    def batches(
+        start: int, left_out: LeftOutLog | None = None, *, ahead: bool = True
+    ) -> Generator[Any, None, None]:
+        return make(
+            batch_size=rows,
+            seed=config.seed,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            left_out=left_out or LeftOutLog(config.max_left_out_records),
+            **(reading if ahead else READING),
         )
 
     return batches
-
-
-def _reading(
-    config: ml_collections.ConfigDict, batch_size: int, start: int, left_out: LeftOutLog | None
-) -> dict[str, Any]:
-    return {
-        "left_out": left_out or LeftOutLog(config.max_left_out_records),
-        "batch_size": batch_size,
-        "seed": config.seed,
-        "start": start,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-        **{key: config[key] for key in READING if key in config},
-    }
 
 
 def settings(config: ml_collections.ConfigDict) -> optimizer.Settings:

@@ -1,10 +1,12 @@
 """The train loop end to end on tiny runs: resume, meshes, stopping, refusals."""
 
+import contextlib
 import itertools
 import os
 import shutil
 import signal
 import threading
+import weakref
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ from fourm_jax.data import pipeline
 from fourm_jax.models import trained as trained_lib
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import checkpoint, finite, logbook, loop, metrics, run_config
+from fourm_jax.train import checkpoint, finite, logbook, loop, metrics, prefetch, run_config
 from fourm_jax.train import program as program_lib
 from fourm_jax.train import state as state_lib
 from fourm_jax.utils import digests, folder_lock, interrupt, io, run_folder, tree, upgrades
@@ -356,6 +358,23 @@ def test_a_run_whose_reader_is_stuck_saves_and_leaves_when_it_is_asked_to(tmp_pa
     assert stopped.value.code == interrupt.EXIT_CODE
     (step,) = checkpoint.Checkpointer(tmp_path).steps()
     assert f"step {step} of 6" in stopped.value.message
+
+
+def test_a_batch_is_freed_before_the_next_one_is_awaited(tmp_path, monkeypatch):
+    read, freed = prefetch.to_device, []
+
+    def watched(*args, **kwargs):
+        with contextlib.closing(read(*args, **kwargs)) as stream:
+            handed_on = [next(stream)]
+            while True:
+                last = weakref.ref(handed_on[0]["rgb"])
+                yield handed_on.pop()
+                freed.append(last() is None)
+                handed_on.append(next(stream))
+
+    monkeypatch.setattr(prefetch, "to_device", watched)
+    run(tiny.tokenizer(num_steps=3), tmp_path)
+    assert freed == [True, True]
 
 
 def test_a_signal_before_the_first_step_ends_a_run_at_once(tmp_path, monkeypatch):

@@ -107,6 +107,8 @@ def test_the_config_says_how_many_threads_of_how_many_processes_read(monkeypatch
         config.num_threads, config.num_workers = 2, 3
     list(run_config.build(config).batches(0))
     assert (asked[1]["num_threads"], asked[1]["num_workers"]) == (2, 3)
+    list(run_config.build(config).batches(0, ahead=False))
+    assert (asked[2]["num_threads"], asked[2]["num_workers"]) == (0, 0)
     with config.unlocked():
         config.num_workers = -1
     with pytest.raises(ValueError, match="'num_workers' is -1"):
