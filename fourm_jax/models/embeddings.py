@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from fourm_jax.contracts import AnyArray, InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import RGB, ModalitySpec
 from fourm_jax.models import layers, number_init, tables
-from fourm_jax.ops import table_draws
 from fourm_jax.parallel import lookup
 from fourm_jax.utils import imagenet
 
@@ -184,7 +183,7 @@ class InputEmbedding(nn.Module):
 def _token_init(module: "InputEmbedding | TargetEmbedding") -> nn.initializers.Initializer:
     if module.smooth_numbers:
         return number_init.smooth(module.specs, module.layout, module.token_std)
-    return table_draws.in_parts(nn.initializers.normal(module.token_std))
+    return nn.initializers.normal(module.token_std)
 
 
 class TargetEmbedding(nn.Module):
@@ -233,8 +232,7 @@ class TargetEmbedding(nn.Module):
         bounds = np.concatenate(
             [np.full((size, 1), (6 / (size + self.dim)) ** 0.5) for size in self.layout.group_sizes]
         )
-        values = table_draws.in_parts(nn.initializers.uniform(2.0))(key, shape, dtype)
-        return values * bounds - bounds
+        return nn.initializers.uniform(2.0)(key, shape, dtype) * bounds - bounds
 
     def __call__(
         self, tokens: TargetTokens, modality_vectors: Float[Array, "b m d"]

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Key
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models import tables
-from fourm_jax.ops import table_draws
 
 REACH = 40.0  # bins from which on two numbers have little in common
 SHARED = 0.9  # share of the standard deviation that follows the value; the rest tells bins apart
@@ -39,7 +38,7 @@ def smooth(
     def init(
         key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32
     ) -> Float[Array, "rows d"]:
-        values = table_draws.in_parts(nn.initializers.normal(std))(key, shape, dtype)
+        values = nn.initializers.normal(std)(key, shape, dtype)
         for number, first in enumerate(sorted(firsts)):
             waves = std * _waves(jax.random.fold_in(key, number), shape[1])
             rows = slice(first, first + len(waves))

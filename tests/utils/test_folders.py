@@ -1,10 +1,9 @@
 """Files and folders that are whole or not there, whatever happens while they are written."""
 
-import jax
 import pytest
 from etils import epath
 
-from fourm_jax.utils import device_memory, folders, io
+from fourm_jax.utils import folders, io
 
 
 def test_a_folder_takes_the_place_of_the_one_before_only_when_it_is_complete(tmp_path):
@@ -31,18 +30,3 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
         io.write_text(tmp_path / "a.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert epath.Path(tmp_path / "a.json").read_text() == "old"
-
-
-def test_too_little_memory_on_the_device_is_one_line_with_advice():
-    report = "INTERNAL: while running:\nRESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"
-    expected = r"\(RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\.\)\. Take less$"
-    with (
-        pytest.raises(MemoryError, match=expected),
-        device_memory.explained("Take less"),
-    ):
-        raise jax.errors.JaxRuntimeError(report)
-    with (
-        pytest.raises(jax.errors.JaxRuntimeError, match="another"),
-        device_memory.explained("Take less"),
-    ):
-        raise jax.errors.JaxRuntimeError("another fault")
