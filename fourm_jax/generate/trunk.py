@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import flax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fourm_jax.contracts import TokenBatch
@@ -12,7 +11,6 @@ from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import TokensToLogits
 from fourm_jax.models import fourm
 from fourm_jax.models.fourm import DecoderCache, FourM
-from fourm_jax.utils import hardware
 
 
 def tokens_to_logits(model: FourM, params: Any, target: str) -> TokensToLogits:
@@ -32,12 +30,11 @@ class SequenceMemory(flax.struct.PyTreeNode):
 
     Attributes:
       cache: of the decoder.
-      head: rows of the target's head, cut from the table once. In two parts on a CPU, which reads
-        them on two cores; with one token per row reading them is what a product costs.
+      head: rows of the target's head, cut from the table once.
     """
 
     cache: DecoderCache
-    head: tuple[Float[Array, "_ d"], ...]
+    head: Float[Array, "vocab d"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +50,7 @@ class TrunkSequenceDecoder:
 
         def start(module: FourM, tokens: TokenBatch) -> SequenceMemory:
             cache = module.start_cache(module.encode(tokens), num_steps)
-            num_parts = 2 if hardware.platform() == "cpu" else 1
-            return SequenceMemory(
-                cache, tuple(jnp.array_split(module.head(self.target), num_parts))
-            )
+            return SequenceMemory(cache, module.head(self.target))
 
         memory: Any = self.model.apply({"params": self.params}, tokens, method=start)
         return memory
@@ -71,5 +65,5 @@ class TrunkSequenceDecoder:
             {"params": self.params}, targets, memory.cache, method="decode_step"
         )
         features, cache = result
-        logits = [fourm.head_logits(features[:, 0], part) for part in memory.head]
-        return jnp.concatenate(logits, axis=-1), memory.replace(cache=cache)
+        logits = fourm.head_logits(features[:, 0], memory.head)
+        return logits, memory.replace(cache=cache)

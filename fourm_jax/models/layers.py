@@ -117,7 +117,7 @@ class HeadsIn(nn.Module):
             return [jnp.einsum("bnd,dhk->bnhk", x, one) for one in kernels]
         rows, heads = as_rows(x), kernel.shape[2:]
         if len(rows) < len(kernel):
-            y = rows @ kernel.reshape(len(kernel), -1)
+            y = product(rows, kernel.reshape(len(kernel), -1))
             return _split(y.reshape(*x.shape[:2], -1, *heads), axis=2)
         products = [rows @ one.reshape(len(kernel), -1) for one in kernels]
         return [y.reshape(*x.shape[:2], *heads) for y in products]
@@ -141,7 +141,7 @@ class HeadsOut(nn.Module):
         kernel = self.param("kernel", XAVIER_OUT, (num_heads, head_dim, dim)).astype(self.dtype)
         if hardware.platform() == "cpu":
             joined = x.reshape(*x.shape[:2], dim)
-            y = (as_rows(joined) @ kernel.reshape(dim, dim)).reshape(joined.shape)
+            y = product(as_rows(joined), kernel.reshape(dim, dim)).reshape(joined.shape)
         else:
             y = jnp.einsum("bnhk,hkd->bnd", x, kernel)
         if self.use_bias:
@@ -278,7 +278,7 @@ class PaddedDense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "r d"]) -> Float[Array, "r f"]:
         kernel = self.param("kernel", XAVIER, self.shape).astype(self.dtype)
-        y = x.astype(self.dtype) @ self._fill(kernel)
+        y = product(x.astype(self.dtype), self._fill(kernel))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.shape[1:])
             y += self._fill(bias.astype(self.dtype))
@@ -296,6 +296,18 @@ def as_rows(x: Float[Array, "*b d"]) -> Float[Array, "r d"]:
     which took three times as long.
     """
     return x.reshape(-1, x.shape[-1])
+
+
+def product(x: Float[Array, "r d"], kernel: Float[Array, "d f"]) -> Float[Array, "r f"]:
+    """Return x @ kernel.
+
+    One row costs what reading the kernel costs. XLA's CPU backend reads with one core; as two
+    products, of the halves of both, it takes two cores.
+    """
+    halves = (2, len(kernel) // 2)
+    if len(x) > 1 or len(kernel) % 2 or hardware.platform() != "cpu":
+        return x @ kernel
+    return jnp.einsum("gi,gif->gf", x.reshape(halves), kernel.reshape(*halves, -1)).sum(0)[None]
 
 
 def width_multiple() -> int:

@@ -126,3 +126,11 @@ def test_mlps_of_every_kind(kind, expected):
     params = {name: {"kernel": jnp.full((1, 1), value)} for name, value in kernels.items()}
     y = layers.Mlp(hidden_dim=1, kind=kind).apply({"params": params}, jnp.array([[[-1.0], [1.0]]]))
     np.testing.assert_allclose(y.ravel(), expected, atol=3e-4)
+
+
+@pytest.mark.parametrize("dim", [4, 5])  # 5 has no halves
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_product_of_one_row_is_that_of_many(rows, dim):
+    x, kernel = np.arange(1.0, rows * dim + 1).reshape(rows, dim), np.eye(dim, 3) + 2
+    product = layers.product(jnp.asarray(x, "float32"), jnp.asarray(kernel, "float32"))
+    np.testing.assert_array_equal(product, x @ kernel)
