@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt8
 
 from fourm_jax.contracts import Batch
+from fourm_jax.data import blocks
 from fourm_jax.data.crops import settings, stored
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
@@ -218,7 +219,7 @@ def _decode_picture(
 
 def _collate_embedding(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:
     shape = (len(values), spec.max_tokens, spec.embedding_dim)
-    embeddings = np.zeros(shape, ml_dtypes.bfloat16)
+    embeddings = blocks.empty(shape, np.dtype(ml_dtypes.bfloat16))
     length = np.zeros(len(values), np.int32)
     for row, value in enumerate(values):
         if value is None:
@@ -229,6 +230,7 @@ def _collate_embedding(spec: ModalitySpec, values: Sequence) -> dict[str, np.nda
         count = min(len(value), spec.max_tokens)
         embeddings[row, :count] = value[:count]
         length[row] = count
+    blocks.clear_padding(embeddings, length)
     return {"embeddings": embeddings, "length": length}
 
 

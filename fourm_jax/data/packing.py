@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from fourm_jax.data import blocks
+
 _ALIGNMENT = 64  # bytes; what lies so is taken by XLA on a CPU without a copy
 
 
@@ -65,9 +67,10 @@ def unpack(packed: PackedBatch) -> dict[str, Any]:
     batch: dict[str, Any] = {}
     for place in packed.places:
         if place.ragged:
-            array = np.zeros(place.shape, place.dtype)
-            for row, part in _rows(block, place, batch[place.entry]["length"]):
+            array, lengths = blocks.empty(place.shape, place.dtype), batch[place.entry]["length"]
+            for row, part in _rows(block, place, lengths):
                 array[row, : len(part)] = part
+            blocks.clear_padding(array, lengths)
         else:
             array = _view(block, place.start, place.shape, place.dtype)
         if place.name:
