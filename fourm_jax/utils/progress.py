@@ -33,7 +33,7 @@ class Bar:
 
         `show_rate=False` leaves out units per second, for notes that say it better.
         """
-        rate = ", {rate_fmt}" if show_rate else ""
+        counted, rate = ("", ", {rate_fmt}") if show_rate else (f" {unit}", "")
         self._bar = auto.tqdm(
             total=num_steps,
             initial=start,
@@ -41,7 +41,9 @@ class Bar:
             unit=unit,
             disable=not enabled,
             dynamic_ncols=True,
-            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}"
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt}"
+            + counted
+            + " [{elapsed}<{remaining}"
             + rate
             + "{postfix}]",
             # A log file gets one line now and then instead of a redrawn one.

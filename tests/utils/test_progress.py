@@ -26,7 +26,7 @@ def test_a_bar_whose_notes_hold_the_rate_shows_no_other(capsys):
     bar.update(150_100, {"loss": "6.7907", "samples/s": "1130", "waiting": "3%"})
     bar.close()
     line = capsys.readouterr().err.split("\r")[-1].rstrip()
-    assert "| 150100/500000 [" in line
+    assert "| 150100/500000 step [" in line
     assert line.endswith(", loss=6.7907, samples/s=1130, waiting=3%]")
     assert "step/s" not in line
 
