@@ -16,9 +16,15 @@ ONE_PASS = 13_568 + 58_880  # 2 inputs, 4 targets
 
 def model(names, family):
     return FourM(
-        modalities=registry.resolve(family, names), inputs=names, outputs=names[1:], dim=16,
-        encoder_depth=1, decoder_depth=1, num_heads=2, mlp_dim=32,
-    )  # fmt: skip
+        modalities=registry.resolve(family, names),
+        inputs=names,
+        outputs=names[1:],
+        dim=16,
+        encoder_depth=1,
+        decoder_depth=1,
+        num_heads=2,
+        mlp_dim=32,
+    )
 
 
 def passes(*counts, **options):

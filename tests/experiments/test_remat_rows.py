@@ -20,9 +20,15 @@ def test_products_count_in_every_round_of_a_loop():
 def test_names_compute_no_product_again_and_dots_the_core_of_the_attentions():
     names = ("rgb", "tok_depth")
     model = FourM(
-        modalities=registry.resolve("scenes", names), inputs=names, outputs=names[1:], dim=64,
-        encoder_depth=2, decoder_depth=1, num_heads=2, mlp_dim=128,
-    )  # fmt: skip
+        modalities=registry.resolve("scenes", names),
+        inputs=names,
+        outputs=names[1:],
+        dim=64,
+        encoder_depth=2,
+        decoder_depth=1,
+        num_heads=2,
+        mlp_dim=128,
+    )
     with remat.as_on_a_gpu():
         needed, with_names, with_dots = (
             remat.operations(model, policy) for policy in ("none", "names", "dots")
