@@ -32,23 +32,26 @@ def known_flags() -> str:
 if "XLA_FLAGS" not in os.environ:  # the workers of pytest inherit it
     os.environ["XLA_FLAGS"] = known_flags()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# In the environment: processes that tests start have them too.
+os.environ.update(
+    JAX_COMPILATION_CACHE_DIR=str(pathlib.Path(__file__).parents[1] / ".jax_cache"),
+    # Small programs too: thousands of them, each read in a quarter of the time it compiles in.
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="0",
+    # Where in Python an operation stands is looked up for each that is lowered; nobody reads it.
+    JAX_TRACEBACK_IN_LOCATIONS_LIMIT="0",
+)
+
+# Tracing makes objects by the million and few cycles: the collector looks at them less often.
+gc.set_threshold(20_000, 20, 50)
 
 import hypothesis  # noqa: E402
-import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from tests import typechecking  # noqa: E402
 
 # Before the package is imported, by this process and by each worker of pytest.
 typechecking.install("fourm_jax")
-
-CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-# Small programs too: thousands of them, each read in a quarter of the time that it compiles in.
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-# Where in Python an operation stands is looked up for each one that is lowered, and read by nobody.
-jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 # The same examples every time, however busy the machine is.
@@ -59,21 +62,23 @@ LONGEST = (
     "test_end_to_end.py",
     "test_loop.py",
     "test_configs.py",
-    "test_readme.py",
-    "test_published_sampler.py",
+    "test_transfer.py",
+    "test_finetune.py",
+    "test_several_processes.py",
+    "test_runs.py",
+    "test_init.py",
     "test_contract.py",
     "test_chain.py",
-    "test_fourm.py",
-    "test_runs.py",
-    "test_goldens.py",
-    "test_divae.py",
-    "test_generator.py",
-    "test_accumulation.py",
+    "test_add_modality.py",
+    "test_transfer_inputs.py",
+    "test_control.py",
+    "test_replay.py",
     "test_verify.py",
-    "test_loading.py",
-    "test_uvit.py",
+    "test_goldens.py",
     "test_pretokenize.py",
-    "test_one_entry.py",
+    "test_package.py",
+    "test_readme.py",
+    "test_fourm.py",
 )
 
 
@@ -91,6 +96,16 @@ def pytest_runtest_teardown(item, nextitem):
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory):
+    """Starts processes that have imported everything, with one compilation cache."""
+    from tests.stress import children
+
+    nursery = children.Nursery(tmp_path_factory.mktemp("children"))
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import fourm_jax
+from tests.stress import children
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -95,15 +96,16 @@ def test_a_command_runs_by_name_from_any_folder(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config=scene", "--workdir=x"], "unknown config 'scene'; did you mean"),
+        (["train", "--config=scene", "--workdir={}/x"], "unknown config 'scene'; did you mean"),
         (["train", "--config=scenes", "--workdir="], "flag --workdir=: the path is empty"),
-        (["generate", "--workdir=x"], "unknown flag --workdir: a model that is read is named with"),
+        (["generate", "--workdir={}/x"], "unknown flag --workdir: a model that is read is named"),
         (["generate", "--sorce=x"], "Unknown command line flag 'sorce'. Did you mean:"),
     ],
 )
-def test_wrong_flags_are_one_line(arguments, message, tmp_path):
-    done = fourm(*arguments, folder=tmp_path)
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
+def test_wrong_flags_are_one_line(arguments, message, nursery, tmp_path):
+    name, *flags = (argument.replace("{}", str(tmp_path)) for argument in arguments)
+    refused = nursery.command(name, flags, {})
+    assert refused.code() == children.ERROR
+    (line,) = refused.log.strip().splitlines()
     assert line.startswith(f"error: {message}")
     assert not list(tmp_path.iterdir())

@@ -146,9 +146,9 @@ def test_a_config_that_differs_between_processes_is_refused_by_all(nursery, tmp_
 
 
 def test_a_run_that_hangs_ends_with_the_stacks_of_its_threads(nursery, tmp_path):
-    child = nursery.train(tmp_path, stuck_after=2, hang_seconds=2.0, **CONFIG)
+    child = nursery.train(tmp_path, stuck_after=2, hang_seconds=3.0, **CONFIG)
     assert child.code() == interrupt.HUNG, child.log
-    assert "nothing happened for 2 s in: step 2" in child.log
+    assert "nothing happened for 3 s in: step 2" in child.log
     assert "prefetch.py" in child.log and "hung: the same command continues" in child.log
 
 

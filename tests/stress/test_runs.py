@@ -25,13 +25,6 @@ def seeds(count):
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    nursery = children.Nursery(tmp_path_factory.mktemp("children"))
-    yield nursery
-    nursery.close()
-
-
-@pytest.fixture(scope="module")
 def straight(nursery, tmp_path_factory):
     """Workdir of a run that nothing happened to, and the seconds that it took."""
     workdir = tmp_path_factory.mktemp("straight") / "w"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.stress import children, wrong_files, wrong_input, wrong_lines
+from tests.stress import wrong_files, wrong_input, wrong_lines
 
 # One of each kind that ended in a traceback once.
 USUAL = (
@@ -19,13 +19,6 @@ USUAL = (
 
 def is_usual(line):
     return any(part in f"{line.command} {line.arguments} " for part in USUAL)
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    nursery = children.Nursery(tmp_path_factory.mktemp("children"))
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture(scope="module")

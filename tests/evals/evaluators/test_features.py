@@ -14,8 +14,9 @@ from tests.generate import tiny
 class Known:
     """A generator whose features are the tokens themselves."""
 
-    model = tiny.trunk()[0]
-    parts = Parts(model=model, tokenizers={}, vocabulary=PUBLISHED)
+    def __init__(self):
+        self.model, _ = tiny.trunk()
+        self.parts = Parts(model=self.model, tokenizers={}, vocabulary=PUBLISHED)
 
     def features(self, conditions, kind, **options):
         del kind, options
