@@ -182,14 +182,18 @@ class Stack(nn.Module):
                 methods=["__call__"],
             )
         everywhere = nn.broadcast
-        self.blocks = nn.scan(
+        scanned = nn.scan(
             block,
             variable_axes={"params": 0, DEPTHS: 0},
             split_rngs={"params": True, "drop_path": True},
             in_axes=(0, everywhere, everywhere, everywhere),
             length=self.depth,
             unroll=min(self.scan_unroll or self._unroll_as_suits(), self.depth),
-        )(**self._fields())
+        )
+        if not self.is_initializing():
+            # kernels are cast here, once per step, and not in every pass over every layer
+            scanned = nn.map_variables(scanned, "params", self._cast_stacked)
+        self.blocks = scanned(**self._fields())
         self.norm = layers.norm(use_bias=layers.has_bias(self.use_bias, "norm"), dtype=self.dtype)
 
     def __call__(
@@ -251,6 +255,10 @@ class Stack(nn.Module):
     def _one_block(self) -> Block:
         """A block outside of the stack, to apply to weights of one layer."""
         return Block(**self._fields(), parent=None)
+
+    def _cast_stacked(self, variables: Any) -> Any:
+        """As `_cast`, of the layers together; [l, d] are scales and biases."""
+        return jax.tree.map(lambda x: x.astype(self.dtype) if x.ndim > 2 else x, variables)
 
     def _cast(self, leaf: Array) -> Array:
         """Kernels in the dtype of the computation; scales and biases of norms stay as they are."""

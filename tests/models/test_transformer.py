@@ -128,6 +128,28 @@ def test_mlps_of_every_kind(kind, expected):
     np.testing.assert_allclose(y.ravel(), expected, atol=3e-4)
 
 
+def casts(jaxpr):
+    """Shapes of what is cast from float32 to bfloat16, in all loops."""
+    for equation in jaxpr.eqns:
+        if equation.params.get("new_dtype") == jnp.bfloat16:
+            (given,) = equation.invars
+            if given.aval.dtype == jnp.float32:
+                yield given.aval.shape
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from casts(inner)
+
+
+@pytest.mark.parametrize("remat", ["none", "names", "full"])
+def test_a_step_casts_the_kernels_of_all_layers_once_and_none_layer_by_layer(remat):
+    module, x = stack(dtype=jnp.bfloat16, remat=remat), jnp.ones((1, 5, 8))
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    step = jax.grad(lambda params: module.apply(params, x).sum().astype("float32"))
+    found = list(casts(jax.make_jaxpr(step)(params).jaxpr))
+    kernels = [(3, 8, 3, 2, 4), (3, 2, 4, 8), (3, 8, 6), (3, 8, 6), (3, 6, 8)]  # qkv, out, 3 of MLP
+    assert sorted(shape for shape in found if len(shape) > 2 and shape[0] == 3) == sorted(kernels)
+    assert not {shape[1:] for shape in kernels} & set(found)
+
+
 @pytest.mark.parametrize("dim", [4, 5])  # 5 has no halves
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_product_of_one_row_is_that_of_many(rows, dim):
