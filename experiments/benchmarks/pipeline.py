@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from absl import flags
 from PIL import Image
@@ -95,7 +94,6 @@ def _records(specs: Sequence[ModalitySpec], seed: int, count: int) -> Iterator[d
     rng = np.random.default_rng(seed)
     for _ in range(count):
         record = fake.record(specs, rng, fake.LENGTHS)
-        record["t5_caption"] = record["t5_caption"].astype(ml_dtypes.bfloat16)
         if "rgb@224" in record:
             record["rgb@224"] = _picture(rng)
         yield record

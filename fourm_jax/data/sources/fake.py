@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 
 from fourm_jax.contracts import Batch
@@ -129,7 +130,8 @@ def _value(
         return rng.integers(0, 256, spec.image_shape, dtype=np.uint8)
     if spec.kind == "embedding":
         length = _length(rng, lengths or (1, spec.max_tokens, 1), spec.max_tokens)
-        return rng.standard_normal((length, spec.embedding_dim), dtype=np.float32)
+        numbers = rng.standard_normal((length, spec.embedding_dim), dtype=np.float32)
+        return numbers.astype(ml_dtypes.bfloat16)  # as imports store them
     dtype = collate.id_dtype(spec.vocab_size)
     if spec.kind == "sequence":
         # Odd lengths keep two-token chunks whole; sentinels and specials never occur in real text.
