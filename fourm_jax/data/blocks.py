@@ -29,7 +29,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     try:
         block = free.pop()
     except IndexError:
-        block = mmap.mmap(-1, num_bytes)
+        # private: a forked process must not write into the arrays of this one
+        block = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
             block.madvise(mmap.MADV_HUGEPAGE)
     array = np.ndarray(shape, dtype, block)

@@ -1,8 +1,11 @@
 """Memory that arrays of batches use one after the other."""
 
+import os
+
 import jax
 import ml_dtypes
 import numpy as np
+import pytest
 
 from fourm_jax.data import blocks
 
@@ -38,6 +41,18 @@ def test_what_jax_has_taken_stays():
     for _ in range(3):
         blocks.empty((3, 9), FLOAT)[...] = 2
     np.testing.assert_array_equal(taken, np.ones((3, 9)))
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")  # of JAX's threads, which the child never needs
+def test_a_forked_process_writes_into_memory_of_its_own():
+    array = blocks.empty((2,), FLOAT)
+    array[...] = 1
+    child = os.fork()
+    if not child:
+        array[...] = 2
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert array.tolist() == [1, 1]
 
 
 def test_an_array_without_elements_has_its_shape():
