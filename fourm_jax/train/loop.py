@@ -154,6 +154,7 @@ def train(
                 state = _first_state(run, program, example, workdir, read_weights)
             start = int(state.step)
             announcements.of_start(config, program, mesh, start, example)
+            del example  # the steps need its memory
             _describe(workdir, description, program)
             left_out = _left_out_log(config, workdir, start)
             # ---------------- Steps. Restoring is over: orbax and a mesh context do not mix.
