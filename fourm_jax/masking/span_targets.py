@@ -8,11 +8,15 @@ the masked text and of its target are looked up for exactly the slots that were 
     target      [S1] b  c [S2] e [S3]
 """
 
+from collections.abc import Callable
+
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from fourm_jax.utils import hardware
 
 TRY_DECAY = 0.9  # keep probability of each try relative to the one before
 
@@ -65,23 +69,43 @@ def choose_masked(
     decay = TRY_DECAY ** np.arange(tries.shape[1])
     threshold = (keep_prob[:, None] * decay * 2.0**30).astype(jnp.int32)  # [s, t]
 
-    # A token fills an entry unless it and the one before it are masked. A scan over tokens with
-    # all tries side by side vectorizes; the plain sum over the token axis took 30 times as long.
-    def count(carry, token):
-        before, entries = carry
-        bits, exists = token
-        noise = ((bits[:, None] * multiplier + offset) >> 2).astype(jnp.int32)
-        keep = noise < threshold
-        return (keep, entries + ((keep | before) & exists[:, None])), None
+    def kept(bits: UInt32[Array, "... 1"]) -> Bool[Array, "..."]:
+        """By token and try; `bits` of one token [s, 1], or of all in front [l, s, 1]."""
+        return ((bits * multiplier + offset) >> 2).astype(jnp.int32) < threshold
 
-    start = (jnp.full(threshold.shape, True), jnp.zeros(threshold.shape, jnp.int32))
-    (_, entries), _ = jax.lax.scan(count, start, (bits.T, exists.T), unroll=5)
-
-    fits = entries <= budget[:, None]
+    fits = _count_entries(kept, threshold.shape, bits, exists) <= budget[:, None]
     first = jnp.argmax(fits, axis=1)
     noise = (bits * multiplier[first][:, None] + offset[first][:, None]) >> 2
     keep = noise.astype(jnp.int32) < jnp.take_along_axis(threshold, first[:, None], axis=1)
     return exists & ~(keep & fits.any(axis=1)[:, None])
+
+
+def _count_entries(
+    kept: Callable[[Array], Array],
+    shape: tuple[int, ...],
+    bits: UInt32[Array, "s l"],
+    exists: Bool[Array, "s l"],
+) -> Int[Array, "s t"]:
+    """Entries of the masked text in each try: one per token, unless it and the last are masked.
+
+    An accelerator adds all tokens up in one kernel, where a loop takes several for every few of
+    them. A CPU loops, with the tries side by side, which vectorizes; the sum took it 30 times as
+    long.
+    """
+    bits, exists = bits.T[..., None], exists.T[..., None]  # [l, s, 1]
+    if hardware.platform() != "cpu":
+        keep = kept(bits)
+        before = jnp.pad(keep[:-1], ((1, 0), (0, 0), (0, 0)), constant_values=True)
+        return ((keep | before) & exists).sum(0)
+
+    def count(carry, token):
+        before, entries = carry
+        keep = kept(token[0])
+        return (keep, entries + ((keep | before) & token[1])), None
+
+    start = (jnp.full(shape, True), jnp.zeros(shape, jnp.int32))
+    (_, entries), _ = jax.lax.scan(count, start, (bits, exists), unroll=5)
+    return entries
 
 
 def find_spans(masked: Bool[Array, "s l"], length: Int[Array, "s"]) -> Spans:
@@ -173,5 +197,7 @@ def _find(end: Int[Array, "s l"], row: Int[Array, "n"], entry: Int[Array, "n"]) 
     num_rows, size = end.shape
     stride = 2 * size + 1  # more than a row can count, so that one search serves all rows
     flat = (end + jnp.arange(num_rows)[:, None] * stride).reshape(-1)
-    token = jnp.searchsorted(flat, row * stride + entry, side="right") - row * size
+    wanted = row * stride + entry
+    # unrolled: every round of a loop is a kernel or two, and this a few operations
+    token = jnp.searchsorted(flat, wanted, side="right", method="scan_unrolled") - row * size
     return jnp.clip(token, 0, size - 1)
