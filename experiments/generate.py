@@ -100,7 +100,8 @@ def main() -> None:
     else:
         texts = _CONDITIONS.value or ([] if guides else ["rgb"])
         record = functools.partial(held_out_record, _SOURCE.value, _RECORD.value)
-        todo = [requests.typed(texts, specs, record, seed=_SEED.value)]
+        name = f"held-out record {_RECORD.value}"
+        todo = [requests.typed(texts, specs, record, record_name=name, seed=_SEED.value)]
     options: dict[str, Any] = {
         "targets": "all" if _TARGETS.value == ["all"] else _TARGETS.value,
         "plan": plan,

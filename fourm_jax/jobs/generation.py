@@ -77,7 +77,8 @@ def run(
     """Answer all requests that have no result yet; return how many these were.
 
     Raises:
-      ValueError: the folder has results of other settings, or what `generate` refuses.
+      ValueError: the folder has results of other settings or of other requests under these names,
+        or what `generate` refuses.
     """
     settings = job.to_json()
     _check_settings(output, settings)
@@ -195,8 +196,20 @@ def _folder_name(request: Request, sample: int, num_samples: int) -> str:
 
 
 def _is_done(output: epath.Path, request: Request, num_samples: int) -> bool:
-    names = (_folder_name(request, sample, num_samples) for sample in range(num_samples))
-    return all((output / name / RESULT).exists() for name in names)
+    """Whether all results are there; ValueError where one of them answers another request."""
+    asked = plain(request.to_json())
+    for sample in range(num_samples):
+        folder = output / _folder_name(request, sample, num_samples)
+        if not (folder / RESULT).exists():
+            return False
+        there = io.read_json(folder / RESULT)
+        for key, value in asked.items():
+            if there.get(key) != value:
+                raise ValueError(
+                    f"{folder} has the result of another request: {key} is {there.get(key)} there, "
+                    f"{value} here; use another output"
+                )
+    return True
 
 
 def _blocks(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:

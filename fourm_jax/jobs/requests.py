@@ -83,9 +83,21 @@ def read(path: epath.Path, specs: Specs, *, seed: int) -> list[Request]:
 
 
 def typed(
-    texts: Sequence[str], specs: Specs, record: Callable[[], Mapping[str, Any]], *, seed: int
+    texts: Sequence[str],
+    specs: Specs,
+    record: Callable[[], Mapping[str, Any]],
+    *,
+    record_name: str,
+    seed: int,
 ) -> Request:
     """The request of "name=value" texts, or "name" for the value of a held-out record.
+
+    Args:
+      texts: of the conditions.
+      specs: conditions that the model takes.
+      record: reads the record.
+      record_name: which one that is, for what is kept of the request.
+      seed: of its draws.
 
     Raises:
       ValueError: an unknown condition, or a file or record that is not there.
@@ -97,7 +109,7 @@ def typed(
             raise ValueError(unknown_value("condition", name, specs))
         if name in given:
             raise ValueError(f"condition {name!r} is given twice; weigh several as guides")
-        given[name] = value or "of the held-out record"
+        given[name] = value or record_name
         if value:
             conditions[name] = condition_files.read(value, specs[name])
         else:

@@ -1,5 +1,6 @@
 """Results in one folder: complete, continued, repeatable, drawn."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -64,6 +65,17 @@ def test_results_of_other_settings_are_left_alone(generator, tmp_path):
     other = generation.Job(options={"targets": ["depth"]}, source="tiny")
     with pytest.raises(ValueError, match=r"has results of other settings: options is .* there"):
         generation.run(generator, [request("b", 3)], output, other, show_progress=False)
+
+
+def test_a_result_of_another_request_is_never_taken_for_an_answer(generator, tmp_path):
+    output, first = epath.Path(tmp_path), request("a", 3)
+    generation.run(generator, [first], output, JOB, show_progress=False)
+    other = dataclasses.replace(first, given={"rgb": "b.png"})
+    expected = r"a has the result of another request: conditions is {'rgb': 'a.png'} there, {'rgb'"
+    with pytest.raises(ValueError, match=expected):
+        generation.run(generator, [other], output, JOB, show_progress=False)
+    with pytest.raises(ValueError, match="seed is 3 there, 4 here"):
+        generation.run(generator, [request("a", 4)], output, JOB, show_progress=False)
 
 
 def test_the_steps_of_a_request_are_an_animation(generator, tmp_path):
