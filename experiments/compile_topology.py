@@ -4,8 +4,9 @@
         --topology=v5e:16x16
 
 Prints one JSON line (docs/howto/several-hosts.md#before-a-chip-is-rented); ends with status 1 where
-the step does not fit. --search=batch finds the largest batch that does. GPUs, as gpu:8xh100, are
-estimated by the same program on chips of a TPU. Needs libtpu: pip install 'fourm_jax[tpu]'.
+the step does not fit. --search=batch finds the largest batch that does. --topology=gpu:8xh100 is a
+host with eight GPUs (also a100, h200; of several hosts gpu:8xh100*2). Nothing runs: TPUs need their
+compiler, pip install 'fourm_jax[tpu]', GPUs theirs, pip install 'fourm_jax[cuda]'.
 """
 
 import json
@@ -23,10 +24,10 @@ from fourm_jax.train import ahead  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config of a trunk.")
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "v5e:16x16, v5p:4x4x4, …, or gpu:8xh100.", required=True
+    "topology", None, "v5e:16x16, v5p:4x4x4, …, or gpu:8xh100, gpu:1xh200.", required=True
 )
 SEARCH = flags.DEFINE_enum("search", "none", ("none", "batch"), "What to look for.")
-TWO_LAYERS = flags.DEFINE_bool("two_layers", True, "Also count a step of two layers, unrolled.")
+TWO_LAYERS = flags.DEFINE_bool("two_layers", True, "Also count a step of two layers, on TPUs.")
 
 
 def main() -> None:
@@ -36,8 +37,10 @@ def main() -> None:
         row = ahead.largest_batch(config, place, lambda line: print(line, file=sys.stderr))
     else:
         row = ahead.report(config, place)
-    if TWO_LAYERS.value and row["fits"]:
+    if TWO_LAYERS.value and row["fits"] and place.gpu is None:
         row["two_layers"] = ahead.two_layers(config, place)
+    if row["fits"] and row.get("setting"):
+        print(f"fits with {row['setting']} alone", file=sys.stderr)
     print(json.dumps(row), flush=True)
     if not row["fits"]:
         sys.exit(f"error: does not fit: {row['bytes_over']:,} bytes over on every device")

@@ -4,24 +4,16 @@ A line of HLO says what is sent once; how often it runs follows from the loops a
 conditions compare a counter with a constant. What a loop of unknown length sends is counted once.
 """
 
-import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+
+from fourm_jax.parallel import hlo
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-_BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16}  # other types end in their number of bits
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)$")
-_ARRAY = re.compile(r"(?P<type>[a-z]\w*)\[(?P<sizes>[\d,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|condition)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_BODY = re.compile(r"body=%?([\w.\-]+)")
-_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+# that state, once started, what goes in beside what comes out
+_WITH_INPUTS = ("all-gather", "reduce-scatter", "collective-permute")
 _CHAIN = re.compile(r'chain_id="(\d+)"')
-_TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
-_CONSTANT = re.compile(r"^s32\[\]\S* constant\((\d+)\)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,23 +37,23 @@ class Collective:
     source: str
 
 
-def read(hlo: str, num_devices: int) -> list[Collective]:
+def read(text: str, num_devices: int) -> list[Collective]:
     """Collectives of the HLO of one program on `num_devices`, the largest first.
 
     A collective that runs beside other work is cut into pieces, which form one chain and count
     once. Channels do not tell collectives apart: all those of `jax.shard_map` have the same.
     """
-    computations, entry = _split(hlo)
-    counts = _counts(computations, entry)
+    program = hlo.parse(text)
+    counts = program.counts()
     found: dict[tuple[str, str], Collective] = {}
-    for name, lines in computations.items():
+    for name, instructions in program.computations.items():
         scattered = "all-reduce-scatter" in name or "reduce-scatter" in name
-        for own_name, rest in lines:
-            one = _collective(rest, counts.get(name, 0), num_devices, scattered)
+        for instruction in instructions:
+            one = _collective(instruction, counts.get(name, 0), num_devices, scattered)
             if one is None or not one.count:
                 continue
-            chain = _CHAIN.search(rest)
-            key = (one.kind, f"chain {chain[1]}" if chain else own_name)
+            chain = _CHAIN.search(instruction.call)
+            key = (one.kind, f"chain {chain[1]}" if chain else instruction.name)
             if key not in found or found[key].count < one.count:
                 found[key] = one
     return sorted(found.values(), key=lambda one: -one.wire_bytes)
@@ -77,68 +69,18 @@ def summary(collectives: list[Collective]) -> dict[str, dict[str, float]]:
     return total
 
 
-def _split(hlo: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
-    """{computation: [(instruction, its text)]} and the name of the first computation to run."""
-    computations: dict[str, list[tuple[str, str]]] = {}
-    entry = name = ""
-    for line in hlo.splitlines():
-        if match := _COMPUTATION.match(line):
-            name = match["name"]
-            computations[name] = []
-            entry = name if match["entry"] else entry
-        elif name and (match := _INSTRUCTION.match(line)):
-            computations[name].append((match["name"], match["rest"]))
-    return computations, entry
-
-
-def _counts(computations: dict[str, list[tuple[str, str]]], entry: str) -> dict[str, int]:
-    """How often each computation runs in one call of the program."""
-    counts: dict[str, int] = collections.Counter()
-
-    def run(name: str, times: int) -> None:
-        counts[name] += times
-        for called, factor in _calls(computations, name):
-            run(called, times * factor)
-
-    run(entry, 1)
-    return counts
-
-
-def _calls(computations: dict[str, list[tuple[str, str]]], name: str) -> Iterator[tuple[str, int]]:
-    """Computations that one calls, and how often."""
-    for _, rest in computations.get(name, ()):
-        for called in _CALLED.findall(rest):
-            yield called, 1
-        for branches in _BRANCHES.findall(rest):
-            for called in branches.split(","):
-                yield called.strip().lstrip("%"), 1
-        body, condition = _BODY.search(rest), _CONDITION.search(rest)
-        if body and condition:
-            trips = _TRIPS.search(rest)
-            yield body[1], int(trips[1]) if trips else _trips(computations.get(condition[1], []))
-
-
-def _trips(condition: list[tuple[str, str]]) -> int:
-    """Trips of a loop whose condition is counter < constant; 1 where it is something else."""
-    constants = {name: int(m[1]) for name, rest in condition if (m := _CONSTANT.match(rest))}
-    for _, rest in condition:
-        if "direction=LT" in rest:
-            limits = [limit for name, limit in constants.items() if f"%{name})" in rest]
-            return max([*limits, 1])
-    return 1
-
-
-def _collective(rest: str, count: int, num_devices: int, scattered: bool) -> Collective | None:
+def _collective(
+    instruction: hlo.Instruction, count: int, num_devices: int, scattered: bool
+) -> Collective | None:
     """The collective of one instruction, None for any other."""
-    type_text, opcode = _type_and_opcode(rest)
-    kind = opcode.removesuffix("-start")
+    kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
         return None
-    arrays = [match[0] for match in _ARRAY.finditer(type_text)]
-    if opcode.endswith("-start") and kind in ("all-gather", "collective-permute"):
-        arrays = arrays[1:2]  # (what goes in, what comes out, …)
-    size = _group_size(rest, num_devices)
-    out = sum(map(_num_bytes, arrays))
+    type_text = instruction.type
+    if instruction.opcode != kind and kind in _WITH_INPUTS:
+        type_text = hlo.top_level(type_text)[1]  # (what goes in, what comes out, …)
+    size = _group_size(instruction.call, num_devices)
+    out = hlo.num_bytes(type_text)
     if kind == "all-reduce" and scattered:
         kind = "reduce-scatter"
         out /= size
@@ -150,44 +92,23 @@ def _collective(rest: str, count: int, num_devices: int, scattered: bool) -> Col
         "all-to-all": out * share,
         "collective-permute": out,
     }[kind]
-    source = re.search(r'op_name="([^"]*)"', rest)
     return Collective(
         kind=kind,
-        arrays=tuple(arrays),
+        arrays=tuple(hlo.arrays(type_text)),
         num_devices=size,
         count=count,
         wire_bytes=sent * count,
-        source=source[1] if source else "",
+        source=instruction.source,
     )
 
 
-def _type_and_opcode(rest: str) -> tuple[str, str]:
-    """Split "bf16[8]{0} all-gather(%x), …" into its type and "all-gather"."""
-    depth = end = 0
-    while rest.startswith("(") and (not end or depth):  # a tuple, whose types hold blanks
-        depth += (rest[end] == "(") - (rest[end] == ")")
-        end += 1
-    type_end = rest.find(" ", end)
-    return rest[:type_end], rest[type_end + 1 :].partition("(")[0]
-
-
-def _group_size(rest: str, num_devices: int) -> int:
+def _group_size(call: str, num_devices: int) -> int:
     """Number of devices that one collective joins, in any of the spellings of HLO."""
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", call):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
-    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", call):
         return len(match[1].split(","))
-    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", call):
         return int(match[1])
     return num_devices
-
-
-def _num_bytes(array: str) -> float:
-    """Bytes of an array, e.g. "bf16[2,3]" -> 12."""
-    match = _ARRAY.match(array)
-    assert match is not None, array
-    sizes = [int(size) for size in match["sizes"].split(",") if size]
-    digits = re.search(r"\d+", match["type"])
-    bits = _BITS.get(match["type"]) or (int(digits[0]) if digits else 8)
-    return math.prod(sizes) * bits / 8

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from fourm_jax.parallel import collectives, topology
+from fourm_jax.parallel import collectives, gpus, topology
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import fourm_task, program, run_config
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import tree
+from fourm_jax.utils import device_memory, tree
 
 # "Used 18.5G of 15.75G hbm", or "HLO temporaries (34.88G) exceeds available HBM (15.75G)"
 _USED = re.compile(
@@ -38,7 +38,8 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
     include what waits for the backward pass. What is sent is counted by the ring algorithms, beside
     the least that fsdp needs: parameters gathered for the forward and the backward pass, gradients
     scattered, in the type of the computation. The operations and bytes of `two_layers` are the
-    compiler's, of the same step with one layer in encoder and decoder and without a loop.
+    compiler's, of the same step with one layer in encoder and decoder and without a loop. On a GPU
+    `setting` is what the environment must say for the step to get its memory.
 
     Raises:
       ValueError: an invalid config, no trunk, or a mesh that does not suit the devices.
@@ -66,7 +67,10 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
 
 
 def two_layers(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, float]:
-    """The compiler's count for one layer of each kind, unrolled: of a loop it counts one round."""
+    """The compiler's count for one layer of each kind, unrolled: of a loop it counts one round.
+
+    For TPUs: the compiler of a GPU does not count.
+    """
     one_each = {"model.encoder_depth": 1, "model.decoder_depth": 1}
     mesh = mesh_lib.make_mesh(devices=place.devices, **config.mesh.to_dict())
     compiled = compile_step(config_lib.override(config, one_each), mesh)
@@ -161,18 +165,22 @@ def _describe(
     num_devices = len(place.devices)
     return {
         "topology": place.name,
-        "is_estimate": place.is_estimate,
         "device": place.devices[0].device_kind,
         "mesh": mesh,
         "batch_size": config.batch_size,
         "samples_per_device": config.batch_size / (mesh["data"] * mesh["fsdp"]),
         "remat": config.model.remat,
-        "scan_unroll": config.model.scan_unroll or 1,  # 0 is 1 on a TPU
+        "scan_unroll": config.model.scan_unroll or _unroll_as_suits(config, place),
         "accumulate_steps": run_config.settings(config).accumulate_steps,
         "parameters": _num_parameters(config, task),
         "model_flops": task.flops_per_sample * config.batch_size / num_devices,
         "memory_bytes": place.memory_bytes,
     }
+
+
+def _unroll_as_suits(config: ml_collections.ConfigDict, place: topology.Topology) -> int:
+    """What 0 stands for (`transformer.Stack`): one block on a TPU, else no loop."""
+    return max(config.model.encoder_depth, config.model.decoder_depth) if place.gpu else 1
 
 
 def _memory(compiled: Any, place: topology.Topology) -> dict[str, Any]:
@@ -183,12 +191,28 @@ def _memory(compiled: Any, place: topology.Topology) -> dict[str, Any]:
         "output_bytes": found.output_size_in_bytes - found.alias_size_in_bytes,
         "code_bytes": found.generated_code_size_in_bytes,
     }
-    # The sum counts twice what temporaries share; most at once is known from newer compilers alone.
     peak = getattr(found, "peak_memory_in_bytes", 0)
+    row = {"peak_bytes": peak, **parts}
+    if place.gpu is not None:
+        return _fits(sum(parts.values()), place.gpu) | row
+    # The sum counts twice what temporaries share; most at once is known from newer compilers alone.
     needed = peak + parts["code_bytes"] if peak else sum(parts.values())
-    fits = not place.is_estimate or needed <= place.memory_bytes  # a TPU's compiler has said so
-    row = {"fits": fits, "bytes": needed, "peak_bytes": peak, **parts}
-    return row if fits else row | {"bytes_over": needed - place.memory_bytes}
+    return {"fits": True, "bytes": needed, **row}  # else the compiler would have said so
+
+
+def _fits(needed: int, gpu: gpus.Gpu) -> dict[str, Any]:
+    """Whether a GPU has `needed` bytes: its compiler refuses nothing.
+
+    All temporaries are one allocation, so that the sum counts and not the peak.
+    """
+    over = needed - gpu.memory_bytes
+    large = needed > device_memory.USUAL_SHARE * gpu.total_bytes
+    row = {
+        "fits": over <= 0,
+        "bytes": needed,
+        "setting": device_memory.LARGE_SETTING if large else "",
+    }
+    return row | {"bytes_over": over} if over > 0 else row
 
 
 def _num_parameters(config: ml_collections.ConfigDict, task: fourm_task.FourMTask) -> int:

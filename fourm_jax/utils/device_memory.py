@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
+USUAL_SHARE = 0.75  # of a GPU, that JAX takes
+LARGE_SHARE = 0.95  # that it takes where the variable says so
+LARGE_SETTING = "XLA_PYTHON_CLIENT_MEM_FRACTION=.95"
 _CODE = "RESOURCE_EXHAUSTED"  # of XLA, whatever the device
 
 
@@ -47,5 +50,6 @@ def allowance(platform: str, stats: Mapping[str, int]) -> str:
     limit, used = (stats[name] / 2**30 for name in ("bytes_limit", "bytes_in_use"))
     text = f"JAX may take {limit:.1f} GiB here, {used:.1f} are in use"
     if platform == "gpu":
-        text += "; XLA_PYTHON_CLIENT_MEM_FRACTION=.95 allows 95 % of the card (without it 75)"
+        large, usual = round(100 * LARGE_SHARE), round(100 * USUAL_SHARE)
+        text += f"; {LARGE_SETTING} allows {large} % of the card (without it {usual})"
     return text + ". "

@@ -56,6 +56,33 @@ def test_collectives_of_one_channel_count_each_unless_they_are_pieces_of_one():
     assert collectives.summary(collectives.read(apart, 8))["all-gather"]["count"] == 48
 
 
+GPU_HLO = """HloModule step
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+ENTRY %main (a: bf16[16]) -> bf16[2] {
+  %all-gather-start.1 = ((bf16[2]{0}, f32[4]{0}), (bf16[16]{0}, f32[32]{0})) \
+all-gather-start(%a, %b), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
+  %all-gather-done.1 = (bf16[16]{0}, f32[32]{0}) all-gather-done(%all-gather-start.1)
+  %reduce-scatter-start = ((bf16[16]{0}), bf16[2]{0}) reduce-scatter-start(%a), channel_id=2, \
+replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
+  %all-reduce-start = f32[4]{0} all-reduce-start(%c), channel_id=3, replica_groups=[4,2]<=[8], \
+to_apply=%add
+  ROOT %reduce-scatter-done = bf16[2]{0} reduce-scatter-done(%reduce-scatter-start)
+}
+"""
+
+
+def test_what_goes_into_a_collective_that_is_started_does_not_count():
+    found = {one.kind: one for one in collectives.read(GPU_HLO, num_devices=8)}
+    assert found["all-gather"].arrays == ("bf16[16]", "f32[32]")
+    assert found["all-gather"].wire_bytes == (2 * 16 + 4 * 32) * 7 / 8
+    assert found["reduce-scatter"].wire_bytes == 7 * 4  # what comes out, sent seven times
+    assert found["all-reduce"].wire_bytes == 16  # of two devices: half, there and back
+
+
 def test_a_summary_adds_up_by_kind():
     found = collectives.read(HLO, num_devices=8)
     assert collectives.summary(found)["all-gather"] == {"count": 24, "wire_bytes": 1152.0}

@@ -1,4 +1,4 @@
-"""Steps compiled for TPUs that are not here, and what their HLO says."""
+"""Steps compiled for TPUs and GPUs that are not here, and what their HLO says."""
 
 import importlib.util
 import re
@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from configs import fourm
-from fourm_jax.parallel import collectives, topology
+from fourm_jax.parallel import collectives, gpus, topology
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import ahead, program, run_config
 from fourm_jax.utils import config as config_lib
@@ -16,6 +16,9 @@ from tests.train import tiny
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+)
+needs_gpu_compiler = pytest.mark.skipif(
+    topology.cuda_version() is None, reason="JAX's plugin for CUDA is not installed"
 )
 
 
@@ -46,6 +49,7 @@ def config(**changes):
     [
         ("v9:2x2", "unknown TPU 'v9'"),
         ("gpu:8xk80", "unknown GPU 'k80'"),
+        ("gpu:0xh100", r"allowed: .* or gpu:COUNTxKIND as gpu:8xh100"),
         ("v5e-256", r"allowed: KIND:SHAPE as v5e:16x16"),
     ],
 )
@@ -58,6 +62,9 @@ def test_without_the_compiler_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "libtpu", None)
     with pytest.raises(ValueError, match=r"needs libtpu .*pip install 'fourm_jax\[tpu\]'"):
         topology.find("v5e:2x2")
+    monkeypatch.setattr(topology, "cuda_version", lambda: None)
+    with pytest.raises(ValueError, match=r"needs jax-cuda12-plugin .*'fourm_jax\[cuda\]'"):
+        topology.find("gpu:1xh200")
 
 
 @needs_compiler
@@ -121,9 +128,7 @@ def test_the_largest_batch_is_found_and_every_try_is_told(monkeypatch, largest, 
         return {"fits": fits, "bytes": size, "memory_bytes": 2**30, "compile_s": 1, "batch": size}
 
     monkeypatch.setattr(ahead, "report", report)
-    place = topology.Topology(
-        name="here", devices=jax.devices()[:8], memory_bytes=2**30, is_estimate=True
-    )
+    place = topology.Topology(name="here", devices=jax.devices()[:8], memory_bytes=2**30)
     lines = []
     row = ahead.largest_batch(config(), place, lines.append)
     assert row["batch"] == found
@@ -171,3 +176,49 @@ def test_a_step_that_does_not_fit_says_how_many_bytes_are_missing():
     assert not row["fits"]
     assert 15 * 2**30 < row["memory_bytes"] <= 16 * 2**30
     assert row["bytes_over"] == row["bytes"] - row["memory_bytes"] > 0
+
+
+class Plan:
+    """A compiled program of which the memory alone is known."""
+
+    def __init__(self, gib):
+        self.argument_size_in_bytes = 3 * 2**30
+        self.temp_size_in_bytes = (gib - 3) * 2**30
+        self.output_size_in_bytes = self.alias_size_in_bytes = 2**30
+        self.generated_code_size_in_bytes = 0
+        self.peak_memory_in_bytes = 2**30
+
+    def memory_analysis(self):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("gib", "fits", "setting"),
+    [
+        (59, True, ""),  # of 79.1: JAX takes 59.3
+        (60, True, "XLA_PYTHON_CLIENT_MEM_FRACTION=.95"),  # and then 75.1
+        (76, False, "XLA_PYTHON_CLIENT_MEM_FRACTION=.95"),
+    ],
+)
+def test_a_gpu_holds_what_jax_may_take_of_it(gib, fits, setting):
+    h100 = gpus.GPUS["h100"]
+    place = topology.Topology(name="one", devices=[], memory_bytes=h100.memory_bytes, gpu=h100)
+    row = ahead._memory(Plan(gib), place)
+    assert (row["fits"], row["setting"], row["bytes"]) == (fits, setting, gib * 2**30)
+    assert row.get("bytes_over", 0) == (0 if fits else row["bytes"] - h100.memory_bytes)
+
+
+@needs_gpu_compiler
+@pytest.mark.scale
+def test_a_step_of_eight_gpus_is_planned_and_sends_what_fsdp_needs():
+    row = ahead.report(config(mesh__data=1, mesh__fsdp=8), topology.find("gpu:8xh100"))
+    assert row["fits"]
+    assert row["device"] == "NVIDIA H100 80GB HBM3"
+    assert row["argument_bytes"] > 12 / 8 * row["parameters"]  # and the batch
+    assert row["wire_bytes_of_fsdp"] / 2 < row["wire_bytes"] < 4 * row["wire_bytes_of_fsdp"]
+
+
+@needs_gpu_compiler
+def test_gpus_of_a_host_are_one_process_and_hosts_follow_each_other():
+    devices = topology.find("gpu:2xa100*2").devices
+    assert [one.process_index for one in devices] == [0, 0, 1, 1]
