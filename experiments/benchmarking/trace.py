@@ -4,24 +4,12 @@ import collections
 import gzip
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-# First match wins. Names are those of XLA's kernels and of the libraries it calls.
-KINDS = (
-    ("collectives", r"nccl|all[-_]?reduce|all[-_]?gather|reduce[-_]?scatter|permute"),
-    ("attention", r"flash|fmha|sdpa|mha_|attention|dot_do_o|convert_dq"),
-    ("products", r"gemm|cublas|cutlass|nvjet|\bdot|dot_general|convolution|xmma|splitKreduce"),
-    ("zero-filling", r"memset|broadcast|fill"),
-    ("copies", r"memcpy|copy|slice|transpose|concatenate"),
-    ("reductions and norms", r"reduce|softmax|norm"),
-    ("lookups", r"gather|scatter|sort|topk"),
-    ("element-wise", r"gate|fusion|loop|wrapped|select|convert|multiply|add"),
-)
-
+from fourm_jax.parallel import gpu_kernels
 
 Totals = dict[str, dict[str, float]]  # kind -> name of a kernel -> milliseconds
 
@@ -34,7 +22,7 @@ def record(function: Callable[[], Any], directory: pathlib.Path, *, calls: int) 
     totals: Totals = collections.defaultdict(lambda: collections.defaultdict(float))
     for path in directory.glob("**/*.trace.json.gz"):
         for name, milliseconds in kernels(json.loads(gzip.decompress(path.read_bytes()))):
-            totals[kind(name)][name] += milliseconds / calls
+            totals[gpu_kernels.kind(name)][name] += milliseconds / calls
     return list(_table(totals))
 
 
@@ -59,14 +47,6 @@ def kernels(trace: dict) -> Iterator[tuple[str, float]]:
         is_tpu_op = "/device:TPU" in process and thread == "XLA Ops"
         if is_stream or is_cpu_op or is_tpu_op:
             yield event["name"], event.get("dur", 0) / 1e3
-
-
-def kind(name: str) -> str:
-    """Which of `KINDS` a kernel belongs to."""
-    for label, pattern in KINDS:
-        if re.search(pattern, name, re.IGNORECASE):
-            return label
-    return "other"
 
 
 def _table(totals: Totals, top: int = 4) -> Iterator[str]:

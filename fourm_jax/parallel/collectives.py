@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from the text of its HLO.
+"""What a compiled program sends between devices, read from its HLO.
 
 A line of HLO says what is sent once; how often it runs follows from the loops around it, whose
 conditions compare a counter with a constant. What a loop of unknown length sends is counted once.
@@ -37,13 +37,12 @@ class Collective:
     source: str
 
 
-def read(text: str, num_devices: int) -> list[Collective]:
-    """Collectives of the HLO of one program on `num_devices`, the largest first.
+def read(program: hlo.Program, num_devices: int) -> list[Collective]:
+    """Collectives of a program on `num_devices`, the largest first.
 
     A collective that runs beside other work is cut into pieces, which form one chain and count
     once. Channels do not tell collectives apart: all those of `jax.shard_map` have the same.
     """
-    program = hlo.parse(text)
     counts = program.counts()
     found: dict[tuple[str, str], Collective] = {}
     for name, instructions in program.computations.items():

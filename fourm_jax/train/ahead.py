@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from fourm_jax.parallel import collectives, gpus, topology
+from fourm_jax.parallel import collectives, gpus, hlo, roofline, topology
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import fourm_task, program, run_config
 from fourm_jax.utils import config as config_lib
@@ -55,7 +55,8 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
         row |= {"memory_bytes": compiled.limit, "fits": False, "bytes": compiled.num_bytes}
         return row | {"bytes_over": over}
     row |= _memory(compiled, place)
-    found = collectives.read(compiled.as_text(), mesh.size)
+    parsed = hlo.parse(compiled.as_text())
+    found = collectives.read(parsed, mesh.size)
     row["wire_bytes"] = round(sum(one.wire_bytes for one in found))
     row["wire_bytes_of_fsdp"] = _least_wire_bytes(config, task, dict(mesh.shape))
     row["collectives"] = collectives.summary(found)
@@ -63,7 +64,7 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
         {"kind": one.kind, "arrays": one.arrays[:4], "count": one.count, "source": one.source[-80:]}
         for one in found[:8]
     ]
-    return row
+    return row | (roofline.report(parsed, place.gpu, found) if place.gpu else {})
 
 
 def two_layers(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, float]:

@@ -23,28 +23,6 @@ def test_a_broken_line_is_named(tmp_path):
         comparison.read(str(tmp_path / "x"))
 
 
-@pytest.mark.parametrize(
-    ("kernel", "kind"),
-    [
-        ("nvjet_sm90_tst_128x160_64x5_2x1_v_bz_NNT", "products"),
-        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop", "attention"),
-        ("void cudnn::fusion::compute_dot_do_o_specialized<true, 64>", "attention"),
-        ("void cudnn::fusion::convert_dq_to_16bits<true>", "attention"),
-        ("loop_dynamic_update_slice_fusion_64", "copies"),
-        ("loop_slice_fusion_96", "copies"),
-        ("memcpy128", "copies"),
-        ("loop_broadcast_fusion_21", "zero-filling"),
-        ("ncclDevKernel_AllReduce_Sum", "collectives"),
-        ("loop_add_multiply_fusion_1", "element-wise"),
-        ("input_reduce_fusion_73", "reductions and norms"),
-        ("_norm_backward_kernel", "reductions and norms"),
-        ("_gate_backward_kernel", "element-wise"),
-    ],
-)
-def test_kernels_are_grouped_by_name(kernel, kind):
-    assert trace.kind(kernel) == kind
-
-
 def test_only_what_ran_on_a_device_counts():
     names = [("process_name", 1, "/device:GPU:0"), ("process_name", 2, "/host:CPU")]
     events = [{"name": n, "pid": pid, "args": {"name": value}} for n, pid, value in names]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fourm_jax.parallel import collectives
+from fourm_jax.parallel import collectives, hlo
 
 HLO = """HloModule step
 
@@ -38,7 +38,7 @@ to_apply=%add, metadata={op_name="grads"}
 
 
 def test_kinds_counts_and_bytes_of_a_program_on_eight_devices():
-    found = {one.kind: one for one in collectives.read(HLO, num_devices=8)}
+    found = {one.kind: one for one in collectives.read(hlo.parse(HLO), num_devices=8)}
     gather = found["all-gather"]  # 24 rounds of 64 bytes, three quarters of which are sent
     assert (gather.count, gather.num_devices, gather.source) == (24, 4, "w")
     assert gather.wire_bytes == 24 * 64 * 3 / 4
@@ -51,9 +51,9 @@ def test_kinds_counts_and_bytes_of_a_program_on_eight_devices():
 
 def test_collectives_of_one_channel_count_each_unless_they_are_pieces_of_one():
     apart = HLO.replace('chain_id="5"}\n', 'chain_id="6"}\n')
-    assert collectives.summary(collectives.read(apart, 8))["all-gather"]["count"] == 48
+    assert collectives.summary(collectives.read(hlo.parse(apart), 8))["all-gather"]["count"] == 48
     apart = HLO.replace('frontend_attributes={chain_id="5"}', "dimensions={0}")
-    assert collectives.summary(collectives.read(apart, 8))["all-gather"]["count"] == 48
+    assert collectives.summary(collectives.read(hlo.parse(apart), 8))["all-gather"]["count"] == 48
 
 
 GPU_HLO = """HloModule step
@@ -76,7 +76,7 @@ to_apply=%add
 
 
 def test_what_goes_into_a_collective_that_is_started_does_not_count():
-    found = {one.kind: one for one in collectives.read(GPU_HLO, num_devices=8)}
+    found = {one.kind: one for one in collectives.read(hlo.parse(GPU_HLO), num_devices=8)}
     assert found["all-gather"].arrays == ("bf16[16]", "f32[32]")
     assert found["all-gather"].wire_bytes == (2 * 16 + 4 * 32) * 7 / 8
     assert found["reduce-scatter"].wire_bytes == 7 * 4  # what comes out, sent seven times
@@ -84,7 +84,7 @@ def test_what_goes_into_a_collective_that_is_started_does_not_count():
 
 
 def test_a_summary_adds_up_by_kind():
-    found = collectives.read(HLO, num_devices=8)
+    found = collectives.read(hlo.parse(HLO), num_devices=8)
     assert collectives.summary(found)["all-gather"] == {"count": 24, "wire_bytes": 1152.0}
 
 
@@ -94,6 +94,6 @@ def test_a_summary_adds_up_by_kind():
 )
 def test_a_loop_of_unknown_length_counts_once(condition, count):
     text = HLO.replace("direction=LT", condition)
-    assert collectives.read(text, num_devices=8)[0].count in (1, count)
-    counts = {one.kind: one.count for one in collectives.read(text, num_devices=8)}
+    assert collectives.read(hlo.parse(text), num_devices=8)[0].count in (1, count)
+    counts = {one.kind: one.count for one in collectives.read(hlo.parse(text), num_devices=8)}
     assert counts["all-gather"] == count

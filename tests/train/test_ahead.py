@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from configs import fourm
-from fourm_jax.parallel import collectives, gpus, topology
+from fourm_jax.parallel import collectives, gpus, hlo, topology
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import ahead, program, run_config
 from fourm_jax.utils import config as config_lib
@@ -152,13 +152,13 @@ def test_a_compiled_step_is_cut_as_the_rules_say_and_no_device_meets_a_whole_tab
     for name, found in tree.named_leaves(state).items():
         leaf = expected[name]
         assert found.is_equivalent_to(leaf.sharding, len(leaf.shape)), name
-    hlo = compiled.as_text()
+    text = compiled.as_text()
     num_rows, dim = parts.abstract.params["decoder_embedding"]["tokens"].shape
     assert (num_rows, dim) == (274_208, 128)
     slots = 32 // 4 * 64
-    assert not re.search(rf"\[({slots},{num_rows}|{num_rows},{slots})\]", hlo)
-    assert f"[{num_rows},{dim}]" not in hlo  # neither gathered nor as the sum of a gradient
-    found = collectives.read(hlo, mesh.size)
+    assert not re.search(rf"\[({slots},{num_rows}|{num_rows},{slots})\]", text)
+    assert f"[{num_rows},{dim}]" not in text  # neither gathered nor as the sum of a gradient
+    found = collectives.read(hlo.parse(text), mesh.size)
     of_table = [one for one in found if f"[{num_rows}," in "".join(one.arrays)]
     # replicas sum the gradients of their part: of the encoder's table, and of the decoder's, whose
     # rows are heads too
@@ -215,6 +215,7 @@ def test_a_step_of_eight_gpus_is_planned_and_sends_what_fsdp_needs():
     assert row["fits"]
     assert row["device"] == "NVIDIA H100 80GB HBM3"
     assert row["argument_bytes"] > 12 / 8 * row["parameters"]  # and the batch
+    assert row["least_ms"]["sum"]["tflop"] > row["model_flops"] / 1e12 / 2
     assert row["wire_bytes_of_fsdp"] / 2 < row["wire_bytes"] < 4 * row["wire_bytes_of_fsdp"]
 
 
