@@ -55,21 +55,30 @@ class Norm(nn.LayerNorm):
     def __call__(  # type: ignore[override]  # nobody passes flax's `mask`
         self, x: Float[Array, "*b d"]
     ) -> Float[Array, "*b d"]:
-        return self._normalize(x, fork=False)[1]
+        return self.spread(x, 1)[0]
 
-    def fork(self, x: Float[Array, "*b d"]) -> tuple[Array, Array]:
-        """Return (x, its norm), for a branch that is added to x (`ops.norm.fork_norm`)."""
-        return self._normalize(x, fork=True)
+    def spread(self, x: Float[Array, "*b d"], uses: int) -> tuple[Array, ...]:
+        """The norm, once for each of the products that take it (`ops.norm.layer_norm`)."""
+        return self._normalize(x, uses, fork=False)[1]
+
+    def fork(self, x: Float[Array, "*b d"], uses: int) -> tuple[Array, tuple[Array, ...]]:
+        """Return (x, its norms), for a branch that is added to x (`ops.norm.fork_norm`)."""
+        return self._normalize(x, uses, fork=True)
 
     @nn.compact
-    def _normalize(self, x: Float[Array, "*b d"], fork: bool) -> tuple[Array, Array]:
+    def _normalize(
+        self, x: Float[Array, "*b d"], uses: int, fork: bool
+    ) -> tuple[Array, tuple[Array, ...]]:
         assert self.dtype is not None
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", self.bias_init, shape) if self.use_bias else jnp.zeros(shape)
-        if fork and hardware.platform() != "cpu":
-            return norm_op.fork_norm(x, scale, bias, self.epsilon, self.dtype)
-        return x, norm_op.layer_norm(x, scale, bias, self.epsilon, self.dtype)
+        arguments = (x, scale, bias, self.epsilon, self.dtype)
+        if hardware.platform() == "cpu":  # where nothing is gained
+            return x, norm_op.layer_norm(*arguments) * uses
+        if fork:
+            return norm_op.fork_norm(*arguments, uses)
+        return x, norm_op.layer_norm(*arguments, uses)
 
 
 def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> Norm:
@@ -80,6 +89,15 @@ def norm(*, use_bias: bool, dtype: DTypeLike, name: str | None = None) -> Norm:
     return Norm(
         epsilon=NORM_EPSILON, use_bias=use_bias, dtype=dtype, use_fast_variance=False, name=name
     )
+
+
+# [b, n, d]: an array, or the equal ones of `Norm.spread`, one for each product that takes it.
+Copies = Float[Array, "_ _ _"] | tuple[Float[Array, "_ _ _"], ...]
+
+
+def copies(x: Copies, uses: int) -> tuple[Float[Array, "_ _ _"], ...]:
+    """One array for each of the products that take `x`."""
+    return x if isinstance(x, tuple) else (x,) * uses
 
 
 class HeadsIn(nn.Module):
@@ -96,25 +114,28 @@ class HeadsIn(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n h k"]]:
-        dim = x.shape[-1]
+    def __call__(self, x: Copies) -> list[Float[Array, "b n h k"]]:
+        xs = copies(x, self.count)
+        dim = xs[0].shape[-1]
         heads = (self.count, self.num_heads, dim // self.num_heads)
         kernel = self.param("kernel", XAVIER_HEADS, (dim, *heads)).astype(self.dtype)
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
-        parts = self._project(x, kernel)
+        parts = self._project(xs, kernel)
         if bias is not None:
             parts = [part + one for part, one in zip(parts, bias, strict=True)]
         return [checkpoint_name(part, "heads") for part in parts]
 
     @staticmethod
     def _project(
-        x: Float[Array, "b n d"], kernel: Float[Array, "d c h k"]
+        xs: tuple[Float[Array, "b n d"], ...], kernel: Float[Array, "d c h k"]
     ) -> list[Float[Array, "b n h k"]]:
         kernels = _split(kernel, axis=1)
         if hardware.platform() != "cpu":
-            return [jnp.einsum("bnd,dhk->bnhk", x, one) for one in kernels]
+            pairs = zip(xs, kernels, strict=True)
+            return [jnp.einsum("bnd,dhk->bnhk", x, one) for x, one in pairs]
+        x = xs[0]
         rows, heads = as_rows(x), kernel.shape[2:]
         if len(rows) < len(kernel):
             y = product(rows, kernel.reshape(len(kernel), -1))
@@ -182,8 +203,8 @@ class Attention(nn.Module):
 
     def __call__(
         self,
-        x: Float[Array, "b n d"],
-        context: Float[Array, "c m d"] | None = None,
+        x: Copies,
+        context: Copies | None = None,
         mask: attention.Visibility | None = None,
     ) -> Float[Array, "b n d"]:
         """Attend from `x` [b, n, d] to itself, or to `context` [c, m, d] where `cross`.
@@ -193,22 +214,23 @@ class Attention(nn.Module):
         """
         if self.cross:
             assert context is not None
-            q = self.queries(x)
-            q = q.reshape(len(context), -1, *q.shape[2:])
-            return self.attend(q, *self.memory(context), mask).reshape(x.shape)
+            (x,), q = copies(x, 1), self.queries(x)
+            k, v = self.memory(context)
+            q = q.reshape(len(k), -1, *q.shape[2:])
+            return self.attend(q, k, v, mask).reshape(x.shape)
         return self.attend(*self.queries_and_memory(x), mask)
 
-    def queries(self, x: Float[Array, "b n d"]) -> Float[Array, "b n h k"]:
+    def queries(self, x: Copies) -> Float[Array, "b n h k"]:
         """Queries of a cross-attention."""
         (q,) = self.q(x)
         return self.q_norm(q) if self.qk_norm else q
 
-    def memory(self, context: Float[Array, "b m d"]) -> tuple[Array, Array]:
+    def memory(self, context: Copies) -> tuple[Array, Array]:
         """Keys and values of a cross-attention, [b, m, h, k] each."""
         k, v = self.kv(context)
         return (self.k_norm(k) if self.qk_norm else k), v
 
-    def queries_and_memory(self, x: Float[Array, "b n d"]) -> tuple[Array, Array, Array]:
+    def queries_and_memory(self, x: Copies) -> tuple[Array, Array, Array]:
         """Queries, keys and values of a self-attention, [b, n, h, k] each."""
         q, k, v = self.qkv(x)
         return (self.q_norm(q), self.k_norm(k), v) if self.qk_norm else (q, k, v)
@@ -250,21 +272,21 @@ class Mlp(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        rows = as_rows(x)
-        dim, width, multiple = x.shape[-1], self.hidden_dim, width_multiple()
+    def __call__(self, x: Copies) -> Float[Array, "b n d"]:
+        activation, gated = MLPS[self.kind]
+        xs = copies(x, 1 + gated)
+        dim, width, multiple = xs[0].shape[-1], self.hidden_dim, width_multiple()
         padded = width + -width % multiple
         dense: dict[str, Any] = {"use_bias": self.use_bias, "dtype": self.dtype}
         enter: dict[str, Any] = {"shape": (dim, width), "padded": (dim, padded), **dense}
-        activation, gated = MLPS[self.kind]
-        y = checkpoint_name(PaddedDense(**enter, name="fc1")(rows), "hidden")
+        y = checkpoint_name(PaddedDense(**enter, name="fc1")(as_rows(xs[0])), "hidden")
         if gated:
-            factor = checkpoint_name(PaddedDense(**enter, name="fc3")(rows), "hidden")
+            factor = checkpoint_name(PaddedDense(**enter, name="fc3")(as_rows(xs[1])), "hidden")
             y = gate.gated(y, factor, activation)
         else:
             y = activation(y)
         leave: dict[str, Any] = {"shape": (width, dim), "padded": (padded, dim), **dense}
-        return PaddedDense(**leave, name="fc2")(y).reshape(x.shape)
+        return PaddedDense(**leave, name="fc2")(y).reshape(xs[0].shape)
 
 
 class PaddedDense(nn.Module):

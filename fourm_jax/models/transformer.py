@@ -105,16 +105,17 @@ class Block(nn.Module):
         cross_mask: Visibility | None,
     ) -> tuple[Float[Array, "b n d"], None]:
         """Whole-set pass; arguments after `x` and `drop_rate` are the same for every layer."""
-        x, y = self.self_norm.fork(x)
-        attended = self.self_attention(y, mask=self_mask)
+        x, ys = self.self_norm.fork(x, 3)  # queries, keys and values
+        attended = self.self_attention(ys, mask=self_mask)
         x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")
         if self.cross:
             assert context is not None
-            x, y = self.query_norm.fork(x)
-            attended = self.cross_attention(y, self.context_norm(context), cross_mask)
+            x, ys = self.query_norm.fork(x, 1)
+            memory = self.context_norm.spread(context, 2)
+            attended = self.cross_attention(ys, memory, cross_mask)
             x = checkpoint_name(layers.residual(self, x, attended, drop_rate), "stream")
-        x, y = self.mlp_norm.fork(x)
-        x = layers.residual(self, x, self.feed_forward(y), drop_rate)
+        x, ys = self.mlp_norm.fork(x, 1 + layers.MLPS[self.mlp][1])
+        x = layers.residual(self, x, self.feed_forward(ys), drop_rate)
         self.sow(DEPTHS, "stream", x)  # kept where somebody asks for the collection
         return x, None
 

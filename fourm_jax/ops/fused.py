@@ -93,19 +93,22 @@ def norm_backward(
     scale: Float[Array, "d"],
     mean: Float[Array, "t"],
     inverse: Float[Array, "t"],
-    d_y: Float[Array, "t d"],
+    d_ys: Sequence[Float[Array, "t d"]],
     d_kept: Float[Array, "t d"] | None = None,
     *,
     interpret: bool = False,
 ) -> tuple[Float[Array, "t d"], Float[Array, "d"], Float[Array, "d"]]:
-    """Gradients with respect to x, scale and bias; `d_kept` is added to the first."""
+    """Gradients with respect to x, scale and bias from the sum of `d_ys`.
+
+    `d_kept` is added to the first.
+    """
     (num_rows, dim), rows = x.shape, _rows_at_once(x.shape[1])
     num_programs = _num_programs(num_rows, dim)
     vectors, numbers = _specs(num_rows // num_programs, dim)
     sums = pl.BlockSpec((None, dim), lambda i: (i, 0))
-    gradients = [d_y] if d_kept is None else [d_y, d_kept]
+    gradients = [*d_ys] if d_kept is None else [*d_ys, d_kept]
     d_x, d_scale, d_bias = pl.pallas_call(
-        functools.partial(_norm_backward_kernel, rows=rows, has_kept=d_kept is not None),
+        functools.partial(_norm_backward_kernel, rows=rows, uses=len(d_ys)),
         grid=(num_programs,),
         in_specs=[vectors, _whole(dim), numbers, numbers] + [vectors] * len(gradients),
         out_specs=[vectors, sums, sums],
@@ -180,13 +183,12 @@ def _norm_backward_kernel(
     scale_ref: Ref,
     mean_ref: Ref,
     inverse_ref: Ref,
-    d_y_ref: Ref,
     *refs: Ref,
     rows: int,
-    has_kept: bool,
+    uses: int,
 ) -> None:
-    d_kept_ref = refs[0] if has_kept else None
-    d_x_ref, d_scale_ref, d_bias_ref = refs[has_kept:]
+    *gradient_refs, d_x_ref, d_scale_ref, d_bias_ref = refs
+    d_y_refs, d_kept_refs = gradient_refs[:uses], gradient_refs[uses:]
     num_rows, dim = x_ref.shape
     parts = pieces(dim)
     scales = [scale_ref[part][None, :] for part in parts]
@@ -195,13 +197,13 @@ def _norm_backward_kernel(
         here = pl.ds(j * rows, rows)
         mean, inverse = mean_ref[here][:, None], inverse_ref[here][:, None]
         normals = [(x_ref[here, part].astype(jnp.float32) - mean) * inverse for part in parts]
-        d_ys = [d_y_ref[here, part].astype(jnp.float32) for part in parts]
+        d_ys = [_sum([ref[here, part].astype(jnp.float32) for ref in d_y_refs]) for part in parts]
         d_normals = [d_y * scale for d_y, scale in zip(d_ys, scales, strict=True)]
         average = _row_sums(d_normals)[:, None] / dim
         along = _row_sums([d * n for d, n in zip(d_normals, normals, strict=True)])[:, None] / dim
         for part, normal, d_normal in zip(parts, normals, d_normals, strict=True):
             d_x = inverse * (d_normal - average - normal * along)
-            if d_kept_ref is not None:
+            for d_kept_ref in d_kept_refs:
                 d_x += d_kept_ref[here, part].astype(jnp.float32)
             d_x_ref[here, part] = d_x.astype(d_x_ref.dtype)
         d_scales, d_biases = sums
@@ -233,4 +235,8 @@ def _gate_backward_kernel(
 
 def _row_sums(parts: Sequence[Array]) -> Array:
     """Sum of every row of pieces [rows, size]."""
-    return functools.reduce(jnp.add, [part.sum(axis=1) for part in parts])
+    return _sum([part.sum(axis=1) for part in parts])
+
+
+def _sum(arrays: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.add, arrays)

@@ -1,6 +1,7 @@
 """Layer normalization with a backward pass that keeps two numbers per token and nothing else."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +20,21 @@ def layer_norm(
     bias: Float[Array, "d"],
     epsilon: float,
     dtype: DTypeLike,
-) -> Float[Array, "*b d"]:
-    """Return (x - mean) / sqrt(variance + epsilon) · scale + bias in `dtype`, computed in float32.
+    uses: int = 1,
+) -> tuple[Float[Array, "*b d"], ...]:
+    """Return (x - mean) / sqrt(variance + epsilon) · scale + bias in `dtype`, once for every use.
 
-    What automatic differentiation derives is the same function. It computes mean and variance again
-    and writes a float32 array of the size of x for the gradient of `scale`; an accelerator spends
-    more time on that than on the norm itself. One NVIDIA GPU takes the kernels of `ops.fused`.
+    Computed in float32. What automatic differentiation derives is the same function. It computes
+    mean and variance again and writes a float32 array of the size of x for the gradient of `scale`;
+    an accelerator spends more time on that than on the norm itself. One NVIDIA GPU takes the
+    kernels of `ops.fused`.
+
+    Args:
+      uses: how many products take the result. Each gets one of the equal arrays returned, so that
+        the backward pass reads their gradients where it needs the sum, in float32; else a kernel
+        of its own would read them and write their sum.
     """
-    return _norm(x, scale, bias, epsilon, dtype, uses_kernels(x))
+    return _norm(x, scale, bias, epsilon, dtype, uses_kernels(x), uses)
 
 
 def fork_norm(
@@ -35,13 +43,14 @@ def fork_norm(
     bias: Float[Array, "d"],
     epsilon: float,
     dtype: DTypeLike,
-) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
-    """Return (x, its norm), for a branch that starts with a norm and is added to x.
+    uses: int = 1,
+) -> tuple[Float[Array, "*b d"], tuple[Float[Array, "*b d"], ...]]:
+    """Return (x, its norm once for every use), for a branch that is added to x.
 
     The backward pass of the norm then adds the gradient of the x returned to its own, where another
     kernel would read and write both once more.
     """
-    return _fork(x, scale, bias, epsilon, dtype, uses_kernels(x))
+    return _fork(x, scale, bias, epsilon, dtype, uses_kernels(x), uses)
 
 
 def uses_kernels(x: Float[Array, "*b d"]) -> bool:
@@ -84,20 +93,23 @@ def _forward(
 
 def _gradients(
     saved: tuple[Array, ...],
-    d_y: Float[Array, "*b d"],
+    d_ys: Sequence[Float[Array, "*b d"]],
     d_kept: Float[Array, "*b d"] | None,
     kernels: bool,
 ) -> tuple[Float[Array, "*b d"], Float[Array, "d"], Float[Array, "d"]]:
-    """Gradients with respect to x, to which `d_kept` is added, to scale and to bias."""
+    """Gradients with respect to x, to which `d_kept` is added, to scale and to bias.
+
+    `d_ys` are those of the uses, which are added up.
+    """
     x, scale, mean, inverse = saved
     if kernels:
         from fourm_jax.ops import fused
 
-        arrays = [x, d_y] if d_kept is None else [x, d_y, d_kept]
-        x_rows, *gradients = (array.reshape(-1, x.shape[-1]) for array in arrays)
-        d_rows, d_scale, d_bias = fused.norm_backward(x_rows, scale, mean, inverse, *gradients)
-        return d_rows.reshape(x.shape), d_scale, d_bias
-    d_y = d_y.astype(jnp.float32)
+        x_rows, *d_rows = (array.reshape(-1, x.shape[-1]) for array in (x, *d_ys))
+        kept_rows = None if d_kept is None else d_kept.reshape(x_rows.shape)
+        d_x, d_scale, d_bias = fused.norm_backward(x_rows, scale, mean, inverse, d_rows, kept_rows)
+        return d_x.reshape(x.shape), d_scale, d_bias
+    d_y = functools.reduce(jnp.add, [one.astype(jnp.float32) for one in d_ys])
     normal = (x.astype(jnp.float32) - mean) * inverse
     tokens = tuple(range(x.ndim - 1))
     d_scale, d_bias = (d_y * normal).sum(tokens), d_y.sum(tokens)
@@ -108,7 +120,7 @@ def _gradients(
     return d_x.astype(x.dtype), d_scale, d_bias
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def _norm(
     x: Float[Array, "*b d"],
     scale: Float[Array, "d"],
@@ -116,22 +128,37 @@ def _norm(
     epsilon: float,
     dtype: DTypeLike,
     kernels: bool,
-) -> Float[Array, "*b d"]:
-    return _forward(x, scale, bias, epsilon, dtype, kernels)[0]
+    uses: int,
+) -> tuple[Float[Array, "*b d"], ...]:
+    return (_forward(x, scale, bias, epsilon, dtype, kernels)[0],) * uses
+
+
+def _norm_forward(
+    x: Float[Array, "*b d"],
+    scale: Float[Array, "d"],
+    bias: Float[Array, "d"],
+    epsilon: float,
+    dtype: DTypeLike,
+    kernels: bool,
+    uses: int,
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    y, saved = _forward(x, scale, bias, epsilon, dtype, kernels)
+    return (y,) * uses, saved
 
 
 def _norm_backward(
     epsilon: float,
     dtype: DTypeLike,
     kernels: bool,
+    uses: int,
     saved: tuple[Array, ...],
-    d_y: Float[Array, "*b d"],
+    d_ys: tuple[Float[Array, "*b d"], ...],
 ) -> tuple[Float[Array, "*b d"], Float[Array, "d"], Float[Array, "d"]]:
-    del epsilon, dtype
-    return _gradients(saved, d_y, None, kernels)
+    del epsilon, dtype, uses
+    return _gradients(saved, d_ys, None, kernels)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def _fork(
     x: Float[Array, "*b d"],
     scale: Float[Array, "d"],
@@ -139,8 +166,9 @@ def _fork(
     epsilon: float,
     dtype: DTypeLike,
     kernels: bool,
-) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
-    return x, _forward(x, scale, bias, epsilon, dtype, kernels)[0]
+    uses: int,
+) -> tuple[Float[Array, "*b d"], tuple[Float[Array, "*b d"], ...]]:
+    return x, (_forward(x, scale, bias, epsilon, dtype, kernels)[0],) * uses
 
 
 def _fork_forward(
@@ -150,22 +178,26 @@ def _fork_forward(
     epsilon: float,
     dtype: DTypeLike,
     kernels: bool,
-) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    uses: int,
+) -> tuple[tuple[Array, tuple[Array, ...]], tuple[Array, ...]]:
+    if kernels:  # else XLA adds up again, for what reads the x returned, what x is the sum of
+        x = jax.lax.optimization_barrier(x)
     y, saved = _forward(x, scale, bias, epsilon, dtype, kernels)
-    return (x, y), saved
+    return (x, (y,) * uses), saved
 
 
 def _fork_backward(
     epsilon: float,
     dtype: DTypeLike,
     kernels: bool,
+    uses: int,
     saved: tuple[Array, ...],
-    gradients: tuple[Float[Array, "*b d"], Float[Array, "*b d"]],
+    gradients: tuple[Float[Array, "*b d"], tuple[Float[Array, "*b d"], ...]],
 ) -> tuple[Float[Array, "*b d"], Float[Array, "d"], Float[Array, "d"]]:
-    del epsilon, dtype
-    d_kept, d_y = gradients
-    return _gradients(saved, d_y, d_kept, kernels)
+    del epsilon, dtype, uses
+    d_kept, d_ys = gradients
+    return _gradients(saved, d_ys, d_kept, kernels)
 
 
-_norm.defvjp(_forward, _norm_backward)
+_norm.defvjp(_norm_forward, _norm_backward)
 _fork.defvjp(_fork_forward, _fork_backward)

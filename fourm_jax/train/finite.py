@@ -1,8 +1,5 @@
 """Whether what a step makes, and what is saved, consists of numbers."""
 
-import functools
-import operator
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree, Shaped
@@ -22,12 +19,6 @@ def select(
     if jnp.issubdtype(new.dtype, jnp.inexact):
         good = good & jnp.isfinite(new)
     return jnp.where(good, new, old)
-
-
-def are_all(arrays: PyTree) -> Bool[Array, ""]:
-    """Whether all elements of all arrays are finite."""
-    found = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays)]
-    return functools.reduce(operator.and_, found, jnp.bool_(True))
 
 
 def check(state: TrainState, step: int) -> None:

@@ -27,17 +27,28 @@ def arrays(num_rows, dim, dtype=jnp.float32):
 @pytest.mark.parametrize("kept", [False, True])
 def test_kernels_of_the_norm_equal_the_formula(num_rows, dim, kept):
     x, scale, bias, d_y, d_kept = arrays(num_rows, dim)
-    formula = functools.partial(norm._fork, epsilon=EPSILON, dtype=jnp.float32, kernels=False)
-    (_, expected), pull = jax.vjp(formula, x, scale, bias)
+    formula = functools.partial(
+        norm._fork, epsilon=EPSILON, dtype=jnp.float32, kernels=False, uses=1
+    )
+    (_, (expected,)), pull = jax.vjp(formula, x, scale, bias)
     y, mean, inverse = fused.norm_forward(
         x, scale, bias, epsilon=EPSILON, dtype=jnp.float32, interpret=INTERPRET
     )
     np.testing.assert_allclose(y, expected, atol=2e-5)
     actual = fused.norm_backward(
-        x, scale, mean, inverse, d_y, d_kept if kept else None, interpret=INTERPRET
+        x, scale, mean, inverse, [d_y], d_kept if kept else None, interpret=INTERPRET
     )
-    for a, b in zip(actual, pull((d_kept * kept, d_y)), strict=True):
+    for a, b in zip(actual, pull((d_kept * kept, (d_y,))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_kernel_of_a_norm_with_three_uses_adds_their_gradients_up():
+    x, scale, _, d_y, d_kept = arrays(256, 384)
+    mean, inverse = x.mean(1), 1 / x.std(1)
+    backward = functools.partial(fused.norm_backward, x, scale, mean, inverse, interpret=INTERPRET)
+    whole = backward([d_y], d_kept)
+    parts = backward([d_y / 4, d_y / 2, d_y / 4], d_kept)  # exact
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 
 @pytest.mark.parametrize("kind", ["swiglu", "reglu"])
@@ -73,13 +84,14 @@ def test_a_norm_that_keeps_its_input_adds_the_gradients_of_both_results():
         return x, norm.layer_norm(x, scale, bias, EPSILON, jnp.float32)
 
     def fork(x, scale, bias):
-        return norm.fork_norm(x, scale, bias, EPSILON, jnp.float32)
+        return norm.fork_norm(x, scale, bias, EPSILON, jnp.float32, 2)
 
     expected, pull = jax.vjp(both, x, scale, bias)
     actual, pull_fork = jax.vjp(fork, x, scale, bias)
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-    for a, b in zip(pull_fork((d_kept, d_y)), pull((d_kept, d_y)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, actual, (expected[0], expected[1] * 2))
+    two = (d_y / 4, 3 * d_y / 4)
+    for a, b in zip(pull_fork((d_kept, two)), pull((d_kept, (d_y,))), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
 
 
 def test_rows_are_cut_into_powers_of_two_and_odd_sizes_are_left_to_xla():
@@ -100,10 +112,10 @@ def test_the_kernels_of_this_gpu_are_as_exact_as_the_formula_in_bfloat16():
 
     def results(kernels):
         function = functools.partial(
-            norm._fork, epsilon=EPSILON, dtype=jnp.bfloat16, kernels=kernels
+            norm._fork, epsilon=EPSILON, dtype=jnp.bfloat16, kernels=kernels, uses=2
         )
-        (_, y), pull = jax.vjp(function, x, scale, bias)
-        return y, *pull((d_kept, d_y))
+        (_, (y, _)), pull = jax.vjp(function, x, scale, bias)
+        return y, *pull((d_kept, (d_y, d_y)))
 
     for a, b in zip(jax.jit(results, static_argnums=0)(True), results(False), strict=True):
         scaled = np.abs(np.asarray(a - b, np.float32)).max() / np.abs(np.asarray(b)).max()

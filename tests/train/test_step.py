@@ -75,6 +75,12 @@ def test_the_norm_of_the_update_is_the_length_of_the_way_that_the_parameters_go(
     assert metrics.compute(state.metrics, Line.labels)["update_norm"] == pytest.approx(1.5)
 
 
+def test_a_norm_from_rounded_directions_is_that_of_the_directions():
+    direction = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(300, 100)), jnp.float32)}
+    _, norm = step._norm_beside(direction, {})
+    np.testing.assert_allclose(norm, np.linalg.norm(direction["w"]), rtol=1e-4)
+
+
 def test_an_average_of_the_parameters_follows_them():
     state, train_step = start(ema_decay=0.75)
     state, _ = train_step(state, batch_of((1.0, 2.0)))
