@@ -35,12 +35,15 @@ CASES = flags.DEFINE_list("cases", [], "Cases of the suite; default: all that fi
 COMPARE = flags.DEFINE_string("compare", None, "Earlier output; prints ratios against it.")
 PROFILE = flags.DEFINE_bool("profile", False, "Write a trace and print the time by kind of kernel.")
 CHANGES = flags.DEFINE_list("changes", [], "Config keys that differ in all cases: key=value,….")
+TURNS = flags.DEFINE_string(
+    "turns", "", "A file: benchmarks that name the same one compile at once and measure in turns."
+)
 
 
 def main() -> None:
     """Run one suite."""
     suite = modules.get(benchmarks, "run", SUITE.value, "suite")
-    options = {"cases": tuple(CASES.value), "profile": PROFILE.value}
+    options = {"cases": tuple(CASES.value), "profile": PROFILE.value, "turns": TURNS.value}
     options["changes"] = dict(map(_parse_change, CHANGES.value))
     options = {name: value for name, value in options.items() if value}
     for name in options:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarking import operations, yardsticks
+from experiments.benchmarking import turns as turns_lib
 from fourm_jax.convert import fourm
 from fourm_jax.generate import chain, parallel, schedule
 from fourm_jax.generate import state as states
@@ -80,11 +81,12 @@ def grids(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name.startswith("tok_"))
 
 
-def run(cases: Sequence[str] = ()) -> Iterator[dict]:
+def run(cases: Sequence[str] = (), turns: str = "") -> Iterator[dict]:
     """Yield one row per size and case, beside a float32 product of the same run as yardstick.
 
     Args:
       cases: names of rows; default: all that fit this machine.
+      turns: see `experiments.benchmarking.turns`.
 
     Raises:
       ValueError: an unknown case.
@@ -102,16 +104,18 @@ def run(cases: Sequence[str] = ()) -> Iterator[dict]:
         size, case = rows[name]
         model, params = random_trunk(size, case.mix)
         timing = predict if case.parallel else generate
-        yield {
-            "suite": "generate",
-            "case": name,
-            **timing(model, params, case),
-            "batch": case.batch,
-            "dtype": jnp.dtype(model.dtype).name,
-            "device": jax.devices()[0].device_kind,
-            **yardsticks.peak_memory(),
-            **yardsticks.product(),
-        }
+        with turns_lib.turn(turns):
+            row = {
+                "suite": "generate",
+                "case": name,
+                **timing(model, params, case),
+                "batch": case.batch,
+                "dtype": jnp.dtype(model.dtype).name,
+                "device": jax.devices()[0].device_kind,
+                **yardsticks.peak_memory(),
+                **yardsticks.product(),
+            }
+        yield row
 
 
 @functools.cache

@@ -24,6 +24,7 @@ import ml_collections
 
 from configs import fourm
 from experiments.benchmarking import trace, yardsticks
+from experiments.benchmarking import turns as turns_lib
 from fourm_jax.data.sources import fake
 from fourm_jax.data.storage import shard_writer
 from fourm_jax.modalities import registry
@@ -77,9 +78,17 @@ CASES = {
 
 
 def run(
-    cases: Sequence[str] = (), profile: bool = False, changes: Mapping[str, Any] | None = None
+    cases: Sequence[str] = (),
+    profile: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    turns: str = "",
 ) -> Iterator[dict]:
-    """Yield one row per case; `changes` are config keys that differ in all of them."""
+    """Yield one row per case.
+
+    Args:
+      changes: config keys that differ in all of them.
+      turns: see `experiments.benchmarking.turns`.
+    """
     on_cpu = jax.default_backend() == "cpu"
     names = cases or [name for name, case in CASES.items() if case.on_cpu or not on_cpu]
     for name in names:
@@ -95,7 +104,8 @@ def run(
         for name, one in steps.items():
             row = {"suite": "train", "case": name, "batch": one.case.batch_size}
             try:
-                row |= one.measure(profile=profile)
+                with turns_lib.turn(turns):
+                    row |= one.measure(profile=profile)
             except jax.errors.JaxRuntimeError as error:
                 row["out_of_memory"] = check_memory(error)
             yield row | ({"changes": dict(changes)} if changes else {})

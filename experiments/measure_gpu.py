@@ -1,0 +1,163 @@
+"""Measure on one GPU what docs/performance.md has no figure for; prints a table.
+
+    python -m experiments.measure_gpu --output=rows.jsonl --limit=560
+    python -m experiments.measure_gpu --variants=base,xlarge --dry_run
+
+Every variant is a process of `experiments.benchmark`. All compile side by side and measure one
+after the other, so that a card that is had for minutes computes for most of them. What has not
+ended after --limit seconds is stopped; rows that are there stay, and where a variant gave none, the
+end of its log is printed.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from fourm_jax.utils import errors
+
+OUTPUT = flags.DEFINE_string("output", "rows.jsonl", "File that rows are added to.")
+LIMIT = flags.DEFINE_integer("limit", 900, "Seconds in all.", lower_bound=1)
+VARIANTS = flags.DEFINE_list("variants", [], "Some of the variants; default: all, in their order.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, run none.")
+
+COLUMNS = (
+    "ms_per_step", "samples_per_s", "mfu", "loop_samples_per_s", "loop_mfu", "loop_waiting_share",
+    "seconds", "peak_gib", "compile_s", "out_of_memory",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What one process measures.
+
+    Attributes:
+      suite, cases, changes: flags of `experiments.benchmark`.
+      environment: of its process, beside `ENVIRONMENT`.
+    """
+
+    suite: str
+    cases: str
+    changes: str = ""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+# Memory is taken as it is needed: processes that wait for their turn hold little.
+ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+# A step that needs half of the card in one piece; this allocator gives it whatever is free.
+_IN_PIECES = {"XLA_PYTHON_CLIENT_ALLOCATOR": "cuda_async"}
+
+
+def _base(policy: str) -> Variant:
+    return Variant(suite="train", cases="base_mod21", changes=f"model.remat={policy}")
+
+
+ALL = {
+    "base": Variant(suite="train", cases="base_mod21"),
+    "xlarge": Variant(suite="train", cases="xlarge_mod21", environment=_IN_PIECES),
+    "grids": Variant(suite="generate", cases="base_depth_maskgit8_b32,base_depth_maskgit8_b1"),
+    "chain": Variant(suite="generate", cases="base_all_b1,base_all_b4,base_all_b32"),
+    "large": Variant(suite="train", cases="large_mod21"),
+    "base_512": Variant(suite="train", cases="base_mod21", changes="batch_size=512"),
+    "dots": _base("dots"),
+    "none": _base("none"),
+    "offload": _base("offload"),
+}
+
+
+def command(variant: Variant, turns: str) -> list[str]:
+    """The process of a variant."""
+    flagged = {"suite": variant.suite, "cases": variant.cases, "turns": turns}
+    flagged |= {"changes": variant.changes} if variant.changes else {}
+    named = [f"--{name}={value}" for name, value in flagged.items()]
+    return [sys.executable, "-m", "experiments.benchmark", *named]
+
+
+def rows(log: str) -> Iterator[dict[str, Any]]:
+    """The rows of a benchmark among the other lines that it prints."""
+    for line in log.splitlines():
+        if line.startswith('{"suite"'):
+            yield json.loads(line)
+
+
+def table(measured: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """One line per row, with what it says of `COLUMNS`."""
+    lines = []
+    for name, found in measured.items():
+        for row in found or [{}]:
+            figures = (f"{key}={row[key]}" for key in COLUMNS if row.get(key) is not None)
+            lines.append(f"{name:10} {row.get('case', 'no row'):26} {' '.join(figures)}")
+    return lines
+
+
+def main() -> None:
+    """Start all, wait, print."""
+    names = VARIANTS.value or list(ALL)
+    for name in names:
+        if name not in ALL:
+            raise ValueError(errors.unknown_value("variant", name, ALL))
+    with tempfile.TemporaryDirectory() as folder:
+        turns = str(pathlib.Path(folder, "turns"))
+        if DRY_RUN.value:
+            for name in names:
+                own = [f"{key}={value}" for key, value in _environment(ALL[name]).items()]
+                print(" ".join(own), shlex.join(command(ALL[name], turns)))
+            return
+        logs = _run_all(names, turns, pathlib.Path(folder))
+    measured = {name: list(rows(log)) for name, log in logs.items()}
+    with pathlib.Path(OUTPUT.value).open("a", encoding="utf-8") as file:
+        file.writelines(
+            json.dumps(row | {"variant": name}) + "\n"
+            for name, found in measured.items()
+            for row in found
+        )
+    for name, found in measured.items():
+        if not found:
+            print(f"--- {name}:", *logs[name].splitlines()[-15:], sep="\n")
+    print(*table(measured), sep="\n")
+
+
+def _run_all(names: list[str], turns: str, folder: pathlib.Path) -> dict[str, str]:
+    """Name -> what its process printed until it ended or time was up."""
+    end, running = time.monotonic() + LIMIT.value, {}
+    for name in names:
+        with folder.joinpath(f"{name}.log").open("w", encoding="utf-8") as log:
+            running[name] = subprocess.Popen(
+                command(ALL[name], turns),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **_environment(ALL[name])},
+            )
+    waiting = dict(running)
+    while waiting and time.monotonic() < end:
+        time.sleep(1)
+        for name, process in list(waiting.items()):
+            if process.poll() is not None:
+                del waiting[name]
+                print(f"{name} ended with status {process.returncode}", flush=True)
+    for name, process in waiting.items():
+        print(f"{name} was stopped after {LIMIT.value} s", flush=True)
+        process.kill()
+        process.wait()
+    return {
+        name: folder.joinpath(f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        for name in names
+    }
+
+
+def _environment(variant: Variant) -> dict[str, str]:
+    return {**ENVIRONMENT, **variant.environment}
+
+
+if __name__ == "__main__":
+    cli.run(main)
