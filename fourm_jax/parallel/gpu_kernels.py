@@ -23,10 +23,12 @@ KINDS = (
     ("lookups", r"gather|scatter|sort|topk"),
     ("element-wise", r"gate|fusion|loop|wrapped|select|convert|multiply|add"),
 )
+HOST = "host memory"  # the kind of what brings arrays there or back
+_ON_HOST = "S(5)"  # of a layout: in the memory of the host
 # Instructions that are no work of the device.
 _NO_WORK = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
-    "replica-id", "opt-barrier", "add-dependency", "copy-done", "async-done", "async-update",
+    "replica-id", "opt-barrier", "add-dependency", "async-update",
 }  # fmt: skip
 _SLICES = {"slice", "dynamic-slice", "gather"}
 # Of these every element comes from one element, so that parts of what comes out need parts.
@@ -45,7 +47,7 @@ class Kernel:
 
     Attributes:
       name: of its instruction; of a kernel of ours or of a library also that name.
-      kind: one of `KINDS`, or "other".
+      kind: one of `KINDS`, `HOST`, or "other".
       count: how often it runs.
       num_bytes: read and written by all runs.
       flops: operations of its products, of all runs.
@@ -61,6 +63,8 @@ class Kernel:
 
     def seconds(self, gpu: gpus.Gpu) -> float:
         """The least that all runs take: at the bandwidth of the memory or the rate of products."""
+        if self.kind == HOST:
+            return self.num_bytes / gpu.host_bandwidth
         return max(self.num_bytes / gpu.bandwidth, self.flops / gpu.flops)
 
 
@@ -91,7 +95,7 @@ def _kernels(program: hlo.Program, computation: str, times: int, gpu: gpus.Gpu) 
     lines = program.computations.get(computation, [])
     types = {one.name: one.type for one in lines}
     for one in lines:
-        if one.opcode in _NO_WORK or _is_collective(one):
+        if one.opcode in _NO_WORK or one.opcode.endswith("-done") or _is_collective(one):
             continue
         if loop := program.loop(one):
             yield from _kernels(program, loop[0], times * (loop[1] or 1), gpu)
@@ -105,7 +109,7 @@ def _kernels(program: hlo.Program, computation: str, times: int, gpu: gpus.Gpu) 
 
 
 def _is_collective(one: hlo.Instruction) -> bool:
-    return one.opcode.removesuffix("-start").removesuffix("-done") in collectives.KINDS
+    return one.opcode.removesuffix("-start") in collectives.KINDS
 
 
 def _kernel(
@@ -116,16 +120,17 @@ def _kernel(
         own = _KERNEL.search(one.call)
         name = f"{own[1] if own else target[1]} {name}"
     called = _CALLS.search(one.call)
-    if one.opcode == "fusion" and called:
+    if one.opcode in ("fusion", "fusion-start") and called:
         body = _Body(program, called[1])
         num_bytes, flops = body.num_bytes(), body.flops()
     else:
         num_bytes, flops = _own_bytes(one, types), _own_flops(one, types)
+    on_host = _ON_HOST in one.type
     return Kernel(
         name=name,
-        kind=kind(name),
+        kind=HOST if on_host else kind(name),
         count=times,
-        num_bytes=num_bytes * times,
+        num_bytes=num_bytes * times / (2 if on_host else 1),  # one side is the memory of the host
         flops=flops * times,
         source=one.source,
     )

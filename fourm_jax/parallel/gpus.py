@@ -47,6 +47,7 @@ class Gpu:
       bandwidth: of the memory, bytes per second.
       flops: dense bfloat16 operations per second.
       link_bandwidth: NVLink to the other cards of the host, bytes per second in one direction.
+      host_bandwidth: PCIe to the memory of the host, bytes per second in one direction.
       num_cores: streaming multiprocessors.
       units_per_core: float32 units of each.
       l2_cache: bytes.
@@ -62,6 +63,7 @@ class Gpu:
     bandwidth: int
     flops: float
     link_bandwidth: float
+    host_bandwidth: float
     num_cores: int
     units_per_core: int
     l2_cache: int
@@ -87,6 +89,7 @@ _H100 = Gpu(
     bandwidth=3_352_320_000_000,
     flops=989e12,
     link_bandwidth=450e9,
+    host_bandwidth=64e9,
     num_cores=132,
     units_per_core=128,
     l2_cache=50 * 2**20,
@@ -104,6 +107,7 @@ GPUS = {
         bandwidth=2_039_040_000_000,
         flops=312e12,
         link_bandwidth=300e9,
+        host_bandwidth=32e9,
         num_cores=108,
         units_per_core=64,
         l2_cache=40 * 2**20,

@@ -195,6 +195,7 @@ def _memory(compiled: Any, place: topology.Topology) -> dict[str, Any]:
     peak = getattr(found, "peak_memory_in_bytes", 0)
     row = {"peak_bytes": peak, **parts}
     if place.gpu is not None:
+        row["host_bytes"] = found.host_temp_size_in_bytes  # of `offload`
         return _fits(sum(parts.values()), place.gpu) | row
     # The sum counts twice what temporaries share; most at once is known from newer compilers alone.
     needed = peak + parts["code_bytes"] if peak else sum(parts.values())

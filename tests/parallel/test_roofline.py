@@ -80,6 +80,9 @@ ENTRY %main (table: f32[100,8], at: s32[]) -> f32[8] {
   %at = s32[] parameter(1)
   %loop_slice_fusion = f32[1,8]{1,0} fusion(%table, %at), kind=kLoop, calls=%fused_row
   %store = bf16[24,64]{1,0} fusion(%stack, %one, %at), kind=kLoop, calls=%fused_store
+  %far-start = ((bf16[24,64]{1,0:S(5)}, f32[1,64]{1,0}, s32[]), bf16[24,64]{1,0:S(5)}, u32[]) \
+fusion-start(%stack, %one, %at), kind=kLoop, calls=%fused_store
+  %far-done = bf16[24,64]{1,0:S(5)} fusion-done(%far-start)
   %fresh = f32[24,64]{1,0} fusion(%one), kind=kLoop, calls=%fused_fresh
   %input_scatter_fusion = f32[100,8]{1,0} fusion(%table, %ats, %rows), kind=kInput, \
 calls=%fused_scatter
@@ -119,6 +122,14 @@ def found():
 )
 def test_a_kernel_reads_what_it_needs_and_writes_what_changes(name, num_bytes):
     assert found()[name].num_bytes == num_bytes
+
+
+def test_what_is_kept_by_the_host_crosses_once_and_is_started_once():
+    kernels = found()
+    assert kernels["far-start"].kind == "host memory"
+    assert kernels["far-start"].num_bytes == (4 * 64 + 4 + 2 * 64) / 2
+    assert kernels["far-start"].seconds(H200) == kernels["far-start"].num_bytes / 64e9
+    assert "far-done" not in kernels
 
 
 def test_products_and_attention_are_counted():
@@ -178,7 +189,7 @@ def test_the_least_time_is_that_of_bytes_or_of_products_whichever_is_longer():
     assert (
         groups["copies"]["kernels"] == 5
     )  # a slice, three rounds of a copy, one of unknown length
-    assert groups["sum"]["kernels"] == 14
+    assert groups["sum"]["kernels"] == 15
     assert row["open_loops"] == 1
     largest = row["largest_kernels"][0]
     assert (largest["name"], largest["kind"]) == ("gemm_fusion_dot.1", "products")

@@ -187,6 +187,7 @@ class Plan:
         self.output_size_in_bytes = self.alias_size_in_bytes = 2**30
         self.generated_code_size_in_bytes = 0
         self.peak_memory_in_bytes = 2**30
+        self.host_temp_size_in_bytes = 0
 
     def memory_analysis(self):
         return self
@@ -211,7 +212,9 @@ def test_a_gpu_holds_what_jax_may_take_of_it(gib, fits, setting):
 @needs_gpu_compiler
 @pytest.mark.scale
 def test_a_step_of_eight_gpus_is_planned_and_sends_what_fsdp_needs():
-    row = ahead.report(config(mesh__data=1, mesh__fsdp=8), topology.find("gpu:8xh100"))
+    """With four heads the compiler cuts queries, keys and values differently if it is left to."""
+    small = config(mesh__data=1, mesh__fsdp=8, model__dim=256, model__num_heads=4)
+    row = ahead.report(small, topology.find("gpu:8xh100"))
     assert row["fits"]
     assert row["device"] == "NVIDIA H100 80GB HBM3"
     assert row["argument_bytes"] > 12 / 8 * row["parameters"]  # and the batch
