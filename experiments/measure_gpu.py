@@ -1,4 +1,4 @@
-"""Measure what docs/performance.md#training-on-one-h200 has no figure for; prints a table.
+"""Measure on one GPU what has no figure yet (docs/performance.md#measuring); prints a table.
 
     python -m experiments.measure_gpu --output=rows.jsonl --limit=560
     python -m experiments.measure_gpu --variants=base,xlarge --dry_run
