@@ -126,9 +126,10 @@ def _kernel(
     else:
         num_bytes, flops = _own_bytes(one, types), _own_flops(one, types)
     on_host = _ON_HOST in one.type
+    is_product = flops > 0 and kind(name) != "attention"  # whatever it is fused with and named for
     return Kernel(
         name=name,
-        kind=HOST if on_host else kind(name),
+        kind=HOST if on_host else "products" if is_product else kind(name),
         count=times,
         num_bytes=num_bytes * times / (2 if on_host else 1),  # one side is the memory of the host
         flops=flops * times,

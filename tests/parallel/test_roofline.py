@@ -88,6 +88,7 @@ fusion-start(%stack, %one, %at), kind=kLoop, calls=%fused_store
 calls=%fused_scatter
   %gemm_fusion_dot.1 = (f32[32,16]{1,0}, f32[32]{0}) fusion(%x, %w), kind=kCustom, calls=%gemm, \
 metadata={op_name="fc1"}
+  %dynamic_slice_fusion.1 = (f32[32,16]{1,0}, f32[32]{0}) fusion(%x, %w), kind=kCustom, calls=%gemm
   %bitcast.9 = f32[8]{0} bitcast(%loop_slice_fusion)
   %while.1 = (s32[], f32[8]{0}) while(%t), condition=%condition, body=%body, \
 backend_config={"known_trip_count":{"n":"3"}}
@@ -136,6 +137,7 @@ def test_products_and_attention_are_counted():
     kernels = found()
     assert kernels["gemm_fusion_dot.1"].flops == 2 * 32 * 64 * 16
     assert kernels["gemm_fusion_dot.1"].source == "fc1"
+    assert kernels["dynamic_slice_fusion.1"].kind == "products"  # a library's, that reads a slice
     assert kernels["__cudnn$fmhaSoftmax attend.1"].flops == 2 * 2 * (2 * 4 * 16 * 32) * 8
 
 
