@@ -24,7 +24,7 @@ import numpy as np
 from experiments.benchmarking import operations, yardsticks
 from experiments.benchmarking import turns as turns_lib
 from fourm_jax.convert import fourm
-from fourm_jax.generate import chain, parallel, schedule
+from fourm_jax.generate import ahead, chain, parallel, schedule
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Target
@@ -120,14 +120,16 @@ def run(cases: Sequence[str] = (), turns: str = "") -> Iterator[dict]:
 
 @functools.cache
 def random_trunk(size: str, mix: str = "mod7") -> tuple[FourM, Any]:
-    """A trunk with random weights; bfloat16 arithmetic on an accelerator."""
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    """A trunk with random weights; on an accelerator with bfloat16 arithmetic and, as of
+    configs/fourm.py, the loop over blocks that suits it."""
+    on_cpu = jax.default_backend() == "cpu"
     inputs, outputs = MIXES[mix]
     model = FourM(
         modalities=registry.resolve("fourm", inputs),
         inputs=inputs,
         outputs=outputs,
-        dtype=dtype,
+        dtype=jnp.float32 if on_cpu else jnp.bfloat16,
+        scan_unroll=1 if on_cpu else 0,
         **sizes.get(size),
     )
     return model, random_params(model)
@@ -148,16 +150,18 @@ def generate(model: FourM, params: Any, case: Case) -> dict:
     """Seconds of one chain; the number of tokens is that of one sample."""
     steps = schedule.build_chained_schedule([PICTURE], plan(model, case))
     keys = chain.row_keys(0, np.arange(case.batch))
+    pixels, programs = pictures(case.batch), ahead.Programs()
 
     def run_chain() -> states.State:
         return chain.run(
             model,
             params,
-            start(model, case, case.targets),
+            start(model, pixels, case.targets),
             steps,
             keys=keys,
             sampling=Sampling(top_p=NUCLEUS),
             max_new=case.max_new,
+            programs=programs,
         )
 
     first, seconds, done = timed(run_chain)
@@ -169,13 +173,15 @@ def generate(model: FourM, params: Any, case: Case) -> dict:
 def predict(model: FourM, params: Any, case: Case) -> dict:
     """Seconds of one parallel prediction, and of predicting its targets one by one."""
 
+    pixels = pictures(case.batch)
+
     def together() -> Any:
-        state = start(model, case, case.targets)
+        state = start(model, pixels, case.targets)
         return parallel.predict(model, params, state, case.targets)
 
     def one_by_one() -> Any:
         return [
-            parallel.predict(model, params, start(model, case, [name]), [name])
+            parallel.predict(model, params, start(model, pixels, [name]), [name])
             for name in case.targets
         ]
 
@@ -207,9 +213,13 @@ def num_tokens(model: FourM, name: str) -> int:
     return count
 
 
-def start(model: FourM, case: Case, targets: Sequence[str]) -> states.State:
-    """Random pictures and unknown targets."""
-    pixels = np.random.default_rng(0).integers(0, 256, (case.batch, 224, 224, 3), dtype=np.uint8)
+def pictures(batch: int) -> np.ndarray:
+    """Random ones."""
+    return np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
+
+
+def start(model: FourM, pixels: np.ndarray, targets: Sequence[str]) -> states.State:
+    """Pictures of the host, and unknown targets."""
     return states.create({PICTURE: {"pixels": pixels}}, targets, specs=model.modalities)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 from fourm_jax.generate.state import State, Widths
 
 NUM_BUCKETS = 3  # sizes of one modality, and 0
+Known = Mapping[str, tuple[int, int]]  # fewest and most known tokens of any row, by modality
 SMALLEST = 64  # slots; smaller modalities are there as a whole or not at all
 
 
@@ -25,7 +26,7 @@ def bucket(count: int, size: int) -> int:
     return max(0, min(-(-count // unit) * unit, size))
 
 
-def known_range(state: State) -> dict[str, tuple[int, int]]:
+def known_range(state: State) -> Known:
     """Fewest and most known tokens of any row and branch, by modality; waits for the device."""
     return {
         name: (int(fewest), int(most))
@@ -44,7 +45,7 @@ def _known_range(state: State) -> Mapping[str, tuple[Int[Array, ""], Int[Array, 
 
 def input_widths(
     state: State,
-    known: Mapping[str, tuple[int, int]],
+    known: Known,
     *,
     written: Mapping[str, int],
     hidden: Mapping[str, int],
@@ -56,11 +57,13 @@ def input_widths(
       written: tokens by modality that were written since then.
       hidden: modalities that guidance hides, and how many tokens each one leaves.
     """
-    counts = {name: known[name][1] + written.get(name, 0) for name in state.ids}
+    # In one order: what comes back from a compiled program has its names sorted.
+    counts = {name: known[name][1] + written.get(name, 0) for name in sorted(state.ids)}
     counts.update(hidden)
     if not any(counts.values()):
-        counts[next(iter(counts))] = 1  # an encoder without any slot would have nothing to do
-    return tuple((name, bucket(counts[name], ids.shape[1])) for name, ids in state.ids.items())
+        # An encoder without any slot would have nothing to do.
+        counts[min(counts, key=lambda name: state.ids[name].shape[1])] = 1
+    return tuple((name, bucket(count, state.ids[name].shape[1])) for name, count in counts.items())
 
 
 def common(widths: Sequence[Widths]) -> Widths:

@@ -1,7 +1,7 @@
 """Any-to-any: run the steps of a schedule, one target after the other."""
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from fourm_jax.generate import stages
+from fourm_jax.generate import ahead, stages, trunk
+from fourm_jax.generate.ahead import Programs, Writing
 from fourm_jax.generate.grids import GridStage, Sampling
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.generate.state import State, index_of
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.models.fourm import FourM
 from fourm_jax.utils import progress, rng
@@ -51,6 +53,7 @@ def run(
     max_new: Mapping[str, int] | None = None,
     end_ids: Mapping[str, int] | None = None,
     vocabulary: TextVocabulary = PUBLISHED,
+    programs: Programs | None = None,
     show_progress: bool = False,
 ) -> State:
     """Generate all targets of a schedule; arguments as those of `iterate`."""
@@ -67,6 +70,7 @@ def run(
         max_new=max_new,
         end_ids=end_ids,
         vocabulary=vocabulary,
+        programs=programs,
         show_progress=show_progress,
     ):
         done = after
@@ -88,6 +92,7 @@ def iterate(
     end_ids: Mapping[str, int] | None = None,
     vocabulary: TextVocabulary = PUBLISHED,
     fit_slots: bool = True,
+    programs: Programs | None = None,
     show_progress: bool = False,
 ) -> Iterator[tuple[str, State]]:
     """Generate all targets of a schedule; yields the target in hand and the state after every pass
@@ -110,6 +115,8 @@ def iterate(
       end_ids: by sequence target, see `sequences.SequenceStage`.
       fit_slots: passes have slots for what is known and open alone, with a compiled program for
         every number of them; False: all slots of the state, one program per target.
+      programs: compile what is not among them side by side, as far ahead as lengths of texts are
+        known; None: one after the other, as they are called.
       show_progress: draw a bar over the targets.
 
     Raises:
@@ -120,40 +127,85 @@ def iterate(
     every = sampling if isinstance(sampling, Sampling) else Sampling()
     groups = [list(group) for _, group in itertools.groupby(steps, lambda s: (s.target, s.scheme))]
     guidances = _guidances(model, state, groups, conditions, drafts)
+    writings = [
+        Writing(
+            steps=group,
+            weights=weights,
+            stage=_stage(
+                model.modalities[index_of(model.modalities, group[0].target)],
+                group,
+                max_new=(max_new or {}).get(group[0].target),
+                num_given=state.ids[group[0].target].shape[1],
+                end_id=(end_ids or {}).get(group[0].target),
+                is_weighted=bool(conditions),
+                hidden_conditions=hidden,
+                sampling=rules.get(group[0].target, every),
+                vocabulary=vocabulary,
+            ),
+        )
+        for group, (hidden, weights) in zip(groups, guidances, strict=True)
+    ]
     targets = [group[0].target for group in groups]
     names = progress.track(targets, label="generate", unit="target", enabled=show_progress)
-    for target, group, (hidden, weights) in zip(names, groups, guidances, strict=True):
-        spec = model.modalities[index_of(model.modalities, target)]
-        rule = rules.get(target, every)
-        shared: dict[str, Any] = {
-            "target": target,
-            "hidden_conditions": hidden,
-            "leave_trace": not conditions,
-            "sampling": rule,
-            "vocabulary": vocabulary,
-        }
-        stage_keys = jax.vmap(lambda key, name=target: rng.stream(key, name))(keys)
-        if spec.kind == "sequence":
-            sequence = SequenceStage(
-                max_new=(max_new or {}).get(target, spec.max_tokens),
-                length=max(spec.max_tokens, state.ids[target].shape[1]),
-                end_id=(end_ids or {}).get(target),
-                **shared,
-            )
-            written = (model, params, state, stage_keys, group[0], weights, sequence)
-            state = stages.write_sequence(*written, fit_slots=fit_slots)
-            yield target, state
-        else:
-            grid = GridStage(
-                scheme="roar" if group[0].scheme == "roar" else "maskgit",
-                num_slots=min(max(step.num_tokens for step in group), spec.num_tokens),
-                forget=group[0].scheme == "roar" and bool(conditions) and rule.as_published,
-                **shared,
-            )
-            drawn = (model, params, state, stage_keys, group, weights, grid)
-            order = (orders or {}).get(target)
-            for state in stages.grid_passes(*drawn, order, fit_slots=fit_slots):
+    params = trunk.with_cast_kernels(model, params)
+    num_planned, new = 0, list[Hashable]()
+    ready = programs.wait if programs is not None else None
+    try:
+        for number, (target, one) in enumerate(zip(names, writings, strict=True)):
+            if programs is not None and number == num_planned:
+                rest = (model, params, state, keys, writings[number:])
+                calls = list(ahead.calls(*rest, fit_slots=fit_slots))
+                num_planned += len(calls)
+                new = programs.expect(itertools.chain.from_iterable(calls))
+                if show_progress and new:
+                    progress.announce(f"compiling {len(new)} programs side by side")
+            stage_keys = jax.vmap(lambda key, name=target: rng.stream(key, name))(keys)
+            drawn = (model, params, state, stage_keys)
+            if isinstance(one.stage, SequenceStage):
+                written = (*drawn, one.steps[0], one.weights, one.stage)
+                state = stages.write_sequence(*written, fit_slots=fit_slots, ready=ready)
                 yield target, state
+            else:
+                passes = (*drawn, one.steps, one.weights, one.stage, (orders or {}).get(target))
+                for state in stages.grid_passes(*passes, fit_slots=fit_slots, ready=ready):
+                    yield target, state
+    finally:
+        if programs is not None:
+            programs.give_up(new)
+
+
+def _stage(
+    spec: ModalitySpec,
+    steps: Sequence[Step],
+    *,
+    max_new: int | None,
+    num_given: int,
+    end_id: int | None,
+    is_weighted: bool,
+    **shared: Any,
+) -> GridStage | SequenceStage:
+    """What is static about writing one target.
+
+    Args:
+      num_given: slots of the target in the state.
+      is_weighted: several conditions are weighted against each other.
+      shared: fields of both kinds.
+    """
+    shared |= {"target": spec.name, "leave_trace": not is_weighted}
+    if spec.kind == "sequence":
+        return SequenceStage(
+            max_new=spec.max_tokens if max_new is None else max_new,
+            length=max(spec.max_tokens, num_given),
+            end_id=end_id,
+            **shared,
+        )
+    is_roar = steps[0].scheme == "roar"
+    return GridStage(
+        scheme="roar" if is_roar else "maskgit",
+        num_slots=min(max(step.num_tokens for step in steps), spec.num_tokens),
+        forget=is_roar and is_weighted and shared["sampling"].as_published,
+        **shared,
+    )
 
 
 def _guidances(
@@ -162,7 +214,7 @@ def _guidances(
     groups: Sequence[Sequence[Step]],
     conditions: Sequence[tuple[str, ...]],
     drafts: Collection[str],
-) -> list[tuple[tuple[tuple[str, ...], ...], Float[Array, "s w"]]]:
+) -> list[tuple[tuple[tuple[str, ...], ...], Float[np.ndarray, "s w"]]]:
     """`_guidance` of all stages, each target but `drafts` a condition of the following ones."""
     guidances, grown = [], tuple(tuple(group) for group in conditions)
     for group in groups:
@@ -188,7 +240,7 @@ def _check(model: FourM, state: State, step: Step) -> None:
 
 def _guidance(
     stage: Sequence[Step], state: State, conditions: tuple[tuple[str, ...], ...]
-) -> tuple[tuple[tuple[str, ...], ...], Float[Array, "s w"]]:
+) -> tuple[tuple[tuple[str, ...], ...], Float[np.ndarray, "s w"]]:
     """Hidden conditions of every branch [g], and the weights of the branches after the first."""
     target = stage[0].target
     if conditions:
@@ -201,8 +253,8 @@ def _guidance(
                 )
         every = tuple(name for group in conditions for name in group)
         hidden = [every, *(tuple(n for n in every if n not in group) for group in conditions)]
-        return tuple(hidden), jnp.asarray(weights, jnp.float32)
+        return tuple(hidden), np.asarray(weights, np.float32)
     guided = tuple(name for name in stage[0].guided if name in state.ids and name != target)
     if not guided or all(step.guidance == 1 for step in stage):
-        return ((),), jnp.zeros((len(stage), 0), jnp.float32)
-    return (guided, ()), jnp.asarray([[step.guidance] for step in stage], jnp.float32)
+        return ((),), np.zeros((len(stage), 0), np.float32)
+    return (guided, ()), np.asarray([[step.guidance] for step in stage], np.float32)

@@ -17,6 +17,7 @@ from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate import features as feature_lib
 from fourm_jax.generate import job as job_lib
 from fourm_jax.generate import state as states
+from fourm_jax.generate.ahead import Programs
 from fourm_jax.generate.generated import Generated
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.guides import Guide
@@ -58,7 +59,8 @@ class Generator:
             not the modality's.
         """
         self.model, self.params, self.mesh = model, params, mesh
-        self.is_divided, self.fit_slots = is_divided, True  # the latter: see `of_few_programs`
+        self.is_divided, self._programs = is_divided, Programs()
+        self.fit_slots = True  # see `of_few_programs`
         self.tokenizers: Tokenizers = dict(tokenizers or {})
         self.vocabulary = PUBLISHED
         for spec in model.modalities:
@@ -233,9 +235,8 @@ class Generator:
 
     def _average(self, state: State, name: str) -> np.ndarray:
         """Raw signals of the average codes of a target of which nothing is known."""
-        probabilities = parallel.predict(
-            self.model, self.params, state, [name], fit_slots=self.fit_slots
-        )[name]
+        own = (self.model, self.params, state, [name])
+        probabilities = parallel.predict(*own, fit_slots=self.fit_slots)[name]
         grid = results.as_grid(self.spec(name), np.asarray(probabilities))
         return self.tokenizer(name).decode_probabilities(grid)
 
@@ -292,6 +293,7 @@ class Generator:
             drafts=job.drafts,
             vocabulary=self.vocabulary,
             fit_slots=self.fit_slots,
+            programs=self._programs,
             show_progress=show_progress,
         )
 
@@ -368,9 +370,8 @@ class Generator:
             known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
 
         def score(rows: np.ndarray, block: State, _: Any) -> Any:
-            return scoring.log_likelihood(
-                self.model, self.params, block, name, ids[rows], known[rows]
-            )
+            own = (self.model, self.params, block)
+            return scoring.log_likelihood(*own, name, ids[rows], known[rows])
 
         parts = self._of_blocks(state, None, batch_size, score)
         return np.concatenate(parts)[: state.batch_size]
@@ -393,9 +394,8 @@ class Generator:
                 raise ValueError(f"target {name!r} is a sequence, allowed: grid and global targets")
 
         def predict(_: np.ndarray, block: State, __: Any) -> Any:
-            fit = self.fit_slots
-            made = parallel.predict(self.model, self.params, block, targets, fit_slots=fit)
-            return jax.device_get(made)
+            own = (self.model, self.params, block, targets)
+            return jax.device_get(parallel.predict(*own, fit_slots=self.fit_slots))
 
         parts = self._of_blocks(state, None, batch_size, predict)
         return {

@@ -190,14 +190,17 @@ def in_branch(state: State, number: int) -> State:
     return state
 
 
-def input_tokens(state: State, specs: Specs, widths: Widths = ()) -> InputTokens:
+def input_tokens(
+    state: State, specs: Specs, widths: Widths = (), *, packed: bool = False
+) -> InputTokens:
     """Slots of all modalities, in the model's order; unknown ones are not valid.
 
     Args:
       widths: by modality how many slots it gets, its known tokens first; that must be enough for
         them. Default: all slots, as they lie.
+      packed: as many slots, but the valid ones of all modalities come first.
     """
-    parts, limits = [], dict(widths)
+    parts, limits, num_slots = [], dict(widths), 0
     for index, spec in enumerate(specs):
         if spec.name not in state.ids:
             continue
@@ -212,8 +215,13 @@ def input_tokens(state: State, specs: Specs, widths: Widths = ()) -> InputTokens
             valid=known,
         )
         width = limits.get(spec.name, known.shape[1])
-        parts.append(part if width == known.shape[1] else _valid_first(part, width))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+        num_slots += width
+        whole = packed or width == known.shape[1]
+        parts.append(part if whole else _valid_first(part, width))
+    tokens = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+    if packed:
+        return dataclasses.replace(_valid_first(tokens, num_slots), packed=True)
+    return tokens
 
 
 def _valid_first(tokens: InputTokens, width: int) -> InputTokens:
@@ -275,15 +283,19 @@ def token_batch(
     targets: Sequence[TargetTokens],
     specs: Specs,
     widths: Widths = (),
+    *,
+    packed: bool = False,
 ) -> TokenBatch:
     """Stack several branches of the same samples along the batch axis: [branches · b, ...].
+
+    `widths` and `packed` are those of `input_tokens`.
 
     Image and vector modalities that the state does not hold get blank content, which no slot uses:
     the trunk wants an entry for each.
     """
     batches = [
         TokenBatch(
-            inputs=input_tokens(branch, specs, widths),
+            inputs=input_tokens(branch, specs, widths, packed=packed),
             targets=target,
             pixels=_blank(specs, "pixels", branch.batch_size) | branch.pixels,
             embeddings=_blank(specs, "embedding", branch.batch_size) | branch.embeddings,

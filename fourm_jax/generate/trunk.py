@@ -1,9 +1,12 @@
 """The trunk behind the two interfaces that generation loops take."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fourm_jax.contracts import TokenBatch
@@ -11,6 +14,23 @@ from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import TokensToLogits
 from fourm_jax.models import fourm
 from fourm_jax.models.fourm import DecoderCache, FourM
+
+
+def with_cast_kernels(model: FourM, params: Any) -> Any:
+    """The parameters with the kernels of all blocks in the dtype of the computation.
+
+    Every pass casts them otherwise; the results are the same.
+    """
+    if jnp.dtype(model.dtype) == jnp.float32:
+        return params
+    stacks = {name: params[name] for name in ("encoder", "decoder")}
+    return {**params, **_cast(stacks, jnp.dtype(model.dtype))}
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _cast(stacks: Any, dtype: jnp.dtype) -> Any:
+    # As `transformer.Stack` does: [l, d] are scales and biases.
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 2 else leaf, stacks)
 
 
 def tokens_to_logits(model: FourM, params: Any, target: str) -> TokensToLogits:

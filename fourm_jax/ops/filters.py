@@ -53,16 +53,27 @@ def filter_top_p(logits: Float[Array, "*n v"], top_p: float) -> Float[Array, "*n
     probs = jax.nn.softmax(logits, axis=-1)
     crossing = threshold(logits, probs, top_p)[..., None]
     above, tied = logits > crossing, logits == crossing
-    # Of n tied ids, number i has the mass of what lies above and of i ids like itself before it.
     left = top_p - jnp.where(above, probs, 0.0).sum(-1)
     each = jnp.where(tied, probs, 0.0).max(-1)
     num_tied = tied.sum(-1)
-    num_kept = jnp.floor(left / jnp.where(each > 0, each, 1.0)) + 1
-    num_kept = jnp.where(each > 0, jnp.clip(num_kept, 1, num_tied), num_tied).astype(jnp.int32)
+    num_kept = num_kept_of_tied(left, each, num_tied)
     kept = above | jax.lax.cond(
         (num_kept < num_tied).any(), _first, lambda mask, _: mask, tied, num_kept
     )
     return jnp.where(kept, logits, -jnp.inf)
+
+
+def num_kept_of_tied(
+    left: Float[Array, "*n"], each: Float[Array, "*n"], num_tied: Int[Array, "*n"]
+) -> Int[Array, "*n"]:
+    """How many of equal ids a nucleus keeps: the i-th has i others like itself before it.
+
+    Args:
+      left: of the nucleus's mass, what the more likely ids do not take.
+      each: probability of one of them; 0: all are kept.
+    """
+    num_kept = jnp.floor(left / jnp.where(each > 0, each, 1.0)) + 1
+    return jnp.where(each > 0, jnp.clip(num_kept, 1, num_tied), num_tied).astype(jnp.int32)
 
 
 def threshold(
@@ -80,8 +91,8 @@ def threshold(
       weights: at least 0.
       budget: at least 0; one number, or one per row [*n].
     """
-    keys = _sortable(values)
-    if norm.is_one_gpu() and values.shape[-1] <= LARGEST_FUSED:
+    keys = sortable(values)
+    if fits_kernel(values.shape[-1]):
         from fourm_jax.ops import fused_threshold  # Pallas is slow to import
 
         budgets = jnp.broadcast_to(jnp.asarray(budget, jnp.float32), keys.shape[:-1])
@@ -105,12 +116,17 @@ def threshold(
     return jax.lax.bitcast_convert_type(_flip(high), jnp.float32)
 
 
+def fits_kernel(size: int) -> bool:
+    """Whether there is one NVIDIA GPU, a program of which can hold rows of this size."""
+    return norm.is_one_gpu() and size <= LARGEST_FUSED
+
+
 def _first(mask: Array, count: Int[Array, "*n"]) -> Array:
     """The first `count` True of every row."""
     return mask & (jnp.cumsum(mask, axis=-1) <= count[..., None])
 
 
-def _sortable(values: Float[Array, "*n"]) -> Int[Array, "*n"]:
+def sortable(values: Float[Array, "*n"]) -> Int[Array, "*n"]:
     """Integers in the order of the float32 values; the two zeros are equal."""
     values = jnp.where(values == 0, 0.0, values.astype(jnp.float32))
     return _flip(jax.lax.bitcast_convert_type(values, jnp.int32))

@@ -55,7 +55,13 @@ def smallest_within(
 
 
 def _kernel(keys_ref: Ref, weights_ref: Ref, budget_ref: Ref, found_ref: Ref) -> None:
-    keys, weights, budget = keys_ref[...], weights_ref[...], budget_ref[...]
+    found_ref[...] = bisect(keys_ref[...], weights_ref[...], budget_ref[...])
+
+
+def bisect(
+    keys: Int[Array, "n v"], weights: Float[Array, "n v"], budget: Float[Array, "*n"]
+) -> Int[Array, "n"]:
+    """What `smallest_within` returns, of rows that a kernel holds."""
 
     def halve(_, bracket):
         low, high = bracket  # too much lies above `low`, not too much above `high`
@@ -66,4 +72,5 @@ def _kernel(keys_ref: Ref, weights_ref: Ref, budget_ref: Ref, found_ref: Ref) ->
         return jnp.where(open_yet & ~fits, middle, low), high
 
     bracket = keys.min(axis=1) - 1, keys.max(axis=1)
-    found_ref[...] = jax.lax.fori_loop(0, NUM_HALVINGS, halve, bracket)[1]
+    found: Array = jax.lax.fori_loop(0, NUM_HALVINGS, halve, bracket)[1]
+    return found

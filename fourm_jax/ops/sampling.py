@@ -126,6 +126,14 @@ def _sample_rows(
 ) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
     frozen = jnp.abs(temperature) < ZERO_TEMPERATURE
     divisor = jnp.where(frozen, 1.0, temperature)
+    is_plain = draw is draw_categorical and not as_published and top_k == 0
+    if is_plain and filters.fits_kernel(logits.shape[-1]):
+        from fourm_jax.ops import fused_draw  # Pallas is slow to import
+
+        rows = logits.reshape(-1, logits.shape[-1])
+        drawn = fused_draw.draw(uniform.ravel(), rows, divisor, frozen, top_p=top_p)
+        picked, likelihood = (x.reshape(uniform.shape) for x in drawn)
+        return picked, likelihood
     filtered = filters.filter_top_k(logits, top_k)
     if as_published:
         filtered = filters.filter_top_p(filtered, top_p) / divisor

@@ -57,6 +57,19 @@ def test_the_known_tokens_come_first_and_keep_their_positions():
     assert tokens.valid.tolist() == [[True, True, True, False]]
 
 
+def test_packed_tokens_of_all_modalities_come_before_all_empty_slots():
+    grids = {
+        "depth": {"ids": np.arange(9)[None], "known": np.arange(9)[None] == 4},
+        "edge": {"ids": np.arange(9)[None] % 7, "known": np.arange(9)[None] > 6},
+    }
+    state = states.create(grids, [], specs=tiny.SPECS)
+    tokens = states.input_tokens(state, tiny.SPECS, (("depth", 2), ("edge", 3)), packed=True)
+    assert tokens.packed
+    assert tokens.modality[0, :3].tolist() == [1, 2, 2]
+    assert tokens.position[0, :3].tolist() == [4, 7, 8]
+    assert tokens.valid.tolist() == [[True, True, True, False, False]]
+
+
 @pytest.mark.parametrize("scheme", ["maskgit", "roar"])
 def test_the_number_of_slots_does_not_change_what_is_generated(scheme, monkeypatch):
     model, params = tiny.trunk()

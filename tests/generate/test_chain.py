@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fourm_jax.generate import chain, parallel, stages
+from fourm_jax.generate import chain, parallel, stages, trunk
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Step
@@ -158,6 +158,19 @@ def test_another_temperature_or_count_of_the_same_shape_compiles_nothing_new():
     compiled = stages._write_tokens._cache_size()
     generate(start(), steps_for("maskgit", counts=(1, 4, 1), temperature=0.3), seed=5)
     assert stages._write_tokens._cache_size() == compiled
+
+
+def test_kernels_are_cast_once_for_a_chain_and_nothing_else_is():
+    model, params = tiny.trunk(dtype=jnp.bfloat16)
+    cast = trunk.with_cast_kernels(model, params)
+    block, before = cast["encoder"]["blocks"], params["encoder"]["blocks"]
+    kernel = before["feed_forward"]["fc1"]["kernel"]
+    np.testing.assert_array_equal(
+        block["feed_forward"]["fc1"]["kernel"], kernel.astype(jnp.bfloat16)
+    )
+    assert block["self_norm"]["scale"].dtype == jnp.float32
+    assert cast["decoder_embedding"] is params["decoder_embedding"]
+    assert trunk.with_cast_kernels(*tiny.trunk()) is tiny.trunk()[1]
 
 
 def test_one_step_of_everything_is_the_parallel_prediction():

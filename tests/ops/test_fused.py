@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.models import layers
-from fourm_jax.ops import filters, fused, fused_threshold, gate, norm
+from fourm_jax.ops import filters, fused, fused_draw, fused_threshold, gate, norm, sampling
 
 EPSILON = 1e-6
 ON_GPU = jax.default_backend() == "gpu"
@@ -72,9 +72,29 @@ def test_the_kernel_of_the_threshold_equals_the_bisection(size):
     budget = np.array([0, 0.1, 0.25, 0.5, 2, 1000], np.float32)
     expected = jax.jit(filters.threshold)(logits, weights, budget)
     keys = fused_threshold.smallest_within(
-        filters._sortable(jnp.asarray(logits)), jnp.asarray(weights), budget, interpret=INTERPRET
+        filters.sortable(jnp.asarray(logits)), jnp.asarray(weights), budget, interpret=INTERPRET
     )
-    np.testing.assert_array_equal(keys, filters._sortable(expected))
+    np.testing.assert_array_equal(keys, filters.sortable(expected))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+@pytest.mark.parametrize("top_p", [0.0, 0.6])
+def test_the_kernel_of_the_draw_equals_the_filter_and_the_draw(temperature, top_p):
+    random = np.random.default_rng(0)
+    logits = random.integers(-9, 9, (8, 40)).astype(np.float32) / 3  # with ties
+    logits[0], logits[1, 2:], logits[2, 5] = 0.0, -np.inf, 99.0
+    uniform = random.uniform(size=8).astype(np.float32)
+    expected = sampling.sample(uniform[:, None], logits[:, None], temperature, top_p=top_p)
+    drawn = fused_draw.draw(
+        jnp.asarray(uniform),
+        jnp.asarray(logits),
+        jnp.float32(temperature or 1.0),
+        jnp.asarray(temperature == 0),
+        top_p=top_p,
+        interpret=INTERPRET,
+    )
+    np.testing.assert_array_equal(drawn[0], expected[0][:, 0])
+    np.testing.assert_allclose(drawn[1], expected[1][:, 0], rtol=1e-5)
 
 
 def test_a_norm_that_keeps_its_input_adds_the_gradients_of_both_results():
