@@ -50,8 +50,8 @@ class Programs:
         """
         key = call.key
         self._begin(key)
-        while key in self._begun and not self._begun[key].done() and self._expected:
-            self._begin(next(iter(self._expected)))
+        while key in self._begun and not self._begun[key].done() and (later := [*self._expected]):
+            self._begin(later[0])
         if key in self._begun:
             self._begun[key].result()
 

@@ -123,29 +123,18 @@ def iterate(
       ValueError: a target that the model cannot predict, a scheme that does not suit its kind, or
         weights that do not match the conditions; before any step.
     """
-    rules = sampling if isinstance(sampling, Mapping) else {}
-    every = sampling if isinstance(sampling, Sampling) else Sampling()
-    groups = [list(group) for _, group in itertools.groupby(steps, lambda s: (s.target, s.scheme))]
-    guidances = _guidances(model, state, groups, conditions, drafts)
-    writings = [
-        Writing(
-            steps=group,
-            weights=weights,
-            stage=_stage(
-                model.modalities[index_of(model.modalities, group[0].target)],
-                group,
-                max_new=(max_new or {}).get(group[0].target),
-                num_given=state.ids[group[0].target].shape[1],
-                end_id=(end_ids or {}).get(group[0].target),
-                is_weighted=bool(conditions),
-                hidden_conditions=hidden,
-                sampling=rules.get(group[0].target, every),
-                vocabulary=vocabulary,
-            ),
-        )
-        for group, (hidden, weights) in zip(groups, guidances, strict=True)
-    ]
-    targets = [group[0].target for group in groups]
+    writings = _writings(
+        model,
+        state,
+        steps,
+        sampling,
+        conditions,
+        drafts,
+        max_new=max_new or {},
+        end_ids=end_ids or {},
+        vocabulary=vocabulary,
+    )
+    targets = [one.stage.target for one in writings]
     names = progress.track(targets, label="generate", unit="target", enabled=show_progress)
     params = trunk.with_cast_kernels(model, params)
     num_planned, new = 0, list[Hashable]()
@@ -172,6 +161,41 @@ def iterate(
     finally:
         if programs is not None:
             programs.give_up(new)
+
+
+def _writings(
+    model: FourM,
+    state: State,
+    steps: Sequence[Step],
+    sampling: Sampling | Mapping[str, Sampling] | None,
+    conditions: Sequence[tuple[str, ...]],
+    drafts: Collection[str],
+    *,
+    max_new: Mapping[str, int],
+    end_ids: Mapping[str, int],
+    vocabulary: TextVocabulary,
+) -> list[Writing]:
+    """How every target is written; arguments and errors as those of `iterate`."""
+    rules = sampling if isinstance(sampling, Mapping) else {}
+    every = sampling if isinstance(sampling, Sampling) else Sampling()
+    groups = [list(group) for _, group in itertools.groupby(steps, lambda s: (s.target, s.scheme))]
+    guidances = _guidances(model, state, groups, conditions, drafts)
+    writings = []
+    for group, (hidden, weights) in zip(groups, guidances, strict=True):
+        target = group[0].target
+        stage = _stage(
+            model.modalities[index_of(model.modalities, target)],
+            group,
+            max_new=max_new.get(target),
+            num_given=state.ids[target].shape[1],
+            end_id=end_ids.get(target),
+            is_weighted=bool(conditions),
+            hidden_conditions=hidden,
+            sampling=rules.get(target, every),
+            vocabulary=vocabulary,
+        )
+        writings.append(Writing(steps=group, weights=weights, stage=stage))
+    return writings
 
 
 def _stage(

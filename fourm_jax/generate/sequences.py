@@ -16,6 +16,7 @@ from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.state import Specs, State, Widths
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.ops import sampling
+from fourm_jax.utils import hardware
 
 
 @runtime_checkable
@@ -99,7 +100,8 @@ def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: S
     ]
     index = states.index_of(specs, stage.target)
     unread = states.sequence_targets(index, first[:, None], jnp.ones_like(first))
-    return states.token_batch(branches, [unread] * len(branches), specs, stage.input_widths)
+    asked, packed = [unread] * len(branches), hardware.platform() != "cpu"  # as `grids` does
+    return states.token_batch(branches, asked, specs, stage.input_widths, packed=packed)
 
 
 def _next_token(
