@@ -1,13 +1,14 @@
-"""The table of published sizes on slices of TPUs: fits or not, memory, bytes on the wire.
+"""The tables of published sizes on TPUs and GPUs: fits or not, memory, bytes on the wire.
 
     python -m experiments.topology_table --output=experiments/results/topologies.jsonl
 
 Appends one line per compilation and skips those that are there, so it can be stopped and called
-again. Every case is the step of configs/fourm.py at the published global batch; one that does not
-fit is tried again with less memory, unless --first. The most asked for come first;
---cases=SUBSTRING,… picks some, e.g. --cases=xlarge/v5e:16x16. --page=PAGE writes the table of the
-file into a page (docs/performance.md#on-tpus-before-one-is-rented) and compiles nothing.
-Needs libtpu: pip install 'fourm_jax[tpu]'.
+again. Every case of TPUs is the step of configs/fourm.py at the published global batch, every one
+of GPUs that of a batch that one GPU has taken; one that does not fit is tried again with less
+memory, unless --first. The most asked for come first; --cases=SUBSTRING,… picks some, e.g.
+--cases=xlarge/v5e:16x16 or --cases=gpu. --page=PAGE writes the tables of the file into a page
+(docs/performance.md#on-tpus-before-one-is-rented) and compiles nothing. Needs the compilers:
+pip install 'fourm_jax[tpu]' or 'fourm_jax[cuda]'.
 """
 
 import json
@@ -24,7 +25,7 @@ from fourm_jax.jobs import topology_table
 from fourm_jax.utils import progress
 
 OUTPUT = cli.define_path("output", None, "File of JSON lines.", required=True, written="file")
-CASES = flags.DEFINE_list("cases", [], "Parts of the names MIX/SIZE/SLICE; default: all.")
+CASES = flags.DEFINE_list("cases", [], "Parts of the names MIX/SIZE/PLACE; default: all.")
 FIRST = flags.DEFINE_bool("first", False, "Do not try again what does not fit.")
 PAGE = cli.define_path("page", None, "Page with marks that the table goes between.")
 
@@ -38,8 +39,10 @@ def main() -> None:
         page.write_text(topology_table.into_page(page.read_text(), rows))
         return
     failed = []
-    for case in progress.track(topology_table.cases(CASES.value), label="table", unit="case"):
-        changes: list[str] | None = []
+    starts = [(case, list[str]()) for case in topology_table.cases(CASES.value)]
+    starts += topology_table.policies(CASES.value)
+    for case, first in progress.track(starts, label="table", unit="case"):
+        changes: list[str] | None = first
         while changes is not None:
             row = topology_table.find(rows, case, changes)
             if row is None:
@@ -50,7 +53,8 @@ def main() -> None:
                 row = {"case": case, "changes": changes, **found}
                 rows.append(row)
                 topology_table.write(path, rows)
-            changes = None if row["fits"] or FIRST.value else topology_table.next_changes(row)
+            done = row["fits"] or first or FIRST.value  # policies are compared, fit or not
+            changes = None if done else topology_table.next_changes(row)
     if failed:
         sys.exit("error: no report of\n  " + "\n  ".join(failed))
 

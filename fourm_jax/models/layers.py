@@ -7,13 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fourm_jax.ops import attention, gate
 from fourm_jax.ops import norm as norm_op
-from fourm_jax.parallel import sharding
 from fourm_jax.utils import hardware
 
 NORM_EPSILON = 1e-6
@@ -245,8 +243,6 @@ class Attention(nn.Module):
         mask: attention.Visibility | None = None,
     ) -> Float[Array, "b n d"]:
         """Attend and join the heads."""
-        if hardware.platform() == "gpu":  # cuDNN refuses q, k and v that are cut differently
-            q, k, v = (sharding.constrain(x, P(sharding.BATCH, None, "tensor")) for x in (q, k, v))
         attended = attention.attend(q, k, v, mask, backend=self.backend)
         return self.out(checkpoint_name(attended, "attended"))
 

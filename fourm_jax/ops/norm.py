@@ -63,8 +63,13 @@ def uses_kernels(x: Float[Array, "*b d"]) -> bool:
 
 
 def is_one_gpu() -> bool:
-    """Whether there is one NVIDIA GPU: arrays on several would be put together for a kernel."""
-    return hardware.platform() == "gpu" and jax.device_count() == 1
+    """Whether there is one NVIDIA GPU: arrays on several would be put together for a kernel.
+
+    The mesh in use counts; a step compiled for other machines has theirs.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    num_devices = jax.device_count() if mesh.empty else mesh.size
+    return hardware.platform() == "gpu" and num_devices == 1
 
 
 def _forward(

@@ -29,7 +29,7 @@ REFUSED = {**FITS, "fits": False, "remat": "names", "accumulate_steps": 1, "byte
 
 
 def test_parameters_are_cut_along_the_last_axis_of_the_slice():
-    assert len(topology_table.cases()) == 36
+    assert len(topology_table.cases()) == 36 + 9
     (case,) = topology_table.cases(["mod7/xlarge/v5p"])
     assert topology_table.settings(case, ["model.remat=full"]) == [
         "--topology=v5p:4x4x4",
@@ -38,6 +38,27 @@ def test_parameters_are_cut_along_the_last_axis_of_the_slice():
         "--config.mesh.fsdp=4",
         "--config.model.remat=full",
     ]
+
+
+def test_gpus_cut_parameters_over_all_of_a_host_and_have_a_batch_each():
+    (case,) = topology_table.cases(["xlarge/gpu:8xh100"])
+    assert topology_table.settings(case, ["model.remat=full"]) == [
+        "--topology=gpu:8xh100",
+        "--config=configs/fourm.py:mix=mod21,size=xlarge",
+        "--config.mesh.data=1",
+        "--config.mesh.fsdp=8",
+        "--config.batch_size=512",
+        "--config.model.remat=names",
+        "--config.model.remat=full",  # the last one counts
+    ]
+
+
+def test_what_waits_for_the_backward_pass_is_compared_on_one_gpu():
+    assert topology_table.policies(["base/gpu"]) == [
+        ("mod21/base/gpu:1xh200", [f"model.remat={policy}"])
+        for policy in ("none", "dots", "full", "offload")
+    ]
+    assert len(topology_table.policies()) == 8
 
 
 @pytest.mark.parametrize(
@@ -63,6 +84,26 @@ def test_a_line_shows_the_last_try_and_what_did_not_fit():
         "3.0 | 8.0 | 25.0 | 22.3 | 282 s |"
     ]
     assert "too much of 16 (`names`: 36.0)" in topology_table.markdown([REFUSED])
+
+
+def test_a_line_of_gpus_has_the_least_time_and_says_what_must_be_set():
+    times = {"products": {"ms": 82.4}, "collectives": {"ms": 5.0}, "sum": {"ms": 136.0}}
+    row = {
+        **FITS,
+        "case": "mod21/base/gpu:8xh100",
+        "batch_size": 2048,
+        "accumulate_steps": 1,
+        "memory_bytes": 75 * GIB,
+        "setting": "XLA_PYTHON_CLIENT_MEM_FRACTION=.95",
+        "host_bytes": 0,
+        "least_ms": times,
+    }
+    lines = topology_table.gpu_markdown([FITS, row]).splitlines()
+    assert lines[2:] == [
+        "| mod21 base, 256 | 8 × H100 | `full` | **11.0** of 75.0 † | 3.0 | 8.0 | 0.0 | "
+        "131 | 82 | 5 | 25.0 |"
+    ]
+    assert "| 11.0, too much of 75.0 † |" in topology_table.gpu_markdown([{**row, "fits": False}])
 
 
 def test_rows_are_written_read_and_found(tmp_path):
