@@ -19,9 +19,11 @@ GPUS = ("gpu:1xh200", "gpu:8xh100", "gpu:1xh100")
 SIZES = ("xlarge", "base", "large")
 MIXES = ("mod21", "mod7")
 PER_GPU = {"base": 256, "large": 128, "xlarge": 64}  # samples, of mod21: those that were measured
-# What waits for the backward pass: compared on the first of `GPUS`.
-POLICIES = ("none", "dots", "full", "offload")  # beside "names", which the cases have
+# What waits for the backward pass, compared on the first of `GPUS`. Without the loop over blocks
+# the compiler finds what a policy computes again among what is there, and keeps that.
+POLICIES = ("none", "names", "dots", "full", "offload")
 POLICY_SIZES = ("base", "xlarge")
+LOOP = "model.scan_unroll=1"
 PARTS = (2, 4, 8)  # that the samples of a step are computed in, one after the other
 GIB = 2**30
 # What stands in a page around the table.
@@ -42,7 +44,7 @@ def policies(wanted: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
     """Cases with the changes that compare what waits for the backward pass."""
     compared = [name for name in cases(wanted) if is_gpu(name) and name.endswith(GPUS[0])]
     return [
-        (name, [f"model.remat={policy}"])
+        (name, [f"model.remat={policy}", LOOP])
         for name in compared
         if name.split("/")[1] in POLICY_SIZES
         for policy in POLICIES
@@ -84,13 +86,13 @@ def next_changes(row: Row) -> list[str] | None:
     First blocks keep their inputs alone, then a step is computed in parts. Memory falls at most in
     proportion to these, so that a number of parts that cannot be enough is left out.
     """
-    full = "model.remat=full"
+    full = ["model.remat=full", *([LOOP] if is_gpu(row["case"]) else [])]
     if row["remat"] != "full":
-        return [full]
+        return full
     for parts in PARTS:
         least = row["bytes"] * row["accumulate_steps"] / parts
         if parts > row["accumulate_steps"] and least <= row["memory_bytes"]:
-            return [full, f"optimizer.accumulate_steps={parts}"]
+            return [*full, f"optimizer.accumulate_steps={parts}"]
     return None
 
 
@@ -151,13 +153,13 @@ def _how(row: Row) -> str:
 
 
 def gpu_markdown(rows: Iterable[Row]) -> str:
-    """The table of GPUs: one line per row of the file."""
+    """The table of GPUs: one line per row of the file, equal ones once."""
     lines = [
-        "| model, batch per GPU | GPUs | `remat`, parts | needs, GiB | arguments | temporaries | "
+        "| model, batch per GPU | GPUs | `remat`, blocks | needs, GiB | arguments | temporaries | "
         "host | kernels at least, ms | products of these | sending, ms | sent per step, GB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_gpu_line(row) for row in rows if is_gpu(row["case"])]
+    lines += dict.fromkeys(_gpu_line(row) for row in rows if is_gpu(row["case"]))
     return "\n".join(lines) + "\n"
 
 
@@ -172,7 +174,7 @@ def _gpu_line(row: Row) -> str:
     cells = [
         f"{mix} {size}, {row['batch_size'] // int(count)}",
         f"{count} × {name.upper()}",
-        _how(row),
+        _how(row) + (", loop" if row["scan_unroll"] == 1 else ""),
         f"**{needs}** {limit}" if row["fits"] else f"{needs}, too much {limit}",
         *(f"{row[f'{part}_bytes'] / GIB:.1f}" for part in ("argument", "temporary", "host")),
         *(f"{value:.0f}" for value in parts),

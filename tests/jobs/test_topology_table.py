@@ -55,10 +55,10 @@ def test_gpus_cut_parameters_over_all_of_a_host_and_have_a_batch_each():
 
 def test_what_waits_for_the_backward_pass_is_compared_on_one_gpu():
     assert topology_table.policies(["base/gpu"]) == [
-        ("mod21/base/gpu:1xh200", [f"model.remat={policy}"])
-        for policy in ("none", "dots", "full", "offload")
+        ("mod21/base/gpu:1xh200", [f"model.remat={policy}", "model.scan_unroll=1"])
+        for policy in ("none", "names", "dots", "full", "offload")
     ]
-    assert len(topology_table.policies()) == 8
+    assert len(topology_table.policies()) == 10
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,10 @@ def test_what_waits_for_the_backward_pass_is_compared_on_one_gpu():
 )
 def test_what_does_not_fit_is_tried_with_what_may_be_enough(remat, parts, gib, changes):
     row = {"remat": remat, "accumulate_steps": parts, "bytes": gib * GIB, "memory_bytes": 16 * GIB}
-    assert topology_table.next_changes(row) == changes
+    assert topology_table.next_changes({"case": "mod21/base/v5e:4x4", **row}) == changes
+    loop = ["model.remat=full", "model.scan_unroll=1"]
+    on_gpus = topology_table.next_changes({"case": "mod21/base/gpu:1xh100", **row})
+    assert on_gpus == (changes and [*loop, *changes[1:]])
 
 
 def test_a_line_shows_the_last_try_and_what_did_not_fit():
@@ -93,14 +96,15 @@ def test_a_line_of_gpus_has_the_least_time_and_says_what_must_be_set():
         "case": "mod21/base/gpu:8xh100",
         "batch_size": 2048,
         "accumulate_steps": 1,
+        "scan_unroll": 1,
         "memory_bytes": 75 * GIB,
         "setting": "XLA_PYTHON_CLIENT_MEM_FRACTION=.95",
         "host_bytes": 0,
         "least_ms": times,
     }
-    lines = topology_table.gpu_markdown([FITS, row]).splitlines()
+    lines = topology_table.gpu_markdown([FITS, row, row]).splitlines()
     assert lines[2:] == [
-        "| mod21 base, 256 | 8 × H100 | `full` | **11.0** of 75.0 † | 3.0 | 8.0 | 0.0 | "
+        "| mod21 base, 256 | 8 × H100 | `full`, loop | **11.0** of 75.0 † | 3.0 | 8.0 | 0.0 | "
         "131 | 82 | 5 | 25.0 |"
     ]
     assert "| 11.0, too much of 75.0 † |" in topology_table.gpu_markdown([{**row, "fits": False}])
