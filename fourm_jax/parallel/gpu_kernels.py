@@ -26,10 +26,8 @@ KINDS = (
 HOST = "host memory"  # the kind of what brings arrays there or back
 _ON_HOST = "S(5)"  # of a layout: in the memory of the host
 # Instructions that are no work of the device.
-_NO_WORK = set(
-    "parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id "
-    "opt-barrier add-dependency async-update".split()
-)
+_NO_WORK = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
+_NO_WORK |= {"partition-id", "replica-id", "opt-barrier", "add-dependency", "async-update"}
 _SLICES = {"slice", "dynamic-slice", "gather"}
 # Of these every element comes from one element, so that parts of what comes out need parts.
 _SAME_ELEMENTS = {"bitcast", "reshape", "convert", "transpose", "copy", "negate", "reverse"}
