@@ -152,7 +152,8 @@ class Stack(nn.Module):
     Attributes:
       drop_path: rate of the last block; earlier ones ramp up linearly from 0.
       remat: what the backward pass finds in memory. "none": all that it needs. "names": products
-        and sums of branches (`layers.SAVED_NAMES`); norms, gates and softmax are computed again.
+        and sums of branches (`layers.SAVED_NAMES`); norms, gates and softmax are computed again,
+        where blocks run in a loop: without one the compiler may keep them, as "none" does.
         "dots": products of activations with weights. "full": the input of each block only.
         "offload": as "names", kept in the memory of the host.
       attention: backend, see `ops.attention.attend`.
@@ -174,12 +175,15 @@ class Stack(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        block = Block
+        block, unroll = Block, min(self.scan_unroll or self._unroll_as_suits(), self.depth)
         if self.remat != "none":
+            # What is computed again stands in a loop of its own, or a compiler would find that it
+            # was computed before, and keep that. Of "names" that is welcome: it is fast.
+            is_looped = unroll < self.depth
             block = nn.remat(
                 block,
                 policy=REMAT_POLICIES[self.remat],
-                prevent_cse=False,
+                prevent_cse=not is_looped and self.remat != "names",
                 methods=["__call__"],
             )
         everywhere = nn.broadcast
@@ -189,7 +193,7 @@ class Stack(nn.Module):
             split_rngs={"params": True, "drop_path": True},
             in_axes=(0, everywhere, everywhere, everywhere),
             length=self.depth,
-            unroll=min(self.scan_unroll or self._unroll_as_suits(), self.depth),
+            unroll=unroll,
         )
         if not self.is_initializing():
             # kernels are cast here, once per step, and not in every pass over every layer

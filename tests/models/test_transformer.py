@@ -88,6 +88,18 @@ def test_a_policy_decides_what_waits_for_the_backward_pass(remat, hidden):
     assert shapes.count((3, 10, 7)) == hidden  # [layers, samples · tokens, channels]
 
 
+def test_without_a_loop_over_blocks_what_a_policy_drops_is_computed_again():
+    def flops(remat):
+        module, x = stack(mlp_dim=64, remat=remat, scan_unroll=0), jnp.ones((2, 64, 8))
+        params = jax.eval_shape(module.init, jax.random.key(0), x)
+        step = jax.grad(lambda params, x: (module.apply(params, x) ** 2).sum(), (0, 1))
+        return jax.jit(step).lower(params, x).compile().cost_analysis()["flops"]
+
+    # A block's products once more, but the last: a quarter more of the step's. A compiler that
+    # finds the same products in the forward pass would keep what they give, and save none.
+    assert flops("full") > 1.2 * flops("none")
+
+
 def test_stochastic_depth_ramps_up_from_zero_and_keeps_the_mean():
     class Residual(layers.nn.Module):
         def __call__(self, x, rate):
