@@ -19,11 +19,9 @@ GPUS = ("gpu:1xh200", "gpu:8xh100", "gpu:1xh100")
 SIZES = ("xlarge", "base", "large")
 MIXES = ("mod21", "mod7")
 PER_GPU = {"base": 256, "large": 128, "xlarge": 64}  # samples, of mod21: those that were measured
-# What waits for the backward pass, compared on the first of `GPUS`. Without the loop over blocks
-# the compiler finds what a policy computes again among what is there, and keeps that.
+# What waits for the backward pass, compared on the first of `GPUS`.
 POLICIES = ("none", "names", "dots", "full", "offload")
 POLICY_SIZES = ("base", "xlarge")
-LOOP = "model.scan_unroll=1"
 PARTS = (2, 4, 8)  # that the samples of a step are computed in, one after the other
 GIB = 2**30
 # What stands in a page around the table.
@@ -44,7 +42,7 @@ def policies(wanted: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
     """Cases with the changes that compare what waits for the backward pass."""
     compared = [name for name in cases(wanted) if is_gpu(name) and name.endswith(GPUS[0])]
     return [
-        (name, [f"model.remat={policy}", LOOP])
+        (name, [f"model.remat={policy}"])
         for name in compared
         if name.split("/")[1] in POLICY_SIZES
         for policy in POLICIES
@@ -86,13 +84,12 @@ def next_changes(row: Row) -> list[str] | None:
     First blocks keep their inputs alone, then a step is computed in parts. Memory falls at most in
     proportion to these, so that a number of parts that cannot be enough is left out.
     """
-    full = ["model.remat=full", *([LOOP] if is_gpu(row["case"]) else [])]
     if row["remat"] != "full":
-        return full
+        return ["model.remat=full"]
     for parts in PARTS:
         least = row["bytes"] * row["accumulate_steps"] / parts
         if parts > row["accumulate_steps"] and least <= row["memory_bytes"]:
-            return [*full, f"optimizer.accumulate_steps={parts}"]
+            return ["model.remat=full", f"optimizer.accumulate_steps={parts}"]
     return None
 
 
