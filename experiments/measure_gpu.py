@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -26,7 +26,7 @@ from absl import flags
 from experiments import cli
 from fourm_jax.utils import errors
 
-OUTPUT = flags.DEFINE_string("output", "rows.jsonl", "File that rows are added to.")
+OUTPUT = cli.define_path("output", "rows.jsonl", "File that rows are added to.", written="file")
 LIMIT = flags.DEFINE_integer("limit", 900, "Seconds in all.", lower_bound=1)
 VARIANTS = flags.DEFINE_list("variants", [], "Some of the variants; default: all, in their order.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, run none.")
@@ -113,22 +113,22 @@ def main() -> None:
                 own = [f"{key}={value}" for key, value in _environment(ALL[name]).items()]
                 print(" ".join(own), shlex.join(command(ALL[name], turns)))
             return
-        logs = _run_all(names, turns, pathlib.Path(folder))
-    measured = {name: list(rows(log)) for name, log in logs.items()}
-    with pathlib.Path(OUTPUT.value).open("a", encoding="utf-8") as file:
-        file.writelines(
-            json.dumps(row | {"variant": name}) + "\n"
-            for name, found in measured.items()
-            for row in found
-        )
-    for name, found in measured.items():
-        if not found:
-            print(f"--- {name}:", *logs[name].splitlines()[-15:], sep="\n")
+        measured = {}
+        OUTPUT.value.parent.mkdir(parents=True, exist_ok=True)
+        with pathlib.Path(OUTPUT.value).open("a", encoding="utf-8") as file:
+            for name, log in _logs(names, turns, pathlib.Path(folder)):
+                measured[name] = list(rows(log))
+                file.writelines(
+                    json.dumps(row | {"variant": name}) + "\n" for row in measured[name]
+                )
+                file.flush()
+                if not measured[name]:
+                    print(f"--- {name}:", *log.splitlines()[-15:], sep="\n", flush=True)
     print(*table(measured), sep="\n")
 
 
-def _run_all(names: list[str], turns: str, folder: pathlib.Path) -> dict[str, str]:
-    """Name -> what its process printed until it ended or time was up."""
+def _logs(names: Sequence[str], turns: str, folder: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Name and what was printed, of every process as it ends or when time is up."""
     end, running = time.monotonic() + LIMIT.value, {}
     for name in names:
         with folder.joinpath(f"{name}.log").open("w", encoding="utf-8") as log:
@@ -138,21 +138,22 @@ def _run_all(names: list[str], turns: str, folder: pathlib.Path) -> dict[str, st
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **_environment(ALL[name])},
             )
-    waiting = dict(running)
-    while waiting and time.monotonic() < end:
+    while running:
         time.sleep(1)
-        for name, process in list(waiting.items()):
-            if process.poll() is not None:
-                del waiting[name]
-                print(f"{name} ended with status {process.returncode}", flush=True)
-    for name, process in waiting.items():
-        print(f"{name} was stopped after {LIMIT.value} s", flush=True)
-        process.kill()
-        process.wait()
-    return {
-        name: folder.joinpath(f"{name}.log").read_text(encoding="utf-8", errors="replace")
-        for name in names
-    }
+        is_late = time.monotonic() >= end
+        for name, process in list(running.items()):
+            status = process.poll()
+            if status is None and not is_late:
+                continue
+            how = f"ended with status {status}"
+            if status is None:
+                process.kill()
+                process.wait()
+                how = f"was stopped after {LIMIT.value} s"
+            print(f"{name} {how}", flush=True)
+            del running[name]
+            path = folder.joinpath(f"{name}.log")
+            yield name, path.read_text(encoding="utf-8", errors="replace")
 
 
 def _environment(variant: Variant) -> dict[str, str]:
