@@ -150,17 +150,26 @@ def iterate(
                     progress.announce(f"compiling {len(new)} programs side by side")
             stage_keys = jax.vmap(lambda key, name=target: rng.stream(key, name))(keys)
             drawn = (model, params, state, stage_keys)
-            if isinstance(one.stage, SequenceStage):
-                written = (*drawn, one.steps[0], one.weights, one.stage)
-                state = stages.write_sequence(*written, fit_slots=fit_slots, ready=ready)
+            order, how = (orders or {}).get(target), {"fit_slots": fit_slots, "ready": ready}
+            for state in _write(drawn, one, order, how):
                 yield target, state
-            else:
-                passes = (*drawn, one.steps, one.weights, one.stage, (orders or {}).get(target))
-                for state in stages.grid_passes(*passes, fit_slots=fit_slots, ready=ready):
-                    yield target, state
     finally:
         if programs is not None:
             programs.give_up(new)
+
+
+def _write(
+    drawn: tuple[FourM, Any, State, Key[Array, "b"]],
+    writing: Writing,
+    order: Int[Array, "b l"] | None,
+    how: Mapping[str, Any],
+) -> Iterator[State]:
+    """The state after a whole sequence, or after every pass over a grid."""
+    stage = writing.stage
+    if isinstance(stage, SequenceStage):
+        yield stages.write_sequence(*drawn, writing.steps[0], writing.weights, stage, **how)
+    else:
+        yield from stages.grid_passes(*drawn, writing.steps, writing.weights, stage, order, **how)
 
 
 def _writings(
