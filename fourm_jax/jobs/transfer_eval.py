@@ -12,7 +12,7 @@ from fourm_jax.parallel import distributed
 from fourm_jax.train import loop, run_config
 from fourm_jax.train.state import TrainState
 from fourm_jax.train.transfer_data import LabelledTokens
-from fourm_jax.train.transfer_task import IGNORED, LABEL, Labels, TransferTask
+from fourm_jax.train.transfer_task import LABEL, Labels, TransferTask
 
 BATCH = 64
 
@@ -63,7 +63,7 @@ def score(outputs: np.ndarray, labels: np.ndarray, settings: Labels) -> dict[str
       labels: as `transfer_data.label_of` gives them.
     """
     if settings.has_classes:
-        predicted, known = outputs.argmax(-1), labels != IGNORED
+        predicted, known = outputs.argmax(-1), labels != settings.ignored
         accuracy = float((predicted == labels)[known].mean())
         if settings.problem == "classes":
             return {"accuracy": accuracy}

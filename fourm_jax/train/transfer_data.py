@@ -14,7 +14,7 @@ from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.trained import TrainedTokenizer
-from fourm_jax.train.transfer_task import IGNORED, LABEL, Labels
+from fourm_jax.train.transfer_task import LABEL, Labels
 from fourm_jax.utils import errors
 
 MAX_IN_MEMORY = 16_384  # records that are read, tokenized and checked once, before the first step
@@ -132,11 +132,11 @@ def label_of(
     if value.dtype.kind not in "iu":
         message = f"label {labels.field!r} has dtype {value.dtype}, expected class indices"
         raise RecordError("wrong_type", message, row)
-    wrong = value[((value < 0) | (value >= labels.num_outputs)) & (value != IGNORED)]
+    wrong = value[((value < 0) | (value >= labels.num_outputs)) & (value != labels.ignored)]
     if wrong.size:
         message = (
             f"label {labels.field!r} has class {int(wrong.flat[0])}, allowed: "
-            f"0..{labels.num_outputs - 1}, and {IGNORED} for what does not count"
+            f"0..{labels.num_outputs - 1}, and {labels.ignored} for what does not count"
         )
         raise RecordError("class_outside", message, row)
     return value.astype(np.int32)
@@ -157,12 +157,35 @@ def _prepare(
             label_of(row, number, labels, picture)
         except RecordError as error:
             raise ValueError(f"{datasets.place_of(dataset, number)}: {error}") from error
+    if labels.problem == "class_map":
+        _check_classes(dataset, rows, labels)
     wanted = {labels.field, *dataset.fields.values()}
     for spec in specs:
         field = dataset.fields.get(spec.name, spec.name)
         if spec.is_token and not any(field in row for row in rows):
             _add_tokens(rows, field, spec, tokenizers)
     return [{name: value for name, value in row.items() if name in wanted} for row in rows]
+
+
+def _check_classes(dataset: Dataset, rows: Sequence[Mapping[str, Any]], labels: Labels) -> None:
+    """Refuse masks in which only class 0 counts, such as black and white ones.
+
+    Raises:
+      ValueError: what is not 0 has the value that counts nowhere.
+    """
+    has_ignored = False
+    for row in rows:
+        value = np.asarray(row[labels.field])
+        ignored = value == labels.ignored
+        if ((value != 0) & ~ignored).any():
+            return
+        has_ignored = has_ignored or bool(ignored.any())
+    if has_ignored:
+        raise ValueError(
+            f"data set {dataset.name!r}: label {labels.field!r} has class 0 and "
+            f"{labels.ignored}, which does not count, and no other class; masks in black and white "
+            "need 0 and 1"
+        )
 
 
 def _add_tokens(

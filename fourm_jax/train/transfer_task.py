@@ -30,7 +30,7 @@ from fourm_jax.utils import errors, modules, rng
 
 # What is predicted: a class per picture or pixel, or numbers per picture or pixel.
 PROBLEMS = ("classes", "class_map", "values", "value_map")
-IGNORED = 255  # a label of a pixel that counts nowhere
+IGNORED = 255  # the label of a picture or pixel that counts nowhere, see `Labels.ignored`
 LABEL = "label"  # key of the labels in a batch
 
 
@@ -96,6 +96,11 @@ class Labels:
     def has_pixels(self) -> bool:
         """Whether every pixel has a label."""
         return self.problem in ("class_map", "value_map")
+
+    @property
+    def ignored(self) -> int:
+        """The class that counts nowhere: 255, or -1 where there are so many that 255 is one."""
+        return IGNORED if self.num_outputs <= IGNORED else -1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -274,7 +279,7 @@ class TransferTask:
             value, aux = self._value_loss(output, labels)
             return value, step.Aux(aux, model_state)
         targets = jax.nn.one_hot(labels, settings.num_outputs)
-        counted = (labels != IGNORED).astype(jnp.float32)
+        counted = (labels != settings.ignored).astype(jnp.float32)
         if train and (settings.mixup or settings.cutmix):
             batch, targets = self._mixed(mix_key, batch, targets)
         if train and settings.label_smoothing:

@@ -177,6 +177,15 @@ def test_a_mask_of_another_size_is_one_line_before_any_step(tmp_path):
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+def test_masks_in_black_and_white_are_refused_as_white_does_not_count(tmp_path):
+    folder_of_masks(tmp_path, [(40, 40)] * 6)
+    for path in tmp_path.glob("masks/*"):
+        Image.eval(Image.open(path), lambda value: 255 * value).save(path)
+    settings = config(f"task=seg,images={tmp_path},num_classes=2,labels=0")
+    with pytest.raises(ValueError, match=r"has class 0 and 255, .* black and white need 0 and 1"):
+        run(settings, tmp_path / "run")
+
+
 def test_an_empty_split_is_refused():
     task = run_config.make_task(config("task=cls"))
     with pytest.raises(ValueError, match=r"5000 records asked of 'test', allowed: 0\.\.1024"):
@@ -192,6 +201,14 @@ def test_measures_of_predictions_count_what_has_a_label():
     metres = transfer_task.Labels(problem="value_map", num_outputs=1, mean=1.0, std=2.0)
     found = transfer_eval.score(np.array([[[[0.5], [1.0]]]]), np.array([[[2.0, np.nan]]]), metres)
     assert found == {"mae": 0.0, "abs_rel": 0.0, "delta1": 1.0}
+
+
+def test_where_there_are_more_than_255_classes_class_255_counts_like_any_other():
+    many = transfer_task.Labels(problem="classes", num_outputs=1_000)
+    logits = np.eye(1_000, dtype=np.float32)[[7, 3, 999]]
+    assert transfer_eval.score(logits, np.array([7, 255, -1]), many) == {"accuracy": 0.5}
+    assert transfer_data.label_of({"label": np.int32(-1)}, 0, many, (4, 4)) == -1
+    assert transfer_task.Labels(problem="classes", num_outputs=255).ignored == 255
 
 
 def test_mixing_needs_classes_and_pictures():

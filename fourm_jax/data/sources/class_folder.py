@@ -64,7 +64,7 @@ class ClassFolderSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one record; RecordError naming the file if the picture cannot be read."""
         file = self._files[index]
-        rgb = centre_square(read(self._root / file), self._size, "bicubic")
+        rgb = centre_square(read(self._root / file, upright=True), self._size, "bicubic")
         return {"rgb": rgb, "label": np.int32(self.classes.index(file.split("/")[0]))}
 
     def place(self, index: int) -> str:
@@ -84,10 +84,10 @@ def in_split(files: Sequence[str], split: str, test_fraction: float) -> list[str
     ]
 
 
-def read(path: pathlib.Path) -> np.ndarray:
-    """Colours of a picture, as they are stored."""
+def read(path: pathlib.Path, *, upright: bool) -> np.ndarray:
+    """Colours of a picture; `upright` as for `picture_files.decode_rgb`."""
     try:
-        return picture_files.decode_rgb(path, upright=False)
+        return picture_files.decode_rgb(path, upright=upright)
     except ValueError as error:
         raise RecordError(reason_of(error, "unreadable_record"), f"{path}: {error}") from error
 

@@ -1,5 +1,6 @@
-"""Source of pictures with a label map each: `images/a.jpg` and `masks/a.png`."""
+"""Source of pictures with a label map each: `images/b/a.jpg` and `masks/b/a.png`."""
 
+import collections
 import pathlib
 from typing import Any
 
@@ -19,28 +20,37 @@ def make_source(
     """Open the pairs below a folder.
 
     Args:
-      split: "train" or "test"; the name of a picture decides, so adding others moves none.
+      split: "train" or "test"; the path of a picture decides, so adding others moves none.
       image_size: both become their largest centred square, resized to so many pixels; the classes
         of a mask are taken from the nearest pixel.
       test_fraction: share of the pairs that are "test".
 
     Raises:
-      ValueError: no such folders, a picture without a mask, an empty split.
+      ValueError: no such folders, a picture without a mask or with two, an empty split.
     """
     if split not in ("train", "test"):
         raise ValueError(errors.unknown_value("split", split, ("train", "test")))
     root = pathlib.Path(directory)
     files, _ = picture_folder.find(root / IMAGES)
-    masks = {pathlib.PurePosixPath(f).stem: f for f in picture_folder.find(root / MASKS).pictures}
+    masks = collections.defaultdict(list)
+    for mask in picture_folder.find(root / MASKS).pictures:
+        masks[_name(mask)].append(mask)
     pairs = []
     for file in class_folder.in_split(files, split, test_fraction):
-        stem = pathlib.PurePosixPath(file).stem
-        if stem not in masks:
-            raise ValueError(f"{root / IMAGES / file} has no mask {root / MASKS / stem}.png")
-        pairs.append((file, masks[stem]))
+        found = masks[_name(file)]
+        if len(found) != 1:
+            several = f", but {len(found)}: {', '.join(found)}" if found else ""
+            expected = root / MASKS / f"{_name(file)}.png"
+            raise ValueError(f"{root / IMAGES / file} has no mask {expected}{several}")
+        pairs.append((file, found[0]))
     if not pairs:
         raise ValueError(f"{directory}: none of {len(files)} pictures is in split {split!r}")
     return MaskFolderSource(root, pairs, image_size)
+
+
+def _name(file: str) -> str:
+    """What a picture and its mask have in common: the path without its ending."""
+    return pathlib.PurePosixPath(file).with_suffix("").as_posix()
 
 
 class MaskFolderSource:
@@ -55,7 +65,8 @@ class MaskFolderSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one pair; RecordError naming the file that cannot be read or does not fit."""
         image, mask = self._pairs[index]
-        rgb, path = class_folder.read(self._root / IMAGES / image), self._root / MASKS / mask
+        path = self._root / MASKS / mask
+        rgb = class_folder.read(self._root / IMAGES / image, upright=False)
         try:
             labels = picture_files.decode_values(path, upright=False)
         except ValueError as error:

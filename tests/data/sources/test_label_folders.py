@@ -26,6 +26,16 @@ def test_the_folder_of_a_picture_is_its_class(tmp_path):
     np.testing.assert_array_equal(source[0]["rgb"], np.full((4, 4, 3), 7))
 
 
+def test_a_picture_with_a_class_is_turned_as_its_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    rows = np.repeat(np.arange(8, dtype=np.uint8) * 30, 24).reshape(8, 8, 3)
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(rows).save(tmp_path / "cat" / "a.png", exif=exif)
+    picture = opened("class_folder", tmp_path, image_size=8)[0]["rgb"]
+    np.testing.assert_array_equal(picture, rows[::-1])
+
+
 def test_a_picture_without_a_class_an_unknown_class_and_an_empty_split_are_refused(tmp_path):
     save(tmp_path / "cat" / "b.png", np.zeros((8, 8, 3)))
     with pytest.raises(ValueError, match=r"none of 1 pictures is in split 'test'"):
@@ -53,4 +63,15 @@ def test_a_mask_of_another_size_and_a_missing_one_are_refused_by_name(tmp_path):
         opened("mask_folder", tmp_path)[0]
     save(tmp_path / "images" / "b.png", np.zeros((8, 8, 3)))
     with pytest.raises(ValueError, match=r"b\.png has no mask"):
+        opened("mask_folder", tmp_path)
+
+
+def test_masks_belong_to_the_pictures_in_the_folder_of_their_name(tmp_path):
+    for value, folder in enumerate(("one", "two")):
+        save(tmp_path / "images" / folder / "a.png", np.zeros((8, 8, 3)))
+        save(tmp_path / "masks" / folder / "a.png", np.full((8, 8), value))
+    source = opened("mask_folder", tmp_path)
+    assert [int(source[index]["label"].max()) for index in range(2)] == [0, 1]
+    save(tmp_path / "masks" / "two" / "a.bmp", np.zeros((8, 8)))
+    with pytest.raises(ValueError, match=r"two/a\.png, but 2: two/a\.bmp, two/a\.png"):
         opened("mask_folder", tmp_path)
