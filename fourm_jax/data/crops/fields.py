@@ -98,7 +98,10 @@ class HumanPoses:
 
 
 class MirroredText:
-    """Text, or lists or mappings of texts, whose words "left" and "right" change in a mirror."""
+    """Text, or lists or mappings of texts, whose words "left" and "right" change in a mirror.
+
+    What else stands beside a text (the size or the address of a picture) stays as it is.
+    """
 
     def __call__(self, value: Any, crop: Crop, sizes: Sizes) -> Any:
         if not crop.flip:
@@ -108,7 +111,9 @@ class MirroredText:
             return re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda match: other[match[1]], value)
         if isinstance(value, Mapping):
             return {key: self(text, crop, sizes) for key, text in value.items()}
-        return [self(text, crop, sizes) for text in value]
+        if isinstance(value, list | tuple):
+            return [self(text, crop, sizes) for text in value]
+        return value
 
 
 class PerCrop:

@@ -20,8 +20,8 @@ def resize(
     """Resize to (height, width), same dtype; Pillow's arithmetic.
 
     Args:
-      image: any dtype for "nearest"; uint8 (1, 3 or 4 channels), uint16 [h, w] or float32 for the
-        others. Floats stay within their own range, although bicubic filters overshoot.
+      image: any dtype for "nearest"; uint8, uint16 or float32 for the others. Floats stay within
+        their own range, although bicubic filters overshoot.
       size: (height, width). (The published call passes this order to Pillow, which reads
         (width, height): right only for squares.)
       resample: "nearest", or "bilinear" or "bicubic" with antialiasing.
@@ -44,7 +44,8 @@ def resize(
             f"image of dtype {image.dtype} with resample {resample!r}; allowed: uint8, uint16, "
             f"float32, or resample nearest"
         )
-    if image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] in (3, 4)):
+    # But for colours channel by channel: of four, Pillow takes the last for opacity and multiplies.
+    if image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] == 3):
         return _resize_plane(image, size, resample)
     channels = [_resize_plane(channel, size, resample) for channel in np.moveaxis(image, 2, 0)]
     return np.stack(channels, axis=-1)

@@ -136,6 +136,21 @@ def test_interpolated_floats_stay_within_their_range():
     assert (result["depth"].min(), result["depth"].max()) == (1.0, 9.0)
 
 
+def test_the_last_of_four_channels_is_no_opacity():
+    picture = np.zeros((8, 8, 4), np.uint8)
+    picture[...] = 200, 100, 50, 0
+    (result,) = fields.crop_record({"rgb": picture}, [[0, 0, 8, 8, 0]], (4, 4))
+    assert np.unique(result["rgb"].reshape(-1, 4), axis=0).tolist() == [[200, 100, 50, 0]]
+
+
+def test_what_stands_beside_a_text_is_not_mirrored():
+    mirrored = settings.Crop(index=0, count=1, rectangle=(0, 0, 4, 6), flip=True)
+    written = [{"caption": "a left turn", "width": 512, "error": None}, "the right one"]
+    expected = [{"caption": "a right turn", "width": 512, "error": None}, "the left one"]
+    sizes = fields.Sizes((4, 6), (4, 6))
+    assert fields.MirroredText()(written, mirrored, sizes) == expected
+
+
 def test_labels_are_never_mixed():
     labels = np.random.default_rng(0).choice([3, 200], (9, 7)).astype(np.uint8)
     (result,) = fields.crop_record({"semseg": labels}, [[1, 1, 7, 5, 0]], (4, 4))
