@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import re
+import resource
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ SHARD_RULES: Mapping[str, plain_data.Rule] = {
     "bytes": plain_data.integer(0, 2**62),
 }
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_MOST_OPEN = 1024  # shards that a process holds open
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,16 @@ class Reader:
         return shard, int(index) - (self._ends[shard - 1] if shard else 0)
 
 
-@functools.lru_cache(maxsize=1024)
+def _most_open() -> int:
+    """Shards that may stay open: half of the files that this process may have, or `_MOST_OPEN`.
+
+    Linux often allows 1,024 files, macOS 256, and a data set may have thousands of shards.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_OPEN if allowed == resource.RLIM_INFINITY else min(_MOST_OPEN, allowed // 2)
+
+
+@functools.lru_cache(maxsize=_most_open())
 def _open(file: str) -> array_record_module.ArrayRecordReader:
     # Cached beside the Reader, not in it: worker processes get the Reader pickled.
     return array_record_module.ArrayRecordReader(

@@ -55,6 +55,16 @@ def test_a_reader_can_be_sent_to_a_worker_process(tmp_path):
     assert values(pickle.loads(pickle.dumps(reader))) == values(reader)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "open_shards"), [(256, 128), (1024, 512), (20_000, 1024), (-1, 1024)]
+)
+def test_open_shards_leave_half_of_the_files_that_a_process_may_have(
+    allowed, open_shards, monkeypatch
+):
+    monkeypatch.setattr(shards.resource, "getrlimit", lambda which: (allowed, allowed))
+    assert shards._most_open() == open_shards
+
+
 def test_any_number_of_processes_writes_the_same_files(tmp_path):
     write(tmp_path / "one", 5)
     for index in (2, 0, 1):
