@@ -13,7 +13,7 @@ from etils import epath
 from jaxtyping import Integer
 
 from fourm_jax.data import collate
-from fourm_jax.data.storage import left_out, records
+from fourm_jax.data.storage import foreign_files, left_out, records
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities import serializers
 from fourm_jax.modalities.spec import ModalitySpec
@@ -66,6 +66,8 @@ def fingerprint(directory: epath.PathLike) -> str:
     """sha256 over names and contents of the files of a tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(epath.Path(directory).glob("*")):
+        if foreign_files.is_foreign(path.name):
+            continue
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

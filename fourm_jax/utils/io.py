@@ -6,6 +6,7 @@ once and for good, so that nothing is renamed, synchronized or appended to.
 
 import json
 import os
+import uuid
 from typing import Any
 
 from etils import epath
@@ -35,7 +36,7 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     if is_remote(path):
         path.write_bytes(content)
         return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         temporary.write_bytes(content)
         sync(temporary)
@@ -43,6 +44,15 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: epath.PathLike) -> epath.Path:
+    """Where a file is written until it is whole, `<name>.<token>.tmp`: another name every time.
+
+    Numbers of processes are no names: several machines that share a disk give out the same ones.
+    """
+    path = epath.Path(path)
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def append(path: epath.PathLike, content: bytes) -> None:

@@ -101,6 +101,14 @@ def test_the_manifest_tells_vocabularies_and_tokenizers(tokenizers, tmp_path):
     assert fields["caption"]["vocab_size"] == 4608
 
 
+def test_what_a_notebook_leaves_in_the_folder_of_a_tokenizer_makes_it_no_other(tmp_path):
+    (tmp_path / "card.json").write_text("{}")
+    before = encoders.fingerprint(tmp_path)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".DS_Store").write_bytes(b"1")
+    assert encoders.fingerprint(tmp_path) == before
+
+
 def test_training_reads_what_was_written(tokenizers, tmp_path):
     pretokenize.tokenize(job(tmp_path), SPECS, tokenizers)
     dataset = datasets.Dataset(

@@ -9,7 +9,6 @@ import collections
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -249,7 +248,7 @@ def read_lines(path: epath.PathLike) -> Iterator[LeftOutRecord]:
 
 
 def _join(parts: Iterable[epath.Path], path: epath.Path) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = io.temporary_name(path)
     try:
         with temporary.open("w") as file:
             for part in parts:

@@ -76,7 +76,7 @@ def _write_shard(
     stream: Iterable[records.Record],
     extra_fields: Mapping,
 ) -> None:
-    temporary = path.parent / f"{path.name}.{os.getpid()}.tmp"
+    temporary = io.temporary_name(path)
     try:
         fields, count = _write_records(temporary, path, stream, extra_fields)
         with temporary.open("rb") as file:
