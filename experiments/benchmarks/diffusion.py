@@ -87,9 +87,13 @@ def train(pictures: Pictures) -> dict:
     schedule = optax.cosine_decay_schedule(RATE, NUM_STEPS)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.99))
     root = jax.random.key(0)
-    state = jax.jit(lambda batch: train_step.init_state(task, optimizer, batch, root, ema=False))(
-        {"rgb": pictures[:BATCH]}
-    )
+    batch = {"rgb": pictures[:BATCH]}
+    init = jax.jit(task.init)
+    params, model_state = jax.eval_shape(init, root, batch)
+    names = train_step.metric_names(task, params, model_state, batch, root)
+    state = jax.jit(
+        lambda batch: train_step.init_state(init, names, optimizer, batch, root, ema=False)
+    )(batch)
     one_step = jax.jit(
         train_step.make_train_step(task, optimizer, schedule, ema_decay=0.0),
         donate_argnums=0,

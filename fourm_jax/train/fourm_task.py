@@ -19,6 +19,12 @@ from fourm_jax.train import accumulation, flops, metrics, step
 from fourm_jax.utils import errors
 
 LOSSES = ("mod", "token")
+# Traced once per shape for whatever asks for it: shapes, initialization, step. XLA sees no call.
+_sample_tokens = jax.jit(
+    masking.sample_tokens,
+    static_argnames=("specs", "inputs", "outputs", "num_inputs", "num_targets", "budget"),
+    inline=True,
+)
 USUAL_SLOTS = 1_024  # more are refused where no record can fill half of them
 
 
@@ -113,7 +119,7 @@ class FourMTask:
 
     def sample(self, key: Key[Array, ""], batch: Batch) -> TokenBatch:
         """Draw the masks: [records] -> [records × maskings_per_record] samples."""
-        tokens = masking.sample_tokens(
+        tokens = _sample_tokens(
             key,
             masking.repeat(batch, self.maskings_per_record),
             self.mixture,

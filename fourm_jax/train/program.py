@@ -41,13 +41,17 @@ def make(
     settings = run_config.settings(config)
     schedule = optimizer.make_schedule(settings, config.num_steps)
     root = jax.random.key(config.seed)
-    params, model_state = jax.eval_shape(task.init, root, example)
+    # Traced once, for the shapes and for the first state; a model of 21 modalities takes seconds.
+    initialize = jax.jit(task.init, inline=True)
+    params, model_state = jax.eval_shape(initialize, root, example)
+    names = step.metric_names(task, params, model_state, example, root)
     optimizer.check_selectors(settings, params)
     param_rates, state_rates = _rates(config, task, params, model_state)
     transform = rates.limit(optimizer.make(settings), param_rates)
 
     def first_state(batch, root):
-        return step.init_state(task, transform, batch, root, ema=settings.ema_decay > 0)
+        ema = settings.ema_decay > 0
+        return step.init_state(initialize, names, transform, batch, root, ema=ema)
 
     shapes = jax.eval_shape(first_state, example, root)
     layout = sharding.state_shardings(shapes, mesh)

@@ -52,7 +52,8 @@ class Task(Protocol):
 
 
 def init_state(
-    task: Task,
+    init: Callable[[Key[Array, ""], Any], tuple[Any, Any]],
+    names: Mapping[str, tuple[Any, Any]],
     optimizer: optax.GradientTransformation,
     batch: Any,
     root: Key[Array, ""],
@@ -62,13 +63,25 @@ def init_state(
     """State before the first step; traceable, so that it can be jitted with out_shardings.
 
     Args:
+      init: `Task.init`.
+      names: see `metric_names`.
       root: key of the run.
     """
-    params, model_state = task.init(rng.stream(root, "init"), batch)
-    _, aux = jax.eval_shape(lambda p, s: task.loss(p, s, batch, root, True), params, model_state)
-    zero = jnp.float32(0)
-    names = {**aux.metrics, **_step_metrics(zero, zero, zero, jnp.bool_(True))}
+    params, model_state = init(rng.stream(root, "init"), batch)
     return state.create(params, model_state, optimizer, names, ema=ema)
+
+
+def metric_names(
+    task: Task, params: Any, model_state: Any, batch: Any, root: Key[Array, ""]
+) -> dict[str, tuple[Any, Any]]:
+    """Names and shapes of what a step adds up; of the arguments the shapes are enough."""
+
+    def added(params: Any, model_state: Any, batch: Any, root: Key[Array, ""]) -> Any:
+        zero = jnp.float32(0)
+        _, aux = task.loss(params, model_state, batch, root, True)
+        return {**aux.metrics, **_step_metrics(zero, zero, zero, jnp.bool_(True))}
+
+    return jax.eval_shape(added, params, model_state, batch, root)
 
 
 def make_train_step(
