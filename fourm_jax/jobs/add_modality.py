@@ -5,7 +5,9 @@ The work directory becomes a run folder: `tokenizers/` of the source, `data/` wi
 """
 
 import dataclasses
+import itertools
 import pathlib
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -29,7 +31,7 @@ from fourm_jax.models import trained
 from fourm_jax.models.fourm import FourM
 from fourm_jax.train import fourm_task, loop, run_config
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import errors, folder_lock, io, run_folder
+from fourm_jax.utils import errors, folder_lock, folders, io, run_folder
 
 PHASES = ("tokenize", "trunk", "evaluate")
 KEYS = (
@@ -63,7 +65,8 @@ def run(
     run_config.make_task(training)
     with folder_lock.hold(workdir):
         if not (workdir / run_folder.TOKENIZERS).is_dir():
-            shutil.copytree(source / run_folder.TOKENIZERS, workdir / run_folder.TOKENIZERS)
+            with folders.complete_or_absent(workdir / run_folder.TOKENIZERS) as copy:
+                shutil.copytree(source / run_folder.TOKENIZERS, copy, dirs_exist_ok=True)
         _tokenize(config, workdir, record)
         with record.run("trunk", f"{training.num_steps:,} steps from {source}"):
             loop.train(training, workdir / run_folder.TRUNK)
@@ -149,7 +152,7 @@ def training_config(
     }
     fields = {name: name for name in config.tokenize.modalities.names}
     new_data = {
-        "name": NEW_DATA,
+        "name": _new_name([one["name"] for one in groups["data"]]),
         "source": "token_shards",
         "arguments": {"directory": str(data)},
         "fields": {**fields, **{name: name for name in added}},
@@ -167,7 +170,9 @@ def training_config(
     fresh = [name for name in added if name not in config.similar]
     groups["init"] = {
         "source": str(source),
-        "rename": {rf"/{new}(?=/|$)": f"/{known}" for new, known in config.similar.items()},
+        "rename": {
+            rf"/{re.escape(new)}(?=/|$)": f"/{known}" for new, known in config.similar.items()
+        },
         "reset": _parts_of(fresh) if fresh else "",
     }
     groups["optimizer"] = config_lib.plain(config.optimizer)
@@ -179,9 +184,15 @@ def training_config(
     return config_lib.from_json(groups)
 
 
+def _new_name(taken: Collection[str]) -> str:
+    """Name of the new data: a run that was made like this one has such data already."""
+    numbered = (f"{NEW_DATA}_{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([NEW_DATA], numbered) if name not in taken)
+
+
 def _parts_of(modalities: Collection[str]) -> str:
     """Regex of the parts that modalities own."""
-    return "|".join(rf"/(contents_)?{name}(/|$)" for name in modalities)
+    return "|".join(rf"/(contents_)?{re.escape(name)}(/|$)" for name in modalities)
 
 
 def _tokenize(

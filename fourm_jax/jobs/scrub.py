@@ -62,6 +62,10 @@ def _parts(folder: epath.Path) -> Iterator[Part]:
     for manifest in sorted(folder.glob("*.json")):
         if any(folder.glob(f"{manifest.stem}-*-of-*")):
             yield from _shards(folder, manifest.stem)
+    names = [path.name for path in folder.glob("*-*-of-*.array_record")]
+    for split in sorted({name.split("-")[0] for name in names}):
+        if not shards.manifest_path(folder, split).exists():
+            yield _unfinished(folder, split)
 
 
 def _checkpoint(folder: epath.Path) -> Part:
@@ -87,7 +91,16 @@ def _shards(folder: epath.Path, split: str) -> Iterator[Part]:
         return
     for shard in manifest.shards:
         path = folder / shard["file"]
-        yield _verdict(path, "" if _is_as_written(path, shard["sha256"]) else "not as written")
+        sound = _is_as_written(path, str(shard.get("sha256")))
+        yield _verdict(path, "" if sound else "not as written")
+
+
+def _unfinished(folder: epath.Path, split: str) -> Part:
+    """Shards without a manifest: each has a receipt until the split is finished."""
+    path = shards.manifest_path(folder, split)
+    if any(folder.glob(f"{split}-*-of-*.json")):
+        return Part(path=path, verdict="not finished: run the command that writes it again")
+    return _verdict(path, "missing, and no command is writing this split")
 
 
 def _is_as_written(path: epath.Path, expected: str) -> bool:

@@ -97,6 +97,26 @@ def test_a_similar_modality_is_one_that_the_model_makes(similar, message, source
         run(job(similar=similar), source, tmp_path)
 
 
+def test_a_modality_is_added_to_a_model_that_got_one_the_same_way(source, tmp_path):
+    places = epath.Path(source), epath.Path(tmp_path)
+    once = add_modality.training_config(job(), add_modality.source_config(places[0]), *places)
+    twice = add_modality.training_config(job("poses"), once, *places)
+    names = [data["name"] for data in twice.data]
+    assert names == ["fake", "with_the_new", "with_the_new_2"]
+    run_config.make_task(twice)
+
+
+def test_a_kill_while_the_tokenizers_are_copied_leaves_none_of_them(source, tmp_path, monkeypatch):
+    def killed(origin, target, **options):
+        (epath.Path(target) / "depth").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(add_modality.shutil, "copytree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(job(), source, tmp_path)
+    assert not (tmp_path / run_folder.TOKENIZERS).exists()
+
+
 def test_a_model_that_has_it_from_the_start_trains_as_long_from_nothing(source, tmp_path):
     before = add_modality.source_config(epath.Path(source))
     before = config_lib.override(before, {"num_steps": 7})
