@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Bool, Int, Integer, UInt8
+from jaxtyping import Bool, Int, Integer, Shaped, UInt8
 
 from fourm_jax.contracts import Batch
 from fourm_jax.data import blocks
@@ -158,12 +158,25 @@ def _chunks(
                 f"{names[row] + CHUNK_SUFFIX!r} of shape ({stored},), found {found}",
                 row,
             )
+        if not _counts_up(value):
+            message = f"{names[row] + CHUNK_SUFFIX!r} is {value.tolist()}, expected 0, 0, 1, …"
+            raise RecordError("bad_chunks", message, row)
         count = int(length[row])
         if count < stored:  # whole trailing chunks go (docs/published.md#masking, sequences)
             count = int(np.searchsorted(value, value[count]))
             length[row] = count
         chunk[row, :count] = value[:count]
     return chunk
+
+
+def _counts_up(chunk: Shaped[np.ndarray, "l"]) -> bool:
+    """Whether chunks are numbers from 0 on in their order, none larger than its token's number."""
+    return bool(
+        chunk.dtype.kind in "iu"
+        and (chunk >= 0).all()
+        and (chunk <= np.arange(len(chunk))).all()
+        and (chunk[1:] >= chunk[:-1]).all()
+    )
 
 
 def _collate_pixels(spec: ModalitySpec, values: Sequence) -> dict[str, np.ndarray]:

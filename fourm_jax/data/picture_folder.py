@@ -26,7 +26,8 @@ class Found(NamedTuple):
 
     Attributes:
       pictures: those to read.
-      others: those that are neither pictures nor sidecars of pictures.
+      others: those that are neither pictures nor sidecars of pictures, and links to folders, which
+        may lead anywhere.
     """
 
     pictures: list[str]
@@ -46,6 +47,8 @@ def find(directory: os.PathLike | str) -> Found:
     pictures, others = [], []
     for folder, folders, names in os.walk(root, onerror=_raise):
         folders[:] = [name for name in folders if not foreign_files.is_foreign(name)]
+        links = [path for name in folders if (path := pathlib.Path(folder, name)).is_symlink()]
+        others += [_link(path.relative_to(root)) for path in links]
         stems = {pathlib.PurePath(name).stem for name in names if _is_picture(name)}
         for name in names:
             path = pathlib.Path(folder, name)
@@ -53,7 +56,7 @@ def find(directory: os.PathLike | str) -> Found:
                 continue
             if _is_picture(name):
                 pictures.append(path.relative_to(root).as_posix())
-            elif not (path.suffix.lower() in sidecars.SUFFIXES and path.stem in stems):
+            elif not (path.suffix in sidecars.ENDINGS and path.stem in stems):
                 others.append(_other(path.relative_to(root)))
     if not pictures:
         raise ValueError(
@@ -75,11 +78,18 @@ def _other(path: pathlib.Path) -> LeftOutRecord:
     suffix = path.suffix.lower()
     if suffix in _OTHER_PICTURES:
         reason, message = "unsupported_format", f"{suffix} pictures are not read: make JPEG of them"
-    elif suffix in sidecars.SUFFIXES:
+    elif path.suffix in sidecars.ENDINGS:
         reason, message = "sidecar_alone", "no picture has this name"
+    elif suffix in sidecars.ENDINGS:
+        reason, message = "sidecar_alone", f"its ending must be {suffix} or {suffix.upper()}"
     else:
         reason, message = "not_a_picture", "the ending is not that of a picture"
     return LeftOutRecord(place=path.as_posix(), reason=reason, message=message)
+
+
+def _link(path: pathlib.Path) -> LeftOutRecord:
+    message = "links to folders are not followed: copy or mount what is there"
+    return LeftOutRecord(place=path.as_posix(), reason="linked_folder", message=message)
 
 
 def fingerprint(directory: os.PathLike | str, files: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.utils import picture_files
 
 SUFFIXES = (".txt", ".json")
+ENDINGS = (*SUFFIXES, *map(str.upper, SUFFIXES))  # as they may be written
 MAX_BYTES = 2**20
 
 # What cameras and programs call a picture that nobody has named.

@@ -52,7 +52,17 @@ def test_pictures_are_found_in_order_and_other_files_are_left_alone(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "inner" / "loop").symlink_to(tmp_path)
 
-    assert picture_folder.find(tmp_path).pictures == ["a.png", "b.JPG", "inner/c.webp"]
+    found = picture_folder.find(tmp_path)
+    assert found.pictures == ["a.png", "b.JPG", "inner/c.webp"]
+    listed = {one.place: one.reason for one in found.others}
+    assert listed == {"notes.pdf": "not_a_picture", "inner/loop": "linked_folder"}
+
+
+def test_a_sidecar_whose_ending_is_not_looked_for_is_listed(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.Txt").write_text("never read")
+    [other] = picture_folder.find(tmp_path).others
+    assert str(other) == "a.Txt: its ending must be .txt or .TXT"
 
 
 def test_what_is_named_like_a_picture_and_is_no_file_is_found_and_never_opened(tmp_path):

@@ -335,6 +335,14 @@ def test_sequences_that_are_too_long_lose_tokens_or_whole_chunks():
     np.testing.assert_array_equal(batch["pairs"]["chunk"], [[0, 0, 1, 1, 4]])
 
 
+@pytest.mark.parametrize("chunk", [[1, 1, 2], [0, 2, 2], [0, 1, 0], [-1, 0, 0], [0.0, 0.0, 1.0]])
+def test_chunks_that_do_not_count_up_are_refused(chunk):
+    record = {"p": np.array([5, 6, 7], np.uint16), "p.chunk": np.array(chunk)}
+    dataset = make(Records([record]), fields={"pairs": "p"})
+    with pytest.raises(ValueError, match=r"'p\.chunk' is \[.*\], expected 0, 0, 1, …"):
+        next(pipeline.one_pass([dataset], [PAIRS], batch_size=1))
+
+
 def test_one_pass_shows_every_record_once_to_all_processes_together():
     datasets = [make(numbered(5)), make(numbered(2, 100), name="b", index=1)]
 
