@@ -23,6 +23,7 @@ from fourm_jax import loading
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
+from fourm_jax.data.storage import left_out
 from fourm_jax.evals import any_to_any
 from fourm_jax.jobs import phases, pretokenize
 from fourm_jax.modalities import registry
@@ -250,7 +251,9 @@ def _held_out(config: ml_collections.ConfigDict, workdir: epath.Path) -> any_to_
     for split in ("train", "test"):
         arguments = {**settings["arguments"], "num_records": min(counts[split], counts["test"])}
         source = sources.open_source(settings["source"], split, arguments)
-        rows = sources.read_records(source, range(len(source)))
+        gone = left_out.gone(workdir / DATA, split)
+        kept = [number for number in range(len(source)) if number not in gone]
+        rows = sources.read_records(source, kept)
         raw[split] = {name: np.stack([row[name] for row in rows]) for name in names}
     fields = {spec.name: spec.name for spec in specs}
     shards = sources.open_source("token_shards", "test", {"directory": str(workdir / DATA)})
@@ -271,18 +274,19 @@ def old_losses(before: ml_collections.ConfigDict, source: epath.Path) -> dict[st
 
     @jax.jit
     def losses(
-        params: Any, batch: Any, key: Any
+        params: Any, batch: Any, valid: Any, key: Any
     ) -> tuple[Float[jax.Array, "m"], Float[jax.Array, "m"]]:
         tokens = renumbered(task.sample(key, batch), task.model, generator.model)
         lost: Any = generator.model.apply({"params": params}, tokens, method="token_losses")
         number = jnp.asarray(_numbers(task.model, generator.model))
-        hot = (tokens.targets.modality[..., None] == number) & tokens.targets.valid[..., None]
+        counts = tokens.targets.valid & jnp.repeat(valid, task.maskings_per_record)[:, None]
+        hot = (tokens.targets.modality[..., None] == number) & counts[..., None]
         return (lost.loss[..., None] * hot).sum((0, 1)), hot.sum((0, 1)).astype(jnp.float32)
 
     sums = np.zeros((2, len(specs)))
     batches = pipeline.one_pass(datasets, specs, batch_size=size)
-    for number, (batch, _) in zip(range(NUM_BATCHES), batches, strict=False):
-        found = losses(generator.params, batch, jax.random.fold_in(key, number))
+    for number, (batch, valid) in zip(range(NUM_BATCHES), batches, strict=False):
+        found = losses(generator.params, batch, valid, jax.random.fold_in(key, number))
         sums += np.stack(jax.device_get(found))
     by_name = {
         spec.name: float(total / count)

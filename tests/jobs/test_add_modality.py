@@ -106,6 +106,22 @@ def test_a_modality_is_added_to_a_model_that_got_one_the_same_way(source, tmp_pa
     run_config.make_task(twice)
 
 
+def test_what_fills_up_the_last_batch_counts_in_no_loss(source, monkeypatch):
+    one_pass = add_modality.pipeline.one_pass
+    whole = config_lib.to_json(add_modality.source_config(epath.Path(source)))
+    whole["data"][0]["arguments"] |= {"num_records": 3}  # of a batch of 8
+    before = config_lib.from_json(whole)
+
+    def others(*arguments, **options):
+        for batch, valid in one_pass(*arguments, **options):
+            kept = np.where(valid, np.arange(len(valid)), 0)
+            yield jax.tree.map(lambda part, kept=kept: part[kept], batch), valid
+
+    found = add_modality.old_losses(before, epath.Path(source))
+    monkeypatch.setattr(add_modality.pipeline, "one_pass", others)
+    assert add_modality.old_losses(before, epath.Path(source)) == found
+
+
 def test_a_kill_while_the_tokenizers_are_copied_leaves_none_of_them(source, tmp_path, monkeypatch):
     def killed(origin, target, **options):
         (epath.Path(target) / "depth").mkdir(parents=True)
