@@ -38,6 +38,15 @@ class Placed(Protocol):
 
 
 @runtime_checkable
+class Identified(Protocol):
+    """A source of files, which may be others tomorrow under the same name."""
+
+    @property
+    def content(self) -> str:
+        """Changes with the records."""
+
+
+@runtime_checkable
 class Batched(Protocol):
     """A source that reads several records faster at once."""
 

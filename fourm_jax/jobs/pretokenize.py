@@ -18,7 +18,7 @@ from etils import epath
 
 from fourm_jax.data import collate, datasets
 from fourm_jax.data.crops import fields, policy, settings, stored
-from fourm_jax.data.storage import left_out, records, shards
+from fourm_jax.data.storage import left_out, records, shard_writer, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.jobs import encoders, shard_job
 from fourm_jax.modalities.spec import ModalitySpec
@@ -39,7 +39,8 @@ class Job(shard_job.ShardJob):
       source: of raw records.
       split: name of the split that is written.
       recipe: what the records of `source` are a function of (JSON values); decides, with the
-        tokenizers' fingerprints, whether an unfinished folder can be continued.
+        tokenizers' fingerprints and the content of the files that `source` reads, whether an
+        unfinished folder can be continued.
       records_per_shard: 4,096 token records have about 25 MB.
       num_records: the first so many of `source`; 0 = all.
     """
@@ -147,6 +148,9 @@ def _write(
             f"{job.num_records} records asked of {job.split!r}, allowed: 0..{len(job.source)}"
         )
     total = job.num_records or len(job.source)
+    recipe = {**job.recipe, **recipe, "num_records": total}
+    if isinstance(job.source, datasets.Identified):
+        recipe[shard_writer.CONTENT] = job.source.content
     if not shards.manifest_path(job.output, job.split).exists():
         _probe(job, total, convert, texts)
     result = shard_job.write_blocks(
@@ -156,7 +160,7 @@ def _write(
         records_per_shard=job.records_per_shard,
         block=block,
         convert=lambda numbers: _converted(job, numbers, convert, texts),
-        recipe={**job.recipe, **recipe, "num_records": total},
+        recipe=recipe,
         schema=schema,
         unread=getattr(job.source, "left_out", ()),
     )

@@ -1,8 +1,10 @@
 """Raw digits -> token shards -> batches, with untrained tokenizers; killed, shared and resumed."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ from fourm_jax.data import datasets, pipeline
 from fourm_jax.data.crops import fields as transforms
 from fourm_jax.data.crops import policy
 from fourm_jax.data.sources import digits, token_shards
-from fourm_jax.data.storage import left_out
+from fourm_jax.data.storage import left_out, shard_writer
 from fourm_jax.jobs import encoders, pretokenize
 from fourm_jax.modalities import registry
 from fourm_jax.tokenizers import base, text
@@ -99,6 +101,29 @@ def test_the_manifest_tells_vocabularies_and_tokenizers(tokenizers, tmp_path):
     }
     assert fields["rgb"]["shape"] == [32, 32, 3]
     assert fields["caption"]["vocab_size"] == 4608
+
+
+def raw_shards(folder, value):
+    shutil.rmtree(folder, ignore_errors=True)
+    records = [{"x": np.array([value], np.int32)}]
+    shard_writer.write_split(folder, "train", {"source": "numbers"}, 1, lambda index: records)
+    return token_shards.make_source("train", directory=folder)
+
+
+def test_what_was_made_of_other_raw_records_is_no_beginning_and_no_result(tmp_path):
+    def export(value):
+        own = job(tmp_path / "data")
+        source = raw_shards(tmp_path / "raw", value)
+        return pretokenize.export(dataclasses.replace(own, source=source), ["x"])
+
+    assert export(1).num_records == 1
+    assert export(1).num_records == 1  # the same records again
+    with pytest.raises(ValueError, match=r"holds another 'train' split \(content: found"):
+        export(2)
+    manifest = json.loads((tmp_path / "data" / "train.json").read_text())
+    del manifest["recipe"]["content"]  # as older versions wrote it
+    (tmp_path / "data" / "train.json").write_text(json.dumps(manifest))
+    assert export(2).num_records == 1
 
 
 def test_what_a_notebook_leaves_in_the_folder_of_a_tokenizer_makes_it_no_other(tmp_path):

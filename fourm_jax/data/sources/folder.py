@@ -66,6 +66,11 @@ class FolderSource:
         self._root, self._files, self._size = pathlib.Path(directory), files, image_size
         self.left_out = others
 
+    @property
+    def content(self) -> str:
+        """Changes with names and sizes of the files."""
+        return picture_folder.fingerprint(self._root, self._files)
+
     def __len__(self) -> int:
         return len(self._files)
 

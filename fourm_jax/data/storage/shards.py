@@ -8,7 +8,9 @@ A data set is one folder with, for each split, `<split>-00000-of-00004.array_rec
 import bisect
 import dataclasses
 import functools
+import hashlib
 import itertools
+import json
 import os
 import re
 import resource
@@ -119,6 +121,12 @@ class Reader:
     def fields(self) -> Mapping[str, Mapping[str, Any]]:
         """Schema of the records, see `Manifest`."""
         return self.manifest.fields
+
+    @property
+    def content(self) -> str:
+        """Digest of the shards: another one if any record is another."""
+        digests = [shard.get("sha256") for shard in self.manifest.shards]
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._ends[-1]
