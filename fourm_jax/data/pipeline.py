@@ -12,7 +12,7 @@ import contextlib
 import functools
 import itertools
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import grain
@@ -90,13 +90,17 @@ def make_raw_batches(
     num_threads: int = 1,
     num_workers: int = 0,
     left_out: LeftOutLog | None = None,
+    prepare: Mapping[str, Callable[[Any], np.ndarray]] | None = None,
 ) -> Generator[RawBatch, None, None]:
     """Yield batches {field: array [b, …]} of raw record fields, to train tokenizers.
 
     Arguments and errors as for `make_batches`; every record must have every field, in one shape.
+
+    Args:
+      prepare: what is done to the value of a field, see `reading.Fields`.
     """
     return make_batches_of(
-        reading.Fields(tuple(datasets), tuple(fields)),
+        reading.Fields(tuple(datasets), tuple(fields), prepare or {}),
         batch_size=batch_size,
         seed=seed,
         start=start,

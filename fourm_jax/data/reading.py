@@ -53,10 +53,16 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """Stacked raw fields, which every record must have in one shape; draws choose nothing."""
+    """Stacked raw fields, which every record must have in one shape; draws choose nothing.
+
+    Attributes:
+      prepare: {field: what makes the array that is stacked of its value, or raises a ValueError};
+        a field that is not listed is taken as it is.
+    """
 
     datasets: tuple[Dataset, ...]
     fields: tuple[str, ...]
+    prepare: Mapping[str, Callable[[Any], np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def combine(
         self, rows: Sequence[Mapping[str, Any]], datasets: Sequence[Dataset], draws: Sequence[float]
@@ -64,12 +70,16 @@ class Fields:
         return {name: np.stack(self._values(rows, name)) for name in self.fields}
 
     def _values(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[np.ndarray]:
+        prepare, values = self.prepare.get(name, np.asarray), []
         for number, row in enumerate(rows):
             if name not in row:
                 raise RecordError(
                     "missing_field", errors.unknown_value("record field", name, row), number
                 )
-        values = [np.asarray(row[name]) for row in rows]
+            try:
+                values.append(prepare(row[name]))
+            except ValueError as error:
+                raise RecordError("bad_value", f"{name!r}: {error}", number) from error
         shape, _ = collections.Counter(value.shape for value in values).most_common(1)[0]
         for number, value in enumerate(values):
             if value.shape != shape:

@@ -116,6 +116,12 @@ class Signal:
             return (raw / np.float32(np.iinfo(raw.dtype).max)).astype(np.float32)
         return raw
 
+    def taken(self, raw: np.ndarray, who: str, patch_size: int = 1) -> np.ndarray:
+        """One sample as it is stored -> as the tokenizer takes it; ValueError if it cannot be."""
+        raw = self.from_stored(raw)
+        self.check(raw[None], who, patch_size)
+        return raw
+
     def check(self, raw: np.ndarray, who: str, patch_size: int = 1) -> None:
         """Raise ValueError unless `raw` is a batch of this signal (host only)."""
         expected = f"{who} expects {self.describe()}"

@@ -7,10 +7,12 @@ from etils import epath
 from jaxtyping import Num
 
 from fourm_jax.data import datasets
+from fourm_jax.data.storage import left_out
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.train import run_config
 from fourm_jax.train.state import TrainState
+from fourm_jax.utils import progress
 
 NUM_HELD_OUT = 512
 
@@ -53,7 +55,21 @@ def save_tokenizer(
 def read_held_out(
     config: ml_collections.ConfigDict, split: str = "test"
 ) -> Num[np.ndarray, "n ..."]:
-    """Raw signals of the first records of a split of the config's first data set."""
-    source = run_config.make_datasets(config, split)[0].source
-    rows = datasets.read_records(source, range(min(NUM_HELD_OUT, len(source))))
-    return np.stack([row[config.tokenizer.source_field] for row in rows])
+    """Raw signals of the first records of a split of the config's first data set.
+
+    Those that the tokenizer does not take are left out.
+
+    Raises:
+      ValueError: it takes none; names the last one.
+    """
+    task = run_config.make_tokenizer_task(config)
+    dataset = run_config.make_datasets(config, split)[0]
+    rows = datasets.read_records(dataset.source, range(min(NUM_HELD_OUT, len(dataset.source))))
+    taken = [left_out.attempt(task.taken, row[task.source_field]) for row in rows]
+    good = [value for value in taken if not isinstance(value, ValueError)]
+    if not good:
+        place = datasets.place_of(dataset, len(rows) - 1)
+        raise ValueError(f"none of {len(rows)} held-out records can be used; {place}: {taken[-1]}")
+    if len(good) < len(rows):
+        progress.announce(f"{len(rows) - len(good)} of {len(rows)} held-out records left out")
+    return np.stack(good)

@@ -334,7 +334,10 @@ def abstract_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> Batch:
 
 def _raw_batches(config: ml_collections.ConfigDict, task: tokenizer_task.TokenizerTask) -> Batches:
     datasets = make_datasets(config, "train")
-    make = functools.partial(pipeline.make_raw_batches, datasets, (task.source_field,))
+    prepare = {task.source_field: task.taken}
+    make = functools.partial(
+        pipeline.make_raw_batches, datasets, (task.source_field,), prepare=prepare
+    )
     return _batches(make, config, config.batch_size)
 
 

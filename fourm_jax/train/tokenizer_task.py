@@ -1,11 +1,13 @@
 """Training task of a tokenizer: reconstruct raw signals, update the codebook on the way."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from fourm_jax.models import parts
@@ -28,6 +30,16 @@ class TokenizerTask:
     flops_per_sample: None = None  # not counted for tokenizers
     packed: parts.Packed = dataclasses.field(default_factory=dict)  # none
     function: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # none
+
+    @property
+    def taken(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What makes of a raw value, as it is stored, what the module takes, in training as in
+        `encode`; ValueError where it is not of its signal. It can be sent to other processes."""
+        return functools.partial(
+            self.module.signal.taken,
+            who=f"tokenizer of {self.source_field!r}",
+            patch_size=self.module.patch_size,
+        )
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Initialize parameters and codebook."""

@@ -1,6 +1,7 @@
 """From configs to runs: every wrong key or value is named before anything starts."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -113,3 +114,25 @@ def test_the_config_says_how_many_threads_of_how_many_processes_read(monkeypatch
         config.num_workers = -1
     with pytest.raises(ValueError, match="'num_workers' is -1"):
         run_config.build(config)
+
+
+def tokenizer_of(signal):
+    whole = config_lib.to_json(tiny.tokenizer())
+    whole["tokenizer"]["arguments"]["signal"] = signal
+    return config_lib.from_json(whole)
+
+
+def test_a_tokenizer_learns_from_pictures_of_normals_what_it_will_encode():
+    normals = {"num_channels": 3, "low": -1.0, "high": 1.0, "unit": True}
+    run = run_config.build(tokenizer_of(normals))
+    batch = next(run.batches(0))["rgb"]  # random pixels, as normals are stored
+    assert batch.dtype == np.float32
+    assert -1 <= batch.min() < -0.9 < 0.9 < batch.max() <= 1
+    take = pickle.loads(pickle.dumps(run.task.taken))  # as worker processes get it
+    np.testing.assert_allclose(take(np.full((8, 8, 3), 51, np.uint8)), -0.6, atol=1e-6)
+
+
+def test_a_tokenizer_learns_from_no_value_that_it_would_refuse():
+    metres = {"num_channels": 3, "low": 0.0, "high": 10.0}
+    with pytest.raises(ValueError, match=r"data set 'fake', record \d+: 'rgb': .* got dtype uint8"):
+        next(run_config.build(tokenizer_of(metres)).batches(0))
