@@ -137,7 +137,9 @@ def check(labeler: Labeler, record: Record, labels: Mapping[str, Any]) -> None:
         if not output.axes:
             spec = registry.sources().get(field)
             if spec and spec.kind == "sequence":  # must have a text: tokenizers write it
-                serializers.get(spec.text_form).serialize(value, np.random.default_rng(0))
+                form = serializers.get(spec.text_form)
+                form.serialize(value, np.random.default_rng(0))
+                form.count_clipped(value)  # looks at all that one text may be drawn from
             continue
         if not isinstance(value, np.ndarray) or value.dtype != output.dtype:
             found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__

@@ -245,6 +245,7 @@ def test_a_missing_library_is_one_error_that_names_the_extra():
         ({"free": np.full((3,), np.inf, np.float32)}, "values inf … inf, announced: -inf … inf"),
         ({"vectors": np.full((8, 8, 3), 0.5, np.float32)}, "length is not 1"),
         ({"metadata": {"no_such_field": 1.0}}, "no_such_field"),
+        ({"color_palette": [{str(n): [[n, 0, 300 * (n == 7)]] for n in range(1, 8)}]}, "300"),
     ],
 )
 def test_what_a_labeler_did_not_announce_is_refused(labels, message):
@@ -256,6 +257,7 @@ def test_what_a_labeler_did_not_announce_is_refused(labels, message):
             "vectors": base.Output(axes="hwc", dtype="float32", unit=True),
             "free": base.Output(axes="c", dtype="float32"),
             "metadata": base.Output(),
+            "color_palette": base.Output(),
         },
         label=lambda records: [{} for _ in records],
     )
