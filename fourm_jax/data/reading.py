@@ -122,7 +122,7 @@ def read(
             assert error.row is not None
             row = error.row
             dataset, number = datasets[row], references[row].record
-            message = _describe(dataset, number, error)
+            message = describe(dataset, number, error)
             bad[dataset.name, number] = LeftOutRecord(
                 place=dataset.name, record=number, reason=error.reason, message=message
             )
@@ -176,7 +176,7 @@ def _try(source: sources.Source, record: int) -> Mapping[str, Any] | ValueError:
         return error
 
 
-def _describe(dataset: Dataset, record: int, error: Exception) -> str:
+def describe(dataset: Dataset, record: int, error: Exception) -> str:
     """Data set, place and reason; many sources name the place of a damaged record themselves."""
     place, reason = sources.place_of(dataset, record), str(error)
     name = f"data set {dataset.name!r}, "

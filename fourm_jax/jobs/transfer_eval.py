@@ -1,5 +1,6 @@
 """How good a transfer is: every held-out record counted once."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -7,12 +8,16 @@ import jax
 import ml_collections
 import numpy as np
 
+from fourm_jax.data import reading
+from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.storage import left_out
 from fourm_jax.evals.measures import miou
 from fourm_jax.parallel import distributed
 from fourm_jax.train import loop, run_config
 from fourm_jax.train.state import TrainState
 from fourm_jax.train.transfer_data import LabelledTokens
 from fourm_jax.train.transfer_task import LABEL, Labels, TransferTask
+from fourm_jax.utils import progress
 
 BATCH = 64
 
@@ -35,7 +40,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
         del step
         mesh = jax.tree.leaves(state.params)[0].sharding.mesh
         outputs, labels = [], []
-        for batch, count in _passes(reader):
+        for batch, count in _passes(reader, config.max_left_out_records):
             label = batch.pop(LABEL)
             output = predict(state.eval_params, distributed.put_batch(batch, mesh))
             outputs.append(np.asarray(output)[:count])
@@ -45,14 +50,28 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     return evaluate
 
 
-def _passes(reader: LabelledTokens) -> Iterator[tuple[Any, int]]:
+def _passes(reader: LabelledTokens, max_left_out_records: int) -> Iterator[tuple[Any, int]]:
     """Batches of one size, and how many of their rows are new."""
     for dataset in reader.datasets:
-        for start in range(0, len(dataset.source), BATCH):
-            numbers = np.minimum(np.arange(start, start + BATCH), len(dataset.source) - 1)
-            rows = [dataset.source[int(number)] for number in numbers]
-            batch = reader.combine(rows, [dataset] * BATCH, [0.0] * BATCH)
-            yield batch, min(BATCH, len(dataset.source) - start)
+        good = _good(dataset, max_left_out_records)
+        while rows := list(itertools.islice(good, BATCH)):
+            filled = [*rows, *rows[-1:] * (BATCH - len(rows))]
+            yield reader.combine(filled, [dataset] * BATCH, [0.0] * BATCH), len(rows)
+
+
+def _good(dataset: Dataset, max_left_out_records: int) -> Iterator[Any]:
+    """The records of a data set, without those that may be left out."""
+    num_bad = 0
+    for number in range(len(dataset.source)):
+        row = left_out.attempt(dataset.source.__getitem__, number)
+        if not isinstance(row, ValueError):
+            yield row
+            continue
+        num_bad += 1
+        message = reading.describe(dataset, number, row)
+        if num_bad > max_left_out_records:
+            raise ValueError(message) from row
+        progress.announce(f"left-out record: {message}")
 
 
 def score(outputs: np.ndarray, labels: np.ndarray, settings: Labels) -> dict[str, float]:

@@ -66,6 +66,7 @@ def open_reader(
         predicted=task.thinker.outputs if task.thinker else (),
         num_records=group.get(f"num_{split}", 0),
         tokenizers=group.get("tokenizers", ""),
+        max_left_out_records=config.get("max_left_out_records", 0),
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from fourm_jax.data import channels, collate, datasets
+from fourm_jax.data import channels, collate, datasets, reading
 from fourm_jax.data.datasets import Dataset
-from fourm_jax.data.storage.left_out import RecordError
+from fourm_jax.data.storage.left_out import RecordError, reason_of
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.trained import TrainedTokenizer
@@ -21,16 +21,19 @@ MAX_IN_MEMORY = 16_384  # records that are read, tokenized and checked once, bef
 
 
 class Rows:
-    """Records that lie in memory."""
+    """Records that lie in memory, or why one of them cannot be used."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any] | RecordError]) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._rows[index]
+        row = self._rows[index]
+        if isinstance(row, RecordError):
+            raise RecordError(row.reason, str(row))
+        return row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,7 @@ def open_reader(
     predicted: Sequence[str] = (),
     num_records: int = 0,
     tokenizers: str = "",
+    max_left_out_records: int = 0,
 ) -> LabelledTokens:
     """Open the labelled data sets of a config.
 
@@ -83,9 +87,11 @@ def open_reader(
       predicted: inputs that the task makes itself.
       num_records: the first so many of each data set; 0 = all.
       tokenizers: folder of those that make the tokens that the records lack.
+      max_left_out_records: so many of a data set may be bad: whoever reads one meets a RecordError.
 
     Raises:
-      ValueError: no record in this split, a tokenizer that is missing, labels that do not fit.
+      ValueError: no record in this split, a tokenizer that is missing, more bad records than that,
+        labels that do not fit among them.
     """
     opened = []
     read = [spec for spec in specs if spec.name not in predicted]
@@ -99,7 +105,9 @@ def open_reader(
             )
         source: datasets.Source = First(dataset.source, num_records or size)
         if len(source) <= MAX_IN_MEMORY:
-            source = Rows(_prepare(dataset, len(source), read, labels, tokenizers))
+            rows = _read_all(dataset, len(source), labels, specs[0].image_shape[:2])
+            _check_left_out(dataset, rows, max_left_out_records)
+            source = Rows(_prepare(dataset, rows, read, labels, tokenizers))
         opened.append(dataclasses.replace(dataset, source=source))
     return LabelledTokens(tuple(opened), tuple(specs), labels)
 
@@ -142,29 +150,59 @@ def label_of(
     return value.astype(np.int32)
 
 
+def _read_all(
+    dataset: Dataset, size: int, labels: Labels, picture: tuple[int, int]
+) -> list[dict[str, Any] | RecordError]:
+    """The first records, each with a label that fits, or why it cannot be used."""
+    source: Any = dataset.source
+    if isinstance(dataset.source, datasets.Batched):
+        source = datasets.read_records(dataset.source, range(size))
+
+    def read(number: int) -> dict[str, Any]:
+        row = dict(source[number])
+        label_of(row, number, labels, picture)
+        return row
+
+    rows: list[dict[str, Any] | RecordError] = []
+    for number in range(size):
+        try:
+            rows.append(read(number))
+        except ValueError as error:
+            rows.append(RecordError(reason_of(error, "unreadable_record"), str(error)))
+    return rows
+
+
+def _check_left_out(
+    dataset: Dataset, rows: Sequence[dict[str, Any] | RecordError], limit: int
+) -> None:
+    bad = [(number, row) for number, row in enumerate(rows) if isinstance(row, RecordError)]
+    if len(bad) > limit:
+        more = f"{len(bad)} left-out records, allowed: {limit}; the first: " if limit else ""
+        raise ValueError(more + reading.describe(dataset, *bad[0])) from bad[0][1]
+
+
 def _prepare(
     dataset: Dataset,
-    size: int,
+    rows: Sequence[dict[str, Any] | RecordError],
     specs: Sequence[ModalitySpec],
     labels: Labels,
     tokenizers: str,
-) -> list[dict[str, Any]]:
-    """All records, with the tokens that they lack; only what is used."""
-    rows = [dict(row) for row in datasets.read_records(dataset.source, range(size))]
-    picture = specs[0].image_shape[:2]
-    for number, row in enumerate(rows):
-        try:
-            label_of(row, number, labels, picture)
-        except RecordError as error:
-            raise ValueError(f"{datasets.place_of(dataset, number)}: {error}") from error
+) -> list[dict[str, Any] | RecordError]:
+    """The records with the tokens that they lack; only what is used."""
+    good = [row for row in rows if not isinstance(row, RecordError)]
     if labels.problem == "class_map":
-        _check_classes(dataset, rows, labels)
+        _check_classes(dataset, good, labels)
     wanted = {labels.field, *dataset.fields.values()}
     for spec in specs:
         field = dataset.fields.get(spec.name, spec.name)
-        if spec.is_token and not any(field in row for row in rows):
-            _add_tokens(rows, field, spec, tokenizers)
-    return [{name: value for name, value in row.items() if name in wanted} for row in rows]
+        if spec.is_token and not any(field in row for row in good):
+            _add_tokens(good, field, spec, tokenizers)
+    return [
+        row
+        if isinstance(row, RecordError)
+        else {name: value for name, value in row.items() if name in wanted}
+        for row in rows
+    ]
 
 
 def _check_classes(dataset: Dataset, rows: Sequence[Mapping[str, Any]], labels: Labels) -> None:

@@ -177,6 +177,24 @@ def test_a_mask_of_another_size_is_one_line_before_any_step(tmp_path):
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+def test_a_damaged_picture_is_left_out_where_the_config_allows_it(tmp_path):
+    folder_of_masks(tmp_path, [(40, 40)] * 8)
+    (tmp_path / "images" / "0.png").write_bytes(b"no picture")
+    whole = f"task=seg,images={tmp_path},num_classes=2,labels=0,head=dense_linear"
+
+    def reader(limit):
+        settings = config(whole, max_left_out_records=limit)
+        return run_config.transfer_reader(settings, run_config.make_task(settings), "train")
+
+    with pytest.raises(ValueError, match=r"data set 'labelled', .*0\.png: unreadable picture"):
+        reader(0)
+    source = reader(1).datasets[0].source
+    with pytest.raises(ValueError, match="unreadable picture"):
+        source[0]
+    [(_, count)] = transfer_eval._passes(reader(1), 1)
+    assert count == len(source) - 1
+
+
 def test_masks_in_black_and_white_are_refused_as_white_does_not_count(tmp_path):
     folder_of_masks(tmp_path, [(40, 40)] * 6)
     for path in tmp_path.glob("masks/*"):

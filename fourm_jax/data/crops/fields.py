@@ -267,10 +267,14 @@ def picture_size(record: Mapping[str, Any]) -> tuple[int, int]:
     """
     rules = field_rules()
     sizes = {
-        field: value.shape[:2]
+        field: np.shape(value)[:2]
         for field, value in record.items()
         if isinstance(rules.get(field), Picture | Normals)
     }
+    for field, size in sizes.items():
+        if len(size) < 2:
+            shape = np.shape(record[field])
+            raise ValueError(f"{field!r} has shape {shape}, expected pixels [h, w] or [h, w, c]")
     if len({*sizes.values()}) != 1:
         raise ValueError(f"pictures of sizes {sizes}; a record needs pictures, all of one size")
     return next(iter(sizes.values()))

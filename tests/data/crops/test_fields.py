@@ -202,6 +202,8 @@ def test_unknown_fields_unequal_pictures_and_bad_settings_are_refused():
         fields.crop_record({"semsge": value["semseg"]}, CENTRE, (4, 4))
     with pytest.raises(ValueError, match=r"pictures of sizes .*'rgb': \(4, 6\).*'depth': \(4, 4\)"):
         fields.crop_record({**value, "depth": np.zeros((4, 4))}, CENTRE, (4, 4))
+    with pytest.raises(ValueError, match=r"'rgb' has shape \(9,\), expected pixels \[h, w\]"):
+        fields.crop_record({"rgb": np.zeros(9, np.uint8)}, CENTRE, (4, 4))  # a file, not decoded
     with pytest.raises(ValueError, match="needs pictures"):
         fields.crop_record({"caption": "a"}, CENTRE, (4, 4))
     with pytest.raises(ValueError, match="rows of top, left >= 0, height, width >= 1"):
