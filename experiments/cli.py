@@ -1,11 +1,13 @@
 """Shared by the commands: how one starts and ends, its flags and config, the compile cache."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import pathlib
 import re
+import resource
 import sys
 import tempfile
 import traceback
@@ -24,6 +26,7 @@ flags.disclaim_key_flags()  # what `define_path` defines belongs to the command 
 EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)
 SMALLER = "Take fewer samples at once or a smaller model"
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+OPEN_FILES = (2**16, 10_240)  # that a command asks for; the second is what macOS gives
 REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # schemes of paths, and what reads them
 _CONFIG_FLAG = re.compile(r"--?config(?:\.(?P<key>[\w.\[\]]+))?(?:=(?P<value>.*))?$")
 SOURCE = (
@@ -55,6 +58,22 @@ def _use_large_pages() -> None:
     if on_request.exists() and "[madvise]" in on_request.read_text():
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # others than glibc ignore it
         os.execv(sys.executable, sys.orig_argv)
+
+
+def allow_open_files() -> None:
+    """Let this process, and those that it starts, open as many files as the system allows.
+
+    The readers of TFDS stay open, and large data sets have a thousand shards and more, where Linux
+    lets a process have 1,024 files unless it asks, and macOS 256.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in OPEN_FILES:
+        possible = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        if allowed == resource.RLIM_INFINITY or allowed >= possible:
+            return
+        with contextlib.suppress(ValueError, OSError):  # more than the kernel of macOS takes
+            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, most))
+            return
 
 
 def define_path(
@@ -124,6 +143,7 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
         try:
             from fourm_jax.utils import device_memory  # jax, after `set_environment`
 
+            allow_open_files()
             with interrupt.leave_on_signal(), device_memory.explained(SMALLER):
                 main()
         except interrupt.Interrupted as stopped:

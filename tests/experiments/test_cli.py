@@ -1,6 +1,7 @@
 """What all commands share: paths and configs on the command line."""
 
 import pathlib
+import resource
 
 import pytest
 from absl import flags
@@ -67,3 +68,27 @@ def test_a_remote_path_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="gs:// needs gcsfs: pip install gcsfs"):
         cli._PathParser().parse("gs://bucket/run")
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused", "asked"),
+    [
+        ((1_024, 1_048_576), 0, [(65_536, 1_048_576)]),
+        ((1_024, 4_096), 0, [(4_096, 4_096)]),
+        ((256, resource.RLIM_INFINITY), 20_000, [(10_240, resource.RLIM_INFINITY)]),  # macOS
+        ((100_000, 100_000), 0, []),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 0, []),
+    ],
+)
+def test_a_command_may_open_as_many_files_as_the_system_allows(limits, refused, asked, monkeypatch):
+    given = []
+
+    def set_limits(which, wanted):
+        if refused and wanted[0] > refused:
+            raise ValueError("current limit exceeds maximum limit")
+        given.append(wanted)
+
+    monkeypatch.setattr(cli.resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(cli.resource, "setrlimit", set_limits)
+    cli.allow_open_files()
+    assert given == asked
