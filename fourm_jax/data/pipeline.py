@@ -155,10 +155,7 @@ def make_dataset(
     for dataset in datasets:
         if dataset.weight <= 0:
             raise ValueError(f"data set {dataset.name!r}: weight {dataset.weight}, must be > 0")
-    if batch_size <= 0 or batch_size % process_count:
-        raise ValueError(
-            f"batch size {batch_size}, allowed: positive multiples of {process_count} (processes)"
-        )
+    rows = _rows_of_each(batch_size, process_count)
     parts = [
         grain.MapDataset.range(len(dataset.source))
         .shuffle(seed=zlib.crc32(f"{seed}/{dataset.name}".encode()))
@@ -166,7 +163,6 @@ def make_dataset(
         .map(functools.partial(Reference, position))
         for position, dataset in enumerate(datasets)
     ]
-    rows = batch_size // process_count
     read = _Read(
         references=grain.MapDataset.mix(parts, [dataset.weight for dataset in datasets]),
         reader=reader,
@@ -194,12 +190,16 @@ def one_pass(
 
     Args:
       num_records: the first so many of each data set; 0 = all.
+
+    Raises:
+      ValueError: see `sources.check`; a batch size that the processes cannot share; when a batch
+        is read, a record that is damaged or breaks the contract.
     """
+    rows = _rows_of_each(batch_size, process_count)
     sources.check(datasets, specs)
     reader = reading.Tokens(tuple(datasets), tuple(specs))
     sizes = [min(num_records or len(d.source), len(d.source)) for d in datasets]
     ends = list(itertools.accumulate(sizes))
-    rows = batch_size // process_count
     for first in range(0, ends[-1], batch_size):
         block = range(first + process_index * rows, first + (process_index + 1) * rows)
         references = []
@@ -209,6 +209,15 @@ def one_pass(
         batch, _ = reading.read(reader, references, [0.0] * rows)
         valid = np.asarray([number < ends[-1] for number in block])
         yield cast(Batch, batch), valid
+
+
+def _rows_of_each(batch_size: int, process_count: int) -> int:
+    """Rows of a batch that each process gets."""
+    if batch_size <= 0 or batch_size % process_count:
+        raise ValueError(
+            f"batch size {batch_size}, allowed: positive multiples of {process_count} (processes)"
+        )
+    return batch_size // process_count
 
 
 class _Read(NamedTuple):

@@ -353,6 +353,8 @@ def test_one_pass_shows_every_record_once_to_all_processes_together():
 
     kept = [[batch["ids"]["ids"][valid, 0].tolist() for batch, valid in part] for part in seen]
     assert kept == [[[0, 1], [4, 100]], [[2, 3], [101]]]
+    with pytest.raises(ValueError, match="batch size 4, allowed: positive multiples of 3"):
+        next(pipeline.one_pass(datasets, [IDS], batch_size=4, process_count=3))
     limited = pipeline.one_pass(datasets, [IDS], batch_size=4, num_records=2)
     assert [b["ids"]["ids"][valid, 0].tolist() for b, valid in limited] == [[0, 1, 100, 101]]
 
