@@ -151,8 +151,15 @@ class TextTokenizer:
             io.write_json(folder / store.CARD, card)
 
     def encode(self, text: str) -> Int[np.ndarray, "l"]:
-        """Ids (int32) of a text, without [EOS]; "" has none."""
-        return np.asarray(self.backend.encode(text).ids, np.int32)
+        """Ids (int32) of a text, without [EOS]; "" has none.
+
+        Raises:
+          ValueError: no text, or one with halves of characters, which JSON can hold.
+        """
+        try:
+            return np.asarray(self.backend.encode(text).ids, np.int32)
+        except TypeError as error:
+            raise ValueError(f"{text!r:.80} cannot be encoded: no Unicode text") from error
 
     def strange_words(self, text: str) -> list[str]:
         """Words that training can hardly have taught: read as [UNK], or letter by letter."""

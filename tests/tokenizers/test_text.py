@@ -185,6 +185,11 @@ def test_a_caption_cannot_write_sentinels_or_its_own_end(tokenizer):
     assert (chunked.tolist(), chunk.tolist()) == (ids.tolist(), [0, 0, 0, 0, 1])
 
 
+def test_halves_of_characters_are_refused_by_what_they_stand_in(tokenizer):
+    with pytest.raises(ValueError, match=r"'half \\ud83d of a smile' cannot be encoded"):
+        tokenizer.encode("half \ud83d of a smile")
+
+
 def test_chunks_stay_whole_when_a_sequence_is_too_long(tokenizer):
     chunks = ["v1=1 v0=5", "v1=2 v0=6", "v1=3 v0=7"]
     ids, chunk = tokenizer.encode_sequence(chunks, max_tokens=6, chunked=True)
