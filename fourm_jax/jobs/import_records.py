@@ -295,9 +295,9 @@ def _write(
     per_crop = spec.text_form in _ONE_PER_CROP and isinstance(value, list)
     if per_crop and len(value) == frame.num_crops:
         value = value[index]
-    if frame.rows is not None and frame.size is not None:
-        crop = settings.crop_at(frame.rows, index)
-        value = fields.RULES[spec.crop](value, crop, fields.Sizes(frame.size, frame.size))
+    if frame.rows is not None:
+        crop, size = settings.crop_at(frame.rows, index), frame.size or (1, 1)  # see `_NEED_SIZE`
+        value = fields.RULES[spec.crop](value, crop, fields.Sizes(size, size))
     return None if value is None else serializers.get(spec.text_form).serialize(value, rng)
 
 

@@ -131,6 +131,17 @@ def test_pictures_without_crop_settings_are_one_centred_square(tmp_path, job):
     assert record["tok_rgb@224"].shape == (1, 196)
 
 
+def test_a_caption_of_mirrored_tokens_is_mirrored_without_their_picture(tmp_path, job, words):
+    caption = {(0, 0, "caption"): (".txt", b"a dog on the left")}
+    published_tars.write(tmp_path / "in", (1,), caption, drop={(0, 0, "rgb")})
+
+    import_webdataset.run(job(modalities=("tok_rgb@224", "caption"), pictures=""))
+
+    tokenizer, record = text.TextTokenizer.load(words), read(job())[0]
+    said = [tokenizer.decode_content(ids) for ids in record["caption"]]
+    assert said == ["a dog on the left", "a dog on the right"]  # published_tars.CROPS
+
+
 def test_tokens_alone_need_neither_pictures_nor_crops(tmp_path, job):
     for number in range(2):
         path = tmp_path / "in" / "codes" / f"{number}.tar"
