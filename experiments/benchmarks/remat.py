@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from configs import fourm as fourm_config
 from fourm_jax.convert import fourm as convert_fourm
 from fourm_jax.models import fourm, from_config, layers, transformer
-from fourm_jax.ops import norm
+from fourm_jax.ops import each_device
 from fourm_jax.train import flops
 from fourm_jax.utils import errors, hardware
 
@@ -64,7 +64,7 @@ def as_on_a_gpu() -> Iterator[None]:
     """What is traced here chooses its kernels as one NVIDIA GPU does."""
     with (
         mock.patch.object(hardware, "platform", lambda: "gpu"),
-        mock.patch.object(norm, "is_one_gpu", lambda: True),
+        mock.patch.object(each_device, "num_parts", lambda *_: 1),
     ):
         yield
 

@@ -282,7 +282,7 @@ class Mlp(nn.Module):
         y = checkpoint_name(PaddedDense(**enter, name="fc1")(as_rows(xs[0])), "hidden")
         if gated:
             factor = checkpoint_name(PaddedDense(**enter, name="fc3")(as_rows(xs[1])), "hidden")
-            y = gate.gated(y, factor, activation)
+            y = gate.gated(y, factor, activation, num_samples=len(xs[0]))
         else:
             y = activation(y)
         leave: dict[str, Any] = {"shape": (width, dim), "padded": (padded, dim), **dense}

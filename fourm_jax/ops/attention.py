@@ -6,13 +6,16 @@ from typing import Literal
 import flax
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from fourm_jax.ops import each_device
 from fourm_jax.utils import errors, hardware, progress
 
 Backend = Literal["auto", "xla", "cudnn", "splash", "triton"]
 BACKENDS = ("auto", "xla", "cudnn", "splash", "triton")
 _PLATFORM = {"cudnn": "gpu", "triton": "gpu", "splash": "tpu"}
+_OF_PALLAS = ("triton", "splash")  # what XLA cannot cut over devices; cuDNN's kernels say how
 _LONG = 1024  # from this many keys on, a TPU gains by not writing the logits to memory
 
 
@@ -92,7 +95,12 @@ def attend(
     elif obstacle := _obstacle(backend, q, k, mask):
         _say_once(f"attention backend {backend!r} {obstacle}: using 'xla'")
         backend = "xla"
-    return _KERNELS[backend](q, k, v, mask)
+    kernel = _KERNELS[backend]
+    if backend in _OF_PALLAS:
+        vectors = P(each_device.SAMPLES, None, each_device.CHANNELS)
+        masks = P(each_device.SAMPLES)
+        kernel = each_device.run(kernel, (vectors, vectors, vectors, masks), vectors)
+    return kernel(q, k, v, mask)
 
 
 def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:
@@ -105,15 +113,16 @@ def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:
 
 def _obstacle(backend: str, q: Array, k: Array, mask: Visibility | None) -> str:
     """Why a backend cannot take these arrays; empty if it can."""
-    (_, n, _, head_dim), m = q.shape, k.shape[1]
+    (b, n, h, head_dim), m = q.shape, k.shape[1]
     if backend == "xla":
         return ""
     if hardware.platform() != _PLATFORM[backend]:
         return f"needs a {_PLATFORM[backend].upper()}"
     if min(n, m) == 0:
         return "needs at least one query and one key"
-    if backend != "cudnn" and jax.sharding.get_abstract_mesh().size > 1:
-        return "runs on one device"
+    if backend in _OF_PALLAS and not _divides(q):
+        mesh = dict(jax.sharding.get_abstract_mesh().shape)
+        return f"needs samples and heads that divide over the mesh {mesh}, not {b} and {h}"
     if backend == "splash":
         if mask is not None and mask.key_order is not None:
             return "knows segments, not ranks"
@@ -126,6 +135,14 @@ def _obstacle(backend: str, q: Array, k: Array, mask: Visibility | None) -> str:
     if head_dim % 8 or head_dim > 128:
         return f"needs heads of a multiple of 8 and at most 128 channels, not {head_dim}"
     return "" if n % 2 == m % 2 == 0 else f"needs even numbers of tokens, not {n} and {m}"
+
+
+def _divides(q: Array) -> bool:
+    """Whether the mesh in use, if there is one, divides samples and heads evenly."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return True
+    num_heads, names = q.shape[2], each_device.CHANNELS
+    return each_device.num_parts(len(q)) * each_device.num_parts(num_heads, names) > 0
 
 
 @functools.cache

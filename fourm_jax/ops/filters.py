@@ -6,9 +6,11 @@ keep is defined by the sorted order all the same, ties included.
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from fourm_jax.ops import norm
+from fourm_jax.ops import each_device
+from fourm_jax.utils import hardware
 
 LARGEST_FUSED = 2**15  # numbers of a row that one program of a GPU can hold
 
@@ -84,7 +86,7 @@ def threshold(
         values 3 1 2, weights .5 .1 .4, budget .6 -> 2 (above it: .5; above 1: .9)
 
     Bisection over the 2^32 float32 numbers, so exact up to the rounding of the sums. 32 passes over
-    the values at most, on one NVIDIA GPU a single one; NaN is not allowed.
+    the values at most, on NVIDIA GPUs a single one; NaN is not allowed.
 
     Args:
       values: float32.
@@ -92,13 +94,9 @@ def threshold(
       budget: at least 0; one number, or one per row [*n].
     """
     keys = sortable(values)
-    if fits_kernel(values.shape[-1]):
-        from fourm_jax.ops import fused_threshold  # Pallas is slow to import
-
+    if fits_kernel(values):
         budgets = jnp.broadcast_to(jnp.asarray(budget, jnp.float32), keys.shape[:-1])
-        key_rows, weight_rows = (x.reshape(-1, keys.shape[-1]) for x in (keys, weights))
-        found = fused_threshold.smallest_within(key_rows, weight_rows, budgets.ravel())
-        return jax.lax.bitcast_convert_type(_flip(found.reshape(budgets.shape)), jnp.float32)
+        return jax.lax.bitcast_convert_type(_flip(_fused(keys, weights, budgets)), jnp.float32)
 
     def undecided(bracket):
         low, high = bracket
@@ -116,9 +114,27 @@ def threshold(
     return jax.lax.bitcast_convert_type(_flip(high), jnp.float32)
 
 
-def fits_kernel(size: int) -> bool:
-    """Whether there is one NVIDIA GPU, a program of which can hold rows of this size."""
-    return norm.is_one_gpu() and size <= LARGEST_FUSED
+def fits_kernel(values: Float[Array, "*n v"]) -> bool:
+    """Whether there are NVIDIA GPUs that divide the rows, and a program of one can hold a row."""
+    num_samples = values.shape[0] if values.ndim > 1 else 1
+    is_short = values.shape[-1] <= LARGEST_FUSED
+    return hardware.platform() == "gpu" and is_short and each_device.num_parts(num_samples) > 0
+
+
+def _fused(
+    keys: Int[Array, "*n v"], weights: Float[Array, "*n v"], budgets: Float[Array, "*n"]
+) -> Int[Array, "*n"]:
+    """`fused_threshold.smallest_within` of the rows of each device."""
+    from fourm_jax.ops import fused_threshold  # Pallas is slow to import
+
+    def on_device(keys, weights, budgets):
+        key_rows, weight_rows = (x.reshape(-1, keys.shape[-1]) for x in (keys, weights))
+        found = fused_threshold.smallest_within(key_rows, weight_rows, budgets.ravel())
+        return found.reshape(budgets.shape)
+
+    own = P(each_device.SAMPLES)
+    found: Array = each_device.run(on_device, (own, own, own), own)(keys, weights, budgets)
+    return found
 
 
 def _first(mask: Array, count: Int[Array, "*n"]) -> Array:

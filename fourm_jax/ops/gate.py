@@ -4,47 +4,66 @@ import functools
 from collections.abc import Callable
 
 import jax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from fourm_jax.ops import norm
+from fourm_jax.ops import each_device
+from fourm_jax.utils import hardware
 
 Activation = Callable[[Array], Array]
 
 
 def gated(
-    a: Float[Array, "*n"], b: Float[Array, "*n"], activation: Activation
-) -> Float[Array, "*n"]:
-    """Return activation(a) · b; its backward pass is a kernel of `ops.fused` on one NVIDIA GPU."""
-    return _gated(a, b, activation) if _uses_kernel(a, activation) else activation(a) * b
+    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation, num_samples: int
+) -> Float[Array, "r f"]:
+    """Return activation(a) · b; its backward pass is a kernel of `ops.fused` on NVIDIA GPUs.
+
+    Args:
+      num_samples: that the rows are of, one after the other; each device takes its own, and its own
+        hidden channels.
+    """
+    if not _uses_kernel(a, activation, num_samples):
+        return activation(a) * b
+    return _gated(a, b, activation)
 
 
-def _uses_kernel(a: Float[Array, "*n"], activation: Activation) -> bool:
-    if not norm.is_one_gpu():
+def _uses_kernel(a: Float[Array, "r f"], activation: Activation, num_samples: int) -> bool:
+    num_parts = 0
+    if hardware.platform() == "gpu":
+        num_parts = each_device.num_parts(num_samples)
+        num_parts *= each_device.num_parts(a.shape[1], each_device.CHANNELS)
+    if not num_parts:
         return False
     from fourm_jax.ops import fused  # Pallas is slow to import and needs no place on a CPU
 
-    return fused.gate_fits(a.size, activation)
+    return fused.gate_fits(a.size // num_parts, activation)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _gated(
-    a: Float[Array, "*n"], b: Float[Array, "*n"], activation: Activation
-) -> Float[Array, "*n"]:
+    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation
+) -> Float[Array, "r f"]:
     return activation(a) * b
 
 
 def _forward(
-    a: Float[Array, "*n"], b: Float[Array, "*n"], activation: Activation
-) -> tuple[Float[Array, "*n"], tuple[Array, Array]]:
+    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation
+) -> tuple[Float[Array, "r f"], tuple[Array, Array]]:
     return activation(a) * b, (a, b)
 
 
 def _backward(
-    activation: Activation, saved: tuple[Array, Array], d_y: Float[Array, "*n"]
-) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
+    activation: Activation, saved: tuple[Array, Array], d_y: Float[Array, "r f"]
+) -> tuple[Float[Array, "r f"], Float[Array, "r f"]]:
     from fourm_jax.ops import fused
 
-    return fused.gate_backward(*saved, d_y, activation)
+    own = P(each_device.SAMPLES, each_device.CHANNELS)
+    gradients: tuple[Array, Array] = each_device.run(
+        functools.partial(fused.gate_backward, activation=activation),
+        in_specs=(own, own, own),
+        out_specs=(own, own),
+    )(*saved, d_y)
+    return gradients
 
 
 _gated.defvjp(_forward, _backward)

@@ -5,9 +5,10 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from fourm_jax.ops import filters
+from fourm_jax.ops import each_device, filters
 from fourm_jax.utils import hardware
 
 ZERO_TEMPERATURE = 1e-10  # below it the most likely token is taken
@@ -127,13 +128,8 @@ def _sample_rows(
     frozen = jnp.abs(temperature) < ZERO_TEMPERATURE
     divisor = jnp.where(frozen, 1.0, temperature)
     is_plain = draw is draw_categorical and not as_published and top_k == 0
-    if is_plain and filters.fits_kernel(logits.shape[-1]):
-        from fourm_jax.ops import fused_draw  # Pallas is slow to import
-
-        rows = logits.reshape(-1, logits.shape[-1])
-        drawn = fused_draw.draw(uniform.ravel(), rows, divisor, frozen, top_p=top_p)
-        picked, likelihood = (x.reshape(uniform.shape) for x in drawn)
-        return picked, likelihood
+    if is_plain and filters.fits_kernel(logits):
+        return _draw_fused(uniform, logits, divisor, frozen, top_p)
     filtered = filters.filter_top_k(logits, top_k)
     if as_published:
         filtered = filters.filter_top_p(filtered, top_p) / divisor
@@ -145,6 +141,28 @@ def _sample_rows(
     if as_published:
         confidence = jnp.where(frozen, 1.0, confidence)
     return ids, confidence
+
+
+def _draw_fused(
+    uniform: Float[Array, "*n"],
+    logits: Float[Array, "*n v"],
+    divisor: Float[Array, ""],
+    frozen: Bool[Array, ""],
+    top_p: float,
+) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
+    """`fused_draw.draw` of the rows of each device."""
+    from fourm_jax.ops import fused_draw  # Pallas is slow to import
+
+    def on_device(uniform, logits, divisor, frozen):
+        rows = logits.reshape(-1, logits.shape[-1])
+        drawn = fused_draw.draw(uniform.ravel(), rows, divisor, frozen, top_p=top_p)
+        return tuple(x.reshape(uniform.shape) for x in drawn)
+
+    own, whole = P(each_device.SAMPLES), each_device.WHOLE
+    drawn: tuple[Array, Array] = each_device.run(on_device, (own, own, whole, whole), (own, own))(
+        uniform, logits, divisor, frozen
+    )
+    return drawn
 
 
 def guide(logits: Float[Array, "g b m v"], weights: Float[Array, "g-1"]) -> Float[Array, "b m v"]:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from fourm_jax.ops import norm
-from fourm_jax.utils import hardware
 
 
 def test_two_channels_become_minus_one_and_one_then_scale_and_bias():
@@ -40,13 +39,3 @@ def test_values_and_gradients_equal_those_of_flax(dtype):
         np.testing.assert_allclose(
             a.astype(jnp.float32), b.astype(jnp.float32), rtol=tolerance, atol=tolerance
         )
-
-
-@pytest.mark.parametrize(("num_devices", "is_one"), [(1, True), (8, False)])
-def test_one_gpu_is_a_mesh_of_one(monkeypatch, num_devices, is_one):
-    monkeypatch.setattr(hardware, "platform", lambda: "gpu")
-    with jax.set_mesh(
-        jax.make_mesh((num_devices,), ("data",), devices=jax.devices()[:num_devices])
-    ):
-        assert norm.is_one_gpu() == is_one
-    assert not norm.is_one_gpu()  # eight devices and no mesh
