@@ -144,8 +144,7 @@ class InputEmbedding(nn.Module):
         content = jnp.zeros((*tokens.id.shape, self.dim), self.dtype)
         if self.layout.num_rows:
             rows = table_rows(self.layout, tokens.modality, tokens.id)
-            content = lookup.take_rows(self.tokens, rows)
-            content = (content * self.token_scale).astype(self.dtype)
+            content = lookup.take_rows(self.tokens, rows, self.token_scale, self.dtype)
         for index, spec in enumerate(self.specs):
             if spec.name in self.contents:
                 has_content = (tokens.modality == index)[..., None]
@@ -239,9 +238,9 @@ class TargetEmbedding(nn.Module):
     ) -> tuple[Float[Array, "b m d"], Float[Array, "b m d"]]:
         """Return (content, position + modality vector); both 0 where a slot is not valid."""
         rows = table_rows(self.layout, tokens.modality, tokens.input_id)
-        previous = lookup.take_rows(self.tokens, rows)
+        previous = lookup.take_rows(self.tokens, rows, self.token_scale, self.dtype)
         is_sequence = _per_modality([s.kind == "sequence" for s in self.specs], tokens.modality)
-        content = jnp.where(is_sequence[..., None], previous * self.token_scale, self.mask_token)
+        content = jnp.where(is_sequence[..., None], previous, self.mask_token)
         position_vectors = self.positions(tokens.modality, tokens.position) + modality_vectors
         valid = tokens.valid[..., None]
         return (

@@ -91,6 +91,26 @@ def test_gradients_of_bfloat16_tables_are_summed_in_float32():
     np.testing.assert_array_equal(gradient[0], exact.astype(jnp.bfloat16))
 
 
+def test_what_is_found_is_scaled_rounded_and_then_sent():
+    table, index, weights = arrays()
+
+    def scaled(table, index):
+        return lookup.take_rows(table, index, 3.0, jnp.bfloat16)
+
+    def scaled_plain(table, index):
+        return (plain(table, index) * 3.0).astype(jnp.bfloat16)
+
+    expected, expected_gradient = results(scaled_plain, table, index, weights)
+    np.testing.assert_array_equal(scaled(table, index), expected)  # without a mesh
+    mesh, on_mesh, divided = placed({"data": 2, "fsdp": 2, "tensor": 2}, table, index)
+    with jax.set_mesh(mesh):
+        found, gradient = jax.jit(functools.partial(results, scaled))(on_mesh, divided, weights)
+        text = str(jax.make_jaxpr(scaled)(on_mesh, divided))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
+    assert re.findall(r"(\w+)\[[\d,]*\] = all_to_all", text) == ["bf16"]
+
+
 def test_loops_and_rematerialization_change_nothing():
     table, index, weights = arrays()
     expected, expected_gradient = results(plain, table, index, weights)
