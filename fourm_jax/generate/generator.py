@@ -60,9 +60,8 @@ class Generator:
         """
         self.model, self.params, self.mesh = model, params, mesh
         self.is_divided, self._programs = is_divided, Programs()
-        self.fit_slots = True  # see `of_few_programs`
         self.tokenizers: Tokenizers = dict(tokenizers or {})
-        self.vocabulary = PUBLISHED
+        self.fit_slots, self.vocabulary = True, PUBLISHED  # see `of_few_programs`
         for spec in model.modalities:
             if spec.tokenizer in self.tokenizers and spec.is_token:
                 tokenizer = self.tokenizers[spec.tokenizer]
@@ -115,6 +114,7 @@ class Generator:
     ) -> list[Any]:
         """What `compute` makes of the row numbers, states and keys of every block, in order."""
         blocks = self._blocks(state, keys, batch_size)
+        compute = sharding.under(self.mesh, compute)
         if self.is_divided:
             return shares.divided(blocks, lambda block: compute(*block))
         return [compute(*block) for block in blocks]

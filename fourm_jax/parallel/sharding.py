@@ -1,7 +1,9 @@
 """Which array lies where: one table of path rules over the whole train state."""
 
+import functools
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -84,3 +86,16 @@ def constrain(x: Array, spec: P) -> Array:
         return x
     padded = P(*spec, *(None,) * (x.ndim - len(spec)))
     return jax.lax.with_sharding_constraint(x, fit(padded, x.shape, mesh))
+
+
+def under(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which computes under a mesh, if there is one, and so knows how arrays lie."""
+    if mesh is None:
+        return function
+
+    @functools.wraps(function)
+    def on_mesh(*arguments: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return function(*arguments)
+
+    return on_mesh

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.generate import published
-from fourm_jax.generate import defaults, guides, job, schedule
+from fourm_jax.generate import defaults, guides, job, parallel, schedule
 from fourm_jax.generate.generated import Generated
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.guides import Guide
@@ -141,6 +141,20 @@ def test_devices_share_a_batch_and_change_nothing(generator):
     mesh = make_mesh(data=2, devices=jax.devices()[:2])
     shared = edges(generator.on_mesh(mesh), {"rgb": rgb(3)})
     np.testing.assert_array_equal(shared, edges(generator, {"rgb": rgb(3)}))
+
+
+def test_what_is_computed_on_a_mesh_knows_the_mesh(generator, monkeypatch):
+    sizes = []
+
+    def predict(*_, **__):
+        sizes.append(jax.sharding.get_abstract_mesh().size)
+        return {"edge": np.zeros((2, 1))}
+
+    monkeypatch.setattr(parallel, "predict", predict)
+    generator.on_mesh(make_mesh(data=2, devices=jax.devices()[:2])).predict(
+        {"rgb": rgb()}, ["edge"]
+    )
+    assert sizes == [2]
 
 
 def test_intermediate_targets_come_first_and_guide_those_after_them(generator):
