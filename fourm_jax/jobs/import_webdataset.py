@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import pathlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import process
 from typing import Any, NamedTuple
 
@@ -137,6 +137,8 @@ def _make_plan(job: Job) -> _Plan:
         "text_tokenizer": fingerprint,
         "seed": job.seed,
     }
+    if job.pictures and not _has_pixels(specs):
+        recipe["pixels"] = False  # pictures are read for their sizes alone
     names = tuple(sorted(frozenset().union(*present.values())))
     return _Plan(root, folders, present, names, rules, recipe, _schema(rules, fingerprint))
 
@@ -166,6 +168,10 @@ def _resolve(job: Job) -> tuple[tuple[ModalitySpec, ...], dict[str, str]]:
     return specs, folders
 
 
+def _has_pixels(specs: Iterable[ModalitySpec]) -> bool:
+    return any(spec.kind == "pixels" for spec in specs)
+
+
 def _input_fingerprint(
     root: pathlib.Path, folders: Mapping[str, str], present: Mapping[str, frozenset[str]]
 ) -> str:
@@ -181,7 +187,9 @@ def _input_fingerprint(
 
 def _schema(rules: import_records.Rules, fingerprint: str) -> dict[str, dict[str, Any]]:
     """What the manifest says about the fields, beside dtype and shape."""
-    schema: dict[str, dict[str, Any]] = {import_records.PICTURE: {"kind": "pixels"}}
+    schema: dict[str, dict[str, Any]] = {}
+    if _has_pixels(rules.specs):
+        schema[import_records.PICTURE] = {"kind": "pixels"}
     for spec in rules.specs:
         if spec.kind == "sequence":
             vocab = {"vocab_size": rules.text(spec).vocab_size, "fingerprint": fingerprint}

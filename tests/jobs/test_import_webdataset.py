@@ -142,6 +142,21 @@ def test_a_caption_of_mirrored_tokens_is_mirrored_without_their_picture(tmp_path
     assert said == ["a dog on the left", "a dog on the right"]  # published_tars.CROPS
 
 
+def test_an_import_without_pixels_is_not_taken_for_one_with_them(tmp_path, job):
+    published_tars.write(tmp_path / "in", (1,))
+    import_webdataset.run(job(modalities=("tok_rgb@224",)))  # pictures say how large crops may be
+
+    with pytest.raises(ValueError, match="holds another 'train' split"):
+        import_webdataset.run(job(modalities=("rgb@224", "tok_rgb@224")))
+    dataset = sources.Dataset(
+        name="in",
+        source=token_shards.make_source("train", directory=job().output),
+        fields={"rgb@224": "rgb"},
+    )
+    with pytest.raises(ValueError, match="modality 'rgb@224': unknown record field 'rgb'"):
+        sources.check([dataset], registry.resolve("fourm", ["rgb@224"]))
+
+
 def test_tokens_alone_need_neither_pictures_nor_crops(tmp_path, job):
     for number in range(2):
         path = tmp_path / "in" / "codes" / f"{number}.tar"
