@@ -148,6 +148,24 @@ def check(datasets: Sequence[Dataset], specs: Sequence[ModalitySpec]) -> None:
                 _check_field(dataset, spec, schema)
 
 
+def in_no_record(datasets: Sequence[Dataset], specs: Sequence[ModalitySpec]) -> list[str]:
+    """Names of the modalities that no record has, where the schemas of all data sets say so."""
+    return [
+        spec.name
+        for spec in specs
+        if all(
+            spec.name not in dataset.fields or _is_empty(dataset, dataset.fields[spec.name])
+            for dataset in datasets
+        )
+    ]
+
+
+def _is_empty(dataset: Dataset, field: str) -> bool:
+    """Whether the schema of a data set names a field that none of its records has."""
+    schema = getattr(dataset.source, "fields", None) or {}
+    return field in schema and "dtype" not in schema[field]
+
+
 def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapping]) -> None:
     name = dataset.fields[spec.name]
     what = f"data set {dataset.name!r}, modality {spec.name!r}"

@@ -36,7 +36,7 @@ from fourm_jax.train import (
     transfer_task,
 )
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import errors, rng
+from fourm_jax.utils import errors, progress, rng
 
 # Numbers of the top level and their smallest value.
 SMALLEST = {
@@ -306,6 +306,8 @@ def _fourm(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:
 def _token_batches(config: ml_collections.ConfigDict, task: fourm_task.FourMTask) -> Batches:
     specs, datasets = task.model.modalities, make_datasets(config, "train")
     sources.check(datasets, specs)
+    for name in sources.in_no_record(datasets, specs):
+        progress.announce(f"no record of the training data has {name!r}: nothing of it is learned")
     records = config.batch_size // task.maskings_per_record
 
     return _batches(functools.partial(pipeline.make_batches, datasets, specs), config, records)

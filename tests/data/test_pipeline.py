@@ -359,6 +359,18 @@ def test_one_pass_shows_every_record_once_to_all_processes_together():
     assert [b["ids"]["ids"][valid, 0].tolist() for b, valid in limited] == [[0, 1, 100, 101]]
 
 
+def test_a_modality_that_no_record_has_is_told_by_the_schemas():
+    full = numbered(3)
+    full.fields = {"n": {"dtype": "uint16", "shape": [2], "vocab_size": 9}}
+    empty = numbered(3)
+    empty.fields = {"n": {"kind": "grid", "vocab_size": 9}}  # known, and in no record
+    unknown = numbered(3)  # without a schema
+    cases = (([empty], ["ids"]), ([full], []), ([empty, full], []), ([empty, unknown], []))
+    for records, expected in cases:
+        datasets = [make(source, name=str(i)) for i, source in enumerate(records)]
+        assert sources.in_no_record(datasets, [IDS]) == expected
+
+
 def test_raw_fields_are_stacked_from_single_or_batched_sources():
     class Batched(Records):
         def records(self, indices):
