@@ -26,6 +26,8 @@ from fourm_jax.tokenizers import trained
 
 READ_BLOCK = 256  # records that are read at once
 NUM_PROBED = 16  # records, all over a source, of which at least one must be good
+# Fields of a modality that decide what is written of it, beside its tokenizer.
+FORM_FIELDS = ("grid", "max_tokens", "codes_per_position", "chunked", "text_form", "crop")
 Numbered = tuple[int, records.Record]  # index in the source, or of a crop, and content
 # What becomes of each of these records, or why it cannot be used.
 Convert = Callable[[Sequence[Numbered]], Iterable[records.Record | ValueError]]
@@ -116,7 +118,8 @@ def tokenize(
             else:
                 yield left_out.attempt(finish, group, list(itertools.islice(encoded, len(group))))
 
-    recipe = {"modalities": schema, "seed": seed}
+    forms = {spec.name: {field: getattr(spec, field) for field in FORM_FIELDS} for spec in specs}
+    recipe = {"modalities": schema, "seed": seed, shard_writer.FORMS: forms}
     if crops:
         recipe["crops"] = dataclasses.asdict(crops)
     block = trained.HOST_BATCH * jax.local_device_count() // (crops.num_crops if crops else 1)

@@ -126,6 +126,14 @@ def test_what_was_made_of_other_raw_records_is_no_beginning_and_no_result(tmp_pa
     assert export(2).num_records == 1
 
 
+def test_texts_of_another_length_are_no_beginning_of_these(tokenizers, tmp_path):
+    captions = [spec for spec in SPECS if spec.name == "caption"]
+    pretokenize.tokenize(job(tmp_path, num_records=4), captions, tokenizers)
+    shorter = [spec.replace(max_tokens=5) for spec in captions]
+    with pytest.raises(ValueError, match=r"holds another 'train' split \(forms: found"):
+        pretokenize.tokenize(job(tmp_path, num_records=4), shorter, tokenizers)
+
+
 def test_what_a_notebook_leaves_in_the_folder_of_a_tokenizer_makes_it_no_other(tmp_path):
     (tmp_path / "card.json").write_text("{}")
     before = encoders.fingerprint(tmp_path)

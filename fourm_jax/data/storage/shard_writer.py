@@ -22,8 +22,9 @@ from fourm_jax.utils import io
 # One record per chunk (random access). Light compression saves 20-70 % for 8 µs a record of tokens;
 # of embeddings it saves 20 %, and unpacking them takes longer than all other reading.
 OPTIONS = "group_size:1,zstd:1"
-# Key of a recipe: what the files that were read held. Folders of older versions lack it.
-CONTENT = "content"
+# Keys of a recipe that folders of older versions lack: what the files that were read held, and
+# what decides the form of each modality.
+CONTENT, FORMS = "content", "forms"
 OPTIONS_EMBEDDINGS = "group_size:1,uncompressed"
 
 
@@ -181,8 +182,7 @@ def _read_receipts(paths: Iterable[epath.Path]) -> list[dict]:
 
 def _check_recipe(directory: epath.Path, split: str, wanted: Mapping, found: Mapping) -> None:
     keys = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
-    if CONTENT in keys and CONTENT not in found:
-        keys.remove(CONTENT)
+    keys = [key for key in keys if key in found or key not in (CONTENT, FORMS)]
     if keys:
         changes = "; ".join(f"{k}: found {found.get(k)!r}, asked {wanted.get(k)!r}" for k in keys)
         raise ValueError(
