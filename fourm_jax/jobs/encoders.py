@@ -73,10 +73,17 @@ def fingerprint(directory: epath.PathLike) -> str:
 
 
 def copy(name: str, source: str) -> Encoder:
-    """Return the encoder that gives a field another name."""
+    """Return the encoder that gives a field another name; vectors must be finite."""
+
+    def encode_one(row):
+        value = row.get(source)
+        is_numeric = isinstance(value, np.ndarray) and value.dtype.kind not in "OSU"
+        if is_numeric and not np.isfinite(value).all():
+            return RecordError("not_finite", f"modality {name!r} holds NaN or infinity")
+        return {name: value} if source in row else {}
 
     def encode(rows, indices):
-        return [{name: row[source]} if source in row else {} for row in rows]
+        return [encode_one(row) for row in rows]
 
     return encode
 

@@ -134,6 +134,15 @@ def test_texts_of_another_length_are_no_beginning_of_these(tokenizers, tmp_path)
         pretokenize.tokenize(job(tmp_path, num_records=4), shorter, tokenizers)
 
 
+def test_vectors_that_are_not_finite_are_no_modality():
+    encode = encoders.copy("poses", "poses")
+    rows = [{"poses": np.full((2, 3), value, np.float32)} for value in (1.0, np.nan)]
+    good, bad, absent = encode([*rows, {}], range(3))
+    assert good["poses"] is rows[0]["poses"]
+    assert absent == {}
+    assert str(bad) == "modality 'poses' holds NaN or infinity"
+
+
 def test_what_a_notebook_leaves_in_the_folder_of_a_tokenizer_makes_it_no_other(tmp_path):
     (tmp_path / "card.json").write_text("{}")
     before = encoders.fingerprint(tmp_path)
