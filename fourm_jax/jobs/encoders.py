@@ -33,7 +33,8 @@ def make_encoder(
     """Return the encoder of one modality and what the manifest says about its tokens.
 
     Raises:
-      ValueError: no such tokenizer, or one whose vocabulary or grid is not the modality's.
+      ValueError: no such tokenizer, or one whose vocabulary or grid is not the modality's; a text
+        tokenizer of another layout, see `TextVocabulary.check_masked`.
     """
     if not spec.is_token:
         return copy(spec.name, spec.source), {"kind": spec.kind, "source": spec.source}
@@ -47,6 +48,7 @@ def make_encoder(
     if isinstance(tokenizer, TrainedTokenizer):
         encoder, vocab_size = _grid(spec, tokenizer), tokenizer.card.vocab_size
     else:
+        tokenizer.vocabulary.check_masked(directory)
         encoder, vocab_size = _sequence(spec, tokenizer, seed), tokenizer.vocab_size
     if vocab_size > spec.vocab_size:
         raise ValueError(

@@ -57,6 +57,8 @@ class Rules:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.tokenizer is not None:
+            self.tokenizer.vocabulary.check_masked("text tokenizer")
         for spec in self.specs:
             if not self.has_pictures and (
                 spec.kind == "pixels" or isinstance(fields.RULES[spec.crop], _NEED_SIZE)

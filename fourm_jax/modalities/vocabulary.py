@@ -32,6 +32,21 @@ class TextVocabulary:
         """Ids below this one are special, sentinel or coordinate tokens."""
         return self.first_coordinate_id + self.num_axes * self.num_bins
 
+    def check_masked(self, where: object) -> None:
+        """Refuse a layout whose texts cannot be trained on: masking knows the published one alone.
+
+        Raises:
+          ValueError: other special tokens, or fewer sentinels; names `where`.
+        """
+        fields = ("pad_id", "unk_id", "sos_id", "eos_id", "first_sentinel_id")
+        found = {field: getattr(self, field) for field in fields}
+        wanted = {field: getattr(PUBLISHED, field) for field in fields}
+        if found != wanted or self.num_sentinels < PUBLISHED.num_sentinels:
+            raise ValueError(
+                f"{where}: special tokens {found} and {self.num_sentinels} sentinels; models are "
+                f"trained with {wanted} and at least {PUBLISHED.num_sentinels}"
+            )
+
     def sentinel_id(self, index: int) -> int:
         """Id of [S_index]; masking uses index 1 first, as the published system does."""
         if not 0 <= index < self.num_sentinels:

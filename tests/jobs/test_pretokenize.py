@@ -134,6 +134,13 @@ def test_texts_of_another_length_are_no_beginning_of_these(tokenizers, tmp_path)
         pretokenize.tokenize(job(tmp_path, num_records=4), shorter, tokenizers)
 
 
+def test_texts_of_fewer_sentinels_than_masking_has_are_refused(tmp_path):
+    text.TextTokenizer.train(["one"], vocab_size=4608, num_sentinels=100).save(tmp_path / "text")
+    [caption] = [spec for spec in SPECS if spec.name == "caption"]
+    with pytest.raises(ValueError, match=r"text: special tokens .* and 100 sentinels; .* 200"):
+        encoders.make_encoder(caption, tmp_path, 0)
+
+
 def test_vectors_that_are_not_finite_are_no_modality():
     encode = encoders.copy("poses", "poses")
     rows = [{"poses": np.full((2, 3), value, np.float32)} for value in (1.0, np.nan)]
