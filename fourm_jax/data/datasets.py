@@ -160,6 +160,26 @@ def in_no_record(datasets: Sequence[Dataset], specs: Sequence[ModalitySpec]) -> 
     ]
 
 
+def of_several_tokenizers(
+    datasets: Sequence[Dataset], specs: Sequence[ModalitySpec]
+) -> dict[str, list[str]]:
+    """{modality: data sets} where one id means different things, as the schemas say.
+
+    Texts are not looked at: imports and tokenization describe one text tokenizer in two ways.
+    """
+    found = {}
+    for spec in specs:
+        made_by = {}
+        for dataset in datasets if spec.kind in ("grid", "global") else ():
+            schema = getattr(dataset.source, "fields", None) or {}
+            field = schema.get(dataset.fields.get(spec.name, ""), {})
+            if "fingerprint" in field and "dtype" in field:
+                made_by[dataset.name] = field["fingerprint"]
+        if len({*made_by.values()}) > 1:
+            found[spec.name] = list(made_by)
+    return found
+
+
 def _is_empty(dataset: Dataset, field: str) -> bool:
     """Whether the schema of a data set names a field that none of its records has."""
     schema = getattr(dataset.source, "fields", None) or {}

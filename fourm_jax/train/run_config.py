@@ -308,6 +308,8 @@ def _token_batches(config: ml_collections.ConfigDict, task: fourm_task.FourMTask
     sources.check(datasets, specs)
     for name in sources.in_no_record(datasets, specs):
         progress.announce(f"no record of the training data has {name!r}: nothing of it is learned")
+    for name, mixed in sources.of_several_tokenizers(datasets, specs).items():
+        progress.announce(f"{name!r} has ids of different tokenizers in the data sets {mixed}")
     records = config.batch_size // task.maskings_per_record
 
     return _batches(functools.partial(pipeline.make_batches, datasets, specs), config, records)

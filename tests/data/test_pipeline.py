@@ -371,6 +371,19 @@ def test_a_modality_that_no_record_has_is_told_by_the_schemas():
         assert sources.in_no_record(datasets, [IDS]) == expected
 
 
+def test_ids_of_different_tokenizers_are_told_by_the_schemas():
+    def made_by(name, fingerprint):
+        source = numbered(3)
+        source.fields = {"n": {"dtype": "uint16", "shape": [2], "fingerprint": fingerprint}}
+        return make(source, name=name)
+
+    one, other, same = made_by("one", "a"), made_by("other", "b"), made_by("same", "a")
+    assert sources.of_several_tokenizers([one, other, same], [IDS]) == {
+        "ids": ["one", "other", "same"]
+    }
+    assert sources.of_several_tokenizers([one, same, make(numbered(3))], [IDS]) == {}
+
+
 def test_raw_fields_are_stacked_from_single_or_batched_sources():
     class Batched(Records):
         def records(self, indices):
