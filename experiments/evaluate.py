@@ -47,6 +47,7 @@ def main() -> None:
     for name, options in evals.items():
         evaluator.load(name, options)  # before a model is read
     processes.start()
+    evaluation.check_output(_OUTPUT.value)
     config = config_lib.load(cli.find_config(_DATA.value)) if _DATA.value else None
     generator = loading.load_generator(_SOURCE.value, tokenizers=_TOKENIZERS.value)
     generator.is_divided = jax.process_count() > 1

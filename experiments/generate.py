@@ -38,7 +38,7 @@ from fourm_jax.jobs import generation, requests  # noqa: E402
 from fourm_jax.jobs.requests import held_out_record  # noqa: E402
 from fourm_jax.parallel import mesh  # noqa: E402
 from fourm_jax.utils import config as config_lib  # noqa: E402
-from fourm_jax.utils import io  # noqa: E402
+from fourm_jax.utils import io, picture_files  # noqa: E402
 
 _SOURCE = cli.define_path("source", None, cli.SOURCE, required=True)
 _TOKENIZERS = cli.define_path(
@@ -150,12 +150,14 @@ def check(output: epath.Path) -> dict[str, Any] | None:
             raise ValueError(f"--output={output}: expected NAME.png in a folder that exists")
         if _PROMPTS.value or _SAMPLES.value > 1:
             raise ValueError(f"--output={output} is one picture: name a folder for many results")
-    elif output.suffix in (".jpg", ".jpeg", ".gif", ".webp"):
+    elif output.suffix.lower() in picture_files.SUFFIXES:
         raise ValueError(f"--output={output}, allowed: NAME.png or a folder")
     if _ANIMATION.value and _ANIMATION.value.suffix not in (".gif", ".webp"):
         raise ValueError(f"--animation={_ANIMATION.value}, allowed: NAME.webp or NAME.gif")
     if _PROMPTS.value and (_CONDITIONS.value or _MASK.value or _SHIFT.value):
         raise ValueError("--prompts goes without --conditions, --mask and --shift")
+    if _MASK.value and _SHIFT.value:
+        raise ValueError("--mask and --shift, allowed: one of both; a shift makes its own mask")
     if _PROMPTS.value and not _PROMPTS.value.exists():
         raise ValueError(f"--prompts={_PROMPTS.value}: no such file or folder")
     for name, flag in (("guidance", _GUIDANCE), ("temperature", _TEMPERATURE)):

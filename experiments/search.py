@@ -35,6 +35,8 @@ def main() -> None:
     """Read the index, search, draw."""
     if not _QUERY.value:
         raise ValueError("no query: --query=NAME=VALUE, as --query='caption=a red cone'")
+    if _OUTPUT.value and _OUTPUT.value.suffix != ".png":
+        raise ValueError(f"--output={_OUTPUT.value}, allowed: NAME.png")
     index = embedding.load(_INDEX.value)
     source = _SOURCE.value or index.about["source"]
     generator = loading.load_generator(source, tokenizers=_TOKENIZERS.value)

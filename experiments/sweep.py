@@ -28,10 +28,9 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the commands.")
 
 def main() -> None:
     """Train, then compare."""
-    located = [argument for argument in cli.locate_configs(sys.argv[1:]) if argument]
-    config = next(a.partition("=")[2] for a in located if a.startswith(("--config=", "-config=")))
+    config = config_flags.get_config_filename(flags.FLAGS["config"])
+    common = config_flags.get_override_values(flags.FLAGS["config"])
     found = sweep.points(config, CONFIG.value)
-    common = [a for a in sys.argv[1:] if a.startswith(("--config.", "-config."))]
     commands = {p.name: sweep.command(config, p, WORKDIR.value, common) for p in found}
     if DRY_RUN.value:
         for command in commands.values():

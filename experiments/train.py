@@ -9,6 +9,8 @@ way too (docs/howto/evaluate.md#while-it-trains). Ctrl-C or SIGTERM saves and le
 --cluster on Cloud TPU or SLURM.
 """
 
+from collections.abc import Mapping
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -22,7 +24,9 @@ from clu import platform  # noqa: E402
 
 from fourm_jax import loading  # noqa: E402
 from fourm_jax.jobs import predictions, training_evals, transfer_eval, transferred  # noqa: E402
+from fourm_jax.parallel import shares  # noqa: E402
 from fourm_jax.train import export, loop, run_config  # noqa: E402
+from fourm_jax.train.state import TrainState  # noqa: E402
 from fourm_jax.utils import io, progress, run_folder  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -72,20 +76,28 @@ def main() -> None:
         profile_steps=profile_steps(),
         histograms=HISTOGRAMS.value,
     )
+    if config.task == "fourm":
+        return
+    state = result.state
+    if jax.process_count() > 1:  # of which each may hold a part
+        named = {"params": state.eval_params, "model_state": state.model_state}
+        state = state.replace(ema_params=None, **shares.whole(named))
     if jax.process_index() == 0:
-        save(config, result)
+        save(config, state, result.metrics)
 
 
-def save(config: ml_collections.ConfigDict, result: loop.TrainResult) -> None:
+def save(
+    config: ml_collections.ConfigDict, state: TrainState, metrics: Mapping[str, float]
+) -> None:
     """Save a finished tokenizer or fine-tuned model for use."""
     if config.task == "tokenizer":
         folder = WORKDIR.value / run_folder.TOKENIZER
-        export.save_tokenizer(config, result.state, folder)
+        export.save_tokenizer(config, state, folder)
         progress.announce(f"tokenizer and card: {folder}")
     if config.task == "transfer":
         folder = WORKDIR.value / run_folder.TRANSFER
-        transferred.save(config, result.state, folder)
-        measures = {n: v for n, v in result.metrics.items() if n.startswith("eval/")}
+        transferred.save(config, state, folder)
+        measures = {n: v for n, v in metrics.items() if n.startswith("eval/")}
         progress.announce(", ".join(f"{name} {value:.4f}" for name, value in measures.items()))
         progress.announce(f"fine-tuned model: {folder}")
 

@@ -39,6 +39,14 @@ def main() -> None:
     for name in _VARIANTS.value:
         if name not in VARIANTS:
             raise ValueError(errors.unknown_value("variant", name, VARIANTS))
+    for labels in _LABELS.value:
+        if not labels.isdecimal():
+            raise ValueError(
+                f"--labels={','.join(_LABELS.value)}, allowed: whole numbers, as 64,256"
+            )
+    for name, flag in (("tasks", _TASKS), ("variants", _VARIANTS), ("labels", _LABELS)):
+        if not flag.value:
+            raise ValueError(f"--{name} names nothing: there is no training to run")
     is_read = any("{source}" in VARIANTS[name] for name in _VARIANTS.value)
     if is_read and not _SOURCE.value.is_dir():  # before hours of trainings without it
         raise ValueError(f"--source={_SOURCE.value}: no such run folder")

@@ -6,6 +6,7 @@ They run in a training, at its end, and alone (`experiments.evaluate`), and know
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -164,9 +165,12 @@ def _convert(key: str, value: Any, default: Any) -> Any:
             raise ValueError(f"option {key}={value}, allowed: true, false")
         return value == "true"
     try:
-        return value if isinstance(value, type(default)) else type(default)(value)
+        converted = value if isinstance(value, type(default)) else type(default)(value)
     except ValueError as error:
         raise ValueError(f"option {key}={value}, expected {type(default).__name__}") from error
+    if isinstance(converted, int | float) and not 0 <= converted < math.inf:  # or nan
+        raise ValueError(f"option {key}={value}, allowed: numbers from 0 on")
+    return converted
 
 
 def entry(

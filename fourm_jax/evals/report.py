@@ -118,7 +118,8 @@ def tasks_html(
 
 def _task_row(name: str, entry: Mapping) -> str:
     higher = entry["higher_is_better"]
-    better = (entry["model"] > entry["constant"]) == higher
+    first, second = entry["model"], entry["constant"]
+    better = first > second if higher else first < second  # what is no number is not
     mark = "<span class=good>yes</span>" if better else "<span class=bad>no</span>"
     numbers = "".join(
         f"<td>{number(entry.get(key, math.nan))}</td>"

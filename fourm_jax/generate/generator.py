@@ -167,7 +167,7 @@ class Generator:
         intermediate: Sequence[str] | None = None,
         guides: Sequence[Guide] = (),
         mask: Any = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | np.integer | Sequence[int] = 0,
         num_samples: int = 1,
         batch_size: int = 64,
         show_progress: bool = False,
@@ -246,7 +246,7 @@ class Generator:
         targets: Sequence[str] | str = "all",
         *,
         sampling: Sampling | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | np.integer | Sequence[int] = 0,
         **options: Any,
     ) -> Iterator[tuple[str, Generated]]:
         """Generate as `generate` does, all rows at once; yields the target in hand, and what there

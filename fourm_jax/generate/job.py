@@ -278,14 +278,16 @@ def default_plan(
     return plan
 
 
-def keys_of(seed: int | Sequence[int], num_rows: int, num_samples: int) -> Key[Array, "b·samples"]:
+def keys_of(
+    seed: int | np.integer | Sequence[int], num_rows: int, num_samples: int
+) -> Key[Array, "b·samples"]:
     """Keys of all rows and samples, see `chain.row_keys`.
 
     Raises:
       ValueError: a negative seed, or several that are not one per row.
     """
-    if isinstance(seed, int):
-        return chain.row_keys(seed, np.arange(num_rows), num_samples)
+    if isinstance(seed, int | np.integer):
+        return chain.row_keys(int(seed), np.arange(num_rows), num_samples)
     if len(seed) != num_rows:
         raise ValueError(f"{len(seed)} seeds for {num_rows} rows, allowed: one, or one per row")
     return jnp.concatenate(

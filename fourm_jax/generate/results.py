@@ -67,6 +67,8 @@ def combine(
     samples = raw.reshape(-1, num_samples, *raw.shape[1:])
     if signal.kind == "continuous":
         mean = samples.mean(axis=1)
+        if signal.unit and raw.dtype.kind == "f":  # directions, of which the mean is shorter
+            mean = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-6)
         return (mean if signal.dtype == "float32" else np.rint(mean)).astype(raw.dtype)
     values = np.unique(samples)
     votes = np.stack([(samples == value).sum(axis=1) for value in values])

@@ -17,6 +17,7 @@ from fourm_jax.utils import io, run_folder
 
 METRICS, PAGE = "metrics.json", "compare.html"
 AS_A_RUN = "any_to_any/"  # tasks of this evaluator have no such prefix in a run's own metrics.json
+FLAGS = ("--output", "-output", "--verbosity", "-verbosity", "-v")  # those that take a value
 LAST = ("loss", "accuracy")  # of a training, whose last value is a row of the table
 
 
@@ -49,7 +50,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     folders: list[str] = []
     for argument in arguments:
-        belongs = bool(flags) and flags[-1] == "--output"  # and the next one is its value
+        belongs = bool(flags) and flags[-1] in FLAGS  # and the next one is its value
         (flags if argument.startswith("-") or belongs else folders).append(argument)
     return flags, folders
 

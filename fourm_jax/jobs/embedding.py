@@ -22,14 +22,16 @@ from fourm_jax.generate import features, fitting
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import eval_data, shard_job
 from fourm_jax.jobs.eval_data import EvalData
+from fourm_jax.models import weights
 from fourm_jax.utils import errors, io, plain_data, progress
 
 INDEX = "index.json"
 # Numbers of records -> their keys and vectors.
 Embed = Callable[[range], tuple[list[str], Float[np.ndarray, "_k _d"]]]
 FORMATS = ("npy", "array_record")
+WEIGHTS = "weights"  # their fingerprint; an index of an older version does not know it
 RULES: Mapping[str, plain_data.Rule] = {
-    **dict.fromkeys(("source", "split", "features", "format"), plain_data.TEXT),
+    **dict.fromkeys(("source", "split", "features", "format", WEIGHTS), plain_data.TEXT),
     "condition": plain_data.list_of(plain_data.TEXT, 100),
     "data": plain_data.list_of(plain_data.DICT, 1_000),
     "tokenizers": plain_data.TEXT,
@@ -91,7 +93,7 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
     features.check_depth(generator.model, job.depth)
     if job.format not in FORMATS:
         raise ValueError(errors.unknown_value("format", job.format, FORMATS))
-    for name in job.condition:
+    for name in job.condition or ("",):
         if name not in generator.model.inputs:
             raise ValueError(errors.unknown_value("condition", name, generator.model.inputs))
     if head == "global" and spec is not None:
@@ -120,6 +122,7 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
 
     about = {
         "source": job.source,
+        WEIGHTS: weights.fingerprint(generator.params),
         "data": job.data.describe(),
         "tokenizers": str(job.data.tokenizers or ""),
         "split": job.split,
@@ -151,7 +154,7 @@ def load(folder: epath.PathLike) -> Index:
     if not (folder / INDEX).exists():
         raise ValueError(f"no {INDEX} in {folder}: is `experiments.embed` through?")
     about = io.read_json(folder / INDEX)
-    plain_data.check(about, RULES, folder / INDEX, required=RULES)
+    plain_data.check(about, RULES, folder / INDEX, required=RULES.keys() - {WEIGHTS})
     keys: list[str] = []
     parts: list[np.ndarray] = []
     if about["format"] == "npy":
@@ -214,7 +217,7 @@ def _write_shards(
         records_per_shard=job.per_block,
         block=job.per_block,
         convert=convert,
-        recipe={key: value for key, value in about.items() if key != "num_records"},
+        recipe={key: value for key, value in about.items() if key not in ("num_records", WEIGHTS)},
         schema={"key": {}, "vector": {}},
     )
     first: dict[str, Any] = sources.open_source(
@@ -229,7 +232,7 @@ def _check_same(output: epath.Path, about: Mapping[str, Any]) -> None:
     if path.exists():
         before = io.read_json(path)
         for key, value in about.items():
-            if before.get(key) != value:
+            if before.get(key, value if key == WEIGHTS else None) != value:
                 raise ValueError(
                     f"{output} holds another index: {key} is {before.get(key)!r} there, "
                     f"{value!r} here; use another --output"

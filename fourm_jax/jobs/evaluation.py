@@ -57,6 +57,23 @@ def typed(names: Sequence[str], options: Sequence[str]) -> dict[str, dict[str, A
     return evals
 
 
+def check_output(output: epath.PathLike) -> None:
+    """Refuse a folder whose numbers and report are those of a run; say that others are replaced.
+
+    Raises:
+      ValueError: it is one.
+    """
+    path = epath.Path(output).expanduser() / METRICS
+    if not path.exists():
+        return
+    there = io.read_json(path)
+    if not isinstance(there, dict) or "evals" not in there:
+        raise ValueError(
+            f"{path} is of a run, not of an evaluation: it would be lost; use another --output"
+        )
+    announcements.say(f"{path}: an earlier evaluation ({', '.join(there['evals'])}) is replaced")
+
+
 def prepare(
     source: epath.PathLike,
     generator: Generator,

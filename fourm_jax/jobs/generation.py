@@ -26,10 +26,12 @@ from fourm_jax.generate import defaults, results
 from fourm_jax.generate.conditions import Entry
 from fourm_jax.generate.generator import Generated, Generator
 from fourm_jax.jobs.requests import Request
+from fourm_jax.models import weights
 from fourm_jax.utils import io, progress
 
 MAX_LISTED = 256  # numbers of an array that JSON lists; of a longer one it has the digest
 GIVEN = " (given)"
+WEIGHTS = "weights"  # their fingerprint; a folder of an older version does not know it
 SETTINGS, RESULT, SHEET = "settings.json", "result.json", "sheet.png"
 
 
@@ -80,7 +82,7 @@ def run(
       ValueError: the folder has results of other settings or of other requests under these names,
         or what `generate` refuses.
     """
-    settings = job.to_json()
+    settings = {**job.to_json(), WEIGHTS: weights.fingerprint(generator.params)}
     _check_settings(output, settings)
     todo = [one for one in requests if not _is_done(output, one, job.num_samples)]
     bar = progress.Bar(len(todo), label="generate", unit="request", enabled=show_progress)
@@ -184,7 +186,7 @@ def _check_settings(output: epath.Path, settings: Mapping[str, Any]) -> None:
         return
     there = io.read_json(path)
     for key in {**there, **settings}:
-        if there.get(key) != settings.get(key):
+        if there.get(key, settings[key] if key == WEIGHTS else None) != settings.get(key):
             raise ValueError(
                 f"{output} has results of other settings: {key} is {there.get(key)} there, "
                 f"{settings.get(key)} here; use another output"

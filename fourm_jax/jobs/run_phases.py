@@ -19,7 +19,7 @@ from fourm_jax.modalities import captions, registry, serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import store, text
-from fourm_jax.train import export, loop, run_config
+from fourm_jax.train import export, loop, run_config, same_run
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io, run_folder
 
@@ -99,7 +99,7 @@ def check(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
     for name, own in config.tokenizers.items():
         trained = epath.Path(workdir) / "tokenizer_runs" / name
         if (tokenizers_dir(workdir) / name).exists() and (trained / "config.json").exists():
-            loop.check_same_config(io.read_json(trained / "config.json"), own, trained)
+            same_run.check_same_config(io.read_json(trained / "config.json"), own, trained)
     if (tokenizers_dir(workdir) / "text" / store.CARD).exists():
         found = text.TextTokenizer.load(tokenizers_dir(workdir) / "text").vocab_size
         if found != config.text_vocab_size:

@@ -13,8 +13,9 @@ from fourm_jax.evals.pictures import Picture
 from fourm_jax.evals.search import Hits
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import eval_data
-from fourm_jax.jobs.embedding import Index
+from fourm_jax.jobs.embedding import WEIGHTS, Index
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import weights
 from fourm_jax.utils import errors
 
 
@@ -32,8 +33,15 @@ def find(
       query: conditions of one row, see `generate.conditions.encode`.
 
     Raises:
-      ValueError: conditions that the model does not read, or as `search.nearest`.
+      ValueError: an index of other weights than those of `generator`, conditions that the model
+        does not read, or as `search.nearest`.
     """
+    before = index.about.get(WEIGHTS)
+    if before is not None and before != weights.fingerprint(generator.params):
+        raise ValueError(
+            f"the index is of other weights than {index.about['source']} has now, as after more "
+            "training: no query finds its vectors; embed the records again, in another folder"
+        )
     for name in query:
         if name not in generator.model.inputs:
             raise ValueError(errors.unknown_value("query", name, generator.model.inputs))

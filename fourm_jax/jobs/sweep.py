@@ -74,11 +74,19 @@ def _module(config: str) -> ModuleType:
     return module
 
 
-def command(config: str, point: Point, workdir: epath.Path, options: Sequence[str]) -> list[str]:
-    """The training of one point; `options` are further flags of `experiments.train`."""
-    changes = [f"--config.{key}={_written(value)}" for key, value in point.changes.items()]
+def command(config: str, point: Point, workdir: epath.Path, common: Mapping[str, Any]) -> list[str]:
+    """The training of one point; `common` are keys that a command line sets for all of them.
+
+    Raises:
+      ValueError: a key that the points differ in.
+    """
+    for key in common:
+        if key in point.changes:
+            raise ValueError(f"--config.{key}={_written(common[key])}: the sweep sets this key")
+    changes = {**point.changes, **common}
     start = [sys.executable, "-m", "experiments.train", f"--config={config}"]
-    return [*start, *changes, *options, f"--workdir={workdir / point.name}"]
+    keys = [f"--config.{key}={_written(value)}" for key, value in changes.items()]
+    return [*start, *keys, f"--workdir={workdir / point.name}"]
 
 
 def run(commands: Mapping[str, Sequence[str]], workdir: epath.Path, *, max_parallel: int) -> int:

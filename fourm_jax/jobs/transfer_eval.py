@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from fourm_jax.data import reading
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.storage import left_out
 from fourm_jax.evals.measures import miou
-from fourm_jax.parallel import distributed
+from fourm_jax.parallel import distributed, sharding
 from fourm_jax.train import loop, run_config
 from fourm_jax.train.state import TrainState
 from fourm_jax.train.transfer_data import LabelledTokens
@@ -34,15 +35,24 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     task = run_config.make_task(config)
     assert isinstance(task, TransferTask)
     reader = run_config.transfer_reader(config, task, "test")
-    predict = jax.jit(lambda params, batch: task.predict(params, batch))
+
+    @jax.jit
+    def predict(params: Any, batch: Any) -> jax.Array:
+        return sharding.constrain(task.predict(params, batch), P())  # every process gets all rows
 
     def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
         del step
         mesh = jax.tree.leaves(state.params)[0].sharding.mesh
+        together = jax.process_count() if mesh.is_multi_process else 1  # each puts its rows there
+        size = -(-BATCH // mesh.size) * mesh.size
+        own = size // together
+        start = own * jax.process_index() if together > 1 else 0
         outputs, labels = [], []
-        for batch, count in _passes(reader, config.max_left_out_records):
+        for batch, count in _passes(reader, size, config.max_left_out_records):
             label = batch.pop(LABEL)
-            output = predict(state.eval_params, distributed.put_batch(batch, mesh))
+            rows = jax.tree.map(lambda x: x[start : start + own], batch)
+            with jax.set_mesh(mesh):
+                output = predict(state.eval_params, distributed.put_batch(rows, mesh))
             outputs.append(np.asarray(output)[:count])
             labels.append(label[:count])
         yield from score(np.concatenate(outputs), np.concatenate(labels), task.labels_of).items()
@@ -50,13 +60,15 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     return evaluate
 
 
-def _passes(reader: LabelledTokens, max_left_out_records: int) -> Iterator[tuple[Any, int]]:
+def _passes(
+    reader: LabelledTokens, size: int, max_left_out_records: int
+) -> Iterator[tuple[Any, int]]:
     """Batches of one size, and how many of their rows are new."""
     for dataset in reader.datasets:
         good = _good(dataset, max_left_out_records)
-        while rows := list(itertools.islice(good, BATCH)):
-            filled = [*rows, *rows[-1:] * (BATCH - len(rows))]
-            yield reader.combine(filled, [dataset] * BATCH, [0.0] * BATCH), len(rows)
+        while rows := list(itertools.islice(good, size)):
+            filled = [*rows, *rows[-1:] * (size - len(rows))]
+            yield reader.combine(filled, [dataset] * size, [0.0] * size), len(rows)
 
 
 def _good(dataset: Dataset, max_left_out_records: int) -> Iterator[Any]:

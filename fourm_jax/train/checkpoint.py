@@ -7,6 +7,7 @@ some versions). The data position needs no file: batch n is a function of (seed,
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,7 +160,8 @@ def _policy(keep: int, keep_best: int) -> policies.AnyPreservationPolicy:
 
 
 def _goodness(metrics: Mapping[str, float]) -> float:
-    return -metrics["loss"]
+    """The larger the better; what is no number is worse than any, and has no order of its own."""
+    return -math.inf if math.isnan(metrics["loss"]) else -metrics["loss"]
 
 
 def _free_name(path: epath.Path) -> epath.Path:

@@ -3,9 +3,7 @@
 import collections
 import contextlib
 import dataclasses
-import os
-import pathlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +19,7 @@ from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import (
     announcements,
+    best,
     checkpoint,
     finite,
     init,
@@ -29,7 +28,7 @@ from fourm_jax.train import (
     prefetch,
     profile,
     run_config,
-    schedules,
+    same_run,
     writers,
 )
 from fourm_jax.train import program as program_lib
@@ -40,34 +39,14 @@ from fourm_jax.utils import (
     folder_lock,
     interrupt,
     io,
-    plain_data,
     progress,
     run_folder,
     tree,
-    upgrades,
     watchdog,
 )
 
 Evaluator = Callable[[TrainState, int], Iterable[tuple[str, float | writers.Shown]]]
 
-# Config keys that a continued run may change, as they change neither data nor mathematics;
-# `num_steps` may too, while the schedule has not yet begun to depend on it.
-MAY_CHANGE = (
-    "log_every",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "keep_checkpoints",
-    *run_config.EVALUATION_KEYS,
-    "mesh.",
-    "model.remat",
-    "model.scan_unroll",
-    "model.attention",
-    "optimizer.accumulate_steps",
-    "optimizer.moment_dtype",  # a checkpoint is cast as it is read
-    "max_left_out_records",
-    "num_threads",
-    "num_workers",
-)
 SMALLER = (
     "Make config.batch_size, the masking budgets or the model smaller; a trunk may also take a "
     "batch in parts (config.optimizer.accumulate_steps) or compute twice (config.model.remat)"
@@ -143,7 +122,7 @@ def train(
         saver = _checkpointer(config, workdir)
         try:
             # ---------------- State: the newest checkpoint, or a fresh start.
-            _check_workdir(saver, description, workdir)
+            same_run.check_workdir(saver, description, workdir)
             with contextlib.closing(run.batches(0, ahead=False)) as batches:
                 example = distributed.put_batch(next(batches), mesh)
             program = program_lib.make(config, run.task, mesh, example)
@@ -228,7 +207,7 @@ def _description(
     return checkpoint.Description(
         config=config_lib.to_json(config),
         modalities=config_lib.to_json({spec.name: spec.describe() for spec in run.specs}),
-        place=_place(workdir),
+        place=same_run.place(workdir),
     )
 
 
@@ -261,7 +240,7 @@ def _describe(
     workdir: epath.Path, description: checkpoint.Description, program: program_lib.Program
 ) -> None:
     """Write what the run is, for readers of its folder: its config and its parameters."""
-    place = dataclasses.asdict(_place(workdir))
+    place = dataclasses.asdict(same_run.place(workdir))
     io.write_json(workdir / "config.json", {**description.config, "place": place})
     table = parameter_overview.get_parameter_overview(
         program.abstract.params, include_stats="sharding"
@@ -351,7 +330,7 @@ class _Training:
                 state = self.book.take(state, done)
             if any(_due(done, n) for n in periods) and done < config.num_steps:
                 self._evaluate(state, done)
-            if _due(done, config.checkpoint_every) or self._is_time(done):
+            if self._is_to_be_saved(done):
                 self._save(state, done)
             if len(in_flight) > STEPS_IN_FLIGHT:
                 in_flight.popleft().block_until_ready()
@@ -387,8 +366,15 @@ class _Training:
         if wait:
             self.saver.wait()
 
-    def _is_time(self, done: int) -> bool:
-        """Whether `checkpoint_minutes` are over: asked at log points, answered by process 0."""
+    def _is_to_be_saved(self, done: int) -> bool:
+        """Whether a checkpoint is due, by steps or minutes (process 0 says so at log points).
+
+        Where the best are kept, the last one waits for its held-out loss as others do.
+        """
+        if done == self.config.num_steps and run_config.option(self.config, "keep_best"):
+            return False
+        if _due(done, self.config.checkpoint_every):
+            return True
         minutes = run_config.option(self.config, "checkpoint_minutes")
         if not minutes or not _due(done, self.config.log_every):
             return False
@@ -416,6 +402,7 @@ class _Training:
                         else:
                             values[f"eval/{name}"] = float(value)
                         self.dog.beat(f"evaluation at step {done}, after {name}")
+            loss = best.held_out_loss(self.config, values, done) if self.evaluators else None
         except interrupt.CutOff:
             return
         except BaseException:
@@ -427,52 +414,8 @@ class _Training:
         if values:
             self.book.record(done, values)
             self.book.restart_clock(done)
-        if (best := f"eval/{self.config.get('best_metric', 'loss')}") in values:
-            sign = -1 if self.config.get("best_is") == "highest" else 1
-            self.held_out_losses[done] = sign * values[best]
-
-
-def check_same_config(
-    before: Mapping[str, Any], config: ml_collections.ConfigDict, where: epath.PathLike
-) -> None:
-    """Refuse a finished run of another config; `before` is the config.json in its workdir `where`.
-
-    Raises:
-      ValueError: names the first keys that differ, with both values.
-    """
-    plain_data.check(before, {}, where)
-    stored = {key: value for key, value in before.items() if key != "place"}
-    found = checkpoint.Description(
-        config=upgrades.upgrade_config(stored), modalities={}, place=trained.place_of(before)
-    )
-    expected = checkpoint.Description(
-        config=config_lib.to_json(config), modalities={}, place=_place(where)
-    )
-    checkpoint.check_same_run(found, expected, may_change=MAY_CHANGE, where=str(where))
-
-
-def _place(workdir: epath.PathLike) -> trained.Place:
-    here = str(pathlib.Path.cwd())
-    return trained.Place(workdir=trained.absolute_path(os.fspath(workdir), here), current=here)
-
-
-def _check_workdir(
-    saver: checkpoint.Checkpointer, description: checkpoint.Description, workdir: epath.Path
-) -> None:
-    """Refuse a workdir whose checkpoint belongs to another run."""
-    found = saver.describe()
-    if found is None:
-        return
-    step_found, before = found
-    may_change: tuple[str, ...] = MAY_CHANGE
-    if schedules.extendable(
-        before.config["optimizer"]["schedule"],
-        num_steps=before.config["num_steps"],
-        cooldown_steps=before.config["optimizer"].get("cooldown_steps", 0),
-        step=step_found,
-    ):
-        may_change += ("num_steps",)
-    checkpoint.check_same_run(before, description, may_change=may_change, where=str(workdir))
+        if loss is not None:
+            self.held_out_losses[done] = loss
 
 
 def _is_finished(

@@ -78,6 +78,8 @@ class Settings:
         for name in ("lr", "weight_decay", "clip_norm", "min_lr"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name} {getattr(self, name)} is negative")
+        if self.min_lr > self.lr:
+            raise ValueError(f"optimizer.min_lr {self.min_lr} is above optimizer.lr {self.lr}")
         if self.accumulate_steps < 1:
             raise ValueError(f"optimizer.accumulate_steps {self.accumulate_steps}, at least 1")
         if self.moment_dtype not in MOMENT_DTYPES:

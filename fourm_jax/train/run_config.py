@@ -27,6 +27,7 @@ from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.parallel import sharding
 from fourm_jax.tokenizers import base
 from fourm_jax.train import (
+    best,
     fourm_task,
     init,
     optimizer,
@@ -56,9 +57,9 @@ READING = {"num_threads": 0, "num_workers": 0}
 NEWER = {"checkpoint_minutes": 0.0, "keep_best": 0}
 COMMON_KEYS = ("task", "mesh", "optimizer", "data", *SMALLEST)
 # evals: {name: options}, see `jobs.training_evals`; best_metric, best_is: which of their numbers
-# (or those of `eval_every`) `keep_best` follows, and whether the "lowest" or "highest" is best.
+# (or those of `eval_every`) `keep_best` follows, and whether the "lowest" or "highest" is best
+# (`train.best`).
 OPTIONAL_KEYS = ("init", "evals", "best_metric", "best_is")
-BEST = ("lowest", "highest")
 EVALUATION_KEYS = ("eval_every", "evals.", "best_metric", "best_is", "keep_best")  # change no step
 TASK_KEYS = {
     "fourm": ("dtype", "modalities", "model", "masking", "loss"),
@@ -189,11 +190,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key in NEWER:
         if option(config, key) < 0:
             raise ValueError(f"config key {key!r} is {option(config, key)}, must be at least 0")
-    if option(config, "keep_best") and not any(eval_periods(config)):
-        raise ValueError("keep_best needs held-out losses: eval_every is 0, and every in evals")
-    if config.get("best_is", BEST[0]) not in BEST:
-        raise ValueError(errors.unknown_value("best_is", config.best_is, BEST))
-    _check_best_metric(config)
+    best.check(config)
     rng.check_seed(config.seed)
 
 
@@ -201,14 +198,6 @@ def eval_periods(config: ml_collections.ConfigDict) -> tuple[int, ...]:
     """Every how many steps something is evaluated, 0 where only after the last one."""
     evals = config.get("evals") or {}
     return (config.eval_every, *(int(one.get("every", 0)) for one in evals.values()))
-
-
-def _check_best_metric(config: ml_collections.ConfigDict) -> None:
-    """Refuse a metric that nothing measures."""
-    name, evals = config.get("best_metric", "loss"), config.get("evals") or {}
-    head = name.partition("/")[0]
-    if "best_metric" in config and head not in evals and head not in ("loss", "accuracy"):
-        raise ValueError(errors.unknown_value("evaluator in best_metric", head, evals))
 
 
 def init_settings(config: ml_collections.ConfigDict) -> init.Settings | None:

@@ -299,8 +299,8 @@ class TransferTask:
         known = jnp.isfinite(labels)
         wanted = (jnp.where(known, labels, 0) - self.labels_of.mean) / self.labels_of.std
         errors_of = jnp.abs(output - wanted) * known
-        total = jnp.maximum(known.sum(), 1).astype(jnp.float32)
-        value = errors_of.sum() / total
+        total = known.sum(dtype=jnp.float32)
+        value = errors_of.sum() / jnp.maximum(total, 1)
         mae = (errors_of.sum() * self.labels_of.std, total)
         return value, {"loss": (value, jnp.float32(1)), "mae": mae}
 

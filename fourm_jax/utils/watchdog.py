@@ -1,6 +1,7 @@
 """An end for a run that hangs: stacks of all threads to the log, and an exit code of its own."""
 
 import faulthandler
+import math
 import os
 import sys
 import threading
@@ -18,6 +19,8 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"hang_seconds {seconds}, allowed: numbers from 0 on; 0: never")
         self._seconds, self._silent, self.doing = seconds, 0.0, "start"
         self._ended = threading.Event()
         self._exit: Callable[[int], None] = os._exit

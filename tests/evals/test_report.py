@@ -30,6 +30,9 @@ def test_text_from_a_model_cannot_inject_markup():
 def test_a_task_below_its_constant_is_marked():
     assert "class=bad>no" in report.tasks_html({"rgb->tok_depth": TASK})
     assert "class=good>yes" in report.tasks_html({"rgb->tok_depth": {**TASK, "model": 0.6}})
+    for no_better in (1.0, float("nan")):
+        task = {**TASK, "model": no_better}
+        assert "class=bad>no" in report.tasks_html({"rgb->tok_depth": task})
 
 
 def test_every_metric_of_a_task_has_a_row_with_its_unit_and_what_is_better():

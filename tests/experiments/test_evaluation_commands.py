@@ -36,6 +36,7 @@ def test_lists_and_numbers_of_a_command_line_have_their_types():
 def test_a_flag_with_its_value_is_no_folder():
     typed = ["a", "--output", "b", "c", "--verbosity=1"]
     assert comparison.split(typed) == (["--output", "b", "--verbosity=1"], ["a", "c"])
+    assert comparison.split(["-v", "1", "a"]) == (["-v", "1"], ["a"])
 
 
 def test_only_a_data_set_is_data():

@@ -14,7 +14,7 @@ from fourm_jax.jobs import quickstart
 from fourm_jax.modalities import registry
 from fourm_jax.train.optimizer import Settings
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, watchdog
 
 (CAPTION,) = registry.resolve("scenes", ("caption",))
 (RGB,) = registry.resolve("scenes", ("rgb",))
@@ -142,6 +142,17 @@ def test_the_config_of_a_trunk_is_none_of_the_quickstart():
 def test_averages_of_the_optimizer_lie_between_zero_and_one(field):
     with pytest.raises(ValueError, match=rf"optimizer\.{field} 2\.0, allowed: 0 <= x < 1"):
         Settings(lr=0.1, **{field: 2.0})
+
+
+def test_the_lowest_rate_is_not_above_the_highest():
+    with pytest.raises(ValueError, match=r"optimizer.min_lr 1.0 is above optimizer.lr 0.1"):
+        Settings(lr=0.1, min_lr=1.0)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_a_run_is_not_told_to_hang_before_it_starts(seconds):
+    with pytest.raises(ValueError, match=r"hang_seconds .*, allowed: numbers from 0 on"):
+        watchdog.Watchdog(seconds)
 
 
 def test_the_nearest_name_is_the_one_that_contains_what_was_given():

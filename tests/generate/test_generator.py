@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.generate import conditions as condition_entries
+from fourm_jax.generate import job, results
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Target
@@ -102,6 +103,18 @@ def test_an_ensemble_is_the_mean_of_its_samples(generator):
     mean = generator.ensemble({"rgb": rgb(2)}, "depth", num_steps=2, num_samples=3)
     expected = several.decoded["depth"].raw.reshape(2, 3, 3, 3).mean(axis=1)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
+
+
+def test_the_mean_of_directions_is_a_direction():
+    raw = np.array([[[[1.0, 0, 0]]], [[[0, 1.0, 0]]]], np.float32)
+    signal = Signal(axes="hwc", num_channels=3, unit=True)
+    mean = results.combine(raw, 2, signal)
+    np.testing.assert_allclose(mean, [[[[0.5**0.5, 0.5**0.5, 0]]]], rtol=1e-6)
+
+
+def test_a_seed_may_be_an_integer_of_numpy():
+    one, other = (job.keys_of(seed, 2, 1) for seed in (7, np.uint32(7)))
+    assert (one == other).all()
 
 
 def test_a_continuous_map_of_one_pass_is_the_average_of_its_codes(generator):

@@ -1,11 +1,14 @@
 """An index continues, reads back in both formats, and finds what was put in."""
 
 import dataclasses
+import shutil
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 
+from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import comparison, embedding, evaluation, searching
 from fourm_jax.jobs.eval_data import EvalData
 from fourm_jax.utils import io
@@ -80,9 +83,37 @@ def test_a_record_finds_itself_and_is_drawn(folder):
         searching.find(generator, index, {"rbg": picture}, 3)
 
 
+def trained_further():
+    """The tiny generator after one more step of training."""
+    before = tiny_scenes.generator()
+    return Generator(before.model, jax.tree.map(lambda x: x + 0.1, before.params))
+
+
+def test_an_index_of_other_weights_is_neither_continued_nor_searched(folder):
+    after = trained_further()
+    with pytest.raises(ValueError, match="holds another index: weights is"):
+        embedding.run(after, job(folder))
+    with pytest.raises(ValueError, match="of other weights than runs/tiny has now"):
+        searching.find(after, embedding.load(folder), {"caption": [1, 2]}, 3)
+
+
+def test_an_index_of_an_older_version_knows_no_weights_and_is_read(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for name in (embedding.INDEX, "job.json"):
+        about = io.read_json(tmp_path / name)
+        del about["weights"]
+        io.write_json(tmp_path / name, about)
+    old = embedding.load(tmp_path)
+    assert searching.find(trained_further(), old, {"caption": [1, 2]}, 3).rows.shape == (1, 3)
+    embedding.run(tiny_scenes.generator(), job(tmp_path))
+
+
 def test_a_condition_that_the_model_does_not_read_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown condition 'depth'; did you mean 'tok_depth'"):
         embedding.run(tiny_scenes.generator(), job(tmp_path, condition=("depth",)))
+    with pytest.raises(ValueError, match="unknown condition ''"):
+        embedding.run(tiny_scenes.generator(), job(tmp_path, condition=()))
+    assert not (tmp_path / "job.json").exists()
     with pytest.raises(ValueError, match=r"depth 9, allowed: 1\.\.1, or 0 for all"):
         embedding.run(tiny_scenes.generator(), job(tmp_path, depth=9))
 

@@ -40,6 +40,16 @@ def folders(tmp_path_factory):
     return Generator(model, params), folder
 
 
+def test_an_evaluation_replaces_another_one_and_never_the_numbers_of_a_run(tmp_path, capsys):
+    evaluation.check_output(tmp_path)
+    io.write_json(tmp_path / "metrics.json", {"evals": {"knn": {}}, "tasks": {}})
+    evaluation.check_output(tmp_path)
+    assert "an earlier evaluation (knn) is replaced" in capsys.readouterr().out
+    io.write_json(tmp_path / "metrics.json", {"seconds": {}, "tasks": {}})
+    with pytest.raises(ValueError, match=r"metrics.json is of a run, not of an evaluation"):
+        evaluation.check_output(tmp_path)
+
+
 def test_a_published_and_a_converted_checkpoint_have_the_losses_of_the_model(
     folders, tmp_path, monkeypatch
 ):

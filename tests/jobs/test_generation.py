@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -65,6 +66,15 @@ def test_results_of_other_settings_are_left_alone(generator, tmp_path):
     other = generation.Job(options={"targets": ["depth"]}, source="tiny")
     with pytest.raises(ValueError, match=r"has results of other settings: options is .* there"):
         generation.run(generator, [request("b", 3)], output, other, show_progress=False)
+
+
+def test_results_of_other_weights_are_left_alone(generator, tmp_path):
+    output = epath.Path(tmp_path)
+    generation.run(generator, [request("a", 3)], output, JOB, show_progress=False)
+    params = jax.tree.map(lambda x: x + 0.1, generator.params)
+    after = Generator(generator.model, params, generator.tokenizers)
+    with pytest.raises(ValueError, match="has results of other settings: weights is"):
+        generation.run(after, [request("b", 3)], output, JOB, show_progress=False)
 
 
 def test_a_result_of_another_request_is_never_taken_for_an_answer(generator, tmp_path):

@@ -83,7 +83,7 @@ def test_a_config_without_points_says_what_is_missing(tmp_path):
 
 def test_a_command_trains_one_point_in_its_own_folder(tmp_path):
     point = sweep.Point("lr=0.001", {"optimizer.lr": 0.001})
-    found = sweep.command("c.py:x", point, epath.Path("runs"), ["--config.seed=3"])
+    found = sweep.command("c.py:x", point, epath.Path("runs"), {"seed": 3})
     assert found[1:] == [
         "-m",
         "experiments.train",
@@ -92,6 +92,12 @@ def test_a_command_trains_one_point_in_its_own_folder(tmp_path):
         "--config.seed=3",
         "--workdir=runs/lr=0.001",
     ]
+
+
+def test_a_key_of_the_sweep_is_not_set_for_all_points_too():
+    point = sweep.Point("lr=0.001", {"optimizer.lr": 0.001})
+    with pytest.raises(ValueError, match=r"--config.optimizer.lr=1.0: the sweep sets this key"):
+        sweep.command("c.py:x", point, epath.Path("runs"), {"optimizer.lr": 1.0})
 
 
 def test_all_points_are_run_some_at_once_and_failures_are_counted(tmp_path, capsys):

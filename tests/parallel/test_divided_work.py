@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fourm_jax.convert import safetensors_io
 from fourm_jax.parallel import launcher
 from fourm_jax.tokenizers import text
+from fourm_jax.train.metrics import read_history
 from fourm_jax.utils import interrupt
 from tests.jobs import digit_tokenizers, published_tars
 from tests.stress import children
+
+WEIGHTS = "transfer/weights.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,26 @@ def test_two_processes_evaluate_to_the_last_bit_as_one_does(nursery, trunk, tmp_
     one, two = ({key: found[key] for key in ("tasks", "data")} for found in found)
     assert one["tasks"]["val_loss/all"]["n"] > 12
     assert one == two
+
+
+@pytest.mark.scale
+def test_two_processes_that_hold_half_of_the_parameters_each_fine_tune_as_one_does(
+    nursery, tmp_path
+):
+    config = "configs/finetune/scenes.py:task=cls,init=scratch,labels=64,runlocal"
+    for count in (1, 2):
+        mesh = ["--config.mesh.data=1", f"--config.mesh.fsdp={count}"]
+        workdir = f"--workdir={tmp_path / str(count)}"
+        run(nursery, "train", [f"--config={config}", *mesh, workdir], count)
+    one, two = (read_history(tmp_path / str(count))[-1] for count in (1, 2))
+    assert one["eval/accuracy"] == pytest.approx(two["eval/accuracy"], abs=0.01)
+    one, two = (
+        dict(safetensors_io.Tensors(safetensors_io.open_weights(tmp_path / str(n) / WEIGHTS)))
+        for n in (1, 2)
+    )
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        np.testing.assert_allclose(array, two[name], atol=1e-3, err_msg=name)
 
 
 @pytest.mark.scale

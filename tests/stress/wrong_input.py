@@ -30,7 +30,9 @@ class Line:
 
 def lines() -> list[Line]:
     """All of them, command by command."""
-    parts = (_train, _generate, _build, _convert, _import, _tokenize, _text, _quickstart, _rest)
+    parts = (
+        _train, _generate, _measure, _build, _convert, _import, _tokenize, _text, _quickstart, _rest
+    )  # fmt: skip
     return [line for part in parts for line in part()]
 
 
@@ -53,7 +55,8 @@ def _train() -> Iterator[Line]:
         "optimizer.warmup_steps=-1", "optimizer.ema_decay=2.0", "optimizer.clip_norm=-1.0",
         "optimizer.clip_norm=nan", "optimizer.b1=2.0", "optimizer.b2=-0.1", "optimizer.eps=-1.0",
         "optimizer.eps=0.0", "optimizer.weight_decay=nan", "optimizer.name=sgd9",
-        "optimizer.timescale=0.0", "optimizer.accumulate_steps=0", "optimizer.learning_rate=1.0",
+        "optimizer.timescale=0.0", "optimizer.min_lr=1.0", "optimizer.accumulate_steps=0",
+        "optimizer.learning_rate=1.0",
         "model.dim=0", "model.dim=-32", "model.num_heads=3", "model.num_heads=0",
         "model.encoder_depth=-1", "model.mlp=foo", "model.remat=foo", "model.drop_path=2.0",
         "model.scan_unroll=-1", "masking.num_inputs=0", "masking.num_inputs=100000",
@@ -65,6 +68,7 @@ def _train() -> Iterator[Line]:
     ):  # fmt: skip
         flag = f'"--config.{key[1:]}' if key.startswith('"') else f"--config.{key}"
         yield Line("train", f"{SMALL} --workdir={{new}} {flag}")
+    yield Line("train", f"{SMALL} {workdir} --hang_seconds=-1")
     yield Line("train", f"{SMALL} {workdir} foo")
     yield Line("train", f"{SMALL} {workdir} --foo=1")
     yield Line("train", f"{TOY} {workdir}")
@@ -103,6 +107,7 @@ def _generate() -> Iterator[Line]:
         "--conditions=caption=a --conditions=caption=b --targets=tok_depth",
         "--guide=caption", "--guide=caption=a:x", "--guide=foo=a:1", "--guide=caption=a:nan",
         "--plan=nope", "--plan={base}/nope.json", "--plan={base}/list.json", "--plan={base}/file",
+        "--conditions=tok_rgb --targets=tok_rgb --mask=0,0,1,0.5 --shift=1,1",
         "--mask=1,2", "--mask=0.9,0.1,0.2,0.3", "--mask={base}/nope.png", "--shift=a,b",
         "--prompts=/nope", "--prompts={base}/file", "--process_id=3 --process_count=2",
         "--num_samples=0", "--num_samples=4", "--best_of=0", "--batch_size=0", "--dtype=int8",
@@ -111,7 +116,15 @@ def _generate() -> Iterator[Line]:
         # What is taken after all should not take long.
         few = "" if "--targets" in arguments else " --targets=caption"
         yield Line("generate", f"{fixed} {arguments}{few}")
-    for output in ("x.jpg", "/nope/x.png", "{base}/file", "{base}/file/x.png", ""):
+    for output in (
+        "x.jpg",
+        "x.bmp",
+        "x.PNG",
+        "/nope/x.png",
+        "{base}/file",
+        "{base}/file/x.png",
+        "",
+    ):
         yield Line("generate", f"--source={{run}} --targets=caption --output={output}")
     yield Line("generate", f"{fixed} --tokenizers=/nope")
     for name in ("large.png", "dot.png", "L.png", "RGBA.png"):
@@ -122,6 +135,30 @@ def _generate() -> Iterator[Line]:
             quoted = shlex.quote(f"--conditions=caption={text}")
             arguments = f"{fixed} {quoted} --targets=tok_depth --num_steps=1"
             yield Line("generate", arguments, is_taken)
+
+
+def _measure() -> Iterator[Line]:
+    """Evaluation, vectors, search and comparison."""
+    fixed = "--source={run} --num_records=4 --output={new}"
+    for arguments in (
+        "--evals=", "--evals=foo", "--split=foo", "--data=nope", "--evals=knn --option=knn.k=0",
+        "--evals=val_loss --option=val_loss.seed=-1", "--evals=val_loss --option=knn.k=3",
+        "--evals=val_loss --option=val_loss.batch_size=x",
+        "--evals=val_loss --option=val_loss.weights=nan+1",
+        "--evals=any_to_any --option=any_to_any.num_train=-1",
+        "--evals=any_to_any --option=any_to_any.temperature=nan",
+        "--evals=any_to_any --option=any_to_any.targets=foo",
+        "--evals=knn --option=knn.label=det.classes.0 --option=knn.temperature=0",
+    ):  # fmt: skip
+        yield Line("evaluate", f"{fixed} {arguments}")
+    yield Line("evaluate", "--source={run} --num_records=4 --evals=codebooks --output={run}")
+    for arguments in ("--condition=foo", "--condition=", "--features=foo", "--depth=99"):
+        yield Line("embed", f"{fixed} {arguments}")
+    for arguments in ("", "--index={base}", "--index={base} --query=caption", "--index=/nope"):
+        yield Line("search", arguments)
+    yield Line("search", "--index={base} --query=caption=a --output={new}.jpg")
+    for arguments in ("", "{run}", "{run} /nope", "{run} {base}/file", "-v 1 {run}"):
+        yield Line("compare", arguments)
 
 
 def _build() -> Iterator[Line]:
@@ -225,6 +262,8 @@ def _rest() -> Iterator[Line]:
     for arguments in (
         "--source=/nope --workdir={new}", "--source={run} --workdir={base}/file",
         "--source={run} --workdir={new} --tasks=foo", "--source={run} --workdir={new} --seeds=-1",
+        "--source={run} --workdir={new} --labels=x", "--source={run} --workdir={new} --labels=",
+        "--source={run} --workdir={new} --tasks=",
     ):  # fmt: skip
         yield Line("transfer_table", arguments)
     for arguments in (
@@ -234,7 +273,12 @@ def _rest() -> Iterator[Line]:
         yield Line("showcase", arguments)
     for arguments in ("", "--config=nope", f"{SMALL} --num_devices=0", f"{SMALL} --num_devices=x"):
         yield Line("describe", arguments)
-    for arguments in ("--config=nope", "--config={base}/raises.py --workdir={new}"):
+    for arguments in (
+        "--config=nope", "--config={base}/raises.py --workdir={new}", f"{SMALL} --workdir={{new}}",
+        "--config=ablation --config.masking.num_inputs=5 --workdir={new} --dry_run",
+    ):  # fmt: skip
         yield Line("sweep", arguments)
+    for flags in ("--config=ablation:runlocal", "--config ablation --config.num_steps 5"):
+        yield Line("sweep", f"{flags} --workdir={{new}} --dry_run", True)
     for arguments in ("", "--config=nope", f"{SMALL} --topology=foo", f"{SMALL} --topology="):
         yield Line("compile_topology", arguments)

@@ -435,16 +435,42 @@ def with_keys(config, **keys):
     return config.lock()
 
 
-def test_the_best_checkpoints_stay_beside_the_newest(tmp_path):
-    losses_by_step = {2: 1.0, 4: 5.0, 6: 4.0}
+NAN = float("nan")
+
+
+def keeping_the_best(workdir, losses_by_step, **changes):
+    """A run of 6 steps, or `changes`, that keeps the newest checkpoint and the best one."""
 
     def evaluator(state, done):
         yield "loss", losses_by_step[done]
 
-    config = tiny.tokenizer(checkpoint_every=2, eval_every=2, keep_checkpoints=1)
-    run(with_keys(config, keep_best=1), tmp_path, evaluators=[evaluator])
-    assert checkpoint.Checkpointer(tmp_path).steps() == [2, 6]
+    config = tiny.tokenizer(checkpoint_every=2, eval_every=2, keep_checkpoints=1, **changes)
+    run(with_keys(config, keep_best=1), workdir, evaluators=[evaluator])
+    return checkpoint.Checkpointer(workdir).steps()
+
+
+@pytest.mark.parametrize("by_step", [{2: 1.0, 4: 5.0, 6: 4.0}, {2: 1.0, 4: NAN, 6: NAN}])
+def test_the_best_checkpoints_stay_beside_the_newest(by_step, tmp_path):
+    assert keeping_the_best(tmp_path, by_step) == [2, 6]
     assert int(run(tiny.tokenizer(), tmp_path).state.step) == 6  # the newest is continued
+
+
+def test_the_last_checkpoint_of_a_run_may_be_the_best_when_it_goes_on(tmp_path):
+    assert keeping_the_best(tmp_path, {2: 3.0, 4: 2.0, 6: 1.0}) == [6]
+    assert keeping_the_best(tmp_path, {8: 2.0}, num_steps=8) == [6, 8]
+
+
+def test_a_best_metric_that_no_evaluator_measures_ends_a_run_that_is_saved(tmp_path):
+    config = with_keys(tiny.tokenizer(eval_every=2), keep_best=1, best_metric="miou")
+    with pytest.raises(ValueError, match=r"unknown best_metric of keep_best 'miou'.*accuracy"):
+        run(config, tmp_path, evaluators=[lambda state, done: iter([("accuracy", 0.5)])])
+    assert checkpoint.Checkpointer(tmp_path).steps() == [2]
+
+
+def test_a_run_is_not_made_shorter_than_it_is_already(tmp_path):
+    run(tiny.tokenizer(num_steps=4), tmp_path)
+    with pytest.raises(ValueError, match="num_steps is 4 there, 2 here"):
+        run(tiny.tokenizer(num_steps=2), tmp_path)
 
 
 @pytest.mark.parametrize(("minutes", "steps"), [(1e-9, [2, 4, 6]), (1e9, [6])])

@@ -229,6 +229,19 @@ def test_where_there_are_more_than_255_classes_class_255_counts_like_any_other()
     assert transfer_task.Labels(problem="classes", num_outputs=255).ignored == 255
 
 
+def test_class_255_of_many_is_learned_too(monkeypatch):
+    task = run_config.make_task(config("task=cls", **{"transfer.num_outputs": 300}))
+    monkeypatch.setattr(transfer_task.TransferTask, "predict", lambda *_, **__: jnp.zeros((2, 300)))
+    loss, aux = task.loss({}, {}, {"label": np.array([255, 7])}, jax.random.key(0), False)
+    assert loss == pytest.approx(np.log(300)) and aux.metrics["accuracy"][1] == 2
+
+
+def test_a_batch_without_known_values_is_no_part_of_the_mean_error():
+    task = run_config.make_task(config("task=count"))
+    _, aux = task._value_loss(jnp.zeros((2, 1)), jnp.full((2, 1), jnp.nan))
+    assert aux["mae"][1] == 0
+
+
 def test_mixing_needs_classes_and_pictures():
     with pytest.raises(ValueError, match="mixup is for problem 'classes' alone"):
         transfer_task.Labels(problem="class_map", num_outputs=3, mixup=0.1)

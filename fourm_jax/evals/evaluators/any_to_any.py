@@ -15,7 +15,7 @@ from fourm_jax.evals import any_to_any, bootstrap, drawing, measure
 from fourm_jax.evals.any_to_any import BATCH, HeldOut
 from fourm_jax.evals.evaluator import Context, Findings
 from fourm_jax.evals.galleries import picture_of
-from fourm_jax.evals.measure import Measure, PerClass
+from fourm_jax.evals.measure import Additive, Measure, PerClass
 from fourm_jax.evals.report import Gallery
 from fourm_jax.generate import job
 from fourm_jax.generate.generator import Generator
@@ -190,7 +190,13 @@ def make(
 
 
 def per_record(how: Measure, predicted: Any, truth: Any) -> np.ndarray:
-    """The measure of every record alone; nan where it has nothing to count."""
+    """The measure of every record alone; nan where it has nothing to count.
+
+    What a measure takes from the set as a whole (how rare a word is) is that of all records.
+    """
+    if isinstance(how, Additive):
+        parts = how.parts(predicted, truth)
+        return np.array([how.total([part]) for part in parts])
     rows = np.arange(len(truth))
     one = (rows[number : number + 1] for number in rows)
     return np.array(

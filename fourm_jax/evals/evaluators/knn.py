@@ -87,7 +87,12 @@ def make(
       features: of `generate.features`.
       label: raw field, or a place in one as "metadata.num_objects".
       num_train: training records that vote.
+
+    Raises:
+      ValueError: no temperature above 0.
     """
+    if temperature <= 0:
+        raise ValueError(f"option temperature={temperature}, must be above 0")
     return KNearest(
         condition=condition,
         features=features,

@@ -6,6 +6,7 @@ Every target token counts once, whatever the batch size and the number of device
 import contextlib
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -141,8 +142,12 @@ def make(
       weights: of the components of the mixture; none: those of the training.
 
     Raises:
-      ValueError: no row at once, a negative number of slots, or an unknown budget.
+      ValueError: no row at once, a negative number of slots, an unknown budget, or weights that are
+        none.
     """
+    shares_of = [float(weight) for weight in weights]
+    if weights and not (0 < sum(shares_of) < math.inf and min(shares_of) >= 0):
+        raise ValueError(f"option weights={shares_of}, allowed: numbers from 0 on, not all 0")
     if batch_size < 1:
         raise ValueError(f"option batch_size={batch_size}, must be at least 1")
     if min(num_inputs, num_targets) < 0:
@@ -155,7 +160,7 @@ def make(
         num_inputs=num_inputs,
         num_targets=num_targets,
         budget=budget,
-        weights=tuple(map(float, weights)),
+        weights=tuple(shares_of),
     )
 
 

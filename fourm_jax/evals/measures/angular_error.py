@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from fourm_jax.evals.measures import masked_mean
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import errors
 
@@ -30,14 +31,14 @@ class AngularError:
     ) -> float:
         """Mean over the set; `predicted` broadcasts."""
         predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-        valid = np.isfinite(truth).all(axis=-1) & (np.linalg.norm(truth, axis=-1) > 1e-12)
-        cosine = np.sum(_unit(predicted) * _unit(truth), axis=-1)[valid]
+        cosine = np.sum(_unit(predicted) * _unit(truth), axis=-1)[_has_direction(truth)]
         angles = np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0)))
         return float(STATISTICS[self.statistic](angles)) if angles.size else float("nan")
 
     def constant(self, values: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "h w 3"]:
-        """The mean normal of each pixel, of unit length."""
-        return _unit(np.asarray(np.mean(values, axis=0, dtype=np.float64)))
+        """The mean normal of each pixel over the maps that have one there, of unit length."""
+        values = np.asarray(values)
+        return _unit(masked_mean.masked_mean(values, _has_direction(values)))
 
 
 def make(signal: Signal | None, statistic: str = "mean") -> AngularError:
@@ -50,6 +51,10 @@ def make(signal: Signal | None, statistic: str = "mean") -> AngularError:
     if statistic not in STATISTICS:
         raise ValueError(errors.unknown_value("statistic", statistic, STATISTICS))
     return AngularError(statistic=statistic, metric=f"{statistic}_angular_error_deg")
+
+
+def _has_direction(vectors: Float[np.ndarray, "... 3"]) -> Bool[np.ndarray, "..."]:
+    return np.isfinite(vectors).all(axis=-1) & (np.linalg.norm(vectors, axis=-1) > 1e-12)
 
 
 def _unit(vectors: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:

@@ -23,6 +23,17 @@ class Matches(NamedTuple):
     num_true: int
 
 
+def check_threshold(threshold: float) -> None:
+    """Check that detections are matched at one of `THRESHOLDS`, or at all of them (0).
+
+    Raises:
+      ValueError: they are not; the nearest one would be another number under this name.
+    """
+    if threshold and not np.isclose(THRESHOLDS, threshold, rtol=0, atol=1e-9).any():
+        allowed = ", ".join(f"{one:g}" for one in THRESHOLDS)
+        raise ValueError(f"threshold {threshold:g} of average precision, allowed: 0, {allowed}")
+
+
 def match(overlaps: Float[np.ndarray, "k m"], scores: Float[np.ndarray, "k"]) -> Matches:
     """Match the detections of one class in one picture to its true objects, at all thresholds."""
     order = np.argsort(-scores, kind="stable")[:MOST]

@@ -35,11 +35,16 @@ class BoxAP:
         return average_precision.mean(parts, self.threshold or None)
 
     def constant(self, values: Sequence[Detections]) -> Detections:
-        """The mean box of the most frequent class."""
+        """The mean box of the most frequent class; none where there are no boxes."""
         return box_f1.BoxF1().constant(values)
 
 
 def make(signal: Signal | None, threshold: float = 0.0) -> BoxAP:
-    """Return the measure; threshold 0: the mean over 0.50:0.95."""
+    """Return the measure; threshold 0: the mean over 0.50:0.95.
+
+    Raises:
+      ValueError: a threshold that is none of these.
+    """
     del signal
+    average_precision.check_threshold(threshold)
     return BoxAP(threshold=threshold, metric=f"box_ap{threshold:g}" if threshold else "box_ap")

@@ -26,8 +26,10 @@ class BoxF1:
         return 2 * precision * recall / max(precision + recall, 1e-9)
 
     def constant(self, values: Sequence[Detections]) -> Detections:
-        """The mean box of the most frequent class."""
+        """The mean box of the most frequent class; none where there are no boxes."""
         classes = [name for value in values for name in value["classes"]]
+        if not classes:
+            return {"boxes": np.zeros((0, 4)), "classes": []}
         usual = max(sorted(set(classes)), key=classes.count)
         chosen = [
             box

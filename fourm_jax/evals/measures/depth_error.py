@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Bool, Float, Num
 
+from fourm_jax.evals.measures import masked_mean
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import errors
 
@@ -62,7 +63,7 @@ class DepthError:
         predicted = np.broadcast_to(np.asarray(predicted, np.float64), truth.shape)
         rows = []
         for guess, real in zip(predicted, truth, strict=True):
-            valid = np.isfinite(real) & (real > 0)
+            valid = _is_depth(real)
             if self.align:
                 guess = aligned(guess, real, valid)
             own = ERRORS[self.metric.removesuffix("_aligned")](
@@ -78,8 +79,13 @@ class DepthError:
         return float(np.sqrt(mean) if self.metric.startswith("rmse") else mean)
 
     def constant(self, values: Num[np.ndarray, "n h w"]) -> Num[np.ndarray, "h w"]:
-        """The mean of each pixel."""
-        return np.asarray(np.mean(values, axis=0, dtype=np.float64))
+        """The mean of each pixel over the maps that have a depth there."""
+        values = np.asarray(values)
+        return masked_mean.masked_mean(values, _is_depth(values))
+
+
+def _is_depth(truth: Num[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+    return np.isfinite(truth) & (truth > 0)
 
 
 def aligned(

@@ -22,7 +22,7 @@ class ExactMatch:
 
     def constant(self, values: Sequence[str]) -> str:
         """The most frequent text."""
-        return max(sorted(set(values)), key=values.count)
+        return max(sorted(set(values)), key=list(values).count)
 
 
 def make(signal: Signal | None) -> ExactMatch:

@@ -12,7 +12,8 @@ from fourm_jax.tokenizers.signal import Signal
 class JointError:
     """MPJPE: mean distance of predicted and true joints; joints that are not finite do not count.
 
-    `root` is the joint that both are moved onto first, -1: none. With `align` (PA-MPJPE) each
+    `root` is the joint that both are moved onto first, and without which a pose does not count; -1:
+    none. With `align` (PA-MPJPE) each
     prediction is moved, turned and scaled onto its truth by least squares (Umeyama 1991).
     """
 
@@ -36,6 +37,7 @@ class JointError:
         for guess, real in zip(predicted, truth, strict=True):
             valid = np.isfinite(real).all(axis=-1)
             if self.root >= 0:
+                valid &= valid[self.root]
                 guess, real = guess - guess[self.root], real - real[self.root]
             if self.align and valid.sum() > 2:
                 guess = procrustes(guess, real, valid)

@@ -41,8 +41,13 @@ class MaskAP:
         return average_precision.mean(parts, self.threshold or None)
 
     def constant(self, values: Sequence[Instances]) -> Instances:
-        """Of the most frequent class, the pixels that at least half of its masks cover."""
+        """Of the most frequent class, the pixels that at least half of its masks cover.
+
+        Nothing where there are no masks.
+        """
         classes = [name for value in values for name in value["classes"]]
+        if not classes:
+            return {"masks": np.zeros((0, 1, 1), bool), "classes": []}
         usual = max(sorted(set(classes)), key=classes.count)
         masks = [
             mask
@@ -54,8 +59,13 @@ class MaskAP:
 
 
 def make(signal: Signal | None, threshold: float = 0.0) -> MaskAP:
-    """Return the measure; threshold 0: the mean over 0.50:0.95."""
+    """Return the measure; threshold 0: the mean over 0.50:0.95.
+
+    Raises:
+      ValueError: a threshold that is none of these.
+    """
     del signal
+    average_precision.check_threshold(threshold)
     return MaskAP(threshold=threshold, metric=f"mask_ap{threshold:g}" if threshold else "mask_ap")
 
 

@@ -29,8 +29,9 @@ class PaletteDistance:
         return float(np.mean([_chamfer(p, t) for p, t in zip(predicted, truth, strict=True)]))
 
     def constant(self, values: Sequence[UInt8[np.ndarray, "_k 3"]]) -> Num[np.ndarray, "1 3"]:
-        """The mean of the most frequent colours."""
-        return np.mean([value[:1].mean(0) for value in values], axis=0)[None]
+        """The mean of the most frequent colours; none where all palettes are empty."""
+        first = [np.reshape(value, (-1, 3))[0] for value in values if len(value)]
+        return np.mean(first, axis=0)[None] if first else np.zeros((0, 3))
 
 
 def make(signal: Signal | None) -> PaletteDistance:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from fourm_jax.evals import evaluator
+from fourm_jax.evals import evaluator, measure
 from fourm_jax.evals.evaluator import Context, Records
+from fourm_jax.evals.evaluators import any_to_any
 from fourm_jax.generate.generator import Generator
 from tests.generate import tiny
 
@@ -70,3 +71,9 @@ def test_the_mean_of_samples_is_nearer_than_a_sample(context):
 def test_what_is_unknown_is_refused_before_any_pass(context, options, message):
     with pytest.raises(ValueError, match=message):
         evaluator.load("any_to_any", options).check(context)
+
+
+def test_a_record_alone_is_judged_by_the_rarity_of_words_in_all_of_them():
+    texts = ["a b c d", "e f g h"]
+    found = any_to_any.per_record(measure.load("cider"), ["a b c d", "a b c d"], texts)
+    assert found.tolist() == [pytest.approx(10), 0]

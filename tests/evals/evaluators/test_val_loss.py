@@ -67,3 +67,17 @@ def test_without_a_mixture_there_is_no_loss():
     context = Context(generator=generator, datasets=(), read=read)
     with pytest.raises(ValueError, match="val_loss needs a masking mixture"):
         evaluator.load("val_loss", {}).check(context)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": "-1"}, "option seed=-1, allowed: numbers from 0 on"),
+        ({"weights": "nan+1"}, "option weights=.nan, 1.0., allowed: numbers from 0 on, not all 0"),
+        ({"weights": "0+0"}, "not all 0"),
+        ({"type": "knn", "temperature": "0"}, "option temperature=0.0, must be above 0"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluator.load("val_loss", options)

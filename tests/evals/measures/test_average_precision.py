@@ -121,3 +121,17 @@ def test_the_usual_mask_is_that_of_the_most_frequent_class():
     ]
     usual = measure.load("mask_ap").constant(values)
     assert usual["classes"] == ["a"] and usual["masks"].tolist() == [[[True, True, False]]]
+
+
+def test_of_records_without_masks_the_usual_answer_is_none():
+    mask_ap = measure.load("mask_ap")
+    usual = mask_ap.constant([{"masks": np.zeros((0, 2, 2), bool), "classes": []}])
+    one = {"masks": np.ones((1, 2, 2), bool), "classes": ["a"]}
+    assert mask_ap.score([usual], [one]) == 0
+
+
+@pytest.mark.parametrize("name", ["box_ap", "mask_ap"])
+def test_an_overlap_at_which_nothing_is_matched_is_refused(name):
+    assert measure.load(f"{name}:threshold=0.55").metric == f"{name}0.55"
+    with pytest.raises(ValueError, match=r"threshold 0.3 .*allowed: 0, 0.5, 0.55, "):
+        measure.load(f"{name}:threshold=0.3")

@@ -57,3 +57,9 @@ def test_f1_of_a_set_and_the_usual_box_by_hand():
     assert measure.score(truth, truth) == 1.0
     usual = measure.constant(truth)
     assert (usual["boxes"].tolist(), usual["classes"]) == ([LEFT], ["sphere"])
+
+
+def test_of_records_without_boxes_the_usual_answer_is_none():
+    nothing = {"boxes": np.zeros((0, 4)), "classes": []}
+    usual = box_f1.make(None).constant([nothing, nothing])
+    assert (usual["boxes"].shape, usual["classes"]) == ((0, 4), [])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fourm_jax.evals.measures import angular_error, mae
+from fourm_jax.evals.measures import angular_error, depth_error, mae
 
 DEPTH, ANGLE = mae.make(None, unit="m"), angular_error.make(None)
 
@@ -31,3 +31,11 @@ def test_a_vector_without_direction_counts_ninety_degrees():
 def test_the_constant_normal_predictor_has_unit_length():
     truth = np.array([[[[1.0, 0, 0]]], [[[0, 1.0, 0]]]])
     np.testing.assert_allclose(ANGLE.constant(truth), [[[0.5**0.5, 0.5**0.5, 0]]])
+
+
+def test_pixels_without_a_value_are_no_part_of_the_constants():
+    depth = np.array([[[1.0, 0.0]], [[3.0, np.nan]]])
+    # the right pixel has no depth anywhere: the mean of all
+    assert depth_error.make(None).constant(depth).tolist() == [[2.0, 2.0]]
+    normal = np.array([[[[0, 0, 2.0], [np.nan] * 3]], [[[0.0] * 3, [0.0] * 3]]])
+    assert ANGLE.constant(normal).tolist() == [[[0, 0, 1], [0, 0, 1]]]

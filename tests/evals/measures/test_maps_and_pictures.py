@@ -132,3 +132,10 @@ def test_codebook_usage_and_perplexity():
     assert codebook_usage.perplexity(np.array([2, 2]), 4) == pytest.approx(1)
     with pytest.raises(ValueError, match=r"id 4, allowed: 0\.\.3"):
         codebook_usage.usage(np.array([4]), 4)
+
+
+def test_a_pose_whose_root_is_not_there_does_not_count():
+    seen = np.array([[0.0, 0, 0], [3, 0, 0], [0, 4, 0]])
+    truth = np.stack([seen, np.where(np.eye(3)[0][:, None], np.nan, seen)])
+    for name in ("joint_error:root=0", "joint_error:root=0,align"):
+        assert measure.load(name).score(truth[:1] + 1, truth) == pytest.approx(0, abs=1e-9)

@@ -94,3 +94,9 @@ def test_scores_that_are_no_numbers_leave_an_interval_of_the_others():
     assert (low, high) == (1.0, 1.0)
     assert math.isnan(bootstrap.interval(lambda rows: math.nan, 2)[0])
     assert bootstrap.overlap((0, 1), (1, 2)) and not bootstrap.overlap((0, 1), (1.5, 2))
+
+
+def test_a_palette_without_colours_is_no_part_of_the_usual_one():
+    palettes = [np.zeros((0, 3), np.uint8), np.array([[9, 9, 9]], np.uint8)]
+    usual = measure.load("palette_distance").constant(palettes)
+    assert usual.tolist() == [[9, 9, 9]]
