@@ -5,8 +5,9 @@ base, which `config.init.source` names.
 """
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -28,6 +29,7 @@ from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io, tree
 
 CONFIG, WEIGHTS = "transfer.json", "weights.safetensors"
+TILES = 32  # of a large picture on the device at once
 _OF_THE_BASE = ("trunk/", "thinker/")
 
 
@@ -43,13 +45,18 @@ class Transferred:
     task: TransferTask
     params: Mapping[str, Any]
 
+    @functools.cached_property
+    def _predict(self) -> Callable[[Any, Any], Any]:
+        """Compiled once for batches of one size, however often it is called."""
+        return jax.jit(self.task.predict)
+
     def predict(self, batch: Mapping[str, Any]) -> np.ndarray:
         """Class indices, or numbers in their own units: [b] or [b, k], of pixels [b, h, w (k)].
 
         Args:
           batch: {input: its entry of the batch contract}, of all inputs.
         """
-        output = np.asarray(jax.jit(self.task.predict)(self.params, dict(batch)))
+        output = np.asarray(self._predict(self.params, dict(batch)))
         return _answer(output, self.task.labels_of)
 
     def predict_large(self, picture: UInt8[np.ndarray, "h w c"], overlap: int) -> np.ndarray:
@@ -66,8 +73,12 @@ class Transferred:
             raise ValueError("tiles need a model from a picture alone to labels of its pixels")
 
         def predict_tiles(cut: np.ndarray) -> np.ndarray:
-            entry = {"pixels": cut, "present": np.ones(len(cut), bool)}
-            return np.asarray(jax.jit(self.task.predict)(self.params, {specs[0].name: entry}))
+            size, found = min(len(cut), TILES), []
+            for start in range(0, len(cut), size):
+                rows = cut[np.minimum(np.arange(start, start + size), len(cut) - 1)]
+                entry = {"pixels": rows, "present": np.ones(size, bool)}
+                found.append(np.asarray(self._predict(self.params, {specs[0].name: entry})))
+            return np.concatenate(found)[: len(cut)]
 
         output = tiles.predict(picture, specs[0].image_shape[:2], overlap, predict_tiles)
         return _answer(output, settings)

@@ -23,13 +23,13 @@ class Profile:
             raise ValueError(f"profile in {workdir}: traces are written to local folders only")
         self._folder = epath.Path(workdir) / FOLDER
         self._first, self._last = first, last
-        self._running = False
+        self._running, self._is_missing = False, first > 0
 
     def before(self, step: int) -> None:
         """Start the trace, if step `step` is the first one."""
         if step == self._first:
             jax.profiler.start_trace(str(self._folder))
-            self._running = True
+            self._running, self._is_missing = True, False
 
     def after(self, step: int, loss: jax.Array) -> None:
         """End the trace, if step `step` is the last one; waits for its loss."""
@@ -39,7 +39,10 @@ class Profile:
             progress.announce(f"profile of steps {self._first} to {step}: {self._folder}")
 
     def close(self) -> None:
-        """End the trace, if it runs."""
+        """End the trace, if it runs; say so where none began, as a run was beyond it."""
         if self._running:
             jax.profiler.stop_trace()
-        self._running = False
+        if self._is_missing:
+            steps = f"{self._first} to {self._last}"
+            progress.announce(f"no profile of steps {steps}: this call did not take the first one")
+        self._running, self._is_missing = False, False

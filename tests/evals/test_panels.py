@@ -152,6 +152,16 @@ def test_legends_name_classes_and_the_ends_of_the_scale():
     assert drawing.legend(registry.of_source("edge"), GREY) == ""
 
 
+def test_pixels_without_depth_or_normal_leave_the_others_as_they_are():
+    depth, hole = VALUES["depth"], VALUES["depth"].copy()
+    hole[1, 1] = np.nan
+    spec = registry.of_source("depth")
+    drawn, whole = (drawing.of(spec, reference={"depth": one})(depth) for one in (hole, depth))
+    np.testing.assert_allclose(drawn[3].astype(int), whole[3], atol=2)
+    grey = drawing.of(registry.of_source("normal"))(np.full((1, 1, 3), np.nan, np.float32))
+    assert grey.tolist() == [[[127, 127, 127]]]
+
+
 def test_an_animation_holds_every_frame():
     frames = [np.full((4, 4, 3), shade, np.uint8) for shade in (0, 100, 200)]
     for suffix in (".gif", ".webp"):

@@ -485,8 +485,11 @@ def test_the_best_need_held_out_losses(tmp_path):
         run(with_keys(tiny.tokenizer(), keep_best=1), tmp_path)
 
 
-def test_a_profile_of_some_steps_lies_in_the_work_directory(tmp_path):
+def test_a_profile_of_some_steps_lies_in_the_work_directory(tmp_path, capsys):
     run(tiny.tokenizer(), tmp_path, profile_steps=(3, 4))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert "no profile" not in capsys.readouterr().out
+    run(tiny.tokenizer(), tmp_path, profile_steps=(5, 6))
+    assert "no profile of steps 5 to 6: this call did not" in capsys.readouterr().out
     with pytest.raises(ValueError, match="profile of the steps 4 to 3"):
         run(tiny.tokenizer(), tmp_path, profile_steps=(4, 3))

@@ -274,7 +274,7 @@ def test_thinking_first_predicts_an_input_and_never_learns_to(source, tmp_path):
     assert task.predict(state.params, batch).shape == (3, 6)
 
 
-def test_a_picture_larger_than_the_model_takes_is_predicted_in_tiles():
+def test_a_picture_larger_than_the_model_takes_is_predicted_in_tiles(monkeypatch):
     task = run_config.make_task(config("task=seg"))
     batch = fake.batch(task.model.modalities, 1)
     shapes, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
@@ -288,6 +288,17 @@ def test_a_picture_larger_than_the_model_takes_is_predicted_in_tiles():
         {"rgb": {"pixels": picture[None, :32, :32], "present": np.ones(1, bool)}}
     )
     np.testing.assert_array_equal(classes[0, :12], corner[0, 0, :12])  # of the first tile alone
+    traced, predict = [], transfer_task.TransferTask.predict
+
+    def counted(self, *arguments):
+        traced.append(1)
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(transfer_task.TransferTask, "predict", counted)
+    monkeypatch.setattr(transferred, "TILES", 3)  # of the four, so the second block is filled up
+    again = transferred.Transferred(task, params)
+    np.testing.assert_array_equal(again.predict_large(picture, overlap=8), classes)
+    assert len(traced) == 1
 
 
 def test_tiles_are_for_maps_from_a_picture_alone():

@@ -36,8 +36,9 @@ def legend(scale: Scale, value: Num[AnyArray, "h w"]) -> Picture:
 
 
 def _range(scale: Scale, value: Num[AnyArray, "h w"]) -> tuple[float, float]:
-    depth = value if scale.reference is None else scale.reference
-    return float(np.quantile(depth, 0.01)), float(depth.max())
+    depth = np.asarray(value if scale.reference is None else scale.reference)
+    depth = depth[np.isfinite(depth)]  # a pixel without depth has no part in the scale
+    return (float(np.quantile(depth, 0.01)), float(depth.max())) if depth.size else (0.0, 1.0)
 
 
 def _shades(share: Float[np.ndarray, "h w"]) -> Picture:

@@ -12,6 +12,7 @@ def make(scale: Scale) -> Draw:
     del scale
 
     def draw(value: Float[np.ndarray, "h w 3"], picture: Picture | None = None) -> Picture:
-        return np.clip(127.5 * (value + 1), 0, 255).astype(np.uint8)
+        known = np.nan_to_num(value)  # what has no direction is grey
+        return np.clip(127.5 * (known + 1), 0, 255).astype(np.uint8)
 
     return draw
