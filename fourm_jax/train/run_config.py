@@ -190,6 +190,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key in NEWER:
         if option(config, key) < 0:
             raise ValueError(f"config key {key!r} is {option(config, key)}, must be at least 0")
+    if config.get("evals") and task != "fourm":
+        raise ValueError(f"evals {sorted(config.evals)} are for trunks, this is a {task!r}")
     best.check(config)
     rng.check_seed(config.seed)
 

@@ -2,7 +2,9 @@
 
 import math
 import pickle
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,6 +37,7 @@ def changed(config, change):
         (tiny.trunk, lambda c: c.data[0].update(weight=math.inf), "'data.0.weight' is inf"),
         (tiny.trunk, lambda c: c.update(batch_size=0), "'batch_size' is 0, must be at least 1"),
         (tiny.trunk, lambda c: c.update(task="forum"), "unknown task 'forum'; did you mean"),
+        (tiny.tokenizer, lambda c: c.update(evals={"knn": {}}), "evals .'knn'. are for trunks"),
         (tiny.trunk, lambda c: c.masking.update(maskings_per_record=3), "8 is not divisible by"),
         (tiny.trunk, lambda c: c.masking.update(maskings_per_record=0), "must be at least 1"),
         (
@@ -82,6 +85,14 @@ def test_batches_are_a_function_of_their_number():
 def test_a_shipped_override_reaches_the_model():
     config = config_lib.override(tiny.trunk(), {"model.dim": 32})
     assert from_config.make_model(config).dim == 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("cpu", None)],
+)
+def test_a_card_is_known_by_the_longest_name_that_it_begins_with(kind, peak):
+    assert flops.peak_flops(mock.Mock(spec=jax.Device, device_kind=kind)) == peak
 
 
 def test_operations_of_one_block_by_hand():
