@@ -1,7 +1,7 @@
 """Angle between predicted and true surface normals."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -29,11 +29,25 @@ class AngularError:
     def score(
         self, predicted: Float[np.ndarray, "... 3"], truth: Float[np.ndarray, "... 3"]
     ) -> float:
-        """Mean over the set; `predicted` broadcasts."""
-        predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-        cosine = np.sum(_unit(predicted) * _unit(truth), axis=-1)[_has_direction(truth)]
-        angles = np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0)))
+        """Over the set; `predicted` broadcasts."""
+        angles = _angles(predicted, truth)[_has_direction(truth)]
         return float(STATISTICS[self.statistic](angles)) if angles.size else float("nan")
+
+    def parts(
+        self, predicted: Float[np.ndarray, "... 3"], truth: Float[np.ndarray, "n ... 3"]
+    ) -> list[Float[np.ndarray, "_k"]]:
+        """Angles of the pixels that count, of every map."""
+        angles = np.broadcast_to(_angles(predicted, truth), truth.shape[:-1])
+        return [own[mask] for own, mask in zip(angles, _has_direction(truth), strict=True)]
+
+    def total(self, parts: Sequence[Float[np.ndarray, "_k"]]) -> float:
+        """Over maps; nan where nothing counts."""
+        count = sum(one.size for one in parts)
+        if not count:
+            return float("nan")
+        if self.statistic == "mean":  # without a copy of all angles
+            return float(sum(one.sum() for one in parts) / count)
+        return float(STATISTICS[self.statistic](np.concatenate(parts)))
 
     def constant(self, values: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "h w 3"]:
         """The mean normal of each pixel over the maps that have one there, of unit length."""
@@ -55,6 +69,14 @@ def make(signal: Signal | None, statistic: str = "mean") -> AngularError:
 
 def _has_direction(vectors: Float[np.ndarray, "... 3"]) -> Bool[np.ndarray, "..."]:
     return np.isfinite(vectors).all(axis=-1) & (np.linalg.norm(vectors, axis=-1) > 1e-12)
+
+
+def _angles(
+    predicted: Float[np.ndarray, "... 3"], truth: Float[np.ndarray, "... 3"]
+) -> Float[np.ndarray, "..."]:
+    """In degrees; what has no direction counts 90."""
+    first, second = (_unit(np.asarray(one, np.float64)) for one in (predicted, truth))
+    return np.rad2deg(np.arccos(np.clip(np.sum(first * second, axis=-1), -1.0, 1.0)))
 
 
 def _unit(vectors: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:

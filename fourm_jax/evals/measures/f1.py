@@ -1,9 +1,11 @@
 """F1 of maps that are on or off, such as edges."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Integer, Num
 
 from fourm_jax.tokenizers.signal import Signal
 
@@ -25,9 +27,21 @@ class BinaryF1:
 
     def score(self, predicted: Num[np.ndarray, "..."], truth: Num[np.ndarray, "..."]) -> float:
         """F1 of the set; 1 where nothing is on in either."""
-        shown, wanted = np.asarray(predicted) > self.middle, np.asarray(truth) > self.middle
-        total = shown.sum() + wanted.sum()
-        return float(2 * np.sum(shown & wanted) / total) if total else 1.0
+        return self.total(self.parts(predicted, truth))
+
+    def parts(
+        self, predicted: Num[np.ndarray, "..."], truth: Num[np.ndarray, "n ..."]
+    ) -> Integer[np.ndarray, "n 2"]:
+        """Pixels that are on in both, and the sum of those of each, of every map."""
+        wanted = (np.asarray(truth) > self.middle).reshape(len(truth), -1)
+        shown = np.broadcast_to(np.asarray(predicted) > self.middle, np.shape(truth))
+        shown = shown.reshape(wanted.shape)
+        return np.stack([(shown & wanted).sum(1), shown.sum(1) + wanted.sum(1)], axis=1)
+
+    def total(self, parts: Sequence[Any] | Integer[np.ndarray, "n 2"]) -> float:
+        """F1 over maps."""
+        both, each = np.sum(parts, axis=0)
+        return float(2 * both / each) if each else 1.0
 
     def constant(self, values: Num[np.ndarray, "n ..."]) -> Num[np.ndarray, "..."]:
         """The map of likely pixels with the best F1 on the training set."""

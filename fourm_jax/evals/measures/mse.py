@@ -1,9 +1,10 @@
 """Mean squared error, read against the mean of each value."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from fourm_jax.tokenizers.signal import Signal
 
@@ -19,6 +20,17 @@ class MeanSquaredError:
     def score(self, predicted: Num[np.ndarray, "..."], truth: Num[np.ndarray, "..."]) -> float:
         """Mean over the set."""
         return float(np.mean((np.asarray(predicted, np.float64) - truth) ** 2))
+
+    def parts(
+        self, predicted: Num[np.ndarray, "..."], truth: Num[np.ndarray, "n ..."]
+    ) -> Float[np.ndarray, "n"]:
+        """The number of every record; all have as many values."""
+        squares = (np.asarray(predicted, np.float64) - truth) ** 2
+        return np.broadcast_to(squares, truth.shape).reshape(len(truth), -1).mean(axis=1)
+
+    def total(self, parts: Sequence[float] | Float[np.ndarray, "n"]) -> float:
+        """Mean over records."""
+        return float(np.mean(parts))
 
     def constant(self, values: Num[np.ndarray, "n ..."]) -> Num[np.ndarray, "..."]:
         """The mean of each value."""

@@ -39,6 +39,31 @@ def test_the_parts_of_an_additive_measure_give_its_score():
         assert own.total(parts[:2]) == own.score(predicted[:2], truth[:2])
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("psnr", (4, 3, 5, 3)),
+        ("mse", (4, 7)),
+        ("mae", (4, 3, 5)),
+        ("f1", (4, 3, 5)),
+        ("angular_error", (4, 3, 5, 3)),
+        ("angular_error:statistic=median", (4, 3, 5, 3)),
+    ],
+)
+def test_the_parts_of_maps_give_the_score_of_any_of_them(name, shape):
+    rng = np.random.default_rng(0)
+    truth, predicted = (rng.normal(size=shape) for _ in range(2))
+    if name == "psnr":
+        truth, predicted = (rng.integers(0, 256, shape).astype(np.uint8) for _ in range(2))
+    own = measure.load(name, Signal(axes="hw", kind="binary", low=-1, high=1))
+    parts = own.parts(predicted, truth)
+    for rows in ([0, 1, 2, 3], [2, 2, 0]):
+        expected = own.score(predicted[rows], truth[rows])
+        assert own.total([parts[row] for row in rows]) == pytest.approx(expected, rel=1e-12)
+    one_for_all = own.total(own.parts(predicted[:1], truth))
+    assert one_for_all == pytest.approx(own.score(predicted[:1], truth), rel=1e-12)
+
+
 def test_depth_errors_by_hand():
     truth = np.array([[[1.0, 2.0, 4.0, 0.0, np.nan]]])
     predicted = np.array([[[1.1, 2.0, 2.0, 9.0, 9.0]]])
