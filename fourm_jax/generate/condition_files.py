@@ -44,7 +44,10 @@ def _read_text(value: str, spec: ModalitySpec) -> Any:
             raise ValueError(f"{value} has more than {MAX_TEXT_BYTES} bytes: too large for a text")
         if suffix == ".json":
             return io.read_json(value)
-        return pathlib.Path(value).read_text().strip()
+        try:
+            return pathlib.Path(value).read_text(encoding="utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{value} is no text in UTF-8: {error}") from error
     if _is_file(value):
         raise ValueError(
             f"{spec.name}={value} is a file, allowed: a text, or the name of a .txt or .json file"

@@ -21,6 +21,7 @@ from fourm_jax.utils.errors import unknown_value
 MAX_REQUESTS = 10**6
 PROMPT = "prompt"  # another name of the captions' column
 RESERVED = ("name", "seed")
+ENCODING = "utf-8-sig"  # UTF-8; the mark that spreadsheets put before it is no part of the text
 
 Specs = Mapping[str, ModalitySpec]  # what may be given, by name
 
@@ -66,7 +67,7 @@ def read(path: epath.Path, specs: Specs, *, seed: int) -> list[Request]:
     else:
         raise ValueError(f"{path}: expected a folder of pictures, NAME.jsonl or NAME.tsv")
     requests, names = [], set[str]()
-    for number, (where, line) in enumerate(found):
+    for number, (where, line) in enumerate(_decoded(path, found)):
         if number >= MAX_REQUESTS:
             raise ValueError(f"{path}: more than {MAX_REQUESTS} requests")
         try:
@@ -165,6 +166,14 @@ def edited(
     return changed, editing.shifted(np.zeros(size), rows, columns)[1]
 
 
+def _decoded(path: epath.Path, found: Iterator[Any]) -> Iterator[Any]:
+    """The same; a text in another encoding is named."""
+    try:
+        yield from found
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+
+
 def _request(line: Mapping[str, Any], specs: Specs, number: int, seed: int) -> Request:
     given = {key: value for key, value in line.items() if key not in RESERVED}
     if not given:
@@ -195,7 +204,7 @@ def _folder(path: epath.Path, specs: Specs) -> Iterator[tuple[str, dict[str, Any
 
 
 def _json_lines(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with pathlib.Path(path).open(encoding="utf-8") as lines:
+    with pathlib.Path(path).open(encoding=ENCODING) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 where = f"{path}, line {number}"
@@ -210,7 +219,7 @@ def _table(path: epath.Path, specs: Specs) -> Iterator[tuple[str, dict[str, Any]
     texts = [
         n for n, s in specs.items() if s.kind == "sequence" and s.text_form == serializers.PLAIN
     ]
-    with pathlib.Path(path).open(encoding="utf-8", newline="") as file:
+    with pathlib.Path(path).open(encoding=ENCODING, newline="") as file:
         lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         columns: list[str] | None = None
         for number, cells in enumerate(lines, 1):
@@ -221,6 +230,11 @@ def _table(path: epath.Path, specs: Specs) -> Iterator[tuple[str, dict[str, Any]
                 if len(cells) != 1 or not texts:
                     raise ValueError(f"{path}: {unknown_value('column', cells[0], specs)}")
                 columns = texts[:1]
+            if any(cells[len(columns) :]):
+                raise ValueError(
+                    f"{path}, line {number}: {len(cells)} values between tabs, the heading has "
+                    f"{len(columns)}"
+                )
             if any(cells):
                 used = zip(columns, cells, strict=False)
                 known = {key: cell for key, cell in used if key in specs or key in RESERVED}

@@ -40,6 +40,18 @@ def test_a_table_has_captions_with_or_without_a_heading(tmp_path):
     assert (one.name, one.conditions["color_palette"]) == ("one", [[1, 2, 3]])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.tsv", "caption\na cône\t\n"), ("a.jsonl", '{"caption": "a cône"}')]
+)
+def test_what_spreadsheets_write_before_a_text_is_no_part_of_it(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content.encode("utf-8-sig"))
+    (one,) = read(tmp_path / name)
+    assert one.conditions == {"caption": "a cône"}
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name} is no text in UTF-8: .*0xf4"):
+        read(tmp_path / name)
+
+
 def test_a_folder_of_pictures_is_a_request_each(tmp_path):
     for name in ("b.png", "a.jpg"):
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
@@ -58,6 +70,7 @@ def test_a_folder_of_pictures_is_a_request_each(tmp_path):
         ("a.jsonl", '{"caption": "x", "seed": -1}', "seed -1, allowed: an integer from 0 on"),
         ("a.jsonl", '{"caption":"x","name":"a"}\n{"caption":"y","name":"a"}', "'a' stands there t"),
         ("a.jsonl", "", "no request in it"),
+        ("a.tsv", "caption\na red\tcone\n", "line 2: 2 values between tabs, the heading has 1"),
         ("a.tsv", "colour\tsize\nred\tbig\n", "unknown column 'colour'"),
         ("a.csv", "x", "expected a folder of pictures, NAME.jsonl or NAME.tsv"),
     ],
