@@ -23,7 +23,7 @@ STEP = flags.DEFINE_integer("step", None, "Which one.", lower_bound=0, required=
 
 def main() -> None:
     """Print what was found."""
-    print(json.dumps(replay.replay(WORKDIR.value, STEP.value), indent=2))
+    print(json.dumps(replay.replay(WORKDIR.value, STEP.value, show_progress=True), indent=2))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,11 @@ from fourm_jax.utils import io, progress, rng, tree
 
 
 def replay(
-    workdir: epath.PathLike, step: int, *, devices: Sequence[jax.Device] | None = None
+    workdir: epath.PathLike,
+    step: int,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Repeat the steps from the last checkpoint before `step` and look into batch number `step`.
 
@@ -28,13 +32,15 @@ def replay(
 
     Args:
       devices: default all.
+      show_progress: draw a bar over the steps that are repeated.
 
     Returns:
       {"step", "from": step of the checkpoint, "loss", "grad_norm", "metrics": {name: value},
       "not_finite": {"batch" | "params" | "grads": paths of arrays that are not finite}}.
 
     Raises:
-      ValueError: no sound checkpoint of that step or before, or another program than the run's.
+      ValueError: no sound checkpoint of that step or before, a step beyond the run's last one, or
+        another program than the run's.
     """
     folder = io.absolute(workdir) / trained.CHECKPOINTS
     if not folder.is_dir():
@@ -51,6 +57,9 @@ def replay(
             latest=step,
         )
         config = ml_collections.ConfigDict(description.config).lock()
+        num_steps = _num_steps(folder.parent, config)
+        if step > num_steps:
+            raise ValueError(f"step {step}, allowed: 0..{num_steps}, the steps of the run")
         run = run_config.build(config)
         mesh = _mesh(run.mesh, devices)
         with contextlib.closing(run.batches(start)) as batches:
@@ -58,11 +67,20 @@ def replay(
             parts = program.make(config, run.task, mesh, batch)
             state = checkpoint.read_state(manager, start, parts.abstract)
             with jax.set_mesh(mesh):
-                for _ in range(start, step):
+                steps_again = range(start, step)
+                for _ in progress.track(
+                    steps_again, label="replay", unit="step", enabled=show_progress
+                ):
                     state, _ = parts.train_step(state, batch, parts.root)
                     batch = distributed.put_batch(next(batches), mesh)
                 found = _look(run, config.seed, state, batch)
     return {"step": step, "from": start, **found}
+
+
+def _num_steps(workdir: epath.Path, config: ml_collections.ConfigDict) -> int:
+    """How long the run is by now: it may have been made longer since the checkpoint."""
+    path = workdir / "config.json"
+    return int(io.read_json(path)["num_steps"] if path.exists() else config.num_steps)
 
 
 def _mesh(sizes: dict[str, int], devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:

@@ -41,6 +41,11 @@ def test_a_step_before_all_checkpoints_is_refused(workdir):
         replay.replay(workdir, 1, devices=ONE)
 
 
+def test_a_step_beyond_the_run_is_refused(workdir):
+    with pytest.raises(ValueError, match=r"step 7, allowed: 0\.\.6, the steps of the run"):
+        replay.replay(workdir, 7, devices=ONE)
+
+
 def test_the_overview_counts_the_bytes_of_every_array_on_one_device():
     mesh = mesh_lib.make_mesh(data=1, fsdp=2, tensor=2, devices=jax.devices()[:4])
     config = tiny.trunk(mesh={"data": 1, "fsdp": 2, "tensor": 2})
