@@ -48,7 +48,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
         own = size // together
         start = own * jax.process_index() if together > 1 else 0
         outputs, labels = [], []
-        for batch, count in _passes(reader, size, config.max_left_out_records):
+        for batch, count in _passes(reader, config.max_left_out_records, size):
             label = batch.pop(LABEL)
             rows = jax.tree.map(lambda x: x[start : start + own], batch)
             with jax.set_mesh(mesh):
@@ -61,7 +61,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
 
 
 def _passes(
-    reader: LabelledTokens, size: int, max_left_out_records: int
+    reader: LabelledTokens, max_left_out_records: int, size: int = BATCH
 ) -> Iterator[tuple[Any, int]]:
     """Batches of one size, and how many of their rows are new."""
     for dataset in reader.datasets:
