@@ -127,7 +127,7 @@ def _fused(
     """`fused_threshold.smallest_within` of the rows of each device."""
     from fourm_jax.ops import fused_threshold  # Pallas is slow to import
 
-    def on_device(keys, weights, budgets):
+    def on_device(keys: Array, weights: Array, budgets: Array) -> Array:
         key_rows, weight_rows = (x.reshape(-1, keys.shape[-1]) for x in (keys, weights))
         found = fused_threshold.smallest_within(key_rows, weight_rows, budgets.ravel())
         return found.reshape(budgets.shape)

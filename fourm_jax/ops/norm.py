@@ -136,7 +136,7 @@ def _fused_forward(
     """Norms, means and 1 / deviations, of every device its own."""
     from fourm_jax.ops import fused
 
-    def on_device(x, scale, bias):
+    def on_device(x: Array, scale: Array, bias: Array) -> tuple[Array, Array, Array]:
         rows = x.reshape(-1, x.shape[-1])
         y, mean, inverse = fused.norm_forward(rows, scale, bias, epsilon=epsilon, dtype=dtype)
         return y.reshape(x.shape), mean, inverse

@@ -153,10 +153,13 @@ def _draw_fused(
     """`fused_draw.draw` of the rows of each device."""
     from fourm_jax.ops import fused_draw  # Pallas is slow to import
 
-    def on_device(uniform, logits, divisor, frozen):
+    def on_device(
+        uniform: Array, logits: Array, divisor: Array, frozen: Array
+    ) -> tuple[Array, Array]:
         rows = logits.reshape(-1, logits.shape[-1])
         drawn = fused_draw.draw(uniform.ravel(), rows, divisor, frozen, top_p=top_p)
-        return tuple(x.reshape(uniform.shape) for x in drawn)
+        picked, likelihood = (x.reshape(uniform.shape) for x in drawn)
+        return picked, likelihood
 
     own, whole = P(each_device.SAMPLES), each_device.WHOLE
     drawn: tuple[Array, Array] = each_device.run(on_device, (own, own, whole, whole), (own, own))(

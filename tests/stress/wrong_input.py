@@ -31,8 +31,17 @@ class Line:
 def lines() -> list[Line]:
     """All of them, command by command."""
     parts = (
-        _train, _generate, _measure, _build, _convert, _import, _tokenize, _text, _quickstart, _rest
-    )  # fmt: skip
+        _train,
+        _generate,
+        _measure,
+        _build,
+        _convert,
+        _import,
+        _tokenize,
+        _text,
+        _quickstart,
+        _rest,
+    )
     return [line for part in parts for line in part()]
 
 
@@ -141,15 +150,20 @@ def _measure() -> Iterator[Line]:
     """Evaluation, vectors, search and comparison."""
     fixed = "--source={run} --num_records=4 --output={new}"
     for arguments in (
-        "--evals=", "--evals=foo", "--split=foo", "--data=nope", "--evals=knn --option=knn.k=0",
-        "--evals=val_loss --option=val_loss.seed=-1", "--evals=val_loss --option=knn.k=3",
+        "--evals=",
+        "--evals=foo",
+        "--split=foo",
+        "--data=nope",
+        "--evals=knn --option=knn.k=0",
+        "--evals=val_loss --option=val_loss.seed=-1",
+        "--evals=val_loss --option=knn.k=3",
         "--evals=val_loss --option=val_loss.batch_size=x",
         "--evals=val_loss --option=val_loss.weights=nan+1",
         "--evals=any_to_any --option=any_to_any.num_train=-1",
         "--evals=any_to_any --option=any_to_any.temperature=nan",
         "--evals=any_to_any --option=any_to_any.targets=foo",
         "--evals=knn --option=knn.label=det.classes.0 --option=knn.temperature=0",
-    ):  # fmt: skip
+    ):
         yield Line("evaluate", f"{fixed} {arguments}")
     yield Line("evaluate", "--source={run} --num_records=4 --evals=codebooks --output={run}")
     for arguments in ("--condition=foo", "--condition=", "--features=foo", "--depth=99"):
@@ -274,9 +288,11 @@ def _rest() -> Iterator[Line]:
     for arguments in ("", "--config=nope", f"{SMALL} --num_devices=0", f"{SMALL} --num_devices=x"):
         yield Line("describe", arguments)
     for arguments in (
-        "--config=nope", "--config={base}/raises.py --workdir={new}", f"{SMALL} --workdir={{new}}",
+        "--config=nope",
+        "--config={base}/raises.py --workdir={new}",
+        f"{SMALL} --workdir={{new}}",
         "--config=ablation --config.masking.num_inputs=5 --workdir={new} --dry_run",
-    ):  # fmt: skip
+    ):
         yield Line("sweep", arguments)
     for flags in ("--config=ablation:runlocal", "--config ablation --config.num_steps 5"):
         yield Line("sweep", f"{flags} --workdir={{new}} --dry_run", True)
