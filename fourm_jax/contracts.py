@@ -98,6 +98,8 @@ class TargetTokens:
       id: what to predict.
       order: attention rank; query i sees key j of its own modality iff order_j <= order_i
         (equal inside a grid, increasing along a sequence).
+      packed: known when compiled: the targets of a sample have one modality and one rank, and the
+        valid ones come first. Attention among them then needs lengths instead of a mask.
     """
 
     modality: Int[Array, "*b m"]
@@ -106,6 +108,7 @@ class TargetTokens:
     id: Int[Array, "*b m"]
     valid: Bool[Array, "*b m"]
     order: Int[Array, "*b m"]
+    packed: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 @flax.struct.dataclass

@@ -48,9 +48,10 @@ def from_mod_dict(
     # a is T, 0, 0, … over an image of T tokens and 1 on every text token: i sees j iff c_j <= c_i.
     shown: dict[str, Any] = _on_device(_first_valid(inputs, num_inputs))
     chosen["order"] = np.cumsum(chosen["order"], axis=1)
+    asked: dict[str, Any] = _on_device(chosen)
     return TokenBatch(
         inputs=InputTokens(**shown),
-        targets=TargetTokens(**_on_device(chosen)),
+        targets=TargetTokens(**asked),
         pixels={
             spec.name: jnp.moveaxis(_tensor(mod_dict, spec, _image_shape(spec)), 1, -1)
             for spec in specs

@@ -136,7 +136,7 @@ def iterate(
     )
     targets = [one.stage.target for one in writings]
     names = progress.track(targets, label="generate", unit="target", enabled=show_progress)
-    params = trunk.with_cast_kernels(model, params)
+    params = trunk.with_cast_kernels(model, params, state.batch_size)
     num_planned, new = 0, list[Hashable]()
     ready = programs.wait if programs is not None else None
     try:

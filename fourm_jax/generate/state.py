@@ -236,7 +236,7 @@ def _valid_first(tokens: InputTokens, width: int) -> InputTokens:
 def parallel_targets(
     index: int, position: Int[Array, "b m"], valid: Bool[Array, "b m"]
 ) -> TargetTokens:
-    """Targets that are predicted at once: mask tokens that see each other."""
+    """Targets that are predicted at once: mask tokens that see each other, the valid ones first."""
     zeros = jnp.zeros(position.shape, jnp.int32)
     return TargetTokens(
         modality=jnp.full(position.shape, index, jnp.int32),
@@ -245,6 +245,7 @@ def parallel_targets(
         id=zeros,
         valid=valid,
         order=zeros,
+        packed=True,
     )
 
 

@@ -12,25 +12,31 @@ from jaxtyping import Array, Float, Int
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import TokensToLogits
-from fourm_jax.models import fourm
+from fourm_jax.models import fourm, layers
 from fourm_jax.models.fourm import DecoderCache, FourM
+from fourm_jax.utils import hardware
+
+FEW_SAMPLES = 4  # of which a pass takes joined products (`layers.FEW_ROWS`), or nearly
 
 
-def with_cast_kernels(model: FourM, params: Any) -> Any:
-    """The parameters with the kernels of all blocks in the dtype of the computation.
+def with_cast_kernels(model: FourM, params: Any, num_samples: int) -> Any:
+    """The parameters with the kernels of all blocks in the dtype of the computation, and for more
+    than few samples on a GPU cut by sets of heads.
 
-    Every pass casts them otherwise; the results are the same.
+    Every pass casts and cuts them otherwise; the results are the same.
     """
     if jnp.dtype(model.dtype) == jnp.float32:
         return params
     stacks = {name: params[name] for name in ("encoder", "decoder")}
-    return {**params, **_cast(stacks, jnp.dtype(model.dtype))}
+    is_cut = hardware.platform() == "gpu" and num_samples > FEW_SAMPLES
+    return {**params, **_cast(stacks, jnp.dtype(model.dtype), is_cut)}
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
-def _cast(stacks: Any, dtype: jnp.dtype) -> Any:
+@functools.partial(jax.jit, static_argnames=("dtype", "is_cut"))
+def _cast(stacks: Any, dtype: jnp.dtype, is_cut: bool) -> Any:
     # As `transformer.Stack` does: [l, d] are scales and biases.
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 2 else leaf, stacks)
+    cast = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 2 else leaf, stacks)
+    return layers.cut_heads(cast) if is_cut else cast
 
 
 def tokens_to_logits(model: FourM, params: Any, target: str) -> TokensToLogits:

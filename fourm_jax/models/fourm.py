@@ -198,14 +198,16 @@ class FourM(nn.Module):
         content, position_vectors = self.embed_targets(targets)
         x = sharding.constrain(content + position_vectors, P(sharding.BATCH))
         segment, order = self.segment_and_order(targets)
+        same_rank = targets.packed and not self.causal_targets
         return self.decoder(
             x,
             encoded.context,
             self_mask=attention.Visibility(
                 segment,
                 jnp.where(targets.valid, segment, -1),
-                order,
-                order,
+                None if same_rank else order,
+                None if same_rank else order,
+                targets.valid.sum(axis=1, dtype=jnp.int32) if same_rank else None,
                 padding_may_differ=True,  # a target sees at least itself
             ),
             cross_mask=attention.sees_valid(

@@ -1,5 +1,6 @@
 """The parts of a Transformer block: head projections, attention, MLP, stochastic depth."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -8,13 +9,18 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fourm_jax.ops import attention, gate
 from fourm_jax.ops import norm as norm_op
 from fourm_jax.utils import hardware
 
 NORM_EPSILON = 1e-6
+FEW_ROWS = 1024  # below them an accelerator takes one product for all sets of heads, too
+# Bytes up to which XLA makes one product of those that take one array on a GPU, whose result it
+# then cuts by copies: two products of that size together (xla_gpu_dot_merger_threshold_mb).
+JOINED_BELOW = 2**25
+CUT = "kernels"  # of `HeadsIn` after `cut_heads`
 
 # Xavier-uniform per projection: the published init treats a fused qkv as three matrices.
 XAVIER_HEADS = nn.initializers.variance_scaling(
@@ -104,8 +110,8 @@ class HeadsIn(nn.Module):
     """Project to `count` sets of heads; one kernel [d, count, h, k].
 
     One product per set: the kernel is cut, which costs next to nothing, and not the activations,
-    whose gradients would be joined by copies in the backward pass. Few tokens on a CPU take one
-    product for all, as there the kernel is the larger one.
+    whose gradients would be joined by copies in the backward pass. Few tokens take one product for
+    all: the kernel is the larger one then, and an accelerator waits for each product to start.
     """
 
     count: int
@@ -118,35 +124,66 @@ class HeadsIn(nn.Module):
         xs = copies(x, self.count)
         dim = xs[0].shape[-1]
         heads = (self.count, self.num_heads, dim // self.num_heads)
-        kernel = self.param("kernel", XAVIER_HEADS, (dim, *heads)).astype(self.dtype)
-        bias = None
+        if self.has_variable("params", CUT):
+            parts = self._project(xs, self.get_variable("params", CUT))
+        else:
+            kernel = self.param("kernel", XAVIER_HEADS, (dim, *heads)).astype(self.dtype)
+            parts = self._project(xs, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
-        parts = self._project(xs, kernel)
-        if bias is not None:
             parts = [part + one for part, one in zip(parts, bias, strict=True)]
         return [checkpoint_name(part, "heads") for part in parts]
 
     @staticmethod
     def _project(
-        xs: tuple[Float[Array, "b n d"], ...], kernel: Float[Array, "d c h k"]
+        xs: tuple[Float[Array, "b n d"], ...],
+        kernel: Float[Array, "d c h k"] | tuple[Float[Array, "d h k"], ...],
     ) -> list[Float[Array, "b n h k"]]:
-        kernels = _split(kernel, axis=1)
-        if hardware.platform() != "cpu":
-            pairs = zip(xs, kernels, strict=True)
-            return [jnp.einsum("bnd,dhk->bnhk", x, one) for x, one in pairs]
-        x = xs[0]
-        rows, heads = as_rows(x), kernel.shape[2:]
-        if len(rows) < len(kernel):
+        x, on_cpu = xs[0], hardware.platform() == "cpu"
+        rows = as_rows(x)
+        if isinstance(kernel, tuple):
+            kernels = kernel
+        elif len(rows) < (len(kernel) if on_cpu else FEW_ROWS):
             y = product(rows, kernel.reshape(len(kernel), -1))
-            return _split(y.reshape(*x.shape[:2], -1, *heads), axis=2)
-        products = [rows @ one.reshape(len(kernel), -1) for one in kernels]
-        return [y.reshape(*x.shape[:2], *heads) for y in products]
+            return _split(y.reshape(*x.shape[:2], *kernel.shape[1:]), axis=2)
+        else:
+            kernels = tuple(_split(kernel, axis=1))
+        if on_cpu:
+            products = [rows @ one.reshape(len(one), -1) for one in kernels]
+            return [y.reshape(*x.shape[:2], *kernels[0].shape[1:]) for y in products]
+        if hardware.platform() == "gpu" and x.nbytes < JOINED_BELOW:
+            xs = jax.lax.optimization_barrier(xs)
+        pairs = zip(xs, kernels, strict=True)
+        return [jnp.einsum("bnd,dhk->bnhk", x, one) for x, one in pairs]
 
 
 def _split(x: Array, axis: int) -> list[Array]:
     """Cut along an axis, which goes; not slices: the gradient of a split is one concatenation."""
     return [p.squeeze(axis) for p in jax.lax.split(x, [1] * x.shape[axis], axis)]
+
+
+def cut_heads(params: Any) -> Any:
+    """Stacked parameters with an array for each set of heads of `HeadsIn`.
+
+    A GPU then reads the kernels of a layer where they are; of the joined ones, [l, d, c, h, k], it
+    copies the layer's sets in every pass.
+    """
+    if not isinstance(params, Mapping):
+        return params
+    if getattr(params.get("kernel"), "ndim", 0) == 5:
+        kernels = tuple(_split(params["kernel"], axis=2))
+        return {CUT: kernels, **{name: x for name, x in params.items() if name != "kernel"}}
+    return {name: cut_heads(part) for name, part in params.items()}
+
+
+def join_heads(params: Any) -> Any:
+    """The parameters of one layer as they were before `cut_heads`."""
+    if not isinstance(params, Mapping):
+        return params
+    if CUT in params:
+        kernel = jnp.stack(params[CUT], axis=1)
+        return {"kernel": kernel, **{name: x for name, x in params.items() if name != CUT}}
+    return {name: join_heads(part) for name, part in params.items()}
 
 
 class HeadsOut(nn.Module):
@@ -156,7 +193,10 @@ class HeadsOut(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n d"]:
+    def __call__(
+        self, x: Float[Array, "b n h k"], is_zero: Bool[Array, "b"] | None = None
+    ) -> Float[Array, "b n d"]:
+        """The projection, of zeros instead of `x` in samples that say so."""
         num_heads, head_dim = x.shape[-2:]
         dim = num_heads * head_dim
         kernel = self.param("kernel", XAVIER_OUT, (num_heads, head_dim, dim)).astype(self.dtype)
@@ -165,6 +205,8 @@ class HeadsOut(nn.Module):
             y = product(as_rows(joined), kernel.reshape(dim, dim)).reshape(joined.shape)
         else:
             y = jnp.einsum("bnhk,hkd->bnd", x, kernel)
+        if is_zero is not None:
+            y = jnp.where(is_zero[:, None, None], jnp.zeros((), y.dtype), y)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (dim,)).astype(self.dtype)
         return y
@@ -243,8 +285,14 @@ class Attention(nn.Module):
         mask: attention.Visibility | None = None,
     ) -> Float[Array, "b n d"]:
         """Attend and join the heads."""
+        is_zero = None
+        if mask is not None and mask.key_length is not None and hardware.platform() == "gpu":
+            # Queries that see nothing give 0: set behind the product, where the branch is added,
+            # as of what the kernel writes it would be one more pass over it.
+            is_zero = None if mask.padding_may_differ else mask.key_length == 0
+            mask = dataclasses.replace(mask, padding_may_differ=True)
         attended = attention.attend(q, k, v, mask, backend=self.backend)
-        return self.out(checkpoint_name(attended, "attended"))
+        return self.out(checkpoint_name(attended, "attended"), is_zero)
 
     def recall(
         self,
@@ -253,9 +301,14 @@ class Attention(nn.Module):
         v: Float[Array, "b h m k"],
         mask: attention.Visibility,
     ) -> Float[Array, "b n d"]:
-        """As `attend`, for few queries and kept keys and values, whose heads are first."""
-        attended = attention.heads_first(jnp.swapaxes(q, 1, 2), k, v, mask)
-        return self.out(jnp.swapaxes(attended, 1, 2))
+        """As `attend`, for few queries and kept keys and values, whose heads are first.
+
+        The mask may be that of one query where `q` has it twice.
+        """
+        num_queries = mask.query_segment.shape[1]
+        first = jnp.swapaxes(q[:, :num_queries], 1, 2)
+        attended = jnp.swapaxes(attention.heads_first(first, k, v, mask), 1, 2)
+        return self.out(attended if num_queries == q.shape[1] else twice(attended))
 
 
 class Mlp(nn.Module):
@@ -330,6 +383,16 @@ def product(x: Float[Array, "r d"], kernel: Float[Array, "d f"]) -> Float[Array,
     if len(x) > 1 or len(kernel) % 2 or hardware.platform() != "cpu":
         return x @ kernel
     return jnp.einsum("gi,gif->gf", x.reshape(halves), kernel.reshape(*halves, -1)).sum(0)[None]
+
+
+def twice(x: Float[Array, "1 1 *d"]) -> Float[Array, "1 2 *d"]:
+    """A single row two times, which the compiler may not tell.
+
+    Of one row XLA makes no product on a GPU: it multiplies, writes what is to be summed up, and
+    sums it up, and a norm is three kernels. For two rows each is one. Attention of one query is one
+    kernel, of two it is three.
+    """
+    return jax.lax.optimization_barrier(jnp.repeat(x, 2, axis=1))
 
 
 def width_multiple() -> int:

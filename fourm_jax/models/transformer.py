@@ -132,10 +132,14 @@ class Block(nn.Module):
         self_mask: Visibility,
         cross_mask: Visibility,
     ) -> tuple[Float[Array, "b t d"], LayerMemory]:
-        """Cached pass over the t new tokens `x`, written at `index` of the memory."""
+        """Cached pass over the t new tokens `x`, written at `index` of the memory.
+
+        The masks may have fewer queries: rows beyond them repeat others (`layers.twice`).
+        """
+        num_new = self_mask.query_segment.shape[1]
 
         def append(kept: Array, new: Array) -> Array:
-            new = jnp.swapaxes(new, 1, 2)
+            new = jnp.swapaxes(new[:, :num_new], 1, 2)
             return jax.lax.dynamic_update_slice_in_dim(kept, new, index, axis=2)
 
         q, k, v = self.self_attention.queries_and_memory(self.self_norm(x))
@@ -222,7 +226,7 @@ class Stack(nn.Module):
 
     def remember(self, context: Float[Array, "b m d"], num_tokens: int) -> tuple[LayerMemory, ...]:
         """Memory of every layer: keys and values of `context`, and room for `num_tokens`."""
-        layers = []
+        memories = []
         for number in range(self.depth):
             weights = jax.tree.map(
                 lambda leaf, number=number: self._cast(leaf[number]),
@@ -232,27 +236,29 @@ class Stack(nn.Module):
             k, v = keys
             batch, heads, _, channels = k.shape
             empty = jnp.zeros((batch, heads, num_tokens, channels), k.dtype)
-            layers.append(LayerMemory(weights, k, v, empty, empty))
-        return tuple(layers)
+            memories.append(LayerMemory(layers.join_heads(weights), k, v, empty, empty))
+        return tuple(memories)
 
     def step(
         self,
         x: Float[Array, "b t d"],
-        layers: tuple[LayerMemory, ...],
+        memories: tuple[LayerMemory, ...],
         index: Int[Array, ""],
         *,
         self_mask: Visibility,
         cross_mask: Visibility,
     ) -> tuple[Float[Array, "b t d"], tuple[LayerMemory, ...]]:
         """Cached pass; returns (features [b, t, d], memory with the t tokens appended)."""
-        appended = []
-        for memory in layers:
+        num_new, appended = x.shape[1], []
+        if len(x) * num_new == 1 and hardware.platform() == "gpu":
+            x = layers.twice(x)
+        for memory in memories:
             result: Any = self._one_block().apply(
                 {"params": memory.weights}, x, memory, index, self_mask, cross_mask, method="step"
             )
             x, longer = result
             appended.append(longer)
-        return self.norm(x), tuple(appended)
+        return self.norm(x)[:, :num_new], tuple(appended)
 
     def _unroll_as_suits(self) -> int:
         return 1 if hardware.platform() == "tpu" else self.depth

@@ -29,8 +29,9 @@ def layer_norm(
 
     Computed in float32. What automatic differentiation derives is the same function. It computes
     mean and variance again and writes a float32 array of the size of x for the gradient of `scale`;
-    an accelerator spends more time on that than on the norm itself. NVIDIA GPUs take the kernels of
-    `ops.fused`, each for its own samples (the first axis of x) and heads (the third of four).
+    an accelerator spends more time on that than on the norm itself. Where a gradient is asked for,
+    NVIDIA GPUs take the kernels of `ops.fused`, each for its own samples (the first axis of x) and
+    heads (the third of four).
 
     Args:
       uses: how many products take the result. Each gets one of the equal arrays returned, so that
@@ -184,7 +185,8 @@ def _norm(
     kernels: bool,
     uses: int,
 ) -> tuple[Float[Array, "*b d"], ...]:
-    return (_forward(x, scale, bias, epsilon, dtype, kernels)[0],) * uses
+    del kernels  # Without a gradient XLA's norm is one kernel too, which adds up what it reads.
+    return (_forward(x, scale, bias, epsilon, dtype, False)[0],) * uses
 
 
 def _norm_forward(
@@ -222,7 +224,8 @@ def _fork(
     kernels: bool,
     uses: int,
 ) -> tuple[Float[Array, "*b d"], tuple[Float[Array, "*b d"], ...]]:
-    return x, (_forward(x, scale, bias, epsilon, dtype, kernels)[0],) * uses
+    del kernels  # as in `_norm`
+    return x, (_forward(x, scale, bias, epsilon, dtype, False)[0],) * uses
 
 
 def _fork_forward(

@@ -162,7 +162,7 @@ def test_another_temperature_or_count_of_the_same_shape_compiles_nothing_new():
 
 def test_kernels_are_cast_once_for_a_chain_and_nothing_else_is():
     model, params = tiny.trunk(dtype=jnp.bfloat16)
-    cast = trunk.with_cast_kernels(model, params)
+    cast = trunk.with_cast_kernels(model, params, 1)
     block, before = cast["encoder"]["blocks"], params["encoder"]["blocks"]
     kernel = before["feed_forward"]["fc1"]["kernel"]
     np.testing.assert_array_equal(
@@ -170,7 +170,7 @@ def test_kernels_are_cast_once_for_a_chain_and_nothing_else_is():
     )
     assert block["self_norm"]["scale"].dtype == jnp.float32
     assert cast["decoder_embedding"] is params["decoder_embedding"]
-    assert trunk.with_cast_kernels(*tiny.trunk()) is tiny.trunk()[1]
+    assert trunk.with_cast_kernels(*tiny.trunk(), 1) is tiny.trunk()[1]
 
 
 def test_one_step_of_everything_is_the_parallel_prediction():

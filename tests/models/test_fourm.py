@@ -9,8 +9,10 @@ import pytest
 
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import fourm, tables
+from fourm_jax.ops import attention
 from fourm_jax.parallel import mesh as meshes
 from fourm_jax.parallel import sharding
+from fourm_jax.utils import hardware
 from tests.models import batches
 
 
@@ -162,6 +164,55 @@ def test_cached_decoding_equals_decoding_at_once():
         start += size
     actual = np.concatenate(rows, axis=1)
     np.testing.assert_allclose(valid_rows(actual, tokens), valid_rows(expected, tokens), atol=1e-5)
+
+
+def test_on_a_gpu_a_single_row_goes_through_the_decoder_twice_and_changes_nothing(monkeypatch):
+    tokens = jax.tree.map(lambda x: x[:1], batches.tokens())
+    causal = tokens.targets.replace(order=np.arange(10) * np.ones((1, 1), int))
+    model, params = variables()
+
+    def decoded():
+        start = functools.partial(model.apply, method=lambda m, t: m.start_cache(m.encode(t), 10))
+        cache, rows = start(params, tokens), []
+        step = jax.jit(functools.partial(model.apply, method="decode_step"))
+        for i in range(10):
+            one = jax.tree.map(lambda x, i=i: x[:, i : i + 1], causal)
+            features, cache = step(params, one, cache)
+            rows.append(features)
+        return np.concatenate(rows, axis=1), cache
+
+    expected, expected_cache = decoded()
+    monkeypatch.setattr(hardware, "platform", lambda: "gpu")
+    actual, cache = decoded()
+    assert actual.shape == (1, 10, 16)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert cache.length == 10
+    np.testing.assert_array_equal(cache.segment, expected_cache.segment)
+    for kept, of_cpu in zip(cache.layers, expected_cache.layers, strict=True):
+        np.testing.assert_allclose(kept.self_k, of_cpu.self_k, atol=1e-5)
+
+
+def test_attention_among_packed_targets_goes_by_their_number(monkeypatch):
+    tokens = batches.tokens()
+    lengths = np.array([[7], [4]])
+    grid = tokens.targets.replace(
+        modality=np.full((2, 10), 1), order=np.zeros((2, 10), int), valid=np.arange(10) < lengths
+    )
+    masks = []
+    attend = attention.attend
+
+    def watched(q, k, v, mask, **kwargs):
+        masks.append(mask)
+        return attend(q, k, v, mask, **kwargs)
+
+    monkeypatch.setattr(attention, "attend", watched)
+    model, params = variables()
+    packed = model.apply(params, tokens.replace(targets=grid.replace(packed=True)))
+    assert any(mask.key_length is not None for mask in masks)
+    masks.clear()
+    by_rank = model.apply(params, tokens.replace(targets=grid))
+    assert all(mask.key_length is None for mask in masks)
+    np.testing.assert_array_equal(packed, by_rank)  # here a mask is made of both
 
 
 def test_token_losses_equal_the_cross_entropy_of_the_logits():

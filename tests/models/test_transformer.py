@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from fourm_jax.models import layers, transformer
+from fourm_jax.ops import attention
+from fourm_jax.utils import hardware
 
 
 def stack(**changes):
@@ -63,17 +65,49 @@ def test_what_accelerators_compute_equals_what_a_cpu_computes(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("backend", "num_products"), [("cpu", 1), ("gpu", 3)])
-def test_accelerators_cut_the_kernel_of_the_heads_and_not_the_activations(
-    backend, num_products, monkeypatch
+def test_a_gpu_zeroes_behind_the_projection_what_sees_nothing(monkeypatch):
+    module = layers.Attention(num_heads=1, cross=True, use_bias=True)
+    x, context = jnp.ones((2, 3, 4)), jnp.ones((2, 2, 4))
+    mask = attention.sees_valid(jnp.array([[False, False], [True, False]]), 3, packed=True)
+    params = module.init(jax.random.key(0), x, context, mask)["params"]
+    params["out"] |= {"kernel": jnp.eye(4)[None], "bias": jnp.full(4, 0.5)}
+    monkeypatch.setattr(hardware, "platform", lambda: "gpu")
+    monkeypatch.setattr(attention, "attend", lambda q, *_, **__: jnp.full_like(q, 7))
+    attended = module.apply({"params": params}, x, context, mask)
+    np.testing.assert_array_equal(attended[:, :, 0], [[0.5] * 3, [7.5] * 3])
+
+
+def test_heads_cut_before_the_stack_are_those_that_it_cuts_and_can_be_joined_again():
+    module = stack(cross=True, use_bias=True)
+    x, context = jax.random.normal(jax.random.key(0), (2, 2, 4, 8))
+    params = jax.jit(module.init)(jax.random.key(1, impl="rbg"), x, context)["params"]
+    cut = layers.cut_heads(params)
+    kernels = cut["blocks"]["self_attention"]["qkv"]["kernels"]
+    assert [one.shape for one in kernels] == [(3, 8, 2, 4)] * 3  # layers, d, heads, channels
+    expected = jax.jit(module.apply)({"params": params}, x, context)
+    np.testing.assert_allclose(jax.jit(module.apply)({"params": cut}, x, context), expected)
+    one_layer = jax.tree.map(lambda leaf: leaf[1], cut["blocks"])
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        layers.join_heads(one_layer),
+        jax.tree.map(lambda leaf: leaf[1], params["blocks"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("backend", "num_tokens", "num_products"), [("cpu", 1, 1), ("gpu", 1, 1), ("gpu", 1024, 3)]
+)
+def test_accelerators_cut_the_kernel_of_the_heads_and_not_the_activations_of_many_tokens(
+    backend, num_tokens, num_products, monkeypatch
 ):
     module = layers.HeadsIn(count=3, num_heads=1, use_bias=True, dtype=jnp.float32)
     kernel = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # [count, k]
     params = {"kernel": jnp.stack([kernel, -kernel])[:, :, None], "bias": jnp.ones((3, 1, 2))}
-    x = jnp.array([[[10.0, 1.0]]])  # every row is 10 · kernel − kernel + 1
+    x = jnp.tile(jnp.array([10.0, 1.0]), (1, num_tokens, 1))  # rows are 10 · kernel − kernel + 1
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     q, k, v = module.apply({"params": params}, x)
-    np.testing.assert_allclose([q, k, v], (9 * kernel + 1)[:, None, None, None])
+    expected = jnp.broadcast_to((9 * kernel + 1)[:, None, None, None], (3, 1, num_tokens, 1, 2))
+    np.testing.assert_allclose([q, k, v], expected)
     jaxpr = str(jax.make_jaxpr(module.apply)({"params": params}, x))
     assert jaxpr.count("dot_general") == num_products
 
