@@ -316,13 +316,14 @@ class Mlp(nn.Module):
 
     Matrix units work on tiles: inside the step the hidden width is filled up with zeros to a
     multiple of `width_multiple()`, which changes no result (every activation maps 0 to 0) and no
-    parameter.
+    parameter. `cuts_stacked`: what its gate needs waits in a stack (`ops.gate`).
     """
 
     hidden_dim: int
     kind: MlpKind = "swiglu"
     use_bias: bool = False
     dtype: DTypeLike = jnp.float32
+    cuts_stacked: bool = False
 
     @nn.compact
     def __call__(self, x: Copies) -> Float[Array, "b n d"]:
@@ -335,7 +336,7 @@ class Mlp(nn.Module):
         y = checkpoint_name(PaddedDense(**enter, name="fc1")(as_rows(xs[0])), "hidden")
         if gated:
             factor = checkpoint_name(PaddedDense(**enter, name="fc3")(as_rows(xs[1])), "hidden")
-            y = gate.gated(y, factor, activation, num_samples=len(xs[0]))
+            y = gate.gated(y, factor, activation, len(xs[0]), cuts_stacked=self.cuts_stacked)
         else:
             y = activation(y)
         leave: dict[str, Any] = {"shape": (width, dim), "padded": (padded, dim), **dense}

@@ -72,6 +72,7 @@ class Block(nn.Module):
     qk_norm: bool
     dtype: DTypeLike
     attention: Backend = "auto"
+    cuts_stacked: bool = False  # see `layers.Mlp`
 
     def setup(self):
         norm: dict[str, Any] = {
@@ -93,7 +94,7 @@ class Block(nn.Module):
         self.mlp_norm = layers.norm(**norm)
         self.feed_forward = layers.Mlp(
             hidden_dim=self.mlp_dim, kind=self.mlp, dtype=self.dtype,
-            use_bias=layers.has_bias(self.use_bias, "mlp"),
+            use_bias=layers.has_bias(self.use_bias, "mlp"), cuts_stacked=self.cuts_stacked,
         )  # fmt: skip
 
     def __call__(
@@ -180,10 +181,10 @@ class Stack(nn.Module):
 
     def setup(self):
         block, unroll = Block, min(self.scan_unroll or self._unroll_as_suits(), self.depth)
+        is_looped = unroll < self.depth
         if self.remat != "none":
             # What is computed again stands in a loop of its own, or a compiler would find that it
             # was computed before, and keep that. Of "names" that is welcome: it is fast.
-            is_looped = unroll < self.depth
             block = nn.remat(
                 block,
                 policy=REMAT_POLICIES[self.remat],
@@ -202,7 +203,8 @@ class Stack(nn.Module):
         if not self.is_initializing():
             # kernels are cast here, once per step, and not in every pass over every layer
             scanned = nn.map_variables(scanned, "params", self._cast_stacked)
-        self.blocks = scanned(**self._fields())
+        cuts_stacked = is_looped and self.remat == "names"
+        self.blocks = scanned(**self._fields(), cuts_stacked=cuts_stacked)
         self.norm = layers.norm(use_bias=layers.has_bias(self.use_bias, "norm"), dtype=self.dtype)
 
     def __call__(

@@ -14,17 +14,25 @@ Activation = Callable[[Array], Array]
 
 
 def gated(
-    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation, num_samples: int
+    a: Float[Array, "r f"],
+    b: Float[Array, "r f"],
+    activation: Activation,
+    num_samples: int,
+    *,
+    cuts_stacked: bool = False,
 ) -> Float[Array, "r f"]:
     """Return activation(a) · b; its backward pass is a kernel of `ops.fused` on NVIDIA GPUs.
 
     Args:
       num_samples: that the rows are of, one after the other; each device takes its own, and its own
         hidden channels.
+      cuts_stacked: blocks run in a loop that stacks a and b, and computes the gate again. Then XLA
+        makes one kernel of the gate and both gradients, which cuts a and b out of the stack; for
+        ours they would be copied first.
     """
     if not _uses_kernel(a, activation, num_samples):
         return activation(a) * b
-    return _gated(a, b, activation)
+    return _gated(a, b, activation, not cuts_stacked)
 
 
 def _uses_kernel(a: Float[Array, "r f"], activation: Activation, num_samples: int) -> bool:
@@ -39,26 +47,32 @@ def _uses_kernel(a: Float[Array, "r f"], activation: Activation, num_samples: in
     return fused.gate_fits(a.size // num_parts, activation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _gated(
-    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation
+    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation, kernel: bool
 ) -> Float[Array, "r f"]:
+    del kernel
     return activation(a) * b
 
 
 def _forward(
-    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation
+    a: Float[Array, "r f"], b: Float[Array, "r f"], activation: Activation, kernel: bool
 ) -> tuple[Float[Array, "r f"], tuple[Array, Array]]:
+    del kernel
     return activation(a) * b, (a, b)
 
 
 def _backward(
-    activation: Activation, saved: tuple[Array, Array], d_y: Float[Array, "r f"]
+    activation: Activation, kernel: bool, saved: tuple[Array, Array], d_y: Float[Array, "r f"]
 ) -> tuple[Float[Array, "r f"], Float[Array, "r f"]]:
+    gradients: tuple[Array, Array]
+    if not kernel:
+        gradients = jax.vjp(lambda a, b: activation(a) * b, *saved)[1](d_y)
+        return gradients
     from fourm_jax.ops import fused
 
     own = P(each_device.SAMPLES, each_device.CHANNELS)
-    gradients: tuple[Array, Array] = each_device.run(
+    gradients = each_device.run(
         functools.partial(fused.gate_backward, activation=activation),
         in_specs=(own, own, own),
         out_specs=(own, own),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.models import layers, transformer
-from fourm_jax.ops import attention
+from fourm_jax.ops import attention, gate
 from fourm_jax.utils import hardware
 
 
@@ -132,6 +132,25 @@ def test_without_a_loop_over_blocks_what_a_policy_drops_is_computed_again():
     # A block's products once more, but the last: a quarter more of the step's. A compiler that
     # finds the same products in the forward pass would keep what they give, and save none.
     assert flops("full") > 1.2 * flops("none")
+
+
+@pytest.mark.parametrize(
+    ("remat", "scan_unroll", "expected"),
+    [("names", 1, True), ("names", 2, True), ("names", 0, False), ("none", 1, False)],
+)
+def test_gates_know_whether_they_are_computed_again_in_a_loop(
+    monkeypatch, remat, scan_unroll, expected
+):
+    found = set()
+
+    def gated(a, b, activation, num_samples, *, cuts_stacked):
+        found.add(cuts_stacked)
+        return activation(a) * b
+
+    monkeypatch.setattr(gate, "gated", gated)
+    module = stack(remat=remat, scan_unroll=scan_unroll)
+    jax.eval_shape(module.init, jax.random.key(0), jnp.ones((2, 4, 8)))
+    assert found == {expected}
 
 
 def test_stochastic_depth_ramps_up_from_zero_and_keeps_the_mean():

@@ -104,6 +104,24 @@ def sent(program):
     return {one.kind for one in collectives.read(hlo.parse(program), 8)}
 
 
+def test_a_gate_in_a_loop_has_the_same_gradients_without_a_kernel(on_gpus):
+    a, b, d_y = numbers(3, SAMPLES * TOKENS, HIDDEN)
+
+    def gradients(cuts_stacked):
+        def gated(a, b):
+            return gate.gated(a, b, nn.silu, SAMPLES, cuts_stacked=cuts_stacked)
+
+        return lambda a, b, d_y: jax.vjp(gated, a, b)[1](d_y)
+
+    with jax.set_mesh(make_mesh(data=8)):
+        texts = [str(jax.make_jaxpr(gradients(cuts))(a, b, d_y)) for cuts in (False, True)]
+        assert ["pallas_call" in text for text in texts] == [True, False]
+        for x, expected in zip(
+            gradients(True)(a, b, d_y), gradients(False)(a, b, d_y), strict=True
+        ):
+            np.testing.assert_allclose(x, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(("backend", "platform"), [("triton", "gpu"), ("splash", "tpu")])
 def test_attention_of_own_samples_and_heads_is_that_of_one_device(
     on_gpus, monkeypatch, backend, platform
