@@ -27,7 +27,7 @@ cli.set_environment(
 )
 
 from experiments import benchmarks  # noqa: E402
-from experiments.benchmarking import comparison  # noqa: E402
+from experiments.benchmarking import comparison, turns  # noqa: E402
 from fourm_jax.utils import modules  # noqa: E402
 
 SUITE = flags.DEFINE_string("suite", None, "A file of experiments/benchmarks.", required=True)
@@ -35,8 +35,12 @@ CASES = flags.DEFINE_list("cases", [], "Cases of the suite; default: all that fi
 COMPARE = flags.DEFINE_string("compare", None, "Earlier output; prints ratios against it.")
 PROFILE = flags.DEFINE_bool("profile", False, "Write a trace and print the time by kind of kernel.")
 CHANGES = flags.DEFINE_list("changes", [], "Config keys that differ in all cases: key=value,….")
+LOOP = flags.DEFINE_bool("loop", True, "On accelerators, also train for 60 steps as a run does.")
 TURNS = flags.DEFINE_string(
-    "turns", "", "A file: benchmarks that name the same one compile at once and measure in turns."
+    "turns",
+    "",
+    "A folder: benchmarks that name the same one compile at once and, once all have, measure in "
+    "turns.",
 )
 
 
@@ -46,10 +50,12 @@ def main() -> None:
     options = {"cases": tuple(CASES.value), "profile": PROFILE.value, "turns": TURNS.value}
     options["changes"] = dict(map(_parse_change, CHANGES.value))
     options = {name: value for name, value in options.items() if value}
+    options |= {} if LOOP.value else {"loop": False}
     for name in options:
         if name not in inspect.signature(suite.run).parameters:
             raise ValueError(f"suite {SUITE.value!r} has no option --{name}")
     earlier = comparison.read(COMPARE.value) if COMPARE.value else {}
+    turns.enter(TURNS.value)
     for case in suite.run(**options):
         row = {**case, "load_average": round(os.getloadavg()[0], 2)}
         print(json.dumps(row), flush=True)

@@ -3,10 +3,10 @@
     python -m experiments.measure_gpu --output=rows.jsonl --limit=560
     python -m experiments.measure_gpu --variants=base,xlarge --dry_run
 
-Every variant is a process of `experiments.benchmark`. All compile side by side and measure one
-after the other, so that a card that is had for minutes computes for most of them. What has not
-ended after --limit seconds is stopped; rows that are there stay, and where a variant gave none, the
-end of its log is printed.
+Every variant is a process of `experiments.benchmark`. So many as --at_once says compile side by
+side, and then measure one after the other on a card and cores that do nothing else; then come the
+next ones. What has not ended after --limit seconds is stopped; rows that are there stay, and where
+a variant gave none, the end of its log is printed.
 """
 
 import dataclasses
@@ -29,6 +29,12 @@ from fourm_jax.utils import errors
 OUTPUT = cli.define_path("output", "rows.jsonl", "File that rows are added to.", written="file")
 LIMIT = flags.DEFINE_integer("limit", 900, "Seconds in all.", lower_bound=1)
 VARIANTS = flags.DEFINE_list("variants", [], "Some of the variants; default: all, in their order.")
+AT_ONCE = flags.DEFINE_integer(
+    "at_once",
+    3,
+    "Variants that compile side by side; twelve on 16 cores took five minutes.",
+    lower_bound=1,
+)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, run none.")
 
 COLUMNS = (
@@ -42,13 +48,14 @@ class Variant:
     """What one process measures.
 
     Attributes:
-      suite, cases, changes: flags of `experiments.benchmark`.
+      suite, cases, changes, loop: flags of `experiments.benchmark`.
       environment: of its process, beside `ENVIRONMENT`.
     """
 
     suite: str
     cases: str
     changes: str = ""
+    loop: bool = True
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -58,20 +65,33 @@ ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _IN_PIECES = {"XLA_PYTHON_CLIENT_ALLOCATOR": "cuda_async"}
 
 
-def _base(policy: str) -> Variant:
-    return Variant(suite="train", cases="base_mod21", changes=f"model.remat={policy}")
+# Loops and branches as XLA runs them by itself (`fourm_jax.utils.hardware.compiler_options`).
+_NOT_RECORDED = {"XLA_FLAGS": "--xla_gpu_enable_command_buffer=+CUDNN"}
+_RECORDED = {"XLA_FLAGS": "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL"}
+
+
+def _base(changes: str) -> Variant:
+    return Variant(suite="train", cases="base_mod21", changes=changes, loop=False)
 
 
 ALL = {
     "base": Variant(suite="train", cases="base_mod21"),
-    "xlarge": Variant(suite="train", cases="xlarge_mod21", environment=_IN_PIECES),
-    "grids": Variant(suite="generate", cases="base_depth_maskgit8_b32,base_depth_maskgit8_b1"),
-    "chain": Variant(suite="generate", cases="base_all_b1,base_all_b4,base_all_b32"),
+    "grids": Variant(
+        suite="generate",
+        cases="base_depth_maskgit8_b32,base_depth_maskgit8_b1,base_predict5_b1",
+    ),
+    "chain": Variant(suite="generate", cases="base_all_b1,base_all_b32,base_all_b4"),
+    "cudnn": _base("model.attention=cudnn"),
+    "not_recorded": Variant(
+        suite="train", cases="base_mod21", loop=False, environment=_NOT_RECORDED
+    ),
+    "dots": _base("model.remat=dots"),
+    "full": _base("model.remat=full"),
+    "offload": _base("model.remat=offload"),
+    "chain_recorded": Variant(suite="generate", cases="base_all_b1", environment=_RECORDED),
     "large": Variant(suite="train", cases="large_mod21"),
-    "base_512": Variant(suite="train", cases="base_mod21", changes="batch_size=512"),
-    "dots": _base("dots"),
-    "none": _base("none"),
-    "offload": _base("offload"),
+    "base_512": _base("batch_size=512"),
+    "xlarge": Variant(suite="train", cases="xlarge_mod21", environment=_IN_PIECES),
 }
 
 
@@ -80,6 +100,7 @@ def command(variant: Variant, turns: str) -> list[str]:
     flagged = {"suite": variant.suite, "cases": variant.cases, "turns": turns}
     flagged |= {"changes": variant.changes} if variant.changes else {}
     named = [f"--{name}={value}" for name, value in flagged.items()]
+    named += [] if variant.loop else ["--noloop"]
     return [sys.executable, "-m", "experiments.benchmark", *named]
 
 
@@ -116,7 +137,8 @@ def main() -> None:
         measured = {}
         OUTPUT.value.parent.mkdir(parents=True, exist_ok=True)
         with pathlib.Path(OUTPUT.value).open("a", encoding="utf-8") as file:
-            for name, log in _logs(names, turns, pathlib.Path(folder)):
+            end = time.monotonic() + LIMIT.value
+            for name, log in _logs(names, turns, pathlib.Path(folder), end):
                 measured[name] = list(rows(log))
                 file.writelines(
                     json.dumps(row | {"variant": name}) + "\n" for row in measured[name]
@@ -127,33 +149,45 @@ def main() -> None:
     print(*table(measured), sep="\n")
 
 
-def _logs(names: Sequence[str], turns: str, folder: pathlib.Path) -> Iterator[tuple[str, str]]:
+def _logs(
+    names: Sequence[str], turns: str, folder: pathlib.Path, end: float
+) -> Iterator[tuple[str, str]]:
     """Name and what was printed, of every process as it ends or when time is up."""
-    end, running = time.monotonic() + LIMIT.value, {}
-    for name in names:
-        with folder.joinpath(f"{name}.log").open("w", encoding="utf-8") as log:
-            running[name] = subprocess.Popen(
-                command(ALL[name], turns),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **_environment(ALL[name])},
-            )
-    while running:
-        time.sleep(1)
-        is_late = time.monotonic() >= end
-        for name, process in list(running.items()):
-            status = process.poll()
-            if status is None and not is_late:
-                continue
-            how = f"ended with status {status}"
-            if status is None:
-                process.kill()
-                process.wait()
-                how = f"was stopped after {LIMIT.value} s"
-            print(f"{name} {how}", flush=True)
-            del running[name]
-            path = folder.joinpath(f"{name}.log")
-            yield name, path.read_text(encoding="utf-8", errors="replace")
+    for first in range(0, len(names), AT_ONCE.value):
+        running = {
+            name: _start(name, turns, folder) for name in names[first : first + AT_ONCE.value]
+        }
+        while running:
+            time.sleep(1)
+            is_late = time.monotonic() >= end
+            for name, process in list(running.items()):
+                status = process.poll()
+                if status is None and not is_late:
+                    continue
+                how = f"ended with status {status}"
+                if status is None:
+                    process.kill()
+                    process.wait()
+                    how = f"was stopped after {LIMIT.value} s"
+                print(f"{name} {how}", flush=True)
+                del running[name]
+                yield name, _log(name, folder).read_text(encoding="utf-8", errors="replace")
+        if time.monotonic() >= end:
+            return
+
+
+def _start(name: str, turns: str, folder: pathlib.Path) -> subprocess.Popen[bytes]:
+    with _log(name, folder).open("w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            command(ALL[name], turns),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **_environment(ALL[name])},
+        )
+
+
+def _log(name: str, folder: pathlib.Path) -> pathlib.Path:
+    return folder / f"{name}.log"
 
 
 def _environment(variant: Variant) -> dict[str, str]:

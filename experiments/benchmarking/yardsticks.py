@@ -51,6 +51,34 @@ def _product_gflops(dtype: Any, size: int) -> float:
     return 2 * size**3 / median_seconds(lambda: product(a), rounds=9) / 1e9
 
 
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A plain step, ready to be timed.
+
+    Attributes:
+      first_state: key -> parameters and moments.
+      step: (state, x, y, ids) -> state.
+      tokens: shape and dtype of x and y, [b, n, d].
+    """
+
+    first_state: Callable[[Array], Any]
+    step: Callable[..., Any]
+    tokens: jax.ShapeDtypeStruct
+
+    def seconds(self, *, rounds: int = 7) -> float:
+        """Median time of a step."""
+        shape = self.tokens.shape
+        x, y = jax.random.normal(jax.random.key(1), (2, *shape), self.tokens.dtype)
+        ids = jax.random.randint(jax.random.key(2), shape[:2], 0, VOCABULARY)
+        state = [self.first_state(jax.random.key(0))]
+
+        def call() -> Array:
+            state[0] = self.step(state[0], x, y, ids)
+            return state[0][0]["head"]
+
+        return median_seconds(call, rounds=rounds)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlainStep:
     """A training step of pre-norm blocks over random vectors, written as plainly as possible.
@@ -66,27 +94,25 @@ class PlainStep:
     num_tokens: int
     dtype: Any
 
-    def seconds(self, batch_size: int, *, rounds: int = 7) -> float:
-        """Median time of a step."""
+    def compile(self, batch_size: int) -> "CompiledStep":
+        """Compile a step; no array is made."""
         optimizer = optax.adamw(1e-4)
-        params = jax.jit(self._init)(jax.random.key(0))
-        moments = jax.jit(optimizer.init)(params)
-        shape = (2, batch_size, self.num_tokens, self.dim)
-        x, y = jax.random.normal(jax.random.key(1), shape, self.dtype)
-        ids = jax.random.randint(jax.random.key(2), shape[1:3], 0, VOCABULARY)
+        ids = jax.ShapeDtypeStruct((batch_size, self.num_tokens), jnp.int32)
+        tokens = jax.ShapeDtypeStruct((*ids.shape, self.dim), self.dtype)
 
-        def step(params, moments):
+        def first_state(key: Array) -> Any:
+            params = self._init(key)
+            return params, optimizer.init(params)
+
+        def step(state: Any, x: Array, y: Array, ids: Array) -> Any:
+            params, moments = state
             gradient = jax.grad(self._loss)(params, x, y, ids)
             updates, moments = optimizer.update(gradient, moments, params)
             return optax.apply_updates(params, updates), moments
 
-        jitted, state = jax.jit(step, donate_argnums=(0, 1)), [params, moments]
-
-        def call():
-            state[:] = jitted(*state)
-            return state[0]["head"]
-
-        return median_seconds(call, rounds=rounds)
+        state = jax.eval_shape(first_state, jax.random.key(0))
+        lowered = jax.jit(step, donate_argnums=0).lower(state, tokens, tokens, ids)
+        return CompiledStep(jax.jit(first_state), lowered.compile(), tokens)
 
     def _init(self, key: Array) -> dict[str, Any]:
         dim, width = self.dim, -(-layers.hidden_dim(self.dim, "swiglu") // 128) * 128

@@ -36,7 +36,7 @@ from fourm_jax.utils import errors
 
 PICTURE, GRID, TEXT = "rgb@224", "tok_depth@224", "caption"
 NUM_PASSES, NUM_WORDS, NUCLEUS, GUIDANCE = 8, 64, 0.9, 2.0
-NUM_ROUNDS = 3
+NUM_ROUNDS, MOST_ROUNDS, ENOUGH = 3, 15, 2.0  # seconds: no more rounds than for these
 MIXES = {
     "mod7": (registry.MOD7_IN, registry.MOD7_OUT),
     "mod21": (registry.MOD21_IN, registry.MOD21_OUT),
@@ -86,7 +86,7 @@ def run(cases: Sequence[str] = (), turns: str = "") -> Iterator[dict]:
 
     Args:
       cases: names of rows; default: all that fit this machine.
-      turns: see `experiments.benchmarking.turns`.
+      turns: see `experiments.benchmarking.turns.take`; then all cases compile before one is timed.
 
     Raises:
       ValueError: an unknown case.
@@ -100,22 +100,23 @@ def run(cases: Sequence[str] = (), turns: str = "") -> Iterator[dict]:
     for name in cases:
         if name not in rows:
             raise ValueError(errors.unknown_value("case", name, rows))
-    for name in cases or rows:
-        size, case = rows[name]
-        model, params = random_trunk(size, case.mix)
-        timing = predict if case.parallel else generate
-        with turns_lib.turn(turns):
-            row = {
-                "suite": "generate",
-                "case": name,
-                **timing(model, params, case),
-                "batch": case.batch,
-                "dtype": jnp.dtype(model.dtype).name,
-                "device": jax.devices()[0].device_kind,
-                **yardsticks.peak_memory(),
-                **yardsticks.product(),
-            }
-        yield row
+    prepared = (prepare(name, *rows[name]) for name in cases or rows)
+    for row, measure in list(prepared) if turns else prepared:
+        turns_lib.take(turns)
+        yield row | measure() | yardsticks.peak_memory() | yardsticks.product()
+
+
+def prepare(name: str, size: str, case: Case) -> tuple[dict, Callable[[], dict]]:
+    """What is known of a row, and a function that measures the rest; it has run once."""
+    model, params = random_trunk(size, case.mix)
+    row = {
+        "suite": "generate",
+        "case": name,
+        "batch": case.batch,
+        "dtype": jnp.dtype(model.dtype).name,
+        "device": jax.devices()[0].device_kind,
+    }
+    return row, (predict if case.parallel else generate)(model, params, case)
 
 
 @functools.cache
@@ -146,8 +147,8 @@ def random_params(model: FourM) -> Any:
     return jax.tree.map(drawn, shapes)
 
 
-def generate(model: FourM, params: Any, case: Case) -> dict:
-    """Seconds of one chain; the number of tokens is that of one sample."""
+def generate(model: FourM, params: Any, case: Case) -> Callable[[], dict]:
+    """Run a chain once; returns how to time it. The number of tokens is that of one sample."""
     steps = schedule.build_chained_schedule([PICTURE], plan(model, case))
     keys = chain.row_keys(0, np.arange(case.batch))
     pixels, programs = pictures(case.batch), ahead.Programs()
@@ -164,15 +165,14 @@ def generate(model: FourM, params: Any, case: Case) -> dict:
             programs=programs,
         )
 
-    first, seconds, done = timed(run_chain)
+    first, done = timed(run_chain)
     lengths = {name: round(float(done.known[name].sum(1).mean())) for name in case.targets}
     needed = operations.of_chain(model, {PICTURE: num_tokens(model, PICTURE)}, steps, lengths)
-    return _row(case, first, seconds, sum(lengths.values()), needed)
+    return lambda: _row(case, first, median(run_chain), sum(lengths.values()), needed)
 
 
-def predict(model: FourM, params: Any, case: Case) -> dict:
-    """Seconds of one parallel prediction, and of predicting its targets one by one."""
-
+def predict(model: FourM, params: Any, case: Case) -> Callable[[], dict]:
+    """Predict in parallel and one by one; returns how to time both."""
     pixels = pictures(case.batch)
 
     def together() -> Any:
@@ -185,19 +185,26 @@ def predict(model: FourM, params: Any, case: Case) -> dict:
             for name in case.targets
         ]
 
-    first, seconds, _ = timed(together)
-    _, alone, _ = timed(one_by_one)
+    first, _ = timed(together)
+    timed(one_by_one)
     lengths = {name: num_tokens(model, name) for name in case.targets}
     needed = operations.of_prediction(model, {PICTURE: num_tokens(model, PICTURE)}, lengths)
-    row = _row(case, first, seconds, sum(lengths.values()), needed)
-    return row | {"one_by_one_seconds": round(alone, 3)}
+
+    def measure() -> dict:
+        row = _row(case, first, median(together), sum(lengths.values()), needed)
+        return row | {"one_by_one_seconds": round(median(one_by_one), 4)}
+
+    return measure
 
 
 def _row(case: Case, first: float, seconds: float, tokens: int, needed: float) -> dict:
-    """Figures of calls of so many seconds: tokens and operations `needed` are of one sample."""
+    """Figures of calls of so many seconds: tokens and operations `needed` are of one sample.
+
+    The `first` call has compiled as well.
+    """
     rate, peak = case.batch / seconds, flops.peak_flops(jax.devices()[0])
     row = {
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds, 4),
         "samples_per_s": round(rate, 2),
         "tokens": tokens,
         "tokens_per_s": round(rate * tokens, 1),
@@ -241,11 +248,16 @@ def plan(model: FourM, case: Case) -> list[Target]:
     ]
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds of the first call, which compiles, median seconds of later ones, and a result."""
-    seconds = []
-    for _ in range(1 + NUM_ROUNDS):
-        start = time.perf_counter()
-        result = jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - start)
-    return seconds[0], statistics.median(seconds[1:]), result
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of a call, and its result."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return time.perf_counter() - start, result
+
+
+def median(function: Callable[[], Any]) -> float:
+    """Median seconds of calls, more of them where they are short."""
+    seconds: list[float] = []
+    while len(seconds) < NUM_ROUNDS or (sum(seconds) < ENOUGH and len(seconds) < MOST_ROUNDS):
+        seconds.append(timed(function)[0])
+    return statistics.median(seconds)

@@ -31,7 +31,8 @@ from fourm_jax.modalities import registry
 from fourm_jax.models import sizes
 from fourm_jax.parallel import distributed
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.train import checkpoint, flops, loop, run_config
+from fourm_jax.train import checkpoint, flops, run_config
+from fourm_jax.train import loop as loop_lib
 from fourm_jax.train import program as program_lib
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import errors
@@ -82,12 +83,14 @@ def run(
     profile: bool = False,
     changes: Mapping[str, Any] | None = None,
     turns: str = "",
+    loop: bool = True,
 ) -> Iterator[dict]:
     """Yield one row per case.
 
     Args:
       changes: config keys that differ in all of them.
-      turns: see `experiments.benchmarking.turns`.
+      loop: whether they also run in the training loop, where there is an accelerator.
+      turns: see `experiments.benchmarking.turns.take`.
     """
     on_cpu = jax.default_backend() == "cpu"
     names = cases or [name for name, case in CASES.items() if case.on_cpu or not on_cpu]
@@ -100,12 +103,12 @@ def run(
             all_changes = {**CASES[name].changes, **(changes or {})}
             case = dataclasses.replace(CASES[name], changes=all_changes)
             steps[name] = Step(case, pathlib.Path(folder, case.mix), pool)
-        concurrent.futures.wait([one.compiled for one in steps.values()])
+        concurrent.futures.wait([job for one in steps.values() for job in one.compiling])
         for name, one in steps.items():
             row = {"suite": "train", "case": name, "batch": one.case.batch_size}
+            turns_lib.take(turns)
             try:
-                with turns_lib.turn(turns):
-                    row |= one.measure(profile=profile)
+                row |= one.measure(profile=profile, loop=loop and not on_cpu)
             except jax.errors.JaxRuntimeError as error:
                 row["out_of_memory"] = check_memory(error)
             yield row | ({"changes": dict(changes)} if changes else {})
@@ -129,8 +132,16 @@ class Step:
             init: Any = self.program.init
             self.init = pool.submit(_compile, init.lower(self.batch, root))
         self.compiled = pool.submit(_compile, lowered)
+        self.plain = pool.submit(_plain_step(case, self.config).compile, case.batch_size)
+        self.compiling: list[concurrent.futures.Future[Any]] = [
+            self.init,
+            self.compiled,
+            self.plain,
+        ]
 
-    def measure(self, *, profile: bool = False, rounds: int = 7) -> dict[str, Any]:
+    def measure(
+        self, *, profile: bool = False, rounds: int = 7, loop: bool = False
+    ) -> dict[str, Any]:
         """Time the step, then its yardsticks, then the loop around it."""
         compiled, compile_s = self.compiled.result()
         lines: list[str] = []
@@ -151,8 +162,12 @@ class Step:
             print(line, flush=True)
         row = _row(self.case, self.config, self.run.task, seconds, tokens)
         row |= {"compile_s": round(compile_s, 1), "peak_gib": round(_peak_bytes(compiled) / GIB, 2)}
-        row |= _yardsticks(self.case, self.config)
-        return row if jax.default_backend() == "cpu" else row | run_loop(self.config)
+        row |= yardsticks.product()
+        try:
+            row["plain_step_ms"] = round(1e3 * self.plain.result().seconds(), 1)
+        except jax.errors.JaxRuntimeError as error:  # it saves everything: too large for some cases
+            check_memory(error)
+        return row | run_loop(self.config) if loop else row
 
 
 def run_loop(config: ml_collections.ConfigDict) -> dict[str, float]:
@@ -160,7 +175,7 @@ def run_loop(config: ml_collections.ConfigDict) -> dict[str, float]:
     no_save = mock.patch.object(checkpoint.Checkpointer, "save")
     with tempfile.TemporaryDirectory() as workdir, no_save:
         one = jax.devices()[:1]
-        metrics = loop.train(config, workdir, show_progress=False, devices=one).metrics
+        metrics = loop_lib.train(config, workdir, show_progress=False, devices=one).metrics
     row = {"loop_samples_per_s": round(metrics["samples_per_second"], 2)}
     row["loop_waiting_share"] = round(metrics["waiting_share"], 4)
     return row | ({"loop_mfu": round(metrics["mfu"], 4)} if "mfu" in metrics else {})
@@ -219,17 +234,10 @@ def _row(
     return row | ({"mfu": round(task.flops_per_sample * rate / peak, 4)} if peak else {})
 
 
-def _yardsticks(case: Case, config) -> dict[str, float]:
+def _plain_step(case: Case, config: ml_collections.ConfigDict) -> yardsticks.PlainStep:
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    plain = yardsticks.PlainStep(
-        **sizes.get(case.size), num_tokens=config.masking.num_inputs, dtype=dtype
-    )
-    row = yardsticks.product()
-    try:
-        row["plain_step_ms"] = round(1e3 * plain.seconds(case.batch_size), 1)
-    except jax.errors.JaxRuntimeError as error:  # it saves everything: too large for some cases
-        check_memory(error)
-    return row
+    num_tokens = config.masking.num_inputs
+    return yardsticks.PlainStep(**sizes.get(case.size), num_tokens=num_tokens, dtype=dtype)
 
 
 def check_memory(error: jax.errors.JaxRuntimeError) -> bool:

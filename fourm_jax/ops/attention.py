@@ -17,6 +17,8 @@ BACKENDS = ("auto", "xla", "cudnn", "splash", "triton")
 _PLATFORM = {"cudnn": "gpu", "triton": "gpu", "splash": "tpu"}
 _OF_PALLAS = ("triton", "splash")  # what XLA cannot cut over devices; cuDNN's kernels say how
 _LONG = 1024  # from this many keys on, a TPU gains by not writing the logits to memory
+_SHORT = 256  # up to this many tokens, and for these heads, our kernels are faster than cuDNN's
+_SHORT_HEADS, _SHORT_BLOCK = 64, 64  # channels of a head; tokens of a block of `ops.flash`
 
 
 @flax.struct.dataclass
@@ -104,11 +106,20 @@ def attend(
 
 
 def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:
-    by_device: dict[str, Backend] = {"gpu": "cudnn", "tpu": "splash"}
-    preferred = by_device.get(hardware.platform(), "xla")
-    if preferred == "splash" and k.shape[1] < _LONG:
-        return "xla"
+    platform = hardware.platform()
+    preferred: Backend = "xla"
+    if platform == "gpu":
+        preferred = "triton" if _is_short(q, k, mask) else "cudnn"
+    if platform == "tpu" and k.shape[1] >= _LONG:
+        preferred = "splash"
     return "xla" if _obstacle(preferred, q, k, mask) else preferred
+
+
+def _is_short(q: Array, k: Array, mask: Visibility | None) -> bool:
+    """Whether these are the short sequences, in whole blocks, that `ops.flash` is made for."""
+    sizes = q.shape[1], k.shape[1]
+    fits = max(sizes) <= _SHORT and not any(size % _SHORT_BLOCK for size in sizes)
+    return fits and q.shape[3] == _SHORT_HEADS and not _obstacle("triton", q, k, mask)
 
 
 def _obstacle(backend: str, q: Array, k: Array, mask: Visibility | None) -> str:
@@ -206,7 +217,7 @@ def _triton(
 ) -> Float[Array, "b n h k"]:
     from fourm_jax.ops import flash  # Pallas is slow to import and needs no place on a CPU
 
-    return flash.flash_attention(q, k, v, ranks(mask, q, k))
+    return flash.flash_attention(q, k, v, flash_masks(mask))
 
 
 def _splash(
@@ -230,14 +241,18 @@ def _splash(
     return _zero_unseeing(out, mask)
 
 
-def ranks(mask: Visibility | None, q: Array, k: Array) -> tuple[Array, Array, Array, Array]:
-    """Segments and orders of queries and keys, zeros where `mask` does not speak of them."""
-    no_query, no_key = (jnp.zeros(x.shape[:2], jnp.int32) for x in (q, k))
+def flash_masks(mask: Visibility | None) -> tuple[Array, ...]:
+    """A visibility as `ops.flash` takes it."""
+    from fourm_jax.ops import flash
+
     if mask is None:
-        return no_query, no_key, no_query, no_key
+        return ()
+    if mask.key_length is not None:
+        return (mask.key_length,)
+    query, key = mask.query_segment, mask.key_segment
     if mask.query_order is None or mask.key_order is None:
-        return mask.query_segment, mask.key_segment, no_query, no_key
-    return mask.query_segment, mask.key_segment, mask.query_order, mask.key_order
+        return flash.codes(query, key, jnp.zeros_like(query), jnp.zeros_like(key))
+    return flash.codes(query, key, mask.query_order, mask.key_order)
 
 
 def _zero_unseeing(out: Float[Array, "b n h k"], mask: Visibility) -> Float[Array, "b n h k"]:

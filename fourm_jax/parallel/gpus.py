@@ -29,6 +29,7 @@ gpu_device_info {{
   cuda_compute_capability {{ major: {capability} feature_extension: {extension} }}
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
+  driver_version: "{cuda}.0.0"
 }}
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 12 }}

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 from fourm_jax.parallel import sharding
 from fourm_jax.train import optimizer, rates, run_config, step
 from fourm_jax.train.state import TrainState
+from fourm_jax.utils import hardware
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,12 @@ def make(
         ),
         root=root,
         init=jax.jit(first_state, out_shardings=layout),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None)),
+        train_step=jax.jit(
+            train_step,
+            donate_argnums=0,
+            out_shardings=(layout, None),
+            compiler_options=hardware.compiler_options(mesh.devices.flat[0].platform),
+        ),
     )
 
 

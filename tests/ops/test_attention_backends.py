@@ -63,7 +63,7 @@ def assert_equal(function, case, n, m, dtype=jnp.float32, atol=1e-5):
 
 
 def interpreted_flash(q, k, v, mask):
-    return flash.flash_attention(q, k, v, attention.ranks(mask, q, k), interpret=True)
+    return flash.flash_attention(q, k, v, attention.flash_masks(mask), interpret=True)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -101,3 +101,36 @@ def test_auto_says_nothing_and_an_unknown_backend_is_an_error(capsys):
     assert not capsys.readouterr().out
     with pytest.raises(ValueError, match="flash9"):
         attention.attend(x, x, x, backend="flash9")
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "head_dim", "dtype", "expected"),
+    [
+        (256, 256, 64, "bfloat16", "triton"),  # as in training
+        (64, 128, 64, "bfloat16", "triton"),
+        (132, 196, 64, "bfloat16", "cudnn"),  # no whole blocks, as in generation
+        (512, 512, 64, "bfloat16", "cudnn"),
+        (256, 256, 128, "bfloat16", "cudnn"),
+        (131, 256, 64, "bfloat16", "xla"),  # cuDNN takes even numbers of tokens
+        (256, 256, 64, "float32", "xla"),
+        (0, 256, 64, "bfloat16", "xla"),
+    ],
+)
+def test_a_gpu_takes_our_kernels_for_short_sequences_and_cudnn_for_others(
+    monkeypatch, n, m, head_dim, dtype, expected
+):
+    monkeypatch.setattr(attention.hardware, "platform", lambda: "gpu")
+    q, k = (jnp.zeros((2, size, 4, head_dim), dtype) for size in (n, m))
+    assert attention._fastest(q, k, None) == expected
+
+
+def test_codes_hold_the_largest_segment_and_order():
+    segment, order = 2**15 - 1, 2**16 - 1
+    low, high, code = flash.codes(
+        jnp.array([[segment, segment, 0]]),
+        jnp.array([[segment, segment, segment - 1, -1]]),
+        jnp.array([[0, order, order]]),
+        jnp.array([[0, order, order, 0]]),
+    )
+    seen = (code[0] >= low[0][:, None]) & (code[0] <= high[0][:, None])
+    np.testing.assert_array_equal(seen, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
