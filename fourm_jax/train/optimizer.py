@@ -13,10 +13,11 @@ import optax.contrib
 from fourm_jax.train import schedules
 from fourm_jax.utils import errors, tree
 
-# Norms, biases, registers, the mask token and the tables of tokens, positions and modalities. The
-# published code decays all but norms and biases (docs/published.md#defects): PUBLISHED_NO_DECAY.
-_TABLES = r"tokens$|embedding$|positions/|pos_emb|mask_token|register"
-NO_DECAY = (rf"norm|bias$|{_TABLES}",)
+# Norms, biases, scales of channels, registers, the mask token, learned queries, the vector of a
+# dropped condition, and the tables of tokens, positions and modalities. The published code decays
+# all but norms and biases (docs/published.md#defects): PUBLISHED_NO_DECAY.
+_TABLES = r"tokens$|embedding$|positions/|pos_emb|mask_token|register|query$|dropped$"
+NO_DECAY = (rf"norm|bias$|scale$|{_TABLES}",)
 PUBLISHED_NO_DECAY = (r"norm|bias$",)
 MOMENT_DTYPES = ("float32", "bfloat16")
 NAMES = ("adamw", "adafactor", "lion", "muon")

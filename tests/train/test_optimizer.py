@@ -31,10 +31,11 @@ def direction(settings, grads, params=PARAMS):
     return jax.jit(lambda g, p: transform.update(g, transform.init(p), p)[0])(grads, params)
 
 
-def decayed(**settings):
+def decayed(params=PARAMS, **settings):
     """Paths whose direction is the parameter itself under a zero gradient and decay 1."""
     settings = optimizer.Settings(lr=1.0, weight_decay=1.0, **settings)
-    leaves = jax.tree_util.tree_leaves_with_path(direction(settings, ZEROS))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    leaves = jax.tree_util.tree_leaves_with_path(direction(settings, zeros, params))
     return {jax.tree_util.keystr(p, simple=True, separator="/") for p, x in leaves if x.any()}
 
 
@@ -45,6 +46,17 @@ def test_by_default_only_matrices_decay():
         "encoder/blocks/self_attention/out/kernel",
         "encoder/blocks/fc1/kernel",
     }
+
+
+def test_learned_queries_and_scales_of_channels_do_not_decay_and_projections_called_query_do():
+    params = {
+        "head": {
+            "query": jnp.ones((1, 1, 2)),
+            "attention": {"query": {"kernel": jnp.ones((2, 1, 2)), "bias": jnp.ones((1, 2))}},
+        },
+        "block": {"scale": jnp.ones(2), "dropped": jnp.ones(2)},
+    }
+    assert decayed(params) == {"head/attention/query/kernel"}
 
 
 def test_the_published_groups_decay_tables_and_the_mask_token_too():
