@@ -8,11 +8,9 @@ OUTPUT/parts/*.html     what is finished: the same command continues after an in
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -21,6 +19,7 @@ from fourm_jax.evals import report
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import exhibits
 from fourm_jax.jobs.exhibits import FIELDS, Scenes
+from fourm_jax.models import weights
 from fourm_jax.utils import io, progress, run_folder
 
 FIGURES = "showcase.json"
@@ -60,9 +59,13 @@ def run(
     Raises:
       ValueError: the folder has figures of another model, other scenes or another seed.
     """
-    settings = {"num_records": len(scenes), "seed": seed, "model": digest(generator)}
+    settings = {
+        "num_records": len(scenes),
+        "seed": seed,
+        "model": weights.fingerprint(generator.params),
+    }
     if upscaler is not None:
-        settings["upscaler"] = digest(upscaler)
+        settings["upscaler"] = weights.fingerprint(upscaler.params)
     figures = _begun(output, settings)
     parts: list[str] = []
     chosen = list(exhibits.EXHIBITS)
@@ -91,14 +94,6 @@ def run(
         parts=[table, *parts],
     )
     return output / "showcase.html"
-
-
-def digest(generator: Generator) -> str:
-    """What tells models apart: of the trunk's weights."""
-    found = hashlib.sha256()
-    for place, leaf in jax.tree.leaves_with_path(generator.params):
-        found.update(jax.tree_util.keystr(place).encode() + np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()
 
 
 def _begun(output: epath.Path, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from etils import epath
 
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import exhibits, showcase
+from fourm_jax.models import weights
 from fourm_jax.scenes import layout
 from tests.generate import tiny
 
@@ -67,6 +68,8 @@ def test_what_is_there_is_not_made_again_and_other_figures_are_left_alone(tmp_pa
     assert made == [3]
     assert page.read_text().count("<p>shown</p>") == 1
     assert json.loads((tmp_path / "showcase.json").read_text())["exhibit"] == {"share": 0.5}
+    there = json.loads((tmp_path / "showcase.json").read_text())["model"]
+    assert there == weights.fingerprint(bare.params)  # as results and indexes of it say
     with pytest.raises(ValueError, match="has figures with seed 3, not 4: use another output"):
         showcase.run(bare, given, output, seed=4)
     other = tiny.trunk()[1]
