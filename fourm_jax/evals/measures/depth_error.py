@@ -74,9 +74,8 @@ class DepthError:
 
     def total(self, parts: Float[np.ndarray, "n 2"] | list) -> float:
         """The number over pictures; nan where nothing counts."""
-        total, count = np.sum(parts, axis=0)
-        mean = total / count if count else float("nan")
-        return float(np.sqrt(mean) if self.metric.startswith("rmse") else mean)
+        mean = masked_mean.mean_of(parts)
+        return float(np.sqrt(mean)) if self.metric.startswith("rmse") else mean
 
     def constant(self, values: Num[np.ndarray, "n h w"]) -> Num[np.ndarray, "h w"]:
         """The mean of each pixel over the maps that have a depth there."""

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
+from fourm_jax.evals.measures import masked_mean
 from fourm_jax.tokenizers.signal import Signal
 
 
@@ -46,8 +47,9 @@ class JointError:
         return float(joined.mean()) if joined.size else float("nan")
 
     def constant(self, values: Float[np.ndarray, "n j 3"]) -> Float[np.ndarray, "j 3"]:
-        """The mean pose."""
-        return np.nanmean(values, axis=0)
+        """The mean pose, of each joint over the poses that have it."""
+        values = np.asarray(values)
+        return masked_mean.masked_mean(values, np.isfinite(values).all(axis=-1))
 
 
 def procrustes(
