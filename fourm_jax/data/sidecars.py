@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fourm_jax.data.storage.left_out import RecordError
-from fourm_jax.utils import picture_files
+from fourm_jax.utils import picture_files, storage_errors
 
 SUFFIXES = (".txt", ".json")
 ENDINGS = (*SUFFIXES, *map(str.upper, SUFFIXES))  # as they may be written
@@ -77,7 +77,7 @@ def _lines(sidecar: pathlib.Path) -> list[str] | None:
         message = f"{sidecar.name} is larger than {MAX_BYTES} bytes"
         raise RecordError("unreadable_sidecar", message)
     try:
-        text = sidecar.read_bytes().decode("utf-8-sig")
+        text = storage_errors.retried(sidecar.read_bytes, file=sidecar).decode("utf-8-sig")
         if sidecar.suffix.lower() == ".txt":
             lines = text.splitlines()
             written = [line for line in lines if line.strip()]
@@ -90,6 +90,8 @@ def _lines(sidecar: pathlib.Path) -> list[str] | None:
             lines = _texts(value)
         "".join(lines).encode()  # JSON can hold halves of characters
         return lines
+    except storage_errors.StorageError:
+        raise
     except (ValueError, RecursionError, OSError) as error:
         message = f"{sidecar.name} is not readable: {error}"
         raise RecordError("unreadable_sidecar", message) from error

@@ -23,6 +23,8 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
+from fourm_jax.utils import storage_errors
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF")  # Pillow's names
 # Endings of files in these formats.
 SUFFIXES = (
@@ -128,15 +130,15 @@ def grey(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
 
 @contextmanager
 def _open(file: File) -> Iterator[Image.Image]:
-    """An opened picture of allowed size; whatever goes wrong with it is a PictureError."""
+    """An opened picture of allowed size; whatever is wrong with it is a PictureError."""
     try:
-        data = file if isinstance(file, bytes) else _read(pathlib.Path(file))
+        data = file if isinstance(file, bytes) else _retried(pathlib.Path(file))
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width} x {image.height} pixels"
                 raise PictureError("too_large", f"{size}, allowed: {MAX_PIXELS} in total")
             yield image
-    except PictureError:
+    except (PictureError, storage_errors.StorageError):
         raise
     except UnidentifiedImageError as error:
         message = f"unreadable picture: none of {', '.join(FORMATS)}"
@@ -147,6 +149,10 @@ def _open(file: File) -> Iterator[Image.Image]:
         ) from error
     except Exception as error:  # decoders of damaged files raise whatever they like
         raise PictureError("unreadable_picture", f"unreadable picture: {error}") from error
+
+
+def _retried(path: pathlib.Path) -> bytes:
+    return storage_errors.retried(_read, path, file=path)
 
 
 def _read(path: pathlib.Path) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from fourm_jax.data.published import file_decoders
 from fourm_jax.data.storage import foreign_files
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
+from fourm_jax.utils import storage_errors
 
 _CONTINUATIONS = (
     tarfile.GNUTYPE_LONGNAME,
@@ -87,7 +88,15 @@ def record_name(shard: str, key: str) -> str:
 
 
 def index_shard(folder: pathlib.Path, shard: str) -> Index:
-    """Index one shard; a key that is there twice belongs to no member."""
+    """Index one shard; a key that is there twice belongs to no member.
+
+    Raises:
+      StorageError: it is not readable at the moment.
+    """
+    return storage_errors.retried(_index_shard, folder, shard, file=folder / shard)
+
+
+def _index_shard(folder: pathlib.Path, shard: str) -> Index:
     index: dict[str, Member] = {}
     left_out: list[LeftOutRecord] = []
     repeated = set()
@@ -108,19 +117,26 @@ def read(member: Member) -> bytes:
 
     Raises:
       RecordError: too large, not readable, or changed since it was indexed.
+      StorageError: not readable at the moment.
     """
     if member.size > file_decoders.MAX_BYTES:
         message = f"member of {member.size} bytes, allowed: {file_decoders.MAX_BYTES}"
         raise RecordError("too_large", message)
     try:
-        with member.file.open("rb") as file:
-            file.seek(member.offset)
-            data = file.read(member.size)
+        data = storage_errors.retried(_bytes, member, file=member.file)
+    except storage_errors.StorageError:
+        raise
     except OSError as error:
         raise RecordError("unreadable_file", str(error)) from error
     if len(data) < member.size:
         raise RecordError("damaged_tar", f"ends within member {member.name!r}")
     return data
+
+
+def _bytes(member: Member) -> bytes:
+    with member.file.open("rb") as file:
+        file.seek(member.offset)
+        return file.read(member.size)
 
 
 def read_value(member: Member) -> Any:
@@ -190,6 +206,8 @@ def _tar_members(path: pathlib.Path, left_out: list[LeftOutRecord]) -> Iterator[
                     return
                 start = _next_block(file)
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
+        if storage_errors.is_transient(error):
+            raise
         damaged(f"not a readable tar of {size} bytes: {error}")
 
 

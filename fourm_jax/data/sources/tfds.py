@@ -17,7 +17,7 @@ from etils import epath
 from fourm_jax.data.crops import fields as crop_fields
 from fourm_jax.data.crops import settings
 from fourm_jax.data.sources import tfds_fields
-from fourm_jax.utils import errors
+from fourm_jax.utils import errors, storage_errors
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.+-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -108,6 +108,7 @@ class TfdsSource:
         Raises:
           ValueError: damaged bytes, or a value that its reader refuses; names folder, split,
             record and field.
+          StorageError: bytes that are not readable at the moment; names the record.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record {index}, allowed: 0..{len(self) - 1}")
@@ -133,10 +134,13 @@ class TfdsSource:
 
     def _example(self, index: int) -> dict[str, Any]:
         try:
-            data = self._examples[index]
+            read = self._examples.__getitem__
+            data = storage_errors.retried(read, index, file=self.place(index))
             if not data:  # what a shard that is cut short gives
                 raise ValueError("no bytes, is the shard cut short?")
             return self._features.deserialize_example_np(data, decoders=self._decoders)
+        except storage_errors.StorageError:
+            raise
         except Exception as error:  # TFDS raises whatever damaged bytes lead to
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"{self.place(index)} is damaged: {reason}") from error

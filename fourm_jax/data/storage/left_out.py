@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from fourm_jax.data.storage import shards
-from fourm_jax.utils import io, plain_data, progress
+from fourm_jax.utils import io, plain_data, progress, storage_errors
 
 MAX_MESSAGE = 500  # characters: a message may quote what is wrong
 NUM_EXAMPLES = 5
@@ -96,12 +96,18 @@ class Summary:
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Any | ValueError:
-    """What the function returns for values of a record, or the ValueError that says why not."""
+    """What the function returns for values of a record, or the ValueError that says why not.
+
+    Raises:
+      OSError: storage fails at the moment, which says nothing about the record.
+    """
     try:
         return function(*arguments)
     except ValueError as error:
         return error
     except Exception as error:  # hostile values break builders in every way there is
+        if storage_errors.is_transient(error):
+            raise
         return RecordError("bad_value", f"{type(error).__name__}: {error}")
 
 

@@ -21,7 +21,7 @@ from array_record.python import array_record_module
 from etils import epath
 
 from fourm_jax.data.storage import records
-from fourm_jax.utils import io, plain_data
+from fourm_jax.utils import io, plain_data, storage_errors
 
 VERSION = 1
 FILE_NAME = re.compile(r"[\w-]+\.array_record")
@@ -132,10 +132,16 @@ class Reader:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> records.Record:
-        """Return one record; ValueError naming file and record if its bytes are damaged."""
+        """Return one record.
+
+        Raises:
+          ValueError: its bytes are damaged; names file and record.
+          StorageError: they are not readable at the moment; names the file.
+        """
         shard, position = self._locate(index)
+        file = self._files[shard]
         try:
-            return records.decode(_open(self._files[shard]).read([position])[0])
+            return records.decode(storage_errors.retried(_read, file, position, file=file))
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{self.place(index)}: {error}") from error
 
@@ -166,6 +172,15 @@ def _open(file: str) -> array_record_module.ArrayRecordReader:
     return array_record_module.ArrayRecordReader(
         file, READER_OPTIONS, file_reader_buffer_size=2**15
     )
+
+
+def _read(file: str, position: int) -> bytes:
+    try:
+        return _open(file).read([position])[0]
+    except RuntimeError as error:
+        if storage_errors.is_transient(error):
+            _open.cache_clear()  # a reader that failed to open its file stays so
+        raise
 
 
 def _check_shard(directory: epath.Path, shard: Mapping) -> None:

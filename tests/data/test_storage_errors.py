@@ -1,0 +1,187 @@
+"""Storage that fails for a while is tried again, then named; it makes no record a left-out one."""
+
+import errno
+import functools
+import io
+import json
+import os
+import pathlib
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fourm_jax.data import datasets, reading, sidecars
+from fourm_jax.data.published import layout
+from fourm_jax.data.sources import tfds
+from fourm_jax.data.storage import left_out, records, shard_writer, shards
+from fourm_jax.jobs import import_records, pretokenize
+from fourm_jax.utils import picture_files, storage_errors
+from tests.data.sources import tfds_cases
+
+BROKEN = OSError(errno.EIO, os.strerror(errno.EIO))
+STALE = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+# as array_record says it
+IN_C = RuntimeError("pread() failed: Input/output error; reading a.array_record; at byte 169")
+
+
+@pytest.fixture(autouse=True)
+def paused(monkeypatch):
+    """The pauses that were made."""
+    made = []
+    monkeypatch.setattr(storage_errors.time, "sleep", made.append)
+    return made
+
+
+def failing(function, times, error=BROKEN):
+    """The function, which fails so many times before."""
+    left = [error] * times
+
+    def call(*arguments, **options):
+        if left:
+            raise left.pop()
+        return function(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (BROKEN, True),
+        (STALE, True),
+        (IN_C, True),
+        (ConnectionResetError("by peer"), True),
+        (TimeoutError("no answer"), True),
+        (FileNotFoundError(errno.ENOENT, "none"), False),
+        (PermissionError(errno.EACCES, "not yours"), False),
+        (RuntimeError("Invalid header hash"), False),
+        (ValueError("Input/output error"), False),
+    ],
+)
+def test_what_is_transient_says_nothing_about_the_content(error, expected):
+    assert storage_errors.is_transient(error) is expected
+
+
+def test_a_failure_that_passes_costs_pauses_only(paused):
+    assert storage_errors.retried(failing(abs, 3), -2, file="a") == 2
+    assert paused == [0.5, 2.0, 5.0]
+
+
+def test_a_failure_that_stays_is_an_error_that_names_the_file(paused):
+    with pytest.raises(storage_errors.StorageError, match=r"a/b.png cannot be .* tried 4 times"):
+        storage_errors.retried(failing(abs, 4), -2, file="a/b.png")
+    with pytest.raises(ValueError, match="no number"):
+        storage_errors.retried(failing(abs, 1, ValueError("no number")), -2, file="a")
+    assert len(paused) == 3
+
+
+def picture(folder, monkeypatch, times):
+    path = folder / "dog.png"
+    Image.new("RGB", (4, 2)).save(path)
+    monkeypatch.setattr(pathlib.Path, "read_bytes", failing(pathlib.Path.read_bytes, times))
+    return lambda: picture_files.decode_rgb(path).shape, (2, 4, 3)
+
+
+def caption(folder, monkeypatch, times):
+    path = folder / "dog.png"
+    path.touch()
+    path.with_suffix(".txt").write_text("a dog")
+    monkeypatch.setattr(pathlib.Path, "read_bytes", failing(pathlib.Path.read_bytes, times))
+    return lambda: sidecars.captions(path, pathlib.PurePath()), ["a dog"]
+
+
+def tar(folder):
+    path = folder / "dog.tar"
+    content = json.dumps(["a dog"]).encode()
+    with tarfile.open(path, "w") as file:
+        info = tarfile.TarInfo("0.json")
+        info.size = len(content)
+        file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def member(folder, monkeypatch, times):
+    place = layout.index_shard(tar(folder).parent, "dog").files["0"]
+    monkeypatch.setattr(pathlib.Path, "open", failing(pathlib.Path.open, times))
+    return lambda: import_records.read(place), ["a dog"]
+
+
+def index(folder, monkeypatch, times):
+    path = tar(folder)
+    monkeypatch.setattr(pathlib.Path, "open", failing(pathlib.Path.open, times, STALE))
+    return lambda: list(layout.index_shard(path.parent, "dog").files), ["0"]
+
+
+def shard(folder, monkeypatch, times):
+    record = {"n": np.array([7], np.uint8)}
+    shard_writer.write_split(folder, "dog", {}, 1, lambda _: iter([record]))
+    reader = shards.Reader(folder, "dog")
+
+    class Opened:
+        read = staticmethod(failing(lambda rows: [records.encode(record)], times, IN_C))
+
+    monkeypatch.setattr(shards, "_open", functools.cache(lambda file: Opened))
+    return lambda: reader[0]["n"].tolist(), [7]
+
+
+def prepared(folder, monkeypatch, times):
+    data = [tfds_cases.serialize({"note": ["a dog"]})]
+    tfds_cases.prepare(folder, "dog", "1.0.0", {"note": tfds_cases.F.Text()}, data)
+    fields = {"caption": ("text", "note")}
+    source = tfds.make_source("train", dataset="dog", fields=fields, data_dir=str(folder))
+
+    class Examples:
+        read = staticmethod(failing(source._examples.__getitem__, times, IN_C))
+
+        def __getitem__(self, index):
+            return self.read(index)
+
+    source._examples = Examples()
+    return lambda: source[0]["caption"], "a dog"
+
+
+FILES = [picture, caption, member, index, shard, prepared]
+
+
+@pytest.mark.parametrize("make", FILES)
+def test_what_reads_records_tries_again(tmp_path, monkeypatch, paused, make):
+    read, expected = make(tmp_path, monkeypatch, 2)
+    assert read() == expected
+    assert len(paused) == 2
+
+
+@pytest.mark.parametrize("make", FILES)
+def test_a_record_on_storage_that_fails_is_an_error_and_not_left_out(tmp_path, monkeypatch, make):
+    read, _ = make(tmp_path, monkeypatch, 99)
+    with pytest.raises(storage_errors.StorageError, match=f"{tmp_path}/.*dog"):
+        left_out.attempt(read)
+
+
+class Unreachable:
+    """Three records, of which the storage has lost the second for now."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise STALE
+        return {"n": np.zeros(1, np.uint8)}
+
+
+def test_no_job_finishes_a_split_without_such_a_record(tmp_path):
+    job = pretokenize.Job(
+        source=Unreachable(), output=tmp_path, split="train", recipe={}, records_per_shard=3
+    )
+    with pytest.raises(OSError, match=STALE.strerror):
+        pretokenize.export(job, ["n"])
+    assert not list(tmp_path.glob("*.array_record"))
+
+
+def test_no_training_replaces_such_a_record():
+    dataset = datasets.Dataset(name="numbers", source=Unreachable(), fields={})
+    reader, rows = reading.Fields((dataset,), ("n",)), [reading.Reference(0, 1)]
+    with pytest.raises(OSError, match=STALE.strerror):
+        reading.read(reader, rows, [0.0], following=lambda _: iter(rows), max_left_out_records=9)
