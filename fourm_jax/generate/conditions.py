@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fourm_jax.generate import fitting, prompts
-from fourm_jax.modalities import boxes, serializers
+from fourm_jax.modalities import boxes, coordinates, serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
@@ -259,7 +259,13 @@ def _typed(spec: ModalitySpec, value: Any) -> Any:
     if not fitting.is_array(corners) or (corners and np.shape(corners) != (len(corners), 4)):
         raise ValueError(f"modality {spec.name!r}: boxes {corners}, allowed: four numbers each")
     labels = tuple(str(one["label"]) for one in value)
-    return {"boxes": np.asarray(corners, float).reshape(-1, 4), "classes": labels}
+    found = np.asarray(corners, float).reshape(-1, 4)
+    for row in np.flatnonzero(~coordinates.has_extent(found)):  # those of records are left out
+        raise ValueError(
+            f"modality {spec.name!r}: box {row} is {corners[row]}, expected xmin < xmax and "
+            "ymin < ymax"
+        )
+    return {"boxes": found, "classes": labels}
 
 
 def _check_length(spec: ModalitySpec, length: int) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from fourm_jax.labelers import models
 from fourm_jax.labelers.base import Labeler, Output
-from fourm_jax.modalities import boxes
+from fourm_jax.modalities import boxes, coordinates
 
 MIN_SCORE = 0.3  # of what is kept; texts take boxes from `boxes.MIN_SCORE` on
 MAX_BOXES = 100
@@ -33,8 +33,8 @@ def make_labeler(*, model: str) -> Labeler:
         classes = [names[label] for label in found["labels"].tolist()]
         scores = models.array(found["scores"], "float64")
         inside = boxes.Boxes(np.clip(corners, 0, 1), tuple(classes), scores)
-        has_extent = (inside.boxes[:, :2] < inside.boxes[:, 2:]).all(-1)
-        best = inside.select(np.flatnonzero(has_extent)).strongest(MAX_BOXES)
+        rows = np.flatnonzero(coordinates.has_extent(inside.boxes))
+        best = inside.select(rows).strongest(MAX_BOXES)
         return {
             "boxes": best.boxes.astype(np.float32),
             "classes": list(best.classes),

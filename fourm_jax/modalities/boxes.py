@@ -176,11 +176,12 @@ def area(boxes: Float[np.ndarray, "k 4"]) -> Float[np.ndarray, "k"]:
 
 def from_record(value: Any) -> Boxes:
     """Typed form of a record field: `Boxes`, {"boxes", "classes"[, "scores"]} or the published
-    {"instances": [...]}; corners slightly outside of the picture are clipped to 0..1.
+    {"instances": [...]}; corners slightly outside of the picture are clipped to 0..1, and boxes
+    without width or height are left out, as published.
 
     Raises:
       ValueError: anything else; a box that reaches out of the picture by more than
-        `coordinates.MARGIN` (in pixels, as width and height), has turned corners or no extent.
+        `coordinates.MARGIN` (in pixels, as width and height) or has turned corners.
     """
     return _inside(value).value
 
@@ -198,7 +199,9 @@ def _inside(value: Any) -> coordinates.Clipped:
         )
     unit = "shares 0..1 of the picture's width and height"
     corners, count = coordinates.clip_boxes(value.boxes, 1.0, "box", unit)
-    return coordinates.Clipped(dataclasses.replace(value, boxes=corners), count)
+    inside = dataclasses.replace(value, boxes=corners)
+    rows = np.flatnonzero(coordinates.has_extent(corners))
+    return coordinates.Clipped(inside.select(rows), count)
 
 
 def count_clipped(value: Any) -> int:

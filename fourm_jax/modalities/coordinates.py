@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from fourm_jax.modalities import vocabulary
 
@@ -110,20 +110,25 @@ def clip(values: Num[np.ndarray, "k *n"], low: float, high: float, what: str) ->
 
 
 def clip_boxes(corners: Num[np.ndarray, "k 4"], high: float, what: str, unit: str) -> Clipped:
-    """Boxes xmin, ymin, xmax, ymax in 0..high, see `clip`.
+    """Boxes xmin, ymin, xmax, ymax in 0..high, see `clip`; some may have no extent.
 
     Raises:
-      ValueError: one that lies further outside, has turned corners, or no width or height.
+      ValueError: one that lies further outside, or has turned corners.
     """
     margin = MARGIN * high
     near = ((corners >= -margin) & (corners <= high + margin)).all(-1)  # False where NaN
-    clipped = np.clip(corners, 0, high)
-    for row in np.flatnonzero(~(near & (clipped[:, :2] < clipped[:, 2:]).all(-1))):
+    for row in np.flatnonzero(~(near & (corners[:, :2] <= corners[:, 2:]).all(-1))):
         raise ValueError(
             f"{what} {row} is {corners[row].tolist()}, expected xmin < xmax and ymin < ymax, as "
             f"{unit}"
         )
+    clipped = np.clip(corners, 0, high)
     return Clipped(clipped, int((clipped != corners).sum()))
+
+
+def has_extent(corners: Num[np.ndarray, "k 4"]) -> Bool[np.ndarray, "k"]:
+    """Which boxes xmin, ymin, xmax, ymax have both a width and a height."""
+    return (corners[:, :2] < corners[:, 2:]).all(-1)
 
 
 def whole(values: Any, what: str) -> Int[np.ndarray, "..."]:

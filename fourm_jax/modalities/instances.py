@@ -181,7 +181,10 @@ def _contains(polygon: Float[np.ndarray, "n 2"], point: Point) -> bool:
 
 
 def _inside(value: Any) -> coordinates.Clipped:
-    """`Instances` of a record field, and how many numbers were clipped to the crop."""
+    """`Instances` of a record field, and how many numbers were clipped to the crop.
+
+    Those whose box has no width or height, as of a mask of one pixel's width, are left out.
+    """
     if isinstance(value, Mapping) and {"points", "token_ids", "bbox"} <= set(value):
         value = Instances.from_record(value)
     if not isinstance(value, Instances):
@@ -195,7 +198,9 @@ def _inside(value: Any) -> coordinates.Clipped:
         coordinates.clip(polygon, 0, SIZE, f"outline of instance {number}, point")
         for number, polygon in enumerate(value.polygons)
     ]
-    inside = Instances(tuple(outline.value for outline in outlines), boxes, value.codes)
+    rows = np.flatnonzero(coordinates.has_extent(boxes))
+    polygons = tuple(outlines[row].value for row in rows)
+    inside = Instances(polygons, boxes[rows], value.codes[rows])
     return coordinates.Clipped(inside, count + sum(outline.num_clipped for outline in outlines))
 
 

@@ -235,12 +235,13 @@ def from_record(value: Any, size: Sequence[int] = (1, 1)) -> Poses:
     """Typed form of a record field: `Poses`, or the published results of HMR2.0.
 
     Args:
-      value: numbers slightly outside of their ranges are clipped.
+      value: numbers slightly outside of their ranges are clipped; humans whose box has no width
+        or height are left out.
       size: (height, width) of the picture, for results that do not say it under the key "size".
 
     Raises:
-      ValueError: anything else; a box that is not in the picture, has turned corners or no extent;
-        numbers of a group outside of its range by more than `coordinates.MARGIN`.
+      ValueError: anything else; a box that is not in the picture or has turned corners; numbers of
+        a group outside of its range by more than `coordinates.MARGIN`.
     """
     return _inside(value, size).value
 
@@ -263,7 +264,8 @@ def _inside(value: Any, size: Sequence[int]) -> coordinates.Clipped:
             clipped = coordinates.clip(values, *group.bounds, f"{name} of human")
             parts.append(clipped.value)
             count += clipped.num_clipped
-    return coordinates.Clipped(Poses(*parts), count)
+    rows = np.flatnonzero(coordinates.has_extent(boxes))
+    return coordinates.Clipped(Poses(*parts).select(rows), count)
 
 
 def count_clipped(value: Any, size: Sequence[int] = (1, 1)) -> int:

@@ -172,6 +172,7 @@ def test_vectors_of_another_model_are_taken_as_they_are():
     [
         (PALETTE, [[300, 0, 0]], r"'color_palette': colours \[\[300, 0, 0\]\], allowed: values 0"),
         (DET, [{"box": [0, 0, 2, 1], "label": "cone"}], "'det': box 0 is .* expected xmin < xmax"),
+        (DET, [{"box": [0.1, 0, 0.1, 1], "label": "cone"}], "'det': box 0 is .* xmin < xmax"),
         (DET, [{"box": [0, 0], "label": "cone"}], "'det': boxes .* allowed: four numbers each"),
         (METADATA, {"brightnes": 3}, "unknown metadata field 'brightnes'; did you mean 'bright"),
     ],

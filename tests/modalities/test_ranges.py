@@ -62,9 +62,9 @@ def test_numbers_slightly_outside_are_clipped_and_counted(form, value, count):
     ("form", "value", "message"),
     [
         (boxes, detected([200, 150, 480, 360]), r"box 1 is .* shares 0\.\.1 of the picture"),
-        (boxes, detected([0.2, 0.4, 0.6, 0.4]), r"box 1 is .* ymin < ymax"),
+        (boxes, detected([0.2, 0.4, 0.6, 0.3]), r"box 1 is .* ymin < ymax"),
         (boxes, boxes.Boxes([[10, 20, 300, 200]], ["cat"]), r"box 0 is .* shares 0\.\.1"),
-        (poses, human(box=(0.1, 0.1, 0.1, 0.9)), "box of human 0 is .* xmin < xmax"),
+        (poses, human(box=(0.2, 0.1, 0.1, 0.9)), "box of human 0 is .* xmin < xmax"),
         (poses, human(box=(10, 10, 600, 90)), r"box of human 0 is .* shares 0\.\.1"),
         (poses, human(rotation=90.0), r"global of human 0 is .*, allowed: -1 … 1"),
         (poses, human(camera=500.0), "camera of human 0 is .*, allowed: -1 … 19"),
@@ -91,6 +91,31 @@ def test_numbers_far_outside_are_refused_where_they_are_counted_and_written(form
         form.count_clipped(value)
     with pytest.raises(ValueError, match=message):
         form.serialize(value, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "expected"),
+    [
+        (boxes, detected([0.2, 0.4, 0.6, 0.4]), ["v0=100 v1=100 v2=899 v3=899 cat"]),
+        (boxes, detected([-0.03, 0.4, -0.01, 0.6]), ["v0=100 v1=100 v2=899 v3=899 cat"]),
+        (boxes, boxes.Boxes([[0, 0, 0, 0]], ["cat"], [0.9]), []),
+        (poses, human(box=(10, 10, 10, 90)), ["none"]),
+    ],
+)
+def test_what_has_no_extent_is_left_out_and_the_rest_of_the_record_goes_on(form, value, expected):
+    assert form.serialize(value) == expected
+
+
+def test_a_mask_without_extent_answers_no_point():
+    everywhere = [[0, 0], [224, 0], [224, 224], [0, 224]]
+    record = {
+        "points": [everywhere, everywhere],
+        "bbox": [(10, 10, 20, 10), (10, 10, 20, 20)],
+        "token_ids": [[1] * 16, [2] * 16],
+    }
+    answers = " ".join(instances.serialize(record, np.random.default_rng(0)))
+    assert answers.count("polygon v0=10 v1=10 v2=20 v3=20 v0=2") == instances.NUM_POINTS
+    assert answers.count("polygon") == instances.NUM_POINTS
 
 
 def test_generated_boxes_of_one_bin_have_an_extent_and_are_written_as_the_same_bins():
