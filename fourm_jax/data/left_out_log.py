@@ -63,21 +63,24 @@ class LeftOutLog:
         for number in numbers[1:]:
             self._path(number).unlink(missing_ok=True)
 
-    def add(self, batch: int, records: Sequence[LeftOutRecord]) -> None:
-        """Count and list what batch number `batch` met.
+    def add(self, batch: int, records: Sequence[LeftOutRecord]) -> list[LeftOutRecord]:
+        """Count and list what batch number `batch` met; return those that are new.
 
         Raises:
           TooManyError: more than `limit` different records, those of other processes included.
         """
+        new = []
         for one in records:
             entry = {"batch": batch, **json.loads(left_out.dump(one))}
             if _key(entry) in self._found:
                 continue
             self._found[_key(entry)] = entry
+            new.append(one)
             if self._directory is not None:
                 io.append(self._path(self._index), (json.dumps(entry) + "\n").encode())
                 progress.announce(f"left-out record {len(self._all())}, replaced: {one.message}")
             self.check(one.message)
+        return new
 
     def check(self, last: str) -> None:
         """Raise TooManyError if more records than the limit were found; `last` is the last one's

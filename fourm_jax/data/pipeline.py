@@ -28,6 +28,7 @@ from fourm_jax.data.packing import PackedBatch
 from fourm_jax.data.reading import Reference
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.utils import progress
 
 NUM_BATCHES = 2**40  # of an endless training run
 _CROPS = zlib.crc32(b"crops")
@@ -182,19 +183,23 @@ def one_pass(
     num_records: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    left_out: LeftOutLog | None = None,
 ) -> Iterator[tuple[Batch, Bool[np.ndarray, "b"]]]:
     """Yield every record once, in order: (batch, valid), for evaluation.
 
     All processes yield the same number of batches of batch_size / process_count rows; the rows
-    that fill up the last one repeat a record and have `valid` False.
+    that fill up the last one repeat a record and have `valid` False, and so have those that hold
+    another record of their data set in place of a bad one.
 
     Args:
       num_records: the first so many of each data set; 0 = all.
+      left_out: counts the bad records of this process; default: none may be left out.
 
     Raises:
       ValueError: see `sources.check`; a batch size that the processes cannot share; when a batch
-        is read, a record that is damaged or breaks the contract.
+        is read, more damaged records, or ones that break the contract, than may be left out.
     """
+    left_out = left_out or LeftOutLog(0)
     rows = _rows_of_each(batch_size, process_count)
     sources.check(datasets, specs)
     reader = reading.Tokens(tuple(datasets), tuple(specs))
@@ -206,9 +211,28 @@ def one_pass(
         for number in (min(number, ends[-1] - 1) for number in block):
             position = bisect.bisect_right(ends, number)
             references.append(Reference(position, number - ends[position] + sizes[position]))
-        batch, _ = reading.read(reader, references, [0.0] * rows)
-        valid = np.asarray([number < ends[-1] for number in block])
-        yield cast(Batch, batch), valid
+        batch, bad = reading.read(
+            reader,
+            references,
+            [0.0] * rows,
+            following=functools.partial(_behind, references, sizes),
+            max_left_out_records=left_out.limit,
+        )
+        for one in left_out.add(first // batch_size, bad):
+            progress.announce(f"left-out record: {one.message}")
+        lost = {(one.place, one.record) for one in bad}
+        valid = [
+            number < ends[-1] and (datasets[one.dataset].name, one.record) not in lost
+            for number, one in zip(block, references, strict=True)
+        ]
+        yield cast(Batch, batch), np.asarray(valid)
+
+
+def _behind(references: Sequence[Reference], sizes: Sequence[int], row: int) -> Iterator[Reference]:
+    """The records behind that of a row among those of its data set, from the start again."""
+    position, number = references[row]
+    for step in itertools.count(1):
+        yield Reference(position, (number + step) % sizes[position])
 
 
 def _rows_of_each(batch_size: int, process_count: int) -> int:

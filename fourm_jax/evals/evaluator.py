@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals import evaluators
 from fourm_jax.evals.any_to_any import Fields, HeldOut, Tokens
 from fourm_jax.evals.report import Gallery
@@ -68,6 +69,7 @@ class Context:
       read: ("train" | "test", at most so many) -> records; "test" is the split that is evaluated.
       num_records: of each data set that count; 0: all.
       masking: of the training; None where nothing tells.
+      left_out: counts the bad records of `datasets`, as far as some may be left out.
       show_progress: draw bars.
     """
 
@@ -76,6 +78,7 @@ class Context:
     read: Callable[[str, int], Records]
     num_records: int = 0
     masking: Masking | None = None
+    left_out: LeftOutLog = dataclasses.field(default_factory=lambda: LeftOutLog(0))
     show_progress: bool = False
 
     def test(self) -> Records:

@@ -16,6 +16,7 @@ from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
 from fourm_jax.data.crops import policy, settings
 from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.data.storage import shards
 from fourm_jax.evals.evaluator import Masking, Records
 from fourm_jax.generate.generator import Generator
@@ -39,10 +40,13 @@ class EvalData:
       groups: data sets of tokens, as `data.datasets.make_datasets` takes them, masking mixtures
         among them; or one of raw records, as `configs.datasets.tokenize` describes it.
       tokenizers: folder of those that encode raw records; None: nothing is encoded.
+      max_left_out_records: so many bad ones may be left out of those that are read; none of those
+        that are encoded here.
     """
 
     groups: tuple[Mapping[str, Any], ...]
     tokenizers: epath.Path | None = None
+    max_left_out_records: int = 0
 
     @property
     def is_raw(self) -> bool:
@@ -75,37 +79,48 @@ class EvalData:
         """The first `count` records of each data set (0: all), with their raw fields.
 
         Raises:
-          ValueError: as `datasets`.
+          ValueError: as `datasets`; more bad records than may be left out.
         """
         found = self.datasets(specs, split, count)
         held = [spec for spec in specs if any(spec.name in one.fields for one in found)]
         sizes = [min(count or len(one.source), len(one.source)) for one in found]
-        total = sum(sizes)
-        batches = pipeline.one_pass(found, held, batch_size=total, num_records=count)
-        batch: Mapping[str, Any] = next(batches)[0]
-        keys = [
-            key(one.name, split, number)
-            for one, size in zip(found, sizes, strict=True)
-            for number in range(size)
-        ]
-        fields = self._raw_fields(specs, split, count, sizes)
+        batches = pipeline.one_pass(
+            found,
+            held,
+            batch_size=sum(sizes),
+            num_records=count,
+            left_out=LeftOutLog(self.max_left_out_records),
+        )
+        read: tuple[Any, Any] = next(batches)
+        batch, valid = read
+        places = [(one, number) for one, size in enumerate(sizes) for number in range(size)]
+        kept = [place for place, is_good in zip(places, valid, strict=True) if is_good]
         return Records(
-            keys=keys, tokens={spec.name: batch[spec.name] for spec in held}, fields=fields
+            keys=[key(found[one].name, split, number) for one, number in kept],
+            tokens={
+                spec.name: {name: array[valid] for name, array in batch[spec.name].items()}
+                for spec in held
+            },
+            fields=self._raw_fields(specs, split, count, kept),
         )
 
     def _raw_fields(
-        self, specs: Sequence[ModalitySpec], split: str, count: int, sizes: Sequence[int]
+        self,
+        specs: Sequence[ModalitySpec],
+        split: str,
+        count: int,
+        places: Sequence[tuple[int, int]],
     ) -> dict[str, Any]:
-        """Raw fields of the first records of all data sets, those that all records have."""
+        """Raw fields of some records (data set, number), those that all of them have."""
         if self.is_raw:
-            rows: list[Mapping[str, Any]] = self._raw_rows(specs, split, count)[1]
+            every = self._raw_rows(specs, split, count)[1]
+            rows = [every[number] for _, number in places]
         else:
-            rows = []
-            for group, size in zip(self.groups, sizes, strict=True):
-                raw = _raw_beside(group, split)
-                if raw is None:
-                    return {}
-                rows += [raw[number] for number in range(size)]
+            raw = [_raw_beside(group, split) for group in self.groups]
+            whole = [one for one in raw if one is not None]
+            if len(whole) < len(raw):
+                return {}
+            rows = [whole[one][number] for one, number in places]
         everywhere = [name for name in rows[0] if all(name in row for row in rows)]
         return {name: run_phases.stack([row[name] for row in rows]) for name in everywhere}
 
@@ -184,8 +199,15 @@ def _raw_beside(group: Mapping[str, Any], split: str) -> sources.Source | None:
     return raw if same else None
 
 
-def of_config(config: ml_collections.ConfigDict, tokenizers: epath.Path | None) -> EvalData:
+def of_config(
+    config: ml_collections.ConfigDict,
+    tokenizers: epath.Path | None,
+    max_left_out_records: int = 0,
+) -> EvalData:
     """The data that a config of configs/data describes: tokens, or with `tokenize` raw records.
+
+    Args:
+      max_left_out_records: see `EvalData`.
 
     Raises:
       ValueError: a config of something else.
@@ -193,7 +215,9 @@ def of_config(config: ml_collections.ConfigDict, tokenizers: epath.Path | None) 
     group = config_lib.plain(config)
     if "source" not in group or not ("fields" in group or "modalities" in group):
         raise ValueError("--data names no data set: expected a config of configs/data")
-    return EvalData(groups=(group,), tokenizers=tokenizers)
+    return EvalData(
+        groups=(group,), tokenizers=tokenizers, max_left_out_records=max_left_out_records
+    )
 
 
 def choose(
@@ -203,16 +227,18 @@ def choose(
 ) -> EvalData:
     """The data of a command: of `config` where it names some, else those of the run.
 
+    As many bad records may be left out as in the training of the run.
+
     Args:
       tokenizers: folder of those that encode raw records; None: beside the run.
 
     Raises:
       ValueError: a model that is no run, and no config.
     """
+    own = config_of_run(source)
     if config is not None:
         folder = epath.Path(tokenizers).expanduser() if tokenizers else tokenizers_of(source)
-        return of_config(config, folder)
-    own = config_of_run(source)
+        return of_config(config, folder, own.get("max_left_out_records", 0) if own else 0)
     if own is None:
         raise ValueError(f"{source} is no run folder, whose data are known: name some with --data")
     return of_run(source, own)
@@ -258,7 +284,11 @@ def of_run(source: epath.PathLike, config: ml_collections.ConfigDict) -> EvalDat
                 )
             arguments[DIRECTORY] = str(run / run_folder.DATA)
         groups.append({**group, "arguments": arguments})
-    return EvalData(groups=tuple(groups), tokenizers=tokenizers_of(folder))
+    return EvalData(
+        groups=tuple(groups),
+        tokenizers=tokenizers_of(folder),
+        max_left_out_records=config.get("max_left_out_records", 0),
+    )
 
 
 def tokenizers_of(source: epath.PathLike) -> epath.Path | None:

@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals import evaluator, report
 from fourm_jax.evals.evaluator import Context, Evaluator, Findings
 from fourm_jax.generate.generator import Generator
@@ -106,6 +107,7 @@ def prepare(
         read=eval_data.reader(data, generator, split),
         num_records=num_records,
         masking=eval_data.masking_of(data, generator.model, config),
+        left_out=LeftOutLog(data.max_left_out_records),
         show_progress=show_progress,
     )
     for evaluate in made.values():

@@ -9,6 +9,7 @@ from etils import epath
 
 from fourm_jax import loading
 from fourm_jax.data import pipeline
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals import any_to_any, drawing, panels
 from fourm_jax.evals.drawing import Cell
 from fourm_jax.generate.generator import Generator
@@ -47,7 +48,11 @@ def make_evaluators(
         return ()
     datasets = run_config.make_datasets(config, "test")
     batches = pipeline.one_pass(
-        datasets, model.modalities, batch_size=NUM_RECORDS, num_records=NUM_RECORDS
+        datasets,
+        model.modalities,
+        batch_size=NUM_RECORDS,
+        num_records=NUM_RECORDS,
+        left_out=LeftOutLog(config.max_left_out_records),
     )
     records, _ = next(batches)
 

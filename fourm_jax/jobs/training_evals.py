@@ -8,6 +8,7 @@ import ml_collections
 from etils import epath
 
 from fourm_jax import loading
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals import evaluator
 from fourm_jax.evals.evaluator import Context
 from fourm_jax.generate.generator import Generator
@@ -93,14 +94,22 @@ def _one(
     is_divided = options.get("type", name) != "val_loss" and jax.process_count() > 1
     model = from_config.make_model(config)
     tokenizers = loading.tokenizers_of(model, folder) if folder else {}
-    data = eval_data.EvalData(groups=tuple(config_lib.plain(config.data)))
+    limit = config.max_left_out_records
+    data = eval_data.EvalData(
+        groups=tuple(config_lib.plain(config.data)), max_left_out_records=limit
+    )
     datasets = data.datasets(model.modalities, "test", num_records)
     masking = eval_data.masking_of(data, model, config)
     bare = Generator(model, {}, tokenizers)
     read = eval_data.reader(data, bare, "test")
 
     context = Context(
-        generator=bare, datasets=datasets, read=read, num_records=num_records, masking=masking
+        generator=bare,
+        datasets=datasets,
+        read=read,
+        num_records=num_records,
+        masking=masking,
+        left_out=LeftOutLog(limit),
     )
     evaluates.check(context)
 

@@ -128,7 +128,7 @@ def clip_boxes(corners: Num[np.ndarray, "k 4"], high: float, what: str, unit: st
 
 def has_extent(corners: Num[np.ndarray, "k 4"]) -> Bool[np.ndarray, "k"]:
     """Which boxes xmin, ymin, xmax, ymax have both a width and a height."""
-    return (corners[:, :2] < corners[:, 2:]).all(-1)
+    return np.all(corners[:, :2] < corners[:, 2:], axis=-1)
 
 
 def whole(values: Any, what: str) -> Int[np.ndarray, "..."]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from fourm_jax.contracts import Batch
 from fourm_jax.data import pipeline
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.models import from_config
 from fourm_jax.parallel import distributed
 from fourm_jax.train import loop, metrics, run_config
@@ -22,7 +23,8 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     """Return what `config.eval_every` asks for; it yields "loss", "loss/<modality>" and the like.
 
     It reads up to eight batches of the split "test", the same number of records of each data set,
-    and the averaged parameters where an average is kept.
+    and the averaged parameters where an average is kept. As in training, the next record takes the
+    place of a bad one, as far as `max_left_out_records` allows.
 
     Raises:
       ValueError: a config of something else than a trunk, or fewer held-out records than a batch.
@@ -36,6 +38,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     num_batches = sum(min(share, len(one.source)) for one in datasets) // size
     if not num_batches:
         raise ValueError(f"eval_every: fewer held-out records than the {size} of a batch")
+    left_out = LeftOutLog(config.max_left_out_records)
     root = rng.stream(jax.random.key(config.seed), "held_out")
 
     @jax.jit
@@ -54,6 +57,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
             num_records=share,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            left_out=left_out,
         )
         total: metrics.Metrics | None = None
         for number, (batch, _) in enumerate(itertools.islice(batches, num_batches)):

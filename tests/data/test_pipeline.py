@@ -343,22 +343,6 @@ def test_chunks_that_do_not_count_up_are_refused(chunk):
         next(pipeline.one_pass([dataset], [PAIRS], batch_size=1))
 
 
-def test_one_pass_shows_every_record_once_to_all_processes_together():
-    datasets = [make(numbered(5)), make(numbered(2, 100), name="b", index=1)]
-
-    seen = [
-        list(pipeline.one_pass(datasets, [IDS], batch_size=4, process_index=i, process_count=2))
-        for i in range(2)
-    ]
-
-    kept = [[batch["ids"]["ids"][valid, 0].tolist() for batch, valid in part] for part in seen]
-    assert kept == [[[0, 1], [4, 100]], [[2, 3], [101]]]
-    with pytest.raises(ValueError, match="batch size 4, allowed: positive multiples of 3"):
-        next(pipeline.one_pass(datasets, [IDS], batch_size=4, process_count=3))
-    limited = pipeline.one_pass(datasets, [IDS], batch_size=4, num_records=2)
-    assert [b["ids"]["ids"][valid, 0].tolist() for b, valid in limited] == [[0, 1, 100, 101]]
-
-
 def test_a_modality_that_no_record_has_is_told_by_the_schemas():
     full = numbered(3)
     full.fields = {"n": {"dtype": "uint16", "shape": [2], "vocab_size": 9}}

@@ -1,15 +1,19 @@
 """What is typed for evaluation, comparison and search is checked before anything is read."""
 
+import ml_collections
 import numpy as np
 import pytest
 from etils import epath
 
 from experiments import cli
+from fourm_jax.data.sources import fake
+from fourm_jax.data.storage import shard_writer
 from fourm_jax.evals import evaluator
 from fourm_jax.jobs import comparison, eval_data, evaluation
 from fourm_jax.jobs.comparison import Number
 from fourm_jax.modalities import registry
 from fourm_jax.utils import config as config_lib
+from fourm_jax.utils import run_folder
 from tests.evals import tiny_scenes
 
 
@@ -69,6 +73,27 @@ def test_records_without_raw_fields_have_none(tmp_path):
     gone = eval_data.EvalData(groups=({**group, "arguments": {"directory": str(tmp_path)}},))
     with pytest.raises(ValueError, match="no such split"):
         gone.read(model.modalities, "test", 2)
+
+
+def test_records_that_the_run_may_leave_out_are_no_records_of_an_evaluation(tmp_path):
+    model, folder = tiny_scenes.generator().model, tmp_path / run_folder.DATA
+    tokens = fake.make_source("test", names=tiny_scenes.NAMES, num_records=3)
+    broken = {**tokens[1], "tok_depth": np.zeros(3, np.uint16)}
+    raw = [{"number": np.array([number])} for number in range(3)]
+    written = [tokens[0], broken, tokens[2]]
+    shard_writer.write_split(folder, "test", {}, 1, lambda _: iter(written))
+    shard_writer.write_split(tmp_path / run_folder.RAW, "test", {}, 1, lambda _: iter(raw))
+    (group,) = tiny_scenes.CONFIG.data
+    group = {**group, "source": "token_shards", "arguments": {"directory": str(folder)}}
+    config = ml_collections.ConfigDict({"data": (group,), "max_left_out_records": 1})
+    records = eval_data.of_run(tmp_path, config).read(model.modalities, "test", 0)
+    assert records.keys == ["fake/test/000000", "fake/test/000002"]
+    assert records.fields["number"].tolist() == [[0], [2]]
+    depths = records.tokens["tok_depth"]["ids"]
+    np.testing.assert_array_equal(depths, [tokens[0]["tok_depth"], tokens[2]["tok_depth"]])
+    config.max_left_out_records = 0
+    with pytest.raises(ValueError, match=r"record 1: .*tok_depth"):
+        eval_data.of_run(tmp_path, config).read(model.modalities, "test", 0)
 
 
 def test_raw_records_are_read_and_encoded_where_there_are_no_tokens(tmp_path):

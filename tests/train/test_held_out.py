@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from fourm_jax.data.sources import fake
+from fourm_jax.data.storage import shard_writer
 from fourm_jax.train import held_out, loop, metrics
 from tests.train import tiny
 
@@ -45,6 +47,25 @@ def test_the_same_records_and_masks_are_used_every_time(runs):
     first, second = (dict(evaluate(evaluated.state, 6)) for _ in range(2))
     assert first == second
     assert {"loss", "loss/tok_depth", "accuracy"} <= set(first)
+
+
+def test_as_in_training_the_next_record_takes_the_place_of_a_bad_one(runs, tmp_path):
+    evaluated, _, _ = runs
+    names = ("rgb", "tok_depth", "caption")
+
+    source = fake.make_source("test", names=names, num_records=16)
+    records = [dict(source[number]) for number in range(16)]
+    records[5]["tok_depth"] = np.zeros(3, np.uint16)
+    shard_writer.write_split(tmp_path, "test", {}, 1, lambda _: iter(records))
+    stored = {
+        "data__0__source": "token_shards",
+        "data__0__arguments": {"directory": str(tmp_path)},
+    }
+    tolerant = held_out.make_evaluator(tiny.trunk(eval_every=3, max_left_out_records=1, **stored))
+    assert np.isfinite(dict(tolerant(evaluated.state, 3))["loss"])
+    strict = held_out.make_evaluator(tiny.trunk(eval_every=3, **stored))
+    with pytest.raises(ValueError, match=r"record 5: .*tok_depth"):
+        list(strict(evaluated.state, 3))
 
 
 def test_what_cannot_be_evaluated_is_refused():

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from fourm_jax.contracts import Batch
 from fourm_jax.data import pipeline
@@ -96,20 +96,22 @@ class ValidationLoss:
             num_records=context.num_records,
             process_index=index,
             process_count=count,
+            left_out=context.left_out,
         )
         bar = progress.Bar(total, label="val_loss", unit="record", enabled=context.show_progress)
 
         def sums(item: tuple[int, tuple[Batch, Any]]) -> Float[np.ndarray, "b 3 m"]:
-            start, (batch, _) = item
+            start, (batch, valid) = item
             first = start + index * (rows // count)
             numbers = np.arange(first, first + rows // count, dtype=np.int32)
-            batch, numbers = distributed.put_batch((batch, numbers), devices)
+            batch, numbers, valid = distributed.put_batch((batch, numbers, valid), devices)
             keys = sample.evaluation_keys(numbers, self.seed)
             with jax.set_mesh(devices):
                 own = _sums_of(
                     generator.model,
                     generator.params,
                     batch,
+                    valid,
                     keys,
                     masking.mixture,
                     masking.num_inputs,
@@ -122,7 +124,8 @@ class ValidationLoss:
         items = zip(range(0, total, rows), batches, strict=True)
         with contextlib.closing(bar):
             found = shares.divided(items, sums) if generator.is_divided else list(map(sums, items))
-        return np.concatenate(found)[:total]  # the rows that fill up the last batch come last
+        joined = np.concatenate(found)
+        return joined[~np.isnan(joined[:, 2, 0])]
 
 
 def make(
@@ -169,12 +172,14 @@ def _sums_of(
     model: FourM,
     params: Any,
     batch: Batch,
+    valid: Bool[Array, "b"],
     keys: Key[Array, "b"],
     mixture: Mixture,
     num_inputs: int,
     num_targets: int,
     budget: str,
 ) -> Float[Array, "b 3 m"]:
+    """Loss, hits and number of targets of every row, by modality; nan where it is not valid."""
     tokens = sample.sample_tokens(
         keys,
         batch,
@@ -194,7 +199,7 @@ def _sums_of(
     )
     sums = jnp.einsum("bkt,btm->bkm", values, belongs, precision="highest")
     # every process counts all records
-    return sharding.constrain(sums, P())
+    return sharding.constrain(jnp.where(valid[:, None, None], sums, jnp.nan), P())
 
 
 def _entry(sums: Float[np.ndarray, "n 3"], which: int) -> dict[str, Any]:

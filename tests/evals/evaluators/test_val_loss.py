@@ -1,8 +1,11 @@
 """A validation loss is the same over batch sizes and devices, and counts every token once."""
 
+import dataclasses
+
 import jax
 import pytest
 
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals import evaluator
 from fourm_jax.evals.evaluator import Context
 from fourm_jax.jobs import eval_data
@@ -10,14 +13,31 @@ from fourm_jax.parallel import mesh
 from tests.evals import tiny_scenes
 
 
-def loss(batch_size, num_devices, **options):
+class Damaged:
+    """A source of which some records cannot be read."""
+
+    def __init__(self, source, numbers):
+        self.source, self.numbers = source, numbers
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        if index in self.numbers:
+            raise ValueError("cut short")
+        return self.source[index]
+
+
+def loss(batch_size, num_devices, damaged=(), allowed=0, **options):
     generator = tiny_scenes.generator()
     if num_devices > 1:
         generator = generator.on_mesh(mesh.make_mesh(devices=jax.devices()[:num_devices]))
     data = tiny_scenes.data()
+    (dataset,) = data.datasets(generator.model.modalities, "test", 0)
     context = Context(
         generator=generator,
-        datasets=data.datasets(generator.model.modalities, "test", 0),
+        datasets=(dataclasses.replace(dataset, source=Damaged(dataset.source, damaged)),),
+        left_out=LeftOutLog(allowed),
         read=eval_data.reader(data, generator, "test"),
         masking=eval_data.masking_of(data, generator.model, tiny_scenes.CONFIG),
     )
@@ -38,6 +58,17 @@ def test_the_loss_is_equal_over_batch_sizes_and_devices(findings):
         other = dict(loss(batch_size, num_devices).values())
         for name, value in alone.items():
             assert other[name] == pytest.approx(value, rel=1e-6), (name, batch_size, num_devices)
+
+
+def test_bad_records_do_not_count_as_far_as_the_run_allows(findings):
+    left = loss(4, 2, damaged=(2, 12), allowed=2)
+    assert left.tasks["all"]["n"] == 11 * 12
+    others = loss(4, 1, damaged=[n for n in range(13) if n not in (2, 12)], allowed=11)
+    assert others.tasks["all"]["n"] == 2 * 12
+    both = 11 * left.tasks["all"]["model"] + 2 * others.tasks["all"]["model"]
+    assert both / 13 == pytest.approx(findings.tasks["all"]["model"], rel=1e-5)
+    with pytest.raises(ValueError, match=r"2 left-out records, allowed: 1 .*record 12: cut"):
+        loss(4, 1, damaged=(2, 12), allowed=1)
 
 
 def test_runs_of_other_masks_can_be_compared_under_the_same_ones(findings):
