@@ -84,7 +84,8 @@ def train(
 ) -> TrainResult:
     """Train what `config` describes, or continue it from the last checkpoint in `workdir`.
 
-    A continued run repeats the interrupted one bit for bit; a finished one returns at once.
+    A continued run repeats the interrupted one bit for bit, and makes up first for an evaluation
+    that was cut off; a finished one returns at once.
 
     Args:
       evaluators: called with (state, step) where `run_config.eval_periods` says, and after the last
@@ -303,6 +304,8 @@ class _Training:
         periods = run_config.eval_periods(config)
         in_flight: collections.deque[jax.Array] = collections.deque()
         done = start
+        if self._lacks_evaluation(start):
+            self._evaluate(state, start)
         while done < config.num_steps and not distributed.should_stop(self.stop.name, done):
             self.dog.beat(f"step {done}")
             waiting = progress.Stopwatch()
@@ -380,6 +383,18 @@ class _Training:
             return False
         return bool(distributed.decided_by_first(lambda: self.since_save.seconds() > 60 * minutes))
 
+    def _lacks_evaluation(self, start: int) -> bool:
+        """Whether the step that a run continues from was to be evaluated and was not.
+
+        The checkpoint of that step keeps no held-out loss: it is never among the best.
+        """
+        due = any(_due(start, every) for every in run_config.eval_periods(self.config))
+        if not (self.evaluators and due and 0 < start < self.config.num_steps):
+            return False
+        assert self.description.place is not None  # `_description` says it
+        workdir = epath.Path(self.description.place.workdir)
+        return bool(distributed.decided_by_first(lambda: not _is_evaluated(workdir, start)))
+
     def _evaluate(self, state: TrainState, done: int) -> None:
         """Run the evaluators; a request to stop drops their values and leaves at once.
 
@@ -427,9 +442,15 @@ def _is_finished(
     """Whether nothing is left to do: all steps, and the evaluation after the last one."""
     if state.step < config.num_steps:
         return False
-    history = metrics.read_history(workdir)
-    evaluated = history and any(name.startswith("eval/") for name in history[-1])
-    return bool(history) and (not evaluators or bool(evaluated))
+    if not evaluators:
+        return bool(metrics.read_history(workdir))
+    return _is_evaluated(workdir, int(state.step))
+
+
+def _is_evaluated(workdir: epath.Path, step: int) -> bool:
+    """Whether the history has what evaluators measured after `step` steps."""
+    points = [point for point in metrics.read_history(workdir) if point["step"] == step]
+    return any(name.startswith("eval/") for point in points for name in point)
 
 
 def _due(done: int, every: int) -> bool:

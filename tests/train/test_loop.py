@@ -300,15 +300,6 @@ def test_a_checkpoint_that_lost_its_description_is_continued_by_nobody(finished,
     assert [path.name for path in checkpoints.iterdir()] == ["6"]
 
 
-def test_an_evaluation_that_was_cut_off_after_the_last_step_is_made_up_for(tmp_path):
-    with pytest.raises(interrupt.Interrupted):
-        run(tiny.tokenizer(), tmp_path, evaluators=[stop_at(6)])
-    assert "eval/value" not in metrics.read_history(tmp_path)[-1]
-    result = run(tiny.tokenizer(), tmp_path, evaluators=[lambda state, done: [("value", 7.0)]])
-    assert result.metrics["eval/value"] == 7.0
-    assert metrics.read_history(tmp_path)[-1]["eval/value"] == 7.0
-
-
 def test_the_config_lies_in_the_workdir(finished):
     assert io.read_json(finished[0] / "config.json")["batch_size"] == 8
 
