@@ -7,6 +7,7 @@ A folder with index.json (what the vectors are of), and per block of records eit
 
 import dataclasses
 import io as stdlib_io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -120,7 +121,7 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
         ]
         return keys, vectors
 
-    about = {
+    found = {
         "source": job.source,
         WEIGHTS: weights.fingerprint(generator.params),
         "data": job.data.describe(),
@@ -133,13 +134,14 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
         "per_block": job.per_block,
         "num_records": len(references),
     }
-    _check_same(job.output, about)
+    about = _rooted(found)
+    begun = _begin(job.output, about)
     blocks = [
         range(start, min(start + job.per_block, len(references)))
         for start in range(0, len(references), job.per_block)
     ]
     write = _write_npy if job.format == "npy" else _write_shards
-    num_dims = write(job, blocks, embed, about, show_progress)
+    num_dims = write(job, blocks, embed, begun, show_progress)
     io.write_json(job.output / INDEX, {**about, "num_dims": num_dims})
     return len(references)
 
@@ -226,20 +228,42 @@ def _write_shards(
     return len(first["vector"])
 
 
-def _check_same(output: epath.Path, about: Mapping[str, Any]) -> None:
-    """Refuse to continue another index; note at the start what this one is."""
+def _rooted(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with paths from the root: whoever searches later may stand in another folder.
+
+    Older versions wrote paths as they were typed. A source that is no local path is a Hub id.
+    """
+    source, tokenizers = about["source"], about["tokenizers"]
+    is_local = not io.is_remote(source) and epath.Path(source).expanduser().exists()
+    return {
+        **about,
+        "source": os.fspath(io.absolute(source)) if is_local else source,
+        "tokenizers": os.fspath(io.absolute(tokenizers)) if tokenizers else "",
+        "data": [eval_data.rooted(group) for group in about["data"]],
+    }
+
+
+def _begin(output: epath.Path, about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Note at the start what this index is; return what was noted, maybe by an older version.
+
+    Raises:
+      ValueError: the folder holds another index.
+    """
     path = output / "job.json"
-    if path.exists():
-        before = io.read_json(path)
-        for key, value in about.items():
-            if before.get(key, value if key == WEIGHTS else None) != value:
-                raise ValueError(
-                    f"{output} holds another index: {key} is {before.get(key)!r} there, "
-                    f"{value!r} here; use another --output"
-                )
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    io.write_json(path, dict(about))
+    if not path.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        io.write_json(path, dict(about))
+        return about
+    noted = io.read_json(path)
+    plain_data.check(noted, RULES, path, required=("source", "tokenizers", "data"))
+    before = _rooted(noted)
+    for key, value in about.items():
+        if before.get(key, value if key == WEIGHTS else None) != value:
+            raise ValueError(
+                f"{output} holds another index: {key} is {before.get(key)!r} there, "
+                f"{value!r} here; use another --output"
+            )
+    return noted
 
 
 def _path(folder: epath.Path, name: str, number: int, suffix: str) -> epath.Path:

@@ -6,6 +6,7 @@ records that the run's tokenizers encode here.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,8 +29,9 @@ from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io, run_folder, upgrades
 
 PUBLISHED_SLOTS = 256  # inputs and targets of a validation loss where no run says how many
-# Arguments of a source of tokens that leads to a folder beside raw records.
+# Argument of a source of tokens that leads to a folder beside raw records.
 DIRECTORY = "directory"
+FOLDERS = (DIRECTORY, "data_dir")  # all arguments of sources that are paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -249,6 +251,15 @@ def from_description(
 ) -> EvalData:
     """What `EvalData.describe` described."""
     return EvalData(groups=tuple(groups), tokenizers=tokenizers)
+
+
+def rooted(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A described data set with its paths from the root."""
+    arguments = {
+        name: os.fspath(io.absolute(value)) if name in FOLDERS and value else value
+        for name, value in group.get("arguments", {}).items()
+    }
+    return {**group, "arguments": arguments}
 
 
 def config_of_run(source: epath.PathLike) -> ml_collections.ConfigDict | None:

@@ -1,6 +1,7 @@
 """An index continues, reads back in both formats, and finds what was put in."""
 
 import dataclasses
+import pathlib
 import shutil
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from etils import epath
 
+from fourm_jax.data.sources import fake
+from fourm_jax.data.storage import shard_writer
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import comparison, embedding, evaluation, searching
 from fourm_jax.jobs.eval_data import EvalData
@@ -106,6 +109,53 @@ def test_an_index_of_an_older_version_knows_no_weights_and_is_read(folder, tmp_p
     old = embedding.load(tmp_path)
     assert searching.find(trained_further(), old, {"caption": [1, 2]}, 3).rows.shape == (1, 3)
     embedding.run(tiny_scenes.generator(), job(tmp_path))
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """A job of records on disk, as it is typed in the folder of the runs."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
+    pathlib.Path("tiny").mkdir()
+    source = fake.make_source("test", names=tiny_scenes.NAMES, num_records=10)
+    records = [source[number] for number in range(10)]
+    shard_writer.write_split("tiny/data", "test", {}, 1, lambda _: iter(records))
+    (group,) = tiny_scenes.CONFIG.data
+    group = {**group, "source": "token_shards", "arguments": {"directory": "tiny/data"}}
+    data = EvalData(groups=(group,), tokenizers=epath.Path("tiny/tokenizers"))
+    return job("index", source="tiny", data=data, format="array_record")
+
+
+def test_an_index_is_searched_from_any_working_directory(stored, tmp_path, monkeypatch):
+    embedding.run(tiny_scenes.generator(), stored)
+    monkeypatch.chdir(tmp_path)
+    index = embedding.load(tmp_path / "runs" / "index")
+    assert index.about["source"] == str(tmp_path / "runs/tiny")
+    assert index.about["tokenizers"] == str(tmp_path / "runs/tiny/tokenizers")
+    picture = {"rgb": np.zeros((32, 32, 3), np.uint8)}
+    hits = searching.find(tiny_scenes.generator(), index, picture, 2)
+    assert searching.draw(tiny_scenes.generator(), index, picture, hits).dtype == np.uint8
+
+
+def test_what_an_older_version_began_with_paths_as_typed_is_continued(
+    stored, monkeypatch, tmp_path
+):
+    with monkeypatch.context() as older:
+        older.setattr(embedding, "_rooted", dict)
+        embedding.run(tiny_scenes.generator(), stored)
+    assert embedding.load("index").about["data"][0]["arguments"] == {"directory": "tiny/data"}
+    embedding.run(tiny_scenes.generator(), stored)
+    expected = {"directory": str(tmp_path / "runs/tiny/data")}
+    assert embedding.load("index").about["data"][0]["arguments"] == expected
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="holds another index: source is 'tiny' there"):
+        embedding.run(tiny_scenes.generator(), job("runs/index", source="runs/tiny"))
+
+
+def test_a_name_on_the_hub_and_an_address_stay_as_they_are():
+    about = {"source": "owner/model", "tokenizers": "gs://bucket/tokenizers"}
+    tfds = {"source": "tfds", "arguments": {"dataset": "coco", "data_dir": ""}}
+    assert embedding._rooted({**about, "data": [tfds]}) == {**about, "data": [tfds]}
 
 
 def test_a_condition_that_the_model_does_not_read_is_refused(tmp_path):
