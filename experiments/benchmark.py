@@ -6,10 +6,11 @@
 
 Suites: train (steps of the published trunks), remat (what each value of model.remat keeps and
 computes again; runs nothing), generate (chains on one picture), diffusion (what few steps of a
-DiVAE cost), masking (device-side masking per sample), pipeline (host records per second), published
-(memory and speed of 4M-21 B, XL and the ViT-B tokenizer), scenes (rendered scenes per second),
-trunk (training steps of configs/scenes.py). Run on an idle machine; each line carries the load
-average and, where there is one, a yardstick measured in the same run.
+DiVAE cost), kernels (attention, norm and gate of one layer, by each implementation), masking
+(device-side masking per sample), pipeline (host records per second), published (memory and speed of
+4M-21 B, XL and the ViT-B tokenizer), scenes (rendered scenes per second), trunk (training steps of
+configs/scenes.py). Run on an idle machine; each line carries the load average and, where there is
+one, a yardstick measured in the same run.
 """
 
 import inspect

@@ -38,6 +38,7 @@ AT_ONCE = flags.DEFINE_integer(
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, run none.")
 
 COLUMNS = (
+    *("kernels", "forward_ms", "both_ms"),
     *("ms_per_step", "samples_per_s", "mfu", "loop_samples_per_s", "loop_mfu"),
     *("loop_waiting_share", "seconds", "peak_gib", "compile_s", "out_of_memory"),
 )
@@ -81,6 +82,9 @@ ALL = {
         cases="base_depth_maskgit8_b32,base_depth_maskgit8_b1,base_predict5_b1",
     ),
     "chain": Variant(suite="generate", cases="base_all_b1,base_all_b32,base_all_b4"),
+    "kernels": Variant(
+        suite="kernels", cases="base_attention,base_attention_ranks,base_norm,base_gate"
+    ),
     "cudnn": _base("model.attention=cudnn"),
     "not_recorded": Variant(
         suite="train", cases="base_mod21", loop=False, environment=_NOT_RECORDED

@@ -1,0 +1,33 @@
+"""Rows of the suite `kernels`: what every row says, equal to the formula."""
+
+import jax
+import pytest
+
+from experiments.benchmarks import kernels
+
+ON_CPU = jax.default_backend() == "cpu"
+
+
+@pytest.mark.parametrize("case", ["base_attention_ranks", "base_norm", "base_gate"])
+def test_every_implementation_of_a_case_gives_the_formula(monkeypatch, case):
+    monkeypatch.setattr(kernels, "CALLS", 1)
+    monkeypatch.setattr(kernels, "ROUNDS", 1)
+    rows = list(kernels.run([case]))
+    assert "xla" in [row["kernels"] for row in rows]
+    for row in rows:
+        assert row["both_ms"] > row["forward_ms"] > 0
+        assert max(row["relative_error"]) < (1e-5 if ON_CPU else 0.01)
+
+
+@pytest.mark.skipif(not ON_CPU, reason="bytes of two samples in float32")
+def test_bytes_are_those_of_the_arrays(monkeypatch):
+    monkeypatch.setattr(kernels, "CALLS", 1)
+    monkeypatch.setattr(kernels, "ROUNDS", 1)
+    (row,) = kernels.run(["base_gate"])
+    # a, b, the gradient of the output, the output and two gradients, of 2 · 256 rows of 2,048
+    assert row["least_gb"] == round(6 * 2 * 256 * 2048 * 4 / 1e9, 3)
+
+
+def test_an_unknown_case_is_an_error():
+    with pytest.raises(ValueError, match="base_softmax"):
+        list(kernels.run(["base_softmax"]))
