@@ -31,7 +31,7 @@ XAVIER = nn.initializers.xavier_uniform()
 
 # Names of what a rematerialization policy may keep: matrix products and the sums of branches.
 # Norms, activations and gates are cheap to compute again and costly to write and read.
-SAVED_NAMES = ("heads", "attended", "hidden", "stream", norm_op.SAVED)
+SAVED_NAMES = ("heads", attention.SAVED, "hidden", "stream", norm_op.SAVED)
 
 BIASED = ("qkv", "proj", "mlp", "norm")  # parts of a block that may have biases
 UseBias = bool | tuple[str, ...]
@@ -292,7 +292,7 @@ class Attention(nn.Module):
             is_zero = None if mask.padding_may_differ else mask.key_length == 0
             mask = dataclasses.replace(mask, padding_may_differ=True)
         attended = attention.attend(q, k, v, mask, backend=self.backend)
-        return self.out(checkpoint_name(attended, "attended"), is_zero)
+        return self.out(attended, is_zero)
 
     def recall(
         self,

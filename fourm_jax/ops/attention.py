@@ -6,6 +6,7 @@ from typing import Literal
 import flax
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
@@ -14,6 +15,7 @@ from fourm_jax.utils import errors, hardware, progress
 
 Backend = Literal["auto", "xla", "cudnn", "splash", "triton"]
 BACKENDS = ("auto", "xla", "cudnn", "splash", "triton")
+SAVED = "attended"  # name under which a rematerialization policy may keep the output
 _PLATFORM = {"cudnn": "gpu", "triton": "gpu", "splash": "tpu"}
 _OF_PALLAS = ("triton", "splash")  # what XLA cannot cut over devices; cuDNN's kernels say how
 _LONG = 1024  # from this many keys on, a TPU gains by not writing the logits to memory
@@ -102,7 +104,9 @@ def attend(
         vectors = P(each_device.SAMPLES, None, each_device.CHANNELS)
         masks = P(each_device.SAMPLES)
         kernel = each_device.run(kernel, (vectors, vectors, vectors, masks), vectors)
-    return kernel(q, k, v, mask)
+    out = kernel(q, k, v, mask)
+    # `ops.flash` names its own, for its backward pass: named again it would be kept twice.
+    return out if backend == "triton" else checkpoint_name(out, SAVED)
 
 
 def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:

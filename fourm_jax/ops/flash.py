@@ -19,8 +19,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as triton_lib
 from jaxtyping import Array, Float, Int
 
+from fourm_jax.ops import attention
+
 BLOCK = 64  # tokens per block; shorter than that is padded
-SAVED = "attended"  # name under which a rematerialization policy may keep output and log-sum-exp
 _NOTHING = -1e30  # logit of what is not seen; finite, so that differences are never nan
 _SIZES = 2**16  # orders are less
 _NO_KEY = -(2**31)  # code of a padded key
@@ -112,7 +113,8 @@ def _forward(
         name="flash_forward",
         **_options(interpret),
     )(q, k, v, masks)
-    out, log_sum = checkpoint_name(out, SAVED), checkpoint_name(log_sum, SAVED)
+    out = checkpoint_name(out, attention.SAVED)
+    log_sum = checkpoint_name(log_sum, attention.SAVED)
     return out, (q, k, v, masks, out, log_sum)
 
 
