@@ -160,7 +160,7 @@ def test_a_record_on_storage_that_fails_is_an_error_and_not_left_out(tmp_path, m
 
 
 class Unreachable:
-    """Three records, of which the storage has lost the second for now."""
+    """Three records, of which the storage does not give the second."""
 
     def __len__(self):
         return 3

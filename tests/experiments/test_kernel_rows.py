@@ -19,13 +19,15 @@ def test_every_implementation_of_a_case_gives_the_formula(monkeypatch, case):
         assert max(row["relative_error"]) < (1e-5 if ON_CPU else 0.01)
 
 
-@pytest.mark.skipif(not ON_CPU, reason="bytes of two samples in float32")
 def test_bytes_are_those_of_the_arrays(monkeypatch):
     monkeypatch.setattr(kernels, "CALLS", 1)
     monkeypatch.setattr(kernels, "ROUNDS", 1)
-    (row,) = kernels.run(["base_gate"])
-    # a, b, the gradient of the output, the output and two gradients, of 2 · 256 rows of 2,048
-    assert row["least_gb"] == round(6 * 2 * 256 * 2048 * 4 / 1e9, 3)
+    for row in kernels.run(["base_gate"]):
+        (samples, tokens, width), _ = row["shapes"]
+        assert (tokens, width) == (256, 2048)
+        # a, b, the gradient of the output, the output and two gradients
+        size = {"float32": 4, "bfloat16": 2}[row["dtype"]]
+        assert row["least_gb"] == round(6 * samples * 256 * 2048 * size / 1e9, 3)
 
 
 def test_an_unknown_case_is_an_error():

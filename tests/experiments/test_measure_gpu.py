@@ -102,6 +102,9 @@ def test_nobody_waits_for_a_process_that_is_gone(three):
     assert third.measures()
 
 
-def test_without_a_folder_there_are_no_others():
+def test_without_a_folder_nobody_is_waited_for_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(turns.time, "sleep", lambda seconds: pytest.fail("waits"))
     turns.enter("")
     turns.take("")
+    assert not list(tmp_path.iterdir())
