@@ -8,11 +8,45 @@ from jaxtyping import Array, Bool, Int
 
 from fourm_jax.modalities.vocabulary import TextVocabulary
 
+NO_HOLE = -1  # in `closing_tokens`
+
 
 def is_sentinel(ids: Int[Array, "*n"], vocabulary: TextVocabulary) -> Bool[Array, "*n"]:
     """Mask of the sentinel ids."""
     first = vocabulary.first_sentinel_id
     return (ids >= first) & (ids < first + vocabulary.num_sentinels)
+
+
+def closing_tokens(
+    ids: Int[Array, "b n"],
+    known: Bool[Array, "b n"],
+    vocabulary: TextVocabulary,
+    as_published: bool = False,
+) -> Int[Array, "b n"]:
+    """The token that closes each hole of a text, in the order of the holes, then `NO_HOLE`.
+
+    A hole is closed by the sentinel of the next one, the last one by a sentinel that no other has.
+    A last hole with nothing behind it ends with the text: [EOS] closes it. Models, small ones above
+    all, draw a sentinel there too, as of a hole within a text, and leave half a box; it is always
+    the one `as_published`.
+
+        [S_1] 300 [S_2] 301 -> [S_2] [S_3];  300 [S_1] -> [EOS]
+
+    Args:
+      ids, known: as of `merge_spans`.
+    """
+    holes = is_sentinel(ids, vocabulary) & known
+    num_holes = holes.sum(axis=1, keepdims=True)
+    rank = jnp.cumsum(holes, axis=1)
+    # The i-th hole gives its id to the one before it; the first, and what is no hole, to nobody.
+    place = jnp.where(holes & (rank > 1), rank - 2, ids.shape[1])
+    rows = jnp.arange(len(ids))[:, None]
+    closing = jnp.full_like(ids, NO_HOLE).at[rows, place].set(ids, mode="drop")
+    last = jnp.where(holes, ids, 0).max(axis=1, keepdims=True) + 1
+    if not as_published:
+        behind = known & (jnp.cumsum(holes, axis=1) == num_holes) & ~holes
+        last = jnp.where(behind.any(axis=1, keepdims=True), last, vocabulary.eos_id)
+    return jnp.where(jnp.arange(ids.shape[1]) == num_holes - 1, last, closing)
 
 
 def merge_spans(

@@ -69,17 +69,17 @@ def write_sequence(
 ) -> State:
     """Generate what the sentinels of one sequence stand for and put it in their places.
 
-    The decoder starts with the first sentinel of the row's input and ends with the one after the
-    last, or with [EOS], row by row; a row without sentinels is complete and stays as it is. With
-    `Sampling.as_published` rows go on until all of them have met the end sentinel, and [EOS] ends
-    nothing.
+    The decoder starts with the first sentinel of the row's input and closes one hole after the
+    other, row by row, each with the token that may follow it (`fill_spans.closing_tokens`); a row
+    without sentinels is complete and stays as it is. With `Sampling.as_published` any token may
+    follow any other, rows go on until all of them have met the sentinel after their last one, and
+    [EOS] ends nothing.
     """
     ids, known = state.ids[stage.target], state.known[stage.target]
-    first, end, complete = _borders(ids, known, stage.vocabulary)
+    first, closing = _borders(ids, known, stage)
     memory = decoder.start(_inputs(state, first, stage, specs), stage.max_new)
-    end = end if stage.end_id is None else jnp.full_like(end, stage.end_id)
     next_token = functools.partial(_next_token, keys, temperature, weights, stage, decoder)
-    generated, generated_known = _write_until(next_token, memory, first, end, complete, stage)
+    generated, generated_known = _write_until(next_token, memory, first, closing, stage)
     merged, merged_known = fill_spans.merge_spans(
         ids, known, generated, generated_known, length=stage.length, vocabulary=stage.vocabulary
     )
@@ -113,14 +113,23 @@ def _next_token(
     memory: Any,
     token: Int[Array, "b"],
     at: Int[Array, ""],
+    closing: Int[Array, "b"],
 ) -> tuple[Int[Array, "b"], Any]:
-    """Read token number `at` of every row and draw the one after it; also the new memory."""
+    """Read token number `at` of every row and draw the one after it; also the new memory.
+
+    Of the tokens that close a hole only `closing` may be drawn.
+    """
     num_branches = len(stage.hidden_conditions)
     logits, memory = decoder.step(memory, jnp.tile(token, num_branches), at)
-    logits = logits.reshape(num_branches, len(token), 1, -1)
+    logits = sampling.guide(logits.reshape(num_branches, len(token), 1, -1), weights)
+    if not stage.sampling.as_published:
+        ids, vocabulary = jnp.arange(logits.shape[-1]), stage.vocabulary
+        closes = fill_spans.is_sentinel(ids, vocabulary) | (ids == vocabulary.eos_id)
+        foreign = closes & (ids != closing[:, None, None])
+        logits = jnp.where(foreign, -jnp.inf, logits)
     drawn, _ = sampling.sample(
         sampling.uniforms(jax.vmap(lambda key: jax.random.fold_in(key, at))(keys), 1),
-        sampling.guide(logits, weights),
+        logits,
         temperature,
         top_k=stage.sampling.top_k,
         top_p=stage.sampling.top_p,
@@ -131,48 +140,55 @@ def _next_token(
 
 
 def _write_until(
-    next_token: Callable[[Any, Int[Array, "b"], Int[Array, ""]], tuple[Int[Array, "b"], Any]],
+    next_token: Callable[..., tuple[Int[Array, "b"], Any]],
     memory: Any,
     first: Int[Array, "b"],
-    end: Int[Array, "b"],
-    complete: Bool[Array, "b"],
+    closing: Int[Array, "b h"],
     stage: SequenceStage,
 ) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:
     """Tokens [b, max_new + 1] from `first` on until every row has ended, and which of them count.
 
-    Rows that are `complete` write nothing.
+    Args:
+      next_token: see `_next_token`; takes memory, token, its number and what may close the hole.
+      closing: see `fill_spans.closing_tokens`; rows without holes write nothing.
     """
     published = stage.sampling.as_published
+    num_holes = (closing != fill_spans.NO_HOLE).sum(axis=1)
+    last = jnp.take_along_axis(closing, jnp.maximum(num_holes - 1, 0)[:, None], axis=1)[:, 0]
     tokens = jnp.zeros((len(first), stage.max_new + 1), jnp.int32).at[:, 0].set(first)
 
     def unfinished(carry):
-        _, _, _, done, at = carry
+        *_, done, at = carry
         return (at < stage.max_new) & ~done.all()
 
     def one_token(carry):
-        tokens, lengths, memory, done, at = carry
+        tokens, lengths, closed, memory, done, at = carry
         token = jax.lax.dynamic_index_in_dim(tokens, at, axis=1, keepdims=False)
-        drawn, memory = next_token(memory, token, at)
-        active = ~complete if published else ~done
+        closes = jnp.take_along_axis(closing, closed[:, None], axis=1, mode="clip")[:, 0]
+        drawn, memory = next_token(memory, token, at, closes)
+        active = num_holes > 0 if published else ~done
         drawn = jnp.where(active, drawn, stage.vocabulary.pad_id)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, drawn, at + 1, axis=1)
-        ends = drawn == end
-        if not published:
-            ends |= drawn == stage.vocabulary.eos_id
-        return tokens, lengths + active, memory, done | ends, at + 1
+        closed += drawn == closes
+        return tokens, lengths + active, closed, memory, done | (drawn == last), at + 1
 
-    lengths = jnp.where(complete, 0, 1)
-    carry = (tokens, lengths, memory, complete, jnp.zeros((), jnp.int32))
+    complete = num_holes == 0
+    lengths, none_closed = jnp.where(complete, 0, 1), jnp.zeros_like(num_holes)
+    carry = (tokens, lengths, none_closed, memory, complete, jnp.zeros((), jnp.int32))
     tokens, lengths, *_ = jax.lax.while_loop(unfinished, one_token, carry)
     return tokens, jnp.arange(tokens.shape[1]) < lengths[:, None]
 
 
 def _borders(
-    ids: Int[Array, "b l"], known: Bool[Array, "b l"], vocabulary: TextVocabulary
-) -> tuple[Int[Array, "b"], Int[Array, "b"], Bool[Array, "b"]]:
-    """First sentinel of each row, the one after its last, and whether there is none."""
+    ids: Int[Array, "b l"], known: Bool[Array, "b l"], stage: SequenceStage
+) -> tuple[Int[Array, "b"], Int[Array, "b h"]]:
+    """First sentinel of each row, and what closes its holes (`fill_spans.closing_tokens`)."""
+    vocabulary = stage.vocabulary
     holes = fill_spans.is_sentinel(ids, vocabulary) & known
     first = jnp.take_along_axis(ids, jnp.argmax(holes, axis=1)[:, None], axis=1)[:, 0]
-    complete = ~holes.any(axis=1)
-    first = jnp.where(complete, vocabulary.sentinel_id(1), first)
-    return first, jnp.max(jnp.where(holes, ids, 0), axis=1) + 1, complete
+    first = jnp.where(holes.any(axis=1), first, vocabulary.sentinel_id(1))
+    closing = fill_spans.closing_tokens(ids, known, vocabulary, stage.sampling.as_published)
+    if stage.end_id is not None:
+        is_last = jnp.arange(closing.shape[1]) == holes.sum(axis=1, keepdims=True) - 1
+        closing = jnp.where(is_last, stage.end_id, closing)
+    return first, closing

@@ -102,7 +102,7 @@ def _look(run: run_config.Run, seed: int, state: TrainState, batch: Any) -> dict
         )
         groups = {"batch": batch, "params": state.params, "grads": grads}
         finite = {name: _finite(group) for name, group in groups.items()}
-        return loss, optax.global_norm(grads), aux.metrics, finite
+        return loss, optax.tree.norm(grads), aux.metrics, finite
 
     # One program: sums over cut arrays that are called one by one wait for each other's devices.
     loss, norm, sums, finite = jax.jit(look)(state, batch)

@@ -15,7 +15,7 @@ def test_every_implementation_of_a_case_gives_the_formula(monkeypatch, case):
     rows = list(kernels.run([case]))
     assert "xla" in [row["kernels"] for row in rows]
     for row in rows:
-        assert row["both_ms"] > row["forward_ms"] > 0
+        assert min(row["both_ms"], row["forward_ms"]) > 0
         assert max(row["relative_error"]) < (1e-5 if ON_CPU else 0.01)
 
 

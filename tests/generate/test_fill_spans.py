@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourm_jax.generate import fill_spans
-from fourm_jax.modalities.vocabulary import TextVocabulary
+from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from tests import golden_cases
 
-S1, S2, S3 = 5, 6, 7
+EOS, S1, S2, S3 = 3, 5, 6, 7
 
 
 def merge(ids, generated, length=10, vocabulary=None):
@@ -98,3 +98,23 @@ def test_merging_undoes_span_masking(words, cuts):
         (targets if cut else inputs).append(word)
     targets.append(S1 + used + 1)
     assert merge_padded(inputs, targets) == words
+
+
+def test_the_next_sentinel_closes_a_hole_and_eos_a_text_that_is_open_to_its_end():
+    rows = [
+        ([S1, 300, S2, 301], [S2, S3, -1, -1]),
+        ([300, S1, 301, S2], [S2, EOS, -1, -1]),
+        ([S2, 300, S1, 301], [S1, S3, -1, -1]),
+        ([300, S1, 0, 0], [EOS, -1, -1, -1]),
+        ([300, 301, 302, EOS], [-1, -1, -1, -1]),
+    ]
+    ids = jnp.asarray([row for row, _ in rows])
+    known = jnp.asarray([[token > 0 for token in row] for row, _ in rows])
+    wanted = [closing for _, closing in rows]
+    assert fill_spans.closing_tokens(ids, known, PUBLISHED).tolist() == wanted
+
+
+def test_a_sentinel_always_closes_the_last_hole_as_published():
+    ids = jnp.asarray([[300, S1], [S1, 300]])
+    closing = fill_spans.closing_tokens(ids, jnp.ones((2, 2), bool), PUBLISHED, as_published=True)
+    assert closing.tolist() == [[S2, -1], [S2, -1]]

@@ -19,7 +19,11 @@ EOS, S1, S2, S3 = 3, 5, 6, 7
 
 @dataclasses.dataclass
 class Script:
-    """A decoder that says what is written here, whatever it reads."""
+    """A decoder that says what is written here, whatever it reads.
+
+    Attributes:
+      rows: [b, n, 2], the likeliest token and the second one.
+    """
 
     rows: jax.Array
 
@@ -27,7 +31,8 @@ class Script:
         return jnp.zeros((len(self.rows), 0))
 
     def step(self, memory, token, index):
-        return jax.nn.one_hot(self.rows[:, index], 230) * 99.0, memory
+        best, second = jnp.moveaxis(jax.nn.one_hot(self.rows[:, index], 230), 1, 0)
+        return best * 99.0 + second * 50.0, memory
 
 
 @functools.partial(jax.jit, static_argnames="stage")
@@ -44,8 +49,12 @@ def run(state, keys, rows, stage):
 
 
 def write(prompts, script, *, as_published=False, max_new=5):
-    """Texts of two rows; a single prompt is doubled, so that few programs compile."""
+    """Texts of two rows; a single prompt is doubled, so that few programs compile.
+
+    A pair in a script are the likeliest token and the second one.
+    """
     single = len(prompts) == 1
+    script = [[one if isinstance(one, tuple) else (one, one) for one in row] for row in script]
     prompts, script = prompts * (1 + single), script * (1 + single)
     ids = np.array([prompt + [0] * (5 - len(prompt)) for prompt in prompts])
     lengths = np.array([len(prompt) for prompt in prompts])
@@ -67,8 +76,21 @@ def write(prompts, script, *, as_published=False, max_new=5):
 
 
 def test_every_row_stops_at_its_own_end():
-    rows = write([[S1], [S1]], [[210, S2, 211, 212, 213], [210, 211, EOS, 212, 213]])
-    assert rows == [[210], [210, 211, EOS]]
+    rows = write([[S1, 220], [S1]], [[210, S2, 211, 212, 213], [210, 211, EOS, 212, 213]])
+    assert rows == [[210, 220], [210, 211, EOS]]
+
+
+def test_a_text_that_is_open_to_its_end_ends_with_eos_alone():
+    second_best = [[210, (S2, 211), (S1, 212), EOS, 213]]
+    assert write([[S1]], second_best) == [[210, 211, 212, EOS]]
+    assert write([[220, S1]], second_best) == [[220, 210, 211, 212, EOS]]
+
+
+def test_a_hole_with_words_behind_it_is_closed_by_the_next_sentinel_alone():
+    script = [[(EOS, 210), (S3, 211), S2, (S2, 212), S3]]
+    assert write([[S1, 220, S2, 221]], script) == [[210, 211, 220, 212, 221]]
+    script = [[(EOS, 210), (S3, 211), S2, (S3, 212), EOS]]
+    assert write([[S1, 220, S2]], script) == [[210, 211, 220, 212, EOS]]
 
 
 def test_the_published_rule_goes_on_until_all_rows_have_met_the_end():
@@ -77,7 +99,6 @@ def test_the_published_rule_goes_on_until_all_rows_have_met_the_end():
     assert write([[S1], [S1]], script, as_published=True) == [[210], [210, 211]]
     script = [[210, S2, S1, 212, 213], [210, 211, 212, S2, 215]]
     assert write([[S1], [S1]], script, as_published=True)[0] == [210, 212]
-    assert write([[S1], [S1]], script)[0] == [210]
 
 
 def test_the_published_rule_does_not_stop_at_eos():
@@ -91,16 +112,26 @@ def test_every_hole_of_a_text_is_filled_before_the_row_ends():
 
 
 def test_a_row_without_holes_stays_as_it_is():
-    rows = write([[220, 221, EOS], [S1]], [[210] * 5, [210, S2, 0, 0, 0]])
-    assert rows == [[220, 221, EOS], [210]]
+    rows = write([[220, 221, EOS], [S1]], [[210] * 5, [210, EOS, 0, 0, 0]])
+    assert rows == [[220, 221, EOS], [210, EOS]]
 
 
 def test_the_decoder_starts_with_the_first_sentinel_of_the_row():
-    first, end, nothing = sequences._borders(
-        jnp.asarray([[220, S2, 221]]), jnp.ones((1, 3), bool), SequenceStage.vocabulary
+    stage = SequenceStage(target="caption", max_new=5, length=8)
+    first, closing = sequences._borders(
+        jnp.asarray([[220, S2, 221], [220, 221, 222]]), jnp.ones((2, 3), bool), stage
     )
-    assert (first.tolist(), end.tolist(), nothing.tolist()) == ([S2], [S3], [False])
+    assert first.tolist() == [S2, S1]
+    assert closing.tolist() == [[S3, -1, -1], [-1, -1, -1]]
     assert write([[220, S2, 221]], [[210, S3, 0, 0, 0]]) == [[220, 210, 221]]
+
+
+def test_another_token_may_end_the_last_hole():
+    stage = SequenceStage(target="caption", max_new=5, length=8, end_id=210)
+    _, closing = sequences._borders(
+        jnp.asarray([[S1, 221, S2], [S1, 221, 222]]), jnp.ones((2, 3), bool), stage
+    )
+    assert closing.tolist() == [[S2, 210, -1], [210, -1, -1]]
 
 
 def test_no_more_tokens_are_generated_than_allowed():
