@@ -1,9 +1,10 @@
 """Where records come from: sources found by module name, and the data sets made of them."""
 
 import dataclasses
+import functools
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,16 +13,18 @@ from jaxtyping import Int, Shaped
 
 from fourm_jax.data import sources
 from fourm_jax.data.crops import settings
+from fourm_jax.data.storage import left_out
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.utils import errors, modules
+from fourm_jax.utils import errors, modules, storage_errors
 
 
 @runtime_checkable
 class Source(Protocol):
     """Random access to records by index, 0..len - 1; `fields` (their schema) may stand beside it.
 
-    A record is {field: array, text, number, list or mapping of these}. What cannot be read is a
-    ValueError that names the record.
+    A record is {field: array, text, number, list or mapping of these}. A damaged record is a
+    ValueError that names it; an OSError is taken for storage that fails, and tried again
+    (`utils.storage_errors`).
     """
 
     def __len__(self) -> int: ...
@@ -213,14 +216,44 @@ def _check_field(dataset: Dataset, spec: ModalitySpec, schema: Mapping[str, Mapp
         raise ValueError(f"{what}: pictures of {shape}, the modality takes {spec.image_shape}")
 
 
-def read_records(source: Source, indices: Sequence[int]) -> list[Mapping[str, Any]]:
-    """Read several records; at once where the source can (`records(indices)`, fields batched)."""
-    if not isinstance(source, Batched):
-        return [source[index] for index in indices]
-    if not len(indices):
-        return []
-    fields = source.records(np.asarray(indices))
-    return [{name: values[row] for name, values in fields.items()} for row in range(len(indices))]
+def read_records(
+    source: Source, indices: Sequence[int], name: str = ""
+) -> list[Mapping[str, Any] | ValueError]:
+    """Read several records, each or why it cannot be used; at once where the source can.
+
+    Storage that fails is tried again, of any source.
+
+    Args:
+      name: of the data set, for messages.
+
+    Raises:
+      StorageError: a record that cannot be read at the moment; names it.
+    """
+    if isinstance(source, Batched) and len(indices):
+        together = _attempt(source.records, np.asarray(indices), _Place(source, indices[0], name))
+        if not isinstance(together, ValueError):
+            return [
+                {key: values[row] for key, values in together.items()}
+                for row in range(len(indices))
+            ]
+    return [_attempt(source.__getitem__, index, _Place(source, index, name)) for index in indices]
+
+
+def _attempt(read: Callable[[Any], Any], argument: Any, place: "_Place") -> Any | ValueError:
+    return left_out.attempt(functools.partial(storage_errors.retried, read, argument, file=place))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a record lies; found out for messages alone, as it takes time."""
+
+    source: Source
+    index: int
+    name: str
+
+    def __str__(self) -> str:
+        where = place(self.source, self.index)
+        return f"data set {self.name!r}, {where}" if self.name else where
 
 
 def place(source: Source, index: int) -> str:

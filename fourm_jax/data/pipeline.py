@@ -13,7 +13,7 @@ import functools
 import itertools
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -199,10 +199,29 @@ def one_pass(
       ValueError: see `sources.check`; a batch size that the processes cannot share; when a batch
         is read, more damaged records, or ones that break the contract, than may be left out.
     """
-    left_out = left_out or LeftOutLog(0)
-    rows = _rows_of_each(batch_size, process_count)
     sources.check(datasets, specs)
-    reader = reading.Tokens(tuple(datasets), tuple(specs))
+    yield from one_pass_of(
+        reading.Tokens(tuple(datasets), tuple(specs)),
+        batch_size=batch_size,
+        num_records=num_records,
+        process_index=process_index,
+        process_count=process_count,
+        left_out=left_out,
+    )
+
+
+def one_pass_of(
+    reader: reading.Reader,
+    *,
+    batch_size: int,
+    num_records: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    left_out: LeftOutLog | None = None,
+) -> Iterator[tuple[Any, Bool[np.ndarray, "b"]]]:
+    """Yield (batch, valid) of any reader; arguments and errors as for `one_pass`."""
+    left_out, datasets = left_out or LeftOutLog(0), reader.datasets
+    rows = _rows_of_each(batch_size, process_count)
     sizes = [min(num_records or len(d.source), len(d.source)) for d in datasets]
     ends = list(itertools.accumulate(sizes))
     for first in range(0, ends[-1], batch_size):
@@ -225,7 +244,7 @@ def one_pass(
             number < ends[-1] and (datasets[one.dataset].name, one.record) not in lost
             for number, one in zip(block, references, strict=True)
         ]
-        yield cast(Batch, batch), np.asarray(valid)
+        yield batch, np.asarray(valid)
 
 
 def _behind(references: Sequence[Reference], sizes: Sequence[int], row: int) -> Iterator[Reference]:

@@ -152,28 +152,17 @@ def _readable(rows: Sequence[Mapping[str, Any] | ValueError]) -> list[Mapping[st
 def _fetch(
     datasets: Sequence[Dataset], references: Sequence[Reference]
 ) -> list[Mapping[str, Any] | ValueError]:
-    """Records, or why they cannot be read; at once from sources that read several."""
+    """Records, or why they cannot be read."""
     rows: list[Any] = [None] * len(references)
     for position, dataset in enumerate(datasets):
         own_rows = [
             row for row, reference in enumerate(references) if reference.dataset == position
         ]
         numbers = [references[row].record for row in own_rows]
-        values: Sequence[Mapping[str, Any] | ValueError]
-        if isinstance(dataset.source, sources.Batched):
-            values = sources.read_records(dataset.source, numbers)
-        else:
-            values = [_try(dataset.source, number) for number in numbers]
+        values = sources.read_records(dataset.source, numbers, dataset.name)
         for row, value in zip(own_rows, values, strict=True):
             rows[row] = value
     return rows
-
-
-def _try(source: sources.Source, record: int) -> Mapping[str, Any] | ValueError:
-    try:
-        return source[record]
-    except ValueError as error:
-        return error
 
 
 def describe(dataset: Dataset, record: int, error: Exception) -> str:

@@ -231,18 +231,12 @@ def _count(row: records.Record, texts: Sequence[ModalitySpec]) -> dict[str, int]
 def _read(
     source: datasets.Source, indices: Sequence[int]
 ) -> Sequence[Mapping[str, Any] | ValueError]:
-    if isinstance(source, datasets.Batched):
-        try:
-            return datasets.read_records(source, indices)
-        except ValueError:
-            pass  # which of them it is shows when they are read one by one
-    rows = []
-    for index in indices:
-        row = left_out.attempt(source.__getitem__, index)
-        if isinstance(row, ValueError):
-            row = RecordError(left_out.reason_of(row, "unreadable_record"), str(row))
-        rows.append(row)
-    return rows
+    return [
+        RecordError(left_out.reason_of(row, "unreadable_record"), str(row))
+        if isinstance(row, ValueError)
+        else row
+        for row in datasets.read_records(source, indices)
+    ]
 
 
 def _join(parts: Sequence[records.Record | ValueError]) -> records.Record:

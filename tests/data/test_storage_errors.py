@@ -1,11 +1,14 @@
 """Storage that fails for a while is tried again, then named; it makes no record a left-out one."""
 
+import bz2
 import errno
 import functools
+import gzip
 import io
 import json
 import os
 import pathlib
+import socket
 import tarfile
 
 import numpy as np
@@ -58,10 +61,53 @@ def failing(function, times, error=BROKEN):
         (PermissionError(errno.EACCES, "not yours"), False),
         (RuntimeError("Invalid header hash"), False),
         (ValueError("Input/output error"), False),
+        (OSError("connection reset"), True),
+        (socket.gaierror(socket.EAI_NONAME, "no such host"), True),
+        (OSError(errno.ENOSPC, "full"), False),
+        (FileNotFoundError("no dog.png"), False),
+        (PermissionError("not yours"), False),
+        (io.UnsupportedOperation("not readable"), False),
     ],
 )
 def test_what_is_transient_says_nothing_about_the_content(error, expected):
     assert storage_errors.is_transient(error) is expected
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def cut_short(suffix):
+    file = io.BytesIO()
+    Image.fromarray(NOISE).save(file, suffix)
+    return lambda: Image.open(io.BytesIO(file.getvalue()[:900])).load()
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        cut_short("png"),
+        cut_short("jpeg"),
+        lambda: Image.open(io.BytesIO(b"no picture")),
+        lambda: gzip.decompress(b"nothing zipped"),
+        lambda: bz2.decompress(b"nothing zipped"),
+        lambda: bz2.BZ2File(io.BytesIO(b"nothing zipped")).read(),
+    ],
+)
+def test_what_a_decoder_says_of_bytes_is_damage_though_it_is_an_os_error(decode):
+    with pytest.raises(OSError) as caught:
+        decode()
+    assert caught.value.errno is None
+    assert not storage_errors.is_transient(caught.value)
+
+
+def test_what_storage_says_under_a_decoder_is_storage():
+    class Remote(io.BytesIO):
+        def read(self, *_):
+            raise OSError("connection reset")
+
+    with pytest.raises(OSError, match="connection reset") as caught:
+        Image.open(Remote(b"far away")).load()
+    assert storage_errors.is_transient(caught.value)
 
 
 def test_a_failure_that_passes_costs_pauses_only(paused):
@@ -159,29 +205,80 @@ def test_a_record_on_storage_that_fails_is_an_error_and_not_left_out(tmp_path, m
         left_out.attempt(read)
 
 
-class Unreachable:
-    """Three records, of which the storage does not give the second."""
+UNNUMBERED = OSError("connection reset")  # as the source of a user may say it
+DAMAGED = RuntimeError("bad magic number")
+
+
+class Three:
+    """Three records; the source of a user fails `times` times before it gives the second."""
+
+    def __init__(self, error, times):
+        self.read = failing(lambda index: {"n": np.full(1, index, np.uint8)}, times, error)
 
     def __len__(self):
         return 3
 
     def __getitem__(self, index):
-        if index == 1:
-            raise STALE
-        return {"n": np.zeros(1, np.uint8)}
+        return self.read(index) if index == 1 else {"n": np.full(1, index, np.uint8)}
 
 
-def test_no_job_finishes_a_split_without_such_a_record(tmp_path):
+class Together(Three):
+    """The same, which reads several at once."""
+
+    def records(self, indices):
+        rows = [self[int(index)]["n"] for index in indices]
+        return {"n": np.stack(rows)}
+
+
+def export(source, folder):
     job = pretokenize.Job(
-        source=Unreachable(), output=tmp_path, split="train", recipe={}, records_per_shard=3
+        source=source, output=folder, split="train", recipe={}, records_per_shard=3
     )
-    with pytest.raises(OSError, match=STALE.strerror):
-        pretokenize.export(job, ["n"])
+    return pretokenize.export(job, ["n"])
+
+
+def batch(source, number=1, limit=9):
+    dataset = datasets.Dataset(name="numbers", source=source, fields={})
+    reader, rows = reading.Fields((dataset,), ("n",)), [reading.Reference(0, number)]
+    others = iter([reading.Reference(0, 2)])
+    found, left = reading.read(
+        reader, rows, [0.0], following=lambda _: others, max_left_out_records=limit
+    )
+    return found["n"].tolist(), [one.message for one in left]
+
+
+@pytest.mark.parametrize("error", [STALE, UNNUMBERED])
+@pytest.mark.parametrize("source", [Three, Together])
+def test_any_source_is_read_again(tmp_path, paused, source, error):
+    assert batch(source(error, 2)) == ([[1]], [])
+    assert len(paused) == 2
+    assert export(source(error, 3), tmp_path).num_records == 3
+    assert len(paused) == 5
+
+
+@pytest.mark.parametrize("error", [STALE, UNNUMBERED])
+@pytest.mark.parametrize("source", [Three, Together])
+def test_no_job_finishes_a_split_without_such_a_record(tmp_path, source, error):
+    with pytest.raises(
+        storage_errors.StorageError, match=rf"record \d cannot .*{str(error)[-5:-1]}"
+    ):
+        export(source(error, 99), tmp_path)
     assert not list(tmp_path.glob("*.array_record"))
 
 
-def test_no_training_replaces_such_a_record():
-    dataset = datasets.Dataset(name="numbers", source=Unreachable(), fields={})
-    reader, rows = reading.Fields((dataset,), ("n",)), [reading.Reference(0, 1)]
-    with pytest.raises(OSError, match=STALE.strerror):
-        reading.read(reader, rows, [0.0], following=lambda _: iter(rows), max_left_out_records=9)
+@pytest.mark.parametrize("error", [STALE, UNNUMBERED])
+@pytest.mark.parametrize("source", [Three, Together])
+def test_no_training_replaces_such_a_record(source, error):
+    message = "data set 'numbers', record 1 cannot be read at the moment, tried 4 times"
+    with pytest.raises(storage_errors.StorageError, match=message):
+        batch(source(error, 99))
+
+
+@pytest.mark.parametrize("source", [Three, Together])
+def test_damage_that_a_source_tells_in_any_way_is_left_out_where_that_is_allowed(source):
+    [value], [message] = batch(source(DAMAGED, 99))
+    assert value == [2]
+    assert message == "data set 'numbers', record 1: RuntimeError: bad magic number"
+    with pytest.raises(ValueError, match="record 1: RuntimeError: bad magic number") as caught:
+        batch(source(DAMAGED, 99), limit=0)
+    assert isinstance(caught.value.__cause__.__cause__.__cause__, RuntimeError)

@@ -108,7 +108,9 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any | ValueError:
     except Exception as error:  # hostile values break builders in every way there is
         if storage_errors.is_transient(error):
             raise
-        return RecordError("bad_value", f"{type(error).__name__}: {error}")
+        refused = RecordError("bad_value", f"{type(error).__name__}: {error}")
+        refused.__cause__ = error  # where it came from, if somebody raises it
+        return refused
 
 
 def reason_of(error: Exception, otherwise: str) -> str:
