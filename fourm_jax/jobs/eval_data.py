@@ -14,11 +14,11 @@ import ml_collections
 from etils import epath
 
 from fourm_jax.data import datasets as sources
-from fourm_jax.data import pipeline
+from fourm_jax.data import in_memory, pipeline
 from fourm_jax.data.crops import policy, settings
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.left_out_log import LeftOutLog
-from fourm_jax.data.storage import shards
+from fourm_jax.data.storage import left_out, shards
 from fourm_jax.evals.evaluator import Masking, Records
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import encoders, run_phases
@@ -42,8 +42,7 @@ class EvalData:
       groups: data sets of tokens, as `data.datasets.make_datasets` takes them, masking mixtures
         among them; or one of raw records, as `configs.datasets.tokenize` describes it.
       tokenizers: folder of those that encode raw records; None: nothing is encoded.
-      max_left_out_records: so many bad ones may be left out of those that are read; none of those
-        that are encoded here.
+      max_left_out_records: so many bad ones may be left out of those that are read.
     """
 
     groups: tuple[Mapping[str, Any], ...]
@@ -62,14 +61,14 @@ class EvalData:
     def datasets(
         self, specs: Sequence[ModalitySpec], split: str, count: int
     ) -> tuple[Dataset, ...]:
-        """Data sets of tokens.
+        """Data sets of tokens; whoever reads a bad record, or one that is not encoded, is told so.
 
         Raises:
-          ValueError: a split without records, or a source that cannot be opened.
+          ValueError: a split without records, or one whose records are all bad; a source that
+            cannot be opened.
         """
         if self.is_raw:
-            names, rows = self._raw_rows(specs, split, count)
-            return (self._encoded(specs, names, rows),)
+            return (self._encoded(specs, self._raw_rows(specs, split, count)),)
         named = [{"arguments": {}, "fields": {}, "weight": 1.0, **one} for one in self.groups]
         found = sources.make_datasets(named, split)
         for one in found:
@@ -115,7 +114,7 @@ class EvalData:
     ) -> dict[str, Any]:
         """Raw fields of some records (data set, number), those that all of them have."""
         if self.is_raw:
-            every = self._raw_rows(specs, split, count)[1]
+            every = in_memory.Rows(self._raw_rows(specs, split, count))
             rows = [every[number] for _, number in places]
         else:
             raw = [_raw_beside(group, split) for group in self.groups]
@@ -129,42 +128,47 @@ class EvalData:
     @functools.cache  # noqa: B019 - one object per command, of a few hundred records
     def _raw_rows(
         self, specs: Sequence[ModalitySpec], split: str, count: int
-    ) -> tuple[list[str], list[Mapping[str, Any]]]:
-        """Modalities whose field the records have, and records, cropped as for training."""
+    ) -> list[dict[str, Any] | ValueError]:
+        """Records, cropped as for training, or why one of them cannot be used."""
         (group,) = self.groups
         source = sources.open_source(group["source"], split, group["arguments"])
         limit = min(group["num_records"].get(split, 0) or len(source), len(source))
         limit = min(count or limit, limit)
         if not limit:
             raise ValueError(f"source {group['source']!r}: split {split!r} has no records")
-        rows: list[Mapping[str, Any]] = [source[number] for number in range(limit)]
-        own = [spec for spec in specs if all(spec.source in row for row in rows)]
-        if crops := policy.make(group.get("crops", {})):
-            fields = sorted({spec.source for spec in own})
-            rows = [
-                {**row, **crops.crop_one(dict(row), number, fields, 0)}
-                for number, row in enumerate(rows)
-            ]
-        return [spec.name for spec in own], rows
+        rows = sources.read_records(source, range(limit), group["source"])
+        crops = policy.make(group.get("crops", {}))
+        fields = sorted({spec.source for spec in _held(specs, rows)})
+
+        def cropped(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+            crop = crops.crop_one(dict(row), number, fields, 0) if crops else {}
+            return {**row, **crop}
+
+        return [
+            row if isinstance(row, ValueError) else left_out.attempt(cropped, number, row)
+            for number, row in enumerate(rows)
+        ]
 
     def _encoded(
-        self, specs: Sequence[ModalitySpec], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+        self, specs: Sequence[ModalitySpec], rows: Sequence[dict[str, Any] | ValueError]
     ) -> Dataset:
         if self.tokenizers is None:
             raise ValueError("raw records need tokenizers: --tokenizers=FOLDER")
         (group,) = self.groups
-        encoded: list[dict[str, Any]] = [{} for _ in rows]
-        for spec in specs:
-            if spec.name not in names:
-                continue
+        held = _held(specs, rows)
+        encoded: list[dict[str, Any] | ValueError] = [
+            row if isinstance(row, ValueError) else {} for row in rows
+        ]
+        for spec in held:
             encode, _ = encoders.make_encoder(spec, self.tokenizers, group["seed"])
-            for number, found in enumerate(encode([dict(row) for row in rows], range(len(rows)))):
-                if isinstance(found, ValueError):
-                    raise ValueError(f"record {number}: {found}") from found
-                encoded[number].update(found)
-        return Dataset(
-            name=group["source"], source=Rows(encoded), fields={name: name for name in names}
-        )
+            good = {n: dict(row) for n, row in enumerate(rows) if not isinstance(row, ValueError)}
+            for number, found in zip(good, encode([*good.values()], [*good]), strict=True):
+                before = encoded[number]
+                if not isinstance(before, ValueError):
+                    encoded[number] = found if isinstance(found, ValueError) else before | found
+        names = [spec.name for spec in held]
+        source = in_memory.Rows(encoded)
+        return Dataset(name=group["source"], source=source, fields={name: name for name in names})
 
 
 def key(dataset: str, split: str, number: int) -> str:
@@ -172,17 +176,18 @@ def key(dataset: str, split: str, number: int) -> str:
     return f"{dataset}/{split}/{number:06}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Records that lie in memory."""
+def _held(
+    specs: Sequence[ModalitySpec], rows: Sequence[Mapping[str, Any] | ValueError]
+) -> list[ModalitySpec]:
+    """Modalities whose raw field all good records have.
 
-    rows: Sequence[dict[str, Any]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index]
+    Raises:
+      ValueError: none is good; says why the first is not.
+    """
+    good = [row for row in rows if not isinstance(row, ValueError)]
+    if not good:
+        raise ValueError(f"none of {len(rows)} records can be used; the first: {rows[0]}")
+    return [spec for spec in specs if all(spec.source in row for row in good)]
 
 
 def _raw_beside(group: Mapping[str, Any], split: str) -> sources.Source | None:

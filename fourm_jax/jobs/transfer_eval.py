@@ -1,7 +1,6 @@
 """How good a transfer is: every held-out record counted once."""
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -9,16 +8,13 @@ import ml_collections
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from fourm_jax.data import reading
-from fourm_jax.data.datasets import Dataset
-from fourm_jax.data.storage import left_out
+from fourm_jax.data import pipeline
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals.measures import miou
 from fourm_jax.parallel import distributed, sharding
 from fourm_jax.train import loop, run_config
 from fourm_jax.train.state import TrainState
-from fourm_jax.train.transfer_data import LabelledTokens
 from fourm_jax.train.transfer_task import LABEL, Labels, TransferTask
-from fourm_jax.utils import progress
 
 BATCH = 64
 
@@ -28,6 +24,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
 
     It yields "accuracy" of classes, "pixel_accuracy" and "miou" of maps of them, "mae" of numbers,
     with "exact" (the share that rounds to the truth), and of positive maps "abs_rel" and "delta1".
+    As many bad records do not count as `max_left_out_records` allows.
 
     Raises:
       ValueError: as `run_config.make_task`; labels that do not fit.
@@ -35,6 +32,7 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     task = run_config.make_task(config)
     assert isinstance(task, TransferTask)
     reader = run_config.transfer_reader(config, task, "test")
+    left_out = LeftOutLog(config.max_left_out_records)
 
     @jax.jit
     def predict(params: Any, batch: Any) -> jax.Array:
@@ -48,42 +46,17 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
         own = size // together
         start = own * jax.process_index() if together > 1 else 0
         outputs, labels = [], []
-        for batch, count in _passes(reader, config.max_left_out_records, size):
+        # Every process gets all rows: it needs their labels.
+        for batch, valid in pipeline.one_pass_of(reader, batch_size=size, left_out=left_out):
             label = batch.pop(LABEL)
             rows = jax.tree.map(lambda x: x[start : start + own], batch)
             with jax.set_mesh(mesh):
                 output = predict(state.eval_params, distributed.put_batch(rows, mesh))
-            outputs.append(np.asarray(output)[:count])
-            labels.append(label[:count])
+            outputs.append(np.asarray(output)[valid])
+            labels.append(label[valid])
         yield from score(np.concatenate(outputs), np.concatenate(labels), task.labels_of).items()
 
     return evaluate
-
-
-def _passes(
-    reader: LabelledTokens, max_left_out_records: int, size: int = BATCH
-) -> Iterator[tuple[Any, int]]:
-    """Batches of one size, and how many of their rows are new."""
-    for dataset in reader.datasets:
-        good = _good(dataset, max_left_out_records)
-        while rows := list(itertools.islice(good, size)):
-            filled = [*rows, *rows[-1:] * (size - len(rows))]
-            yield reader.combine(filled, [dataset] * size, [0.0] * size), len(rows)
-
-
-def _good(dataset: Dataset, max_left_out_records: int) -> Iterator[Any]:
-    """The records of a data set, without those that may be left out."""
-    num_bad = 0
-    for number in range(len(dataset.source)):
-        row = left_out.attempt(dataset.source.__getitem__, number)
-        if not isinstance(row, ValueError):
-            yield row
-            continue
-        num_bad += 1
-        message = reading.describe(dataset, number, row)
-        if num_bad > max_left_out_records:
-            raise ValueError(message) from row
-        progress.announce(f"left-out record: {message}")
 
 
 def score(outputs: np.ndarray, labels: np.ndarray, settings: Labels) -> dict[str, float]:

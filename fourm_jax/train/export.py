@@ -1,5 +1,8 @@
 """From a finished tokenizer run to the tokenizer on disk: weights and card with held-out errors."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import ml_collections
 import numpy as np
@@ -12,7 +15,8 @@ from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.train import run_config
 from fourm_jax.train.state import TrainState
-from fourm_jax.utils import progress
+from fourm_jax.train.tokenizer_task import TokenizerTask
+from fourm_jax.utils import errors, progress
 
 NUM_HELD_OUT = 512
 
@@ -57,15 +61,18 @@ def read_held_out(
 ) -> Num[np.ndarray, "n ..."]:
     """Raw signals of the first records of a split of the config's first data set.
 
-    Those that the tokenizer does not take are left out.
+    Those that are damaged or that the tokenizer does not take are left out.
 
     Raises:
       ValueError: it takes none; names the last one.
     """
     task = run_config.make_tokenizer_task(config)
     dataset = run_config.make_datasets(config, split)[0]
-    rows = datasets.read_records(dataset.source, range(min(NUM_HELD_OUT, len(dataset.source))))
-    taken = [left_out.attempt(task.taken, row[task.source_field]) for row in rows]
+    numbers = range(min(NUM_HELD_OUT, len(dataset.source)))
+    rows = datasets.read_records(dataset.source, numbers, dataset.name)
+    taken = [
+        row if isinstance(row, ValueError) else left_out.attempt(_taken, task, row) for row in rows
+    ]
     good = [value for value in taken if not isinstance(value, ValueError)]
     if not good:
         place = datasets.place_of(dataset, len(rows) - 1)
@@ -73,3 +80,10 @@ def read_held_out(
     if len(good) < len(rows):
         progress.announce(f"{len(rows) - len(good)} of {len(rows)} held-out records left out")
     return np.stack(good)
+
+
+def _taken(task: TokenizerTask, row: Mapping[str, Any]) -> np.ndarray:
+    """The signal of a record as the tokenizer takes it."""
+    if task.source_field not in row:
+        raise ValueError(errors.unknown_value("record field", task.source_field, row))
+    return task.taken(row[task.source_field])

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from fourm_jax.data import channels, collate, datasets, reading
+from fourm_jax.data import channels, collate, datasets, in_memory, reading
 from fourm_jax.data.datasets import Dataset
-from fourm_jax.data.storage.left_out import RecordError, reason_of
+from fourm_jax.data.storage import left_out
+from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.trained import TrainedTokenizer
@@ -18,22 +19,6 @@ from fourm_jax.train.transfer_task import LABEL, Labels
 from fourm_jax.utils import errors
 
 MAX_IN_MEMORY = 16_384  # records that are read, tokenized and checked once, before the first step
-
-
-class Rows:
-    """Records that lie in memory, or why one of them cannot be used."""
-
-    def __init__(self, rows: Sequence[dict[str, Any] | RecordError]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self._rows[index]
-        if isinstance(row, RecordError):
-            raise RecordError(row.reason, str(row))
-        return row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +33,10 @@ class First:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.source[index]
+
+    def place(self, index: int) -> str:
+        """Where a record lies, for messages."""
+        return datasets.place(self.source, index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +96,9 @@ def open_reader(
         if len(source) <= MAX_IN_MEMORY:
             rows = _read_all(dataset, len(source), labels, specs[0].image_shape[:2])
             _check_left_out(dataset, rows, max_left_out_records)
-            source = Rows(_prepare(dataset, rows, read, labels, tokenizers))
+            rows = _prepare(dataset, rows, read, labels, tokenizers)
+            _check_left_out(dataset, rows, max_left_out_records)
+            source = in_memory.Rows(rows)
         opened.append(dataclasses.replace(dataset, source=source))
     return LabelledTokens(tuple(opened), tuple(specs), labels)
 
@@ -152,30 +143,22 @@ def label_of(
 
 def _read_all(
     dataset: Dataset, size: int, labels: Labels, picture: tuple[int, int]
-) -> list[dict[str, Any] | RecordError]:
+) -> list[dict[str, Any] | ValueError]:
     """The first records, each with a label that fits, or why it cannot be used."""
-    source: Any = dataset.source
-    if isinstance(dataset.source, datasets.Batched):
-        source = datasets.read_records(dataset.source, range(size))
-
-    def read(number: int) -> dict[str, Any]:
-        row = dict(source[number])
-        label_of(row, number, labels, picture)
-        return row
-
-    rows: list[dict[str, Any] | RecordError] = []
-    for number in range(size):
-        try:
-            rows.append(read(number))
-        except ValueError as error:
-            rows.append(RecordError(reason_of(error, "unreadable_record"), str(error)))
+    rows: list[dict[str, Any] | ValueError] = []
+    for number, row in enumerate(datasets.read_records(dataset.source, range(size), dataset.name)):
+        if isinstance(row, ValueError):
+            rows.append(row)
+            continue
+        label = left_out.attempt(label_of, row, number, labels, picture)
+        rows.append(label if isinstance(label, ValueError) else dict(row))
     return rows
 
 
 def _check_left_out(
-    dataset: Dataset, rows: Sequence[dict[str, Any] | RecordError], limit: int
+    dataset: Dataset, rows: Sequence[dict[str, Any] | ValueError], limit: int
 ) -> None:
-    bad = [(number, row) for number, row in enumerate(rows) if isinstance(row, RecordError)]
+    bad = [(number, row) for number, row in enumerate(rows) if isinstance(row, ValueError)]
     if len(bad) > limit:
         more = f"{len(bad)} left-out records, allowed: {limit}; the first: " if limit else ""
         raise ValueError(more + reading.describe(dataset, *bad[0])) from bad[0][1]
@@ -183,23 +166,26 @@ def _check_left_out(
 
 def _prepare(
     dataset: Dataset,
-    rows: Sequence[dict[str, Any] | RecordError],
+    rows: Sequence[dict[str, Any] | ValueError],
     specs: Sequence[ModalitySpec],
     labels: Labels,
     tokenizers: str,
-) -> list[dict[str, Any] | RecordError]:
-    """The records with the tokens that they lack; only what is used."""
-    good = [row for row in rows if not isinstance(row, RecordError)]
+) -> list[dict[str, Any] | ValueError]:
+    """The records with the tokens that they lack; only what is used.
+
+    A record whose signal the tokenizer does not take becomes the error that says so.
+    """
+    good = [row for row in rows if not isinstance(row, ValueError)]
     if labels.problem == "class_map":
         _check_classes(dataset, good, labels)
     wanted = {labels.field, *dataset.fields.values()}
     for spec in specs:
         field = dataset.fields.get(spec.name, spec.name)
         if spec.is_token and not any(field in row for row in good):
-            _add_tokens(good, field, spec, tokenizers)
+            rows = _with_tokens(rows, field, spec, tokenizers)
     return [
         row
-        if isinstance(row, RecordError)
+        if isinstance(row, ValueError)
         else {name: value for name, value in row.items() if name in wanted}
         for row in rows
     ]
@@ -226,10 +212,10 @@ def _check_classes(dataset: Dataset, rows: Sequence[Mapping[str, Any]], labels: 
         )
 
 
-def _add_tokens(
-    rows: Sequence[dict[str, Any]], field: str, spec: ModalitySpec, tokenizers: str
-) -> None:
-    """Encode the raw signal of those records that have it."""
+def _with_tokens(
+    rows: Sequence[dict[str, Any] | ValueError], field: str, spec: ModalitySpec, tokenizers: str
+) -> list[dict[str, Any] | ValueError]:
+    """The records with the raw signal of those that have it encoded."""
     folder = epath.Path(tokenizers).expanduser() / spec.tokenizer if tokenizers else None
     if folder is None or not folder.is_dir():
         where = f"no tokenizer {folder}" if folder else "transfer.tokenizers names no folder"
@@ -237,11 +223,20 @@ def _add_tokens(
     tokenizer = base.load(folder)
     if not isinstance(tokenizer, TrainedTokenizer):
         raise ValueError(f"input {spec.name!r}: texts are tokenized beforehand")
-    by_shape = collections.defaultdict(list)
-    for row in rows:
-        if spec.source in row:
-            by_shape[np.shape(row[spec.source])].append(row)
+    found, by_shape = list(rows), collections.defaultdict(list)
+    for number, row in enumerate(rows):
+        if isinstance(row, ValueError) or spec.source not in row:
+            continue
+        refused = left_out.attempt(
+            lambda raw: tokenizer.check(np.asarray(raw)[None]), row[spec.source]
+        )
+        if isinstance(refused, ValueError):
+            reason = left_out.reason_of(refused, "bad_value")
+            found[number] = RecordError(reason, f"input {spec.name!r}: {refused}")
+        else:
+            by_shape[np.shape(row[spec.source])].append((number, row))
     for group in by_shape.values():
-        raw = np.stack([row[spec.source] for row in group])
-        for row, ids in zip(group, tokenizer.encode(raw), strict=True):
-            row[field] = ids.ravel()
+        raw = np.stack([row[spec.source] for _, row in group])
+        for (number, row), ids in zip(group, tokenizer.encode(raw), strict=True):
+            found[number] = {**row, field: ids.ravel()}
+    return found

@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 
 from experiments import cli
+from fourm_jax.data import in_memory
 from fourm_jax.data.sources import fake
 from fourm_jax.data.storage import shard_writer
 from fourm_jax.evals import evaluator
@@ -105,6 +106,33 @@ def test_raw_records_are_read_and_encoded_where_there_are_no_tokens(tmp_path):
     assert set(evaluator.labels(records, "num_objects")) <= set("1234")
     with pytest.raises(ValueError, match="raw records need tokenizers"):
         eval_data.of_config(config, None).read(specs, "test", 2)
+
+
+def test_raw_records_that_the_run_may_leave_out_are_left_out_as_tokens_are(tmp_path, monkeypatch):
+    good = [{"rgb": np.full((32, 32, 3), n, np.uint8)} for n in range(2)]
+    infinite = {"rgb": np.full((32, 32, 3), np.inf)}  # which no encoder takes
+    rows = in_memory.Rows([good[0], ValueError("cut short"), infinite, good[1]])
+    monkeypatch.setattr(eval_data.sources, "open_source", lambda *_: rows)
+    config = ml_collections.ConfigDict(
+        {
+            "source": "mine",
+            "arguments": {},
+            "modalities": {},
+            "num_records": {"test": 0},
+            "seed": 0,
+        }
+    )
+    specs = registry.resolve("scenes", ("rgb",))
+    records = eval_data.of_config(config, epath.Path(tmp_path), 2).read(specs, "test", 0)
+    assert records.keys == ["mine/test/000000", "mine/test/000003"]
+    assert records.fields["rgb"][:, 0, 0, 0].tolist() == [0, 1]
+    assert records.tokens["rgb"]["pixels"][:, 0, 0, 0].tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"data set 'mine', record 2: .*holds NaN or infinity"):
+        eval_data.of_config(config, epath.Path(tmp_path), 1).read(specs, "test", 0)
+    none = in_memory.Rows([ValueError("cut short")])
+    monkeypatch.setattr(eval_data.sources, "open_source", lambda *_: none)
+    with pytest.raises(ValueError, match="none of 1 records can be used; the first: cut short"):
+        eval_data.of_config(config, epath.Path(tmp_path), 1).read(specs, "test", 0)
 
 
 @pytest.mark.parametrize(

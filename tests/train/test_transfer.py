@@ -9,8 +9,11 @@ from PIL import Image
 from configs.finetune import scenes as scenes_config
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.convert import safetensors_io
+from fourm_jax.data import datasets, pipeline
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.data.sources import fake
 from fourm_jax.jobs import transfer_eval, transferred
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import all_visible, lora, think_first, trained
 from fourm_jax.train import loop, run_config, transfer_data, transfer_task
 from fourm_jax.utils import config as config_lib
@@ -177,7 +180,9 @@ def test_a_mask_of_another_size_is_one_line_before_any_step(tmp_path):
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_a_damaged_picture_is_left_out_where_the_config_allows_it(tmp_path):
+@pytest.mark.parametrize("most", [transfer_data.MAX_IN_MEMORY, 0])
+def test_a_damaged_picture_is_left_out_where_the_config_allows_it(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(transfer_data, "MAX_IN_MEMORY", most)
     folder_of_masks(tmp_path, [(40, 40)] * 8)
     (tmp_path / "images" / "0.png").write_bytes(b"no picture")
     whole = f"task=seg,images={tmp_path},num_classes=2,labels=0,head=dense_linear"
@@ -186,13 +191,28 @@ def test_a_damaged_picture_is_left_out_where_the_config_allows_it(tmp_path):
         settings = config(whole, max_left_out_records=limit)
         return run_config.transfer_reader(settings, run_config.make_task(settings), "train")
 
+    def count(limit):
+        batches = pipeline.one_pass_of(reader(limit), batch_size=6, left_out=LeftOutLog(limit))
+        return sum(valid.sum() for _, valid in batches)
+
     with pytest.raises(ValueError, match=r"data set 'labelled', .*0\.png: unreadable picture"):
-        reader(0)
+        count(0)
     source = reader(1).datasets[0].source
     with pytest.raises(ValueError, match="unreadable picture"):
         source[0]
-    [(_, count)] = transfer_eval._passes(reader(1), 1)
-    assert count == len(source) - 1
+    assert count(1) == len(source) - 1
+
+
+def test_a_bad_label_that_no_start_looked_at_is_left_out_of_an_evaluation():
+    rows = [{"rgb": np.zeros((4, 4, 3), np.uint8), "label": np.int32(n)} for n in (0, 7, 1)]
+    spec = ModalitySpec(name="rgb", kind="pixels", grid=(1, 1), patch_size=4, num_channels=3)
+    dataset = datasets.Dataset(name="labelled", source=rows, fields={"rgb": "rgb"})
+    classes = transfer_task.Labels(problem="classes", num_outputs=2)
+    reader = transfer_data.LabelledTokens((dataset,), (spec,), classes)
+    [(batch, valid)] = pipeline.one_pass_of(reader, batch_size=3, left_out=LeftOutLog(1))
+    assert batch["label"][valid].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="'labelled', record 1: label 'label' has class 7"):
+        next(pipeline.one_pass_of(reader, batch_size=3))
 
 
 def test_masks_in_black_and_white_are_refused_as_white_does_not_count(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fourm_jax import loading
-from fourm_jax.data import channels, datasets
+from fourm_jax.data import channels, datasets, in_memory
 from fourm_jax.data.sources import fake
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities.spec import ModalitySpec
@@ -16,6 +16,7 @@ from fourm_jax.scenes import labels
 from fourm_jax.train import init, run_config, transfer_data, transfer_task
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import io
+from tests.jobs import untrained
 from tests.train import tiny
 from tests.train.test_transfer import config, run
 
@@ -73,7 +74,7 @@ BANDS = np.arange(4, dtype=np.uint8) * np.ones((2, 2, 1), np.uint8)  # of value 
 
 
 def picked(held, record, spec=RGB):
-    source = transfer_data.Rows([record])
+    source = in_memory.Rows([record])
     dataset = datasets.Dataset(name="bands", source=source, fields={"rgb": "picture"})
     return channels.pick(dataset, {"rgb": held}, (spec,)).source
 
@@ -176,7 +177,7 @@ def test_rows_may_lack_an_input_and_then_do_not_depend_on_it():
     rows = [{"rgb": picture, "ndvi": map_, "label": 2}, {"rgb": picture, "label": np.int32(2)}]
     rows[0]["label"] = np.int32(2)
     dataset = datasets.Dataset(
-        name="mixed", source=transfer_data.Rows(rows), fields={"rgb": "rgb", "ndvi": "ndvi"}
+        name="mixed", source=in_memory.Rows(rows), fields={"rgb": "rgb", "ndvi": "ndvi"}
     )
     reader = transfer_data.LabelledTokens((dataset,), task.model.modalities, task.labels_of)
     batch = reader.combine(rows, [dataset] * 2, [0.0] * 2)
@@ -251,3 +252,38 @@ def test_what_is_set_for_training_changes_the_training_alone(changes):
 
     assert abs(loss(task, True) - loss(plain, True)) > 1e-3
     assert loss(task, False) == loss(plain, False)
+
+
+def test_a_record_whose_signal_no_tokenizer_takes_is_left_out_where_some_may_be(
+    tmp_path, monkeypatch
+):
+    edge = {"axes": "hw", "dtype": "uint8", "kind": "binary", "low": 0, "high": 255}
+    untrained.save(tmp_path, "edge", edge)
+    tokens = ModalitySpec(
+        name="tok_edge", kind="grid", grid=(8, 8), vocab_size=256, source="edge", tokenizer="edge"
+    )
+    rows = [
+        {
+            "rgb": np.zeros((1, 1, 3), np.uint8),
+            "edge": np.zeros((32, 32), kind),
+            "label": np.int32(0),
+        }
+        for kind in (np.uint8, np.float32, np.uint8)
+    ]
+    fields = {"rgb": "rgb", "tok_edge": "tok_edge"}
+    dataset = datasets.Dataset(name="labelled", source=in_memory.Rows(rows), fields=fields)
+    monkeypatch.setattr(datasets, "make_datasets", lambda *_: (dataset,))
+
+    def reader(limit):
+        classes = transfer_task.Labels(problem="classes", num_outputs=2)
+        folder = str(tmp_path)
+        return transfer_data.open_reader(
+            [{}], "train", (RGB, tokens), classes, tokenizers=folder, max_left_out_records=limit
+        )
+
+    source = reader(1).datasets[0].source
+    assert source[0]["tok_edge"].shape == source[2]["tok_edge"].shape == (64,)
+    with pytest.raises(RecordError, match=r"input 'tok_edge': .*got dtype float32"):
+        source[1]
+    with pytest.raises(ValueError, match="data set 'labelled', record 1: input 'tok_edge'"):
+        reader(0)
