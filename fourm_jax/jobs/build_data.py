@@ -157,11 +157,9 @@ def _label(
             continue
         for field in sorted(row.keys() & registry.sources().keys()):
             spec = registry.of_source(field)
-            count = 0
             if spec.kind == "sequence":
-                count = fields.count_clipped(spec, row[field], row[PIXELS].shape[:2])
-            if count:
-                yield left_out.about_clipped(row["file"], None, field, count)
+                changes = fields.count_changes(spec, row[field], row[PIXELS].shape[:2])
+                yield from left_out.about_changes(row["file"], None, field, changes)
         yield row
 
 

@@ -21,6 +21,7 @@ from fourm_jax.data.published import file_decoders, layout
 from fourm_jax.data.storage import records
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.modalities import captions, serializers
+from fourm_jax.modalities.coordinates import Changes
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.base import SequenceTokenizer
 from fourm_jax.utils import picture_files
@@ -78,12 +79,12 @@ class Rules:
 
 
 class Converted(NamedTuple):
-    """Result of one record: None if it is dropped; what is wrong with each modality; and how many
-    numbers of each were clipped to their range."""
+    """Result of one record: None if it is dropped; what is wrong with each modality; and what was
+    clipped or left out within each."""
 
     record: records.Record | None
     errors: Mapping[str, RecordError]
-    clipped: Mapping[str, int] = types.MappingProxyType({})
+    changes: Mapping[str, Changes] = types.MappingProxyType({})
 
 
 class _Frame(NamedTuple):
@@ -121,14 +122,14 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
         return Converted(None, errors)
     rows = [] if frame.rows is None else list(frame.rows)
     crops: list[Parts] = [{settings.SETTINGS: row} for row in rows] or [{}]
-    clipped: dict[str, int] = {}
+    changes: dict[str, Changes] = {}
     for spec in rules.specs:
         if spec.kind == "pixels" or spec.name in errors:
             continue
         try:
             value = read(files[spec.name])
             if spec.kind == "sequence":
-                clipped[spec.name] = _count_clipped(spec, value, frame)
+                changes[spec.name] = _count_changes(spec, value, frame)
             parts = _IMPORT[spec.kind](spec, value, frame, rules)
         except RecordError as error:
             errors[spec.name] = error
@@ -147,7 +148,7 @@ def convert(key: str, files: Mapping[str, layout.Member], rules: Rules) -> Conve
     if record.keys() <= {KEY, settings.SETTINGS}:
         empty = RecordError("empty_record", f"{key} holds nothing that could be learned from")
         return Converted(None, errors or {rules.specs[0].name: empty})
-    return Converted(record, errors, {name: count for name, count in clipped.items() if count})
+    return Converted(record, errors, changes)
 
 
 def read(member: layout.Member) -> Any:
@@ -254,9 +255,9 @@ def _import_ids(spec: ModalitySpec, value: Any, frame: _Frame, rules: Rules) -> 
     return [{"": row} for row in ids.astype(collate.id_dtype(spec.vocab_size))]
 
 
-def _count_clipped(spec: ModalitySpec, value: Any, frame: _Frame) -> int:
+def _count_changes(spec: ModalitySpec, value: Any, frame: _Frame) -> Changes:
     try:
-        return fields.count_clipped(spec, value, frame.size)
+        return fields.count_changes(spec, value, frame.size)
     except Exception as error:  # hostile JSON breaks builders in every way there is
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise RecordError("bad_text", what) from error

@@ -291,10 +291,10 @@ def _import_shard(plan: _Plan, shard: str) -> Iterator[shard_job.Entry]:
             yield _named(plan, shard, dataclasses.replace(fault, kept=made.record is not None))
         if made.record is None:
             continue
-        for name, count in made.clipped.items():
+        for name, changes in made.changes.items():
             if name not in made.errors:
-                place = str(files[name].file)
-                yield _named(plan, shard, left_out.about_clipped(place, key, name, count))
+                for one in left_out.about_changes(str(files[name].file), key, name, changes):
+                    yield _named(plan, shard, one)
         yield made.record
 
 

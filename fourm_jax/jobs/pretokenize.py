@@ -21,6 +21,7 @@ from fourm_jax.data.crops import fields, policy, settings, stored
 from fourm_jax.data.storage import left_out, records, shard_writer, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 from fourm_jax.jobs import encoders, shard_job
+from fourm_jax.modalities.coordinates import Changes
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import trained
 
@@ -188,7 +189,7 @@ def _probe(job: Job, total: int, convert: Convert, texts: Sequence[ModalitySpec]
 def _converted(
     job: Job, indices: Sequence[int], convert: Convert, texts: Sequence[ModalitySpec]
 ) -> Iterator[shard_job.Entry]:
-    """What becomes of each of these records; entries about its clipped numbers come before it."""
+    """What becomes of each of these records; entries about what it lost come before it."""
     rows, counts = list(_read(job.source, indices)), []
     for number, row in enumerate(rows):
         count = row if isinstance(row, ValueError) else left_out.attempt(_count, row, texts)
@@ -209,23 +210,23 @@ def _converted(
             yield _left_out(job.source, index, made)
             continue
         assert not isinstance(count, ValueError)  # its row would be one
-        for name, clipped in count.items():
+        for name, changes in count.items():
             place = datasets.place(job.source, index)
-            yield left_out.about_clipped(place, index, name, clipped)
+            yield from left_out.about_changes(place, index, name, changes)
         yield dict(made)
 
 
-def _count(row: records.Record, texts: Sequence[ModalitySpec]) -> dict[str, int]:
-    """How many numbers of each text are clipped; raises where one is far out of its range."""
+def _count(row: records.Record, texts: Sequence[ModalitySpec]) -> dict[str, Changes]:
+    """What is clipped or left out within each text; raises where it is far out of its range."""
     counts = {}
     for spec in texts:
         if spec.source in row:
             size = fields.picture_size(row) if spec.crop == "poses" else None
             try:
-                counts[spec.name] = fields.count_clipped(spec, row[spec.source], size)
+                counts[spec.name] = fields.count_changes(spec, row[spec.source], size)
             except ValueError as error:
                 raise RecordError("bad_value", f"modality {spec.name!r}: {error}") from error
-    return {name: count for name, count in counts.items() if count}
+    return {name: count for name, count in counts.items() if any(count)}
 
 
 def _read(

@@ -139,7 +139,7 @@ def check(labeler: Labeler, record: Record, labels: Mapping[str, Any]) -> None:
             if spec and spec.kind == "sequence":  # must have a text: tokenizers write it
                 form = serializers.get(spec.text_form)
                 form.serialize(value, np.random.default_rng(0))
-                form.count_clipped(value)  # looks at all that one text may be drawn from
+                form.count_changes(value)  # looks at all that one text may be drawn from
             continue
         if not isinstance(value, np.ndarray) or value.dtype != output.dtype:
             found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__

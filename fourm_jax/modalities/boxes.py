@@ -186,8 +186,9 @@ def from_record(value: Any) -> Boxes:
     return _inside(value).value
 
 
-def _inside(value: Any) -> coordinates.Clipped:
-    """The boxes of `from_record`, and how many of their corners' coordinates were clipped."""
+def _inside(value: Any) -> coordinates.Inside:
+    """The boxes of `from_record`, how many of their corners' coordinates were clipped, and how
+    many are left out."""
     if isinstance(value, Mapping) and "instances" in value:
         value = Boxes.from_instances(value["instances"])
     elif isinstance(value, Mapping) and {"boxes", "classes"} <= set(value):
@@ -201,12 +202,13 @@ def _inside(value: Any) -> coordinates.Clipped:
     corners, count = coordinates.clip_boxes(value.boxes, 1.0, "box", unit)
     inside = dataclasses.replace(value, boxes=corners)
     rows = np.flatnonzero(coordinates.has_extent(corners))
-    return coordinates.Clipped(inside.select(rows), count)
+    changes = coordinates.Changes(count, num_empty=len(corners) - len(rows))
+    return coordinates.Inside(inside.select(rows), changes)
 
 
-def count_clipped(value: Any) -> int:
-    """Coordinates of a record field that lie slightly outside of the picture."""
-    return _inside(value).num_clipped
+def count_changes(value: Any) -> coordinates.Changes:
+    """Coordinates of a record field slightly outside of the picture, and boxes without extent."""
+    return _inside(value).changes
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

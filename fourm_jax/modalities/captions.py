@@ -87,9 +87,9 @@ def select_embedding(
     return embeddings[index][np.asarray(valid[index], bool)]
 
 
-def count_clipped(value: Any) -> int:
-    """0: a caption has no numbers."""
-    return 0
+def count_changes(value: Any) -> coordinates.Changes:
+    """None: a caption has no numbers."""
+    return coordinates.Changes()
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> str:

@@ -18,16 +18,30 @@ MARGIN = 0.1  # share of its range by which a value may lie outside; it is clipp
 _COORDINATE = re.compile(rf"(v[0-{NUM_AXES - 1}]=[0-9]{{1,3}}(?![0-9]))")
 
 
-class Clipped(NamedTuple):
-    """Values of a record, in their range.
+class Changes(NamedTuple):
+    """What a record's values lost on their way into a text.
 
     Attributes:
-      value: typed as its module types it.
-      num_clipped: how many of its numbers lay slightly outside and were clipped.
+      num_clipped: numbers that lay slightly outside of their range.
+      num_empty: boxes, humans or masks that are left out, as their box has no width or height.
     """
 
-    value: Any
+    num_clipped: int = 0
+    num_empty: int = 0
+
+
+class Clipped(NamedTuple):
+    """Numbers in their range, and how many of them lay slightly outside and were clipped."""
+
+    value: np.ndarray
     num_clipped: int
+
+
+class Inside(NamedTuple):
+    """A record's value, typed as its module types it, in its range; and what it lost."""
+
+    value: Any
+    changes: Changes
 
 
 class Word(NamedTuple):

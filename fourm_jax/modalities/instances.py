@@ -180,8 +180,8 @@ def _contains(polygon: Float[np.ndarray, "n 2"], point: Point) -> bool:
     return int((x < start[:, 0] + slope * (y - start[:, 1])).sum()) % 2 == 1
 
 
-def _inside(value: Any) -> coordinates.Clipped:
-    """`Instances` of a record field, and how many numbers were clipped to the crop.
+def _inside(value: Any) -> coordinates.Inside:
+    """`Instances` of a record field, how many numbers were clipped to the crop, how many are gone.
 
     Those whose box has no width or height, as of a mask of one pixel's width, are left out.
     """
@@ -201,12 +201,14 @@ def _inside(value: Any) -> coordinates.Clipped:
     rows = np.flatnonzero(coordinates.has_extent(boxes))
     polygons = tuple(outlines[row].value for row in rows)
     inside = Instances(polygons, boxes[rows], value.codes[rows])
-    return coordinates.Clipped(inside, count + sum(outline.num_clipped for outline in outlines))
+    count += sum(outline.num_clipped for outline in outlines)
+    changes = coordinates.Changes(count, num_empty=len(boxes) - len(rows))
+    return coordinates.Inside(inside, changes)
 
 
-def count_clipped(value: Any) -> int:
-    """Numbers of a record field that lie slightly outside of the crop."""
-    return _inside(value).num_clipped
+def count_changes(value: Any) -> coordinates.Changes:
+    """Numbers of a record field slightly outside of the crop, and masks without extent."""
+    return _inside(value).changes
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

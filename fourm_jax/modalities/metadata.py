@@ -101,11 +101,12 @@ def _checked(value: Any) -> Metadata:
     return value
 
 
-def count_clipped(value: Any) -> int:
+def count_changes(value: Any) -> coordinates.Changes:
     """How many values of a record field lie outside the range that bins stand for."""
     metadata = _checked(value)
     ranges = {name: metadata.table.named(name).encoding.range for name in metadata.values}
-    return sum(not ranges[name][0] <= n <= ranges[name][1] for name, n in metadata.values.items())
+    outside = [not ranges[name][0] <= n <= ranges[name][1] for name, n in metadata.values.items()]
+    return coordinates.Changes(num_clipped=sum(outside))
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

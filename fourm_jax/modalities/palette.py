@@ -106,12 +106,12 @@ def _typed(value: Any, rng: np.random.Generator | None) -> Palette:
     return Palette(np.asarray(value))
 
 
-def count_clipped(value: Any) -> int:
-    """0: a palette with a value outside of 0..255 is refused."""
+def count_changes(value: Any) -> coordinates.Changes:
+    """None: a palette with a value outside of 0..255 is refused."""
     lengths = isinstance(value, Sequence) and len(value) and isinstance(value[0], Mapping)
     for colors in value[0].values() if lengths else [value]:
         from_record(colors)
-    return 0
+    return coordinates.Changes()
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

@@ -246,8 +246,9 @@ def from_record(value: Any, size: Sequence[int] = (1, 1)) -> Poses:
     return _inside(value, size).value
 
 
-def _inside(value: Any, size: Sequence[int]) -> coordinates.Clipped:
-    """The poses of `from_record`, and how many of their numbers were clipped."""
+def _inside(value: Any, size: Sequence[int]) -> coordinates.Inside:
+    """The poses of `from_record`, how many of their numbers were clipped, and how many humans are
+    left out."""
     if isinstance(value, Mapping):
         raw = {key: part for key, part in value.items() if key != "size"}
         value = Poses.from_hmr(raw, value.get("size", size))
@@ -265,12 +266,13 @@ def _inside(value: Any, size: Sequence[int]) -> coordinates.Clipped:
             parts.append(clipped.value)
             count += clipped.num_clipped
     rows = np.flatnonzero(coordinates.has_extent(boxes))
-    return coordinates.Clipped(Poses(*parts).select(rows), count)
+    changes = coordinates.Changes(count, num_empty=len(boxes) - len(rows))
+    return coordinates.Inside(Poses(*parts).select(rows), changes)
 
 
-def count_clipped(value: Any, size: Sequence[int] = (1, 1)) -> int:
-    """Numbers of a record field that lie slightly outside of their ranges, see `from_record`."""
-    return _inside(value, size).num_clipped
+def count_changes(value: Any, size: Sequence[int] = (1, 1)) -> coordinates.Changes:
+    """Numbers of a record field slightly outside of their ranges, and humans without extent."""
+    return _inside(value, size).changes
 
 
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:

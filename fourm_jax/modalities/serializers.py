@@ -5,6 +5,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from fourm_jax import modalities
+from fourm_jax.modalities.coordinates import Changes
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.utils import modules
 
@@ -29,9 +30,9 @@ class Serializer(Protocol):
         by single spaces (masking keeps or hides a chunk as a whole if the modality says so)."""
         ...
 
-    def count_clipped(self, value: Any) -> int:
-        """How many numbers of a raw record field lie slightly outside of their range, so that
-        `serialize` clips them; ValueError for one that lies further outside."""
+    def count_changes(self, value: Any) -> Changes:
+        """What `serialize` clips or leaves out of a raw record field; ValueError for a number that
+        lies further outside of its range."""
         ...
 
     def parse(self, text: str) -> Parsed:

@@ -217,10 +217,10 @@ def test_numbers_that_a_labeler_makes_are_checked_and_those_that_are_clipped_cou
 ):
     def label(records):
         corners = {"page.png": [10, 20, 300, 200], "rocket.jpg": [0.1, -0.02, 0.5, 0.5]}
-        usual = [0.1, 0.1, 0.5, 0.5]
+        usual, flat = [0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.1]
         names = [record["file"].rpartition("/")[2] for record in records]
-        boxes = [[corners.get(name, usual)] for name in names]
-        return [{"det": {"boxes": np.array(b), "classes": ["cat"]}} for b in boxes]
+        boxes = [[corners.get(name, usual), flat] for name in names]
+        return [{"det": {"boxes": np.array(b), "classes": ["cat"] * 2}} for b in boxes]
 
     labeler = base.Labeler(name="det", inputs=("rgb",), outputs={"det": base.Output()}, label=label)
     labelers = [*build_data.make_labelers(["rgb"], {}, 16), labeler]
@@ -228,6 +228,8 @@ def test_numbers_that_a_labeler_makes_are_checked_and_those_that_are_clipped_cou
     summary = results["train"].left_out
     assert summary.reasons == {"refused_by_det": 1}
     assert (summary.num_clipped, summary.num_records_clipped) == (1, 1)
+    kept = results["train"].num_records
+    assert (summary.num_empty, summary.num_records_with_empty) == (kept, kept)
 
 
 def test_files_that_are_no_pictures_are_listed(images, tmp_path):

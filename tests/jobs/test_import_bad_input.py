@@ -45,7 +45,7 @@ def run(tmp_path, words):
         )
         result = import_webdataset.run(job)
         lines = list(left_out.read(job.output, "train"))
-        about_left_out = [line for line in lines if not line.num_clipped]
+        about_left_out = [line for line in lines if not line.num_clipped + line.num_empty]
         assert sum(result.left_out.reasons.values()) == len(about_left_out)
         assert sum(result.left_out.modalities.values()) == len(about_left_out)
         source = token_shards.make_source("train", directory=job.output)
@@ -349,17 +349,20 @@ def test_boxes_slightly_outside_are_counted_and_listed_those_far_outside_left_ou
     run, tmp_path, capsys
 ):
     near, far = ([[-0.02, 0.1, 1.04, 0.9]], [[10, 20, 300, 200]])
+    flat = [[0.5, 0.1, 0.5, 0.9]]
     changes = {
         (0, number, "det"): (".json", dump({"boxes": corners, "classes": ["dog"]}))
-        for number, corners in enumerate((near, far))
+        for number, corners in enumerate((near, far, flat))
     }
-    published_tars.write(tmp_path / "in", (3,), changes)
+    published_tars.write(tmp_path / "in", (4,), changes)
     summary, lines, found = run(("det",))
-    assert len(found) == 2
+    assert len(found) == 3
     assert (summary.num_records, summary.num_clipped, summary.num_records_clipped) == (1, 2, 1)
+    assert (summary.num_empty, summary.num_records_with_empty) == (1, 1)
     assert [(line.reason, line.modality, line.kept) for line in lines] == [
         ("clipped", "det", True),
         ("bad_text", "det", False),
+        ("empty_box", "det", True),
     ]
     assert "box 0 is [10" in lines[1].message
     left_out.announce(tmp_path / "out", "train")

@@ -272,6 +272,29 @@ def test_numbers_that_are_clipped_are_counted_and_those_far_outside_listed(token
     assert listed == [(1, "clipped", "metadata"), (2, "bad_value", "")]
 
 
+def test_boxes_without_extent_are_counted_with_their_records(tmp_path, capsys):
+    flat, whole = [0.1, 0.2, 0.1, 0.9], [0.1, 0.2, 0.3, 0.9]
+    rows = [
+        {"det": {"boxes": corners, "classes": ["dog"] * len(corners)}}
+        for corners in ([whole], [flat, whole, flat], [flat])
+    ]
+    text.TextTokenizer.train(["dog"], vocab_size=4608).save(tmp_path / "tokenizers" / "text")
+    specs = registry.resolve("scenes", ("det",))
+    result = pretokenize.tokenize(
+        with_source(job(tmp_path / "out"), rows), specs, tmp_path / "tokenizers"
+    )
+    assert result.num_records == 3
+    assert (result.left_out.num_empty, result.left_out.num_records_with_empty) == (3, 2)
+    assert (result.left_out.num_records, result.left_out.examples) == (0, ())
+    listed = [
+        (one.record, one.num_empty, one.kept) for one in left_out.read(tmp_path / "out", "train")
+    ]
+    assert listed == [(1, 2, True), (2, 1, True)]
+    left_out.announce(tmp_path / "out", "train")
+    said = capsys.readouterr().out
+    assert "train: 3 boxes, humans or masks of 2 records had no width or height" in said
+
+
 def test_what_refuses_every_record_is_refused(tokenizers, tmp_path):
     class Blind(digits.DigitSource):
         asked = 0

@@ -29,9 +29,9 @@ def masks(box=(10, 10, 20, 20), outline=None, code=7):
     return {"points": [outline or OUTLINE], "bbox": [box], "token_ids": [[code] * 16]}
 
 
-def test_every_text_form_counts_what_it_clips():
+def test_every_text_form_counts_what_it_clips_and_leaves_out():
     assert {s.text_form for s in registry.sources().values() if s.text_form} <= {
-        name for name in serializers.names() if serializers.get(name).count_clipped
+        name for name in serializers.names() if serializers.get(name).count_changes
     }
 
 
@@ -54,7 +54,7 @@ def test_every_text_form_counts_what_it_clips():
     ],
 )
 def test_numbers_slightly_outside_are_clipped_and_counted(form, value, count):
-    assert form.count_clipped(value) == count
+    assert form.count_changes(value) == (count, 0)
     assert form.serialize(value, np.random.default_rng(0))
 
 
@@ -88,22 +88,23 @@ def test_numbers_slightly_outside_are_clipped_and_counted(form, value, count):
 )
 def test_numbers_far_outside_are_refused_where_they_are_counted_and_written(form, value, message):
     with pytest.raises(ValueError, match=message):
-        form.count_clipped(value)
+        form.count_changes(value)
     with pytest.raises(ValueError, match=message):
         form.serialize(value, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
-    ("form", "value", "expected"),
+    ("form", "value", "expected", "counts"),
     [
-        (boxes, detected([0.2, 0.4, 0.6, 0.4]), ["v0=100 v1=100 v2=899 v3=899 cat"]),
-        (boxes, detected([-0.03, 0.4, -0.01, 0.6]), ["v0=100 v1=100 v2=899 v3=899 cat"]),
-        (boxes, boxes.Boxes([[0, 0, 0, 0]], ["cat"], [0.9]), []),
-        (poses, human(box=(10, 10, 10, 90)), ["none"]),
+        (boxes, detected([0.2, 0.4, 0.6, 0.4]), ["v0=100 v1=100 v2=899 v3=899 cat"], (0, 1)),
+        (boxes, detected([-0.03, 0.4, -0.01, 0.6]), ["v0=100 v1=100 v2=899 v3=899 cat"], (2, 1)),
+        (boxes, boxes.Boxes([[0, 0, 0, 0]] * 2, ["cat"] * 2, [0.9] * 2), [], (0, 2)),
+        (poses, human(box=(10, 10, 10, 90)), ["none"], (0, 1)),
     ],
 )
-def test_what_has_no_extent_is_left_out_and_the_rest_of_the_record_goes_on(form, value, expected):
+def test_what_has_no_extent_is_left_out_alone_and_counted(form, value, expected, counts):
     assert form.serialize(value) == expected
+    assert form.count_changes(value) == counts
 
 
 def test_a_mask_without_extent_answers_no_point():
@@ -116,6 +117,7 @@ def test_a_mask_without_extent_answers_no_point():
     answers = " ".join(instances.serialize(record, np.random.default_rng(0)))
     assert answers.count("polygon v0=10 v1=10 v2=20 v3=20 v0=2") == instances.NUM_POINTS
     assert answers.count("polygon") == instances.NUM_POINTS
+    assert instances.count_changes(record) == (0, 1)
 
 
 def test_generated_boxes_of_one_bin_have_an_extent_and_are_written_as_the_same_bins():

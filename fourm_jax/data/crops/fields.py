@@ -16,6 +16,7 @@ from PIL import Image
 from fourm_jax.data.crops import images, settings
 from fourm_jax.data.crops.settings import Crop
 from fourm_jax.modalities import boxes, poses, registry, serializers
+from fourm_jax.modalities.coordinates import Changes
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors
 
@@ -174,10 +175,8 @@ UNREAD: Mapping[str, str] = {
 }
 
 
-def count_clipped(spec: ModalitySpec, value: Any, size: tuple[int, int] | None) -> int:
-    """How many numbers of a raw text field lie slightly outside of their range.
-
-    Whoever cuts or writes the field clips them.
+def count_changes(spec: ModalitySpec, value: Any, size: tuple[int, int] | None) -> Changes:
+    """What whoever cuts or writes a raw text field clips or leaves out of it, over all crops.
 
     Args:
       size: (height, width) of the record's picture, where it has one.
@@ -187,8 +186,9 @@ def count_clipped(spec: ModalitySpec, value: Any, size: tuple[int, int] | None) 
     """
     form = serializers.get(spec.text_form)
     if spec.crop == "poses":
-        return poses.count_clipped(value, size or (1, 1))
-    return sum(form.count_clipped(one) for one in (value if spec.crop == "per_crop" else [value]))
+        return poses.count_changes(value, size or (1, 1))
+    every = [form.count_changes(one) for one in (value if spec.crop == "per_crop" else [value])]
+    return Changes(sum(one.num_clipped for one in every), sum(one.num_empty for one in every))
 
 
 def field_rules() -> dict[str, Transform]:

@@ -8,6 +8,7 @@ written before the shard is closed: a shard that is there has its part.
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from etils import epath
 
 from fourm_jax.data.storage import shards
+from fourm_jax.modalities.coordinates import Changes
 from fourm_jax.utils import io, plain_data, progress, storage_errors
 
 MAX_MESSAGE = 500  # characters: a message may quote what is wrong
@@ -24,6 +26,7 @@ RULES = {
     "record": plain_data.any_of(plain_data.TEXT, plain_data.integer(0, 2**63)),
     "kept": plain_data.FLAG,
     "num_clipped": plain_data.integer(0, 2**63),
+    "num_empty": plain_data.integer(0, 2**63),
 }
 
 
@@ -47,7 +50,7 @@ class RecordError(ValueError):
 class LeftOutRecord:
     """A record that was left out, or one modality of a record that was kept without it.
 
-    Or one modality of which numbers were clipped: nothing is left out then.
+    Or one modality that the record keeps, numbers of which were clipped or boxes left out.
 
     Attributes:
       place: file, shard or data set that holds it.
@@ -59,6 +62,8 @@ class LeftOutRecord:
       kept: whether the record goes on without the modality.
       num_clipped: numbers slightly outside of their range that were clipped; the record goes on
         with the modality.
+      num_empty: boxes, humans or masks without width or height that were left out; the record goes
+        on with the others.
     """
 
     place: str
@@ -68,6 +73,7 @@ class LeftOutRecord:
     message: str
     kept: bool = False
     num_clipped: int = 0
+    num_empty: int = 0
 
     def __str__(self) -> str:
         name = self.place.encode("utf-8", "backslashreplace").decode()
@@ -82,6 +88,7 @@ class Summary:
       num_records: that are not there.
       num_incomplete: that are there without some modality.
       num_clipped: numbers that were clipped to their range, of `num_records_clipped` records.
+      num_empty: boxes and the like that were left out alone, of `num_records_with_empty` records.
       reasons, modalities: how many entries about what was left out have which.
       examples: the first few of these entries.
     """
@@ -90,6 +97,8 @@ class Summary:
     num_incomplete: int
     num_clipped: int
     num_records_clipped: int
+    num_empty: int
+    num_records_with_empty: int
     reasons: Mapping[str, int]
     modalities: Mapping[str, int]
     examples: tuple[LeftOutRecord, ...]
@@ -118,19 +127,19 @@ def reason_of(error: Exception, otherwise: str) -> str:
     return getattr(error, "reason", otherwise)
 
 
-def about_clipped(
-    place: str, record: int | str | None, modality: str, num_clipped: int
-) -> LeftOutRecord:
-    """The entry about numbers of a record that were clipped."""
-    return LeftOutRecord(
-        place=place,
-        record=record,
-        modality=modality,
-        reason="clipped",
-        message=f"{num_clipped} numbers slightly outside of their range, clipped",
-        kept=True,
-        num_clipped=num_clipped,
+def about_changes(
+    place: str, record: int | str | None, modality: str, changes: Changes
+) -> Iterator[LeftOutRecord]:
+    """The entries about a modality that a record keeps, changed; none where it is not."""
+    about = functools.partial(
+        LeftOutRecord, place=place, record=record, modality=modality, kept=True
     )
+    if count := changes.num_clipped:
+        message = f"{count} numbers slightly outside of their range, clipped"
+        yield about(reason="clipped", message=message, num_clipped=count)
+    if count := changes.num_empty:
+        message = f"{count} without width or height, left out alone"
+        yield about(reason="empty_box", message=message, num_empty=count)
 
 
 def list_path(output: epath.PathLike, split: str) -> epath.Path:
@@ -186,6 +195,7 @@ def summarize(output: epath.PathLike, split: str) -> Summary:
     gone: set[int | str] = set()
     incomplete: set[int | str] = set()
     clipped: collections.Counter[int | str] = collections.Counter()
+    with_empty: collections.Counter[int | str] = collections.Counter()
     examples: list[LeftOutRecord] = []
     reasons: collections.Counter[str] = collections.Counter()
     modalities: collections.Counter[str] = collections.Counter()
@@ -193,6 +203,9 @@ def summarize(output: epath.PathLike, split: str) -> Summary:
         name = one.place if one.record is None else one.record
         if one.num_clipped:
             clipped[name] += one.num_clipped
+        if one.num_empty:
+            with_empty[name] += one.num_empty
+        if one.num_clipped or one.num_empty:
             continue
         if one.record is not None or not one.modality:
             (incomplete if one.kept else gone).add(name)
@@ -206,6 +219,8 @@ def summarize(output: epath.PathLike, split: str) -> Summary:
         num_incomplete=len(incomplete),
         num_clipped=clipped.total(),
         num_records_clipped=len(clipped),
+        num_empty=with_empty.total(),
+        num_records_with_empty=len(with_empty),
         reasons=dict(sorted(reasons.items())),
         modalities=dict(sorted(modalities.items())),
         examples=tuple(examples),
@@ -226,6 +241,11 @@ def announce(output: epath.PathLike, split: str) -> None:
         progress.announce(
             f"{split}: {summary.num_clipped} numbers of {summary.num_records_clipped} records lay "
             f"slightly outside of their range and were clipped, listed in {path}"
+        )
+    if summary.num_empty:
+        progress.announce(
+            f"{split}: {summary.num_empty} boxes, humans or masks of "
+            f"{summary.num_records_with_empty} records had no width or height and were left out alone, listed in {path}"
         )
 
 
