@@ -30,6 +30,19 @@ from fourm_jax.utils.run_folder import CHECKPOINTS
 # of one that says that a folder of an object store, which cannot be renamed at once, is complete.
 _UNFINISHED, _METADATA = "orbax-checkpoint-tmp", "_CHECKPOINT_METADATA"
 _COMPLETE = "commit_success.txt"
+_LOSS = "metrics/metrics"  # where the metrics of a checkpoint lie in its folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """What a policy looks at.
+
+    Attributes:
+      metrics: those that the checkpoint was saved with; None where there were none.
+    """
+
+    step: int
+    metrics: Mapping[str, float] | None
 
 
 class Checkpointer:
@@ -41,8 +54,10 @@ class Checkpointer:
         So do the `keep_best` with the lowest held-out loss, of those that were saved with one.
         """
         self._folder = io.absolute(workdir) / CHECKPOINTS
+        self._policy = _policy(keep, keep_best)
+        self._keeps_best = keep_best > 0
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_policy(keep, keep_best),
+            preservation_policy=self._policy,
             best_fn=_goodness if keep_best else None,
             create=True,
             enable_async_checkpointing=True,
@@ -80,6 +95,33 @@ class Checkpointer:
             ),
             metrics=None if held_out_loss is None else {"loss": held_out_loss},
         )
+
+    def add_held_out_loss(self, step: int, loss: float) -> None:
+        """Give the checkpoint of a step the loss that it was saved without; keep what is to stay.
+
+        Nothing happens where there is no such checkpoint, or where it has a loss.
+        """
+        if not self._keeps_best or step not in self.steps():
+            return
+        self.wait()
+        if not distributed.decided_by_first(lambda: self._manager.metrics(step) is None):
+            return
+        self._set_aside_passed_over()
+        if jax.process_index() == 0:
+            folder = self._folder / str(step)
+            io.write_json(folder / _LOSS, {"loss": loss})
+            digests.add(folder, _LOSS)
+        distributed.decided_by_first(lambda: 0)  # all processes see the file
+        self._manager.reload()
+        self._remove_others()
+
+    def _remove_others(self) -> None:
+        """Remove what a save would remove now."""
+        found = [_Saved(step=step, metrics=self._manager.metrics(step)) for step in self.steps()]
+        stay = self._policy.should_preserve(found, context=policies.PreservationContext())
+        for one, stays in zip(found, stay, strict=True):
+            if not stays:
+                self._manager.delete(one.step)
 
     def wait(self) -> None:
         """Wait for the save under way and raise its error, if any."""

@@ -384,10 +384,7 @@ class _Training:
         return bool(distributed.decided_by_first(lambda: self.since_save.seconds() > 60 * minutes))
 
     def _lacks_evaluation(self, start: int) -> bool:
-        """Whether the step that a run continues from was to be evaluated and was not.
-
-        The checkpoint of that step keeps no held-out loss: it is never among the best.
-        """
+        """Whether the step that a run continues from was to be evaluated and was not."""
         due = any(_due(start, every) for every in run_config.eval_periods(self.config))
         if not (self.evaluators and due and 0 < start < self.config.num_steps):
             return False
@@ -424,13 +421,16 @@ class _Training:
             if alone:
                 self._save(state, done, wait=True)
             raise
+        if loss is not None:
+            # Its checkpoint is there already where an evaluation is made up for. First, as what is
+            # in the history is not evaluated again.
+            self.saver.add_held_out_loss(done, loss)
+            self.held_out_losses[done] = loss
         if shown:
             self.book.show(done, shown)
         if values:
             self.book.record(done, values)
             self.book.restart_clock(done)
-        if loss is not None:
-            self.held_out_losses[done] = loss
 
 
 def _is_finished(

@@ -84,6 +84,13 @@ def write(folder: epath.PathLike, *, except_names: Collection[str] = ()) -> None
     io.write_json(folder / FILE, found)
 
 
+def add(folder: epath.PathLike, name: str) -> None:
+    """Write the digest of one file more, where digests lie here; the others stay as they are."""
+    folder = epath.Path(folder)
+    if (folder / FILE).exists():
+        io.write_json(folder / FILE, {**io.read_json(folder / FILE), name: _sha256(folder / name)})
+
+
 def damaged(folder: epath.PathLike) -> list[str] | None:
     """Return the files that are missing or not what was written; None where no digests lie here.
 

@@ -245,7 +245,8 @@ def announce(output: epath.PathLike, split: str) -> None:
     if summary.num_empty:
         progress.announce(
             f"{split}: {summary.num_empty} boxes, humans or masks of "
-            f"{summary.num_records_with_empty} records had no width or height and were left out alone, listed in {path}"
+            f"{summary.num_records_with_empty} records had no width or height and were left out "
+            f"alone, listed in {path}"
         )
 
 
