@@ -88,6 +88,8 @@ def run(job: Job) -> shard_job.Result:
       ChildProcessError: a worker that was killed; running the job again continues.
     """
     plan = _make_plan(job)
+    for name, folder in plan.folders.items() if job.shards == "*" else ():
+        layout.announce_unread(plan.root / folder, plan.present[name])
     with _bar(job, plan):
         if job.num_workers == 1:
             _write(job, plan, 0)

@@ -120,6 +120,16 @@ def test_the_config_names_every_field_of_the_published_models():
         cc12m.get_config("mix=mod8")
 
 
+def test_an_import_says_once_which_files_lie_beside_the_shards(tmp_path, job, capfd):
+    published_tars.write(tmp_path / "in", (2, 1))
+    (tmp_path / "in" / "det" / "000.json").write_text("{}")
+    result = import_webdataset.run(job(num_workers=2))
+    assert (result.num_records, result.left_out.num_records) == (3, 0)
+    said = [line for line in capfd.readouterr().out.splitlines() if "not read" in line]
+    assert len(said) == 1
+    assert "in/det: 1 file not read, such as '000.json': they lie beside shards" in said[0]
+
+
 def test_pictures_without_crop_settings_are_one_centred_square(tmp_path, job):
     one = published_tars.npy(np.zeros(196, np.int32))
     published_tars.write(tmp_path / "in", (1,), {(0, 0, "tok_rgb@224"): (".npy", one)})

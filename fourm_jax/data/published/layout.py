@@ -9,7 +9,7 @@ Damage is listed, not raised: a source refuses it, an import goes on with the re
 
 import pathlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from fourm_jax.data.published import file_decoders
@@ -73,13 +73,31 @@ def list_shards(folder: pathlib.Path, pattern: str = "*") -> list[str]:
     tars = {path.stem for path in folder.glob(pattern + ".tar")}
     found = tars | {path.name for path in folder.glob(pattern) if path.is_dir()}
     names = sorted(name for name in found if not foreign_files.is_foreign(name))
-    files = [path.name for path in folder.iterdir() if path.is_file()]
-    loose = [name for name in files if not foreign_files.is_foreign(name)]
-    if not names and loose and pattern == "*":
+    if not names and pattern == "*" and _loose(folder):
         return [FLAT]
     if not names:
         raise ValueError(f"{folder}: no shard or folder {pattern!r} with files in it")
     return names
+
+
+def announce_unread(folder: pathlib.Path, shards: Collection[str]) -> None:
+    """Say how many files lie beside the shards of a modality, all of which are read.
+
+    They are no records: beside tars lie indices, licenses and the like. But they may have been
+    meant as some, where a folder or a tar found its way among plain files.
+    """
+    if FLAT not in shards:
+        why = "they lie beside shards; records lie in tars, or all in folders, or all in none"
+        foreign_files.announce_unread(folder, _loose(folder), why)
+
+
+def _loose(folder: pathlib.Path) -> list[str]:
+    """Files in the folder of a modality itself that are no tars."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix != ".tar" and path.is_file() and not foreign_files.is_foreign(path.name)
+    )
 
 
 def record_name(shard: str, key: str) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from fourm_jax.data import picture_folder
 from fourm_jax.data.crops import images
-from fourm_jax.data.storage.left_out import RecordError, reason_of
+from fourm_jax.data.storage import foreign_files
+from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError, reason_of
 from fourm_jax.utils import errors, picture_files
 
 
@@ -35,7 +36,9 @@ def make_source(
     """
     if split not in ("train", "test"):
         raise ValueError(errors.unknown_value("split", split, ("train", "test")))
-    files, _ = picture_folder.find(directory)
+    files, others = picture_folder.find(directory)
+    if split == "train":  # once for both
+        announce_others(directory, others)
     for file in files:
         if "/" not in file:
             raise ValueError(f"{directory}: {file} is in no class; expected CLASS/{file}")
@@ -70,6 +73,12 @@ class ClassFolderSource:
     def place(self, index: int) -> str:
         """Path of the picture, for messages."""
         return str(self._root / self._files[index])
+
+
+def announce_others(directory: os.PathLike | str, others: Sequence[LeftOutRecord]) -> None:
+    """Say in one line that some files of a folder are no pictures, and why the first is none."""
+    why = others[0].message if others else ""
+    foreign_files.announce_unread(directory, [one.place for one in others], why)
 
 
 def in_split(files: Sequence[str], split: str, test_fraction: float) -> list[str]:

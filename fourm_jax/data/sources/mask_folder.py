@@ -8,6 +8,7 @@ import numpy as np
 
 from fourm_jax.data import picture_folder
 from fourm_jax.data.sources import class_folder
+from fourm_jax.data.storage import foreign_files
 from fourm_jax.data.storage.left_out import RecordError, reason_of
 from fourm_jax.utils import errors, picture_files
 
@@ -31,10 +32,16 @@ def make_source(
     if split not in ("train", "test"):
         raise ValueError(errors.unknown_value("split", split, ("train", "test")))
     root = pathlib.Path(directory)
-    files, _ = picture_folder.find(root / IMAGES)
+    (files, no_images), (every, no_masks) = map(picture_folder.find, (root / IMAGES, root / MASKS))
     masks = collections.defaultdict(list)
-    for mask in picture_folder.find(root / MASKS).pictures:
+    for mask in every:
         masks[_name(mask)].append(mask)
+    if split == "train":  # once for both
+        class_folder.announce_others(root / IMAGES, no_images)
+        class_folder.announce_others(root / MASKS, no_masks)
+        pictures = {*map(_name, files)}
+        alone = [mask for mask in every if _name(mask) not in pictures]
+        foreign_files.announce_unread(root / MASKS, alone, f"no picture in {IMAGES} has its name")
     pairs = []
     for file in class_folder.in_split(files, split, test_fraction):
         found = masks[_name(file)]

@@ -93,7 +93,10 @@ class WebDataset:
 
 def _index(folder: pathlib.Path, pattern: str) -> dict[Key, Member]:
     index: dict[Key, Member] = {}
-    for shard in layout.list_shards(folder, pattern):
+    shards = layout.list_shards(folder, pattern)
+    if pattern == "*":
+        layout.announce_unread(folder, shards)
+    for shard in shards:
         found = layout.index_shard(folder, shard)
         if found.left_out:
             more = f" ({len(found.left_out) - 1} more)" if len(found.left_out) > 1 else ""

@@ -56,6 +56,26 @@ def test_masks_keep_their_classes_at_another_size(tmp_path):
     assert record["rgb"].shape == (4, 4, 3)
 
 
+def test_files_that_are_not_read_are_one_line_with_an_example(tmp_path, capsys):
+    save(tmp_path / "classes" / "cat" / "a.png", np.zeros((8, 8, 3)))
+    (tmp_path / "classes" / "cat" / "b.heic").touch()
+    save(tmp_path / "pairs" / "images" / "a.png", np.zeros((8, 8, 3)))
+    for name in ("a", "b", "c"):
+        save(tmp_path / "pairs" / "masks" / f"{name}.png", np.zeros((8, 8)))
+    (tmp_path / "pairs" / "masks" / "classes.csv").touch()
+    opened("class_folder", tmp_path / "classes")
+    opened("mask_folder", tmp_path / "pairs")
+    assert capsys.readouterr().out.replace(f"{tmp_path}/", "").splitlines() == [
+        "classes: 1 file not read, such as 'cat/b.heic': .heic pictures are not read: make JPEG of "
+        "them",
+        "pairs/masks: 1 file not read, such as 'classes.csv': the ending is not that of a picture",
+        "pairs/masks: 2 files not read, such as 'b.png': no picture in images has its name",
+    ]
+    opened("class_folder", tmp_path / "classes", "test", test_fraction=1.0)
+    opened("mask_folder", tmp_path / "pairs", "test", test_fraction=1.0)
+    assert not capsys.readouterr().out
+
+
 def test_a_mask_of_another_size_and_a_missing_one_are_refused_by_name(tmp_path):
     save(tmp_path / "images" / "a.png", np.zeros((8, 8, 3)))
     save(tmp_path / "masks" / "a.png", np.zeros((8, 6)))

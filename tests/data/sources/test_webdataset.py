@@ -182,6 +182,18 @@ def test_a_link_out_of_the_data_set_is_refused_and_one_within_is_followed(tmp_pa
         open_source(tmp_path)
 
 
+@pytest.mark.parametrize("write", [write_shards, write_folders])
+def test_files_beside_shards_are_not_read_and_one_line_says_so(tmp_path, capsys, write):
+    write(tmp_path)
+    for name in ("7.npy", "8.npy", "README.md", ".DS_Store"):
+        foreign(tmp_path, name)
+    assert len(open_source(tmp_path)) == 3
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "train/tok_rgb@224: 3 files not read, such as '7.npy': they lie beside shards" in line
+    open_source(tmp_path, shards="shard-00000" if write == write_shards else "folder")
+    assert not capsys.readouterr().out
+
+
 def test_files_without_a_folder_between_are_one_shard(tmp_path):
     for number in range(2):
         for modality, (extension, data) in files(number).items():
