@@ -6,18 +6,27 @@
 
 Members are matched by shard (or folder) and name, never by order: a member that one modality lacks
 is listed, where the published reader would pair strangers or drop the rest of the shard.
+
+Values are what the files hold, but for label maps: the published ones store class c as c and no
+class as 255, and everything here counts from 0 = no class (docs/published.md#modalities).
 """
 
+import hashlib
+import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
 
 from fourm_jax.data.published import layout
 from fourm_jax.data.published.layout import Member
-from fourm_jax.data.storage.left_out import LeftOutRecord
+from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 
 Key = tuple[str, str]  # shard or folder, name without extension
+LABEL_MAPS = ("semseg_coco",)  # the published folder of semantics
 
 
 def make_source(
@@ -27,6 +36,7 @@ def make_source(
     modalities: Mapping[str, str],
     shards: str = "*",
     max_incomplete: int = 0,
+    label_maps: Collection[str] = LABEL_MAPS,
 ) -> "WebDataset":
     """Index the files of some modalities of one split.
 
@@ -34,13 +44,15 @@ def make_source(
       modalities: {record field: folder}, e.g. {"rgb": "rgb", "crop_settings": "crop_settings"}.
       shards: pattern of the shards (without .tar) or folders to read.
       max_incomplete: how many records may lack files and are left out; `left_out` lists them.
+      label_maps: folders of pictures that store class c as c and no class as 255: they are read as
+        c + 1 and 0. What lies in other folders is read as it is.
 
     Raises:
       ValueError: a folder that is missing or empty, a damaged tar or one with links or unsafe
         member names, a name that is there twice, too many incomplete records.
     """
     root = pathlib.Path(directory) / split
-    return WebDataset(root, modalities, shards, max_incomplete)
+    return WebDataset(root, modalities, shards, max_incomplete, label_maps)
 
 
 class WebDataset:
@@ -52,7 +64,9 @@ class WebDataset:
         modalities: Mapping[str, str],
         shards: str = "*",
         max_incomplete: int = 0,
+        label_maps: Collection[str] = LABEL_MAPS,
     ) -> None:
+        self._label_maps = frozenset(f for f, name in modalities.items() if name in label_maps)
         self._index = {field: _index(root / name, shards) for field, name in modalities.items()}
         every = sorted({key for index in self._index.values() for key in index})
         self.left_out: list[LeftOutRecord] = []
@@ -84,11 +98,44 @@ class WebDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one record; ValueError naming file and member if a value is not readable."""
         key = self._keys[index]
-        return {field: layout.read_value(by_key[key]) for field, by_key in self._index.items()}
+        return {field: self._read(field, by_key[key]) for field, by_key in self._index.items()}
+
+    @property
+    def content(self) -> str:
+        """Changes with names and sizes of the files, and with how they are read."""
+        digest = hashlib.sha256()
+        for field, by_key in self._index.items():
+            digest.update(json.dumps([field, field in self._label_maps]).encode())
+            for key in self._keys:
+                digest.update(json.dumps([*key, by_key[key].name, by_key[key].size]).encode())
+        return digest.hexdigest()
+
+    def _read(self, field: str, member: Member) -> Any:
+        value = layout.read_value(member)
+        if field not in self._label_maps:
+            return value
+        try:
+            return labels(value)
+        except RecordError as error:
+            message = f"{member.file}, member {member.name!r}: {error}"
+            raise RecordError(error.reason, message) from error
 
     def place(self, index: int) -> str:
         """Name shard and member of an index, for messages."""
         return layout.record_name(*self._keys[index])
+
+
+def labels(stored: Any) -> UInt8[np.ndarray, "h w"]:
+    """Labels of a published map of classes: (c + 1) mod 256, so that 0 is no class.
+
+    Raises:
+      RecordError: it is no map of classes in one byte each.
+    """
+    if not isinstance(stored, np.ndarray) or stored.dtype != np.uint8 or stored.ndim != 2:
+        is_array = isinstance(stored, np.ndarray)
+        found = f"{stored.dtype} of shape {stored.shape}" if is_array else type(stored).__name__
+        raise RecordError("wrong_type", f"{found}, expected classes uint8 [h, w]")
+    return stored + np.uint8(1)  # 255 + 1 wraps to 0
 
 
 def _index(folder: pathlib.Path, pattern: str) -> dict[Key, Member]:

@@ -96,6 +96,52 @@ def test_shards_are_chosen_by_pattern(tmp_path):
     assert [r["caption"] for r in open_source(tmp_path, shards="shard-00001")] == [["text 10"]]
 
 
+def write_labels(root, folder, image):
+    path = root / "train" / folder / "all" / "0.png"
+    path.parent.mkdir(parents=True)
+    image.save(path)
+
+
+def test_classes_of_published_maps_count_from_1_and_void_is_0(tmp_path):
+    stored = Image.fromarray(np.array([[0, 1], [132, 255]], np.uint8))
+    stored.putpalette([level // 3 for level in range(768)])  # as published: colours of the classes
+    for folder in ("semseg_coco", "semseg"):
+        write_labels(tmp_path, folder, stored)
+    names = {"semseg": "semseg_coco", "own": "semseg"}
+
+    record = webdataset.make_source("train", directory=tmp_path, modalities=names)[0]
+
+    assert record["semseg"].tolist() == [[1, 2], [133, 0]]
+    assert record["semseg"].dtype == np.uint8
+    assert record["own"].tolist() == [[0, 1], [132, 255]]  # a folder that nobody published
+    source = webdataset.make_source(
+        "train", directory=tmp_path, modalities=names, label_maps=("semseg",)
+    )
+    assert source[0]["own"].tolist() == [[1, 2], [133, 0]]
+
+
+def test_what_is_no_map_of_classes_is_refused_by_name(tmp_path):
+    write_labels(tmp_path, "semseg_coco", Image.new("RGB", (2, 2)))
+    names = {"semseg": "semseg_coco"}
+    source = webdataset.make_source("train", directory=tmp_path, modalities=names)
+    message = r"0\.png.*: uint8 of shape \(2, 2, 3\), expected classes uint8 \[h, w\]"
+    with pytest.raises(ValueError, match=message):
+        source[0]
+
+
+def test_tokens_of_other_files_or_of_other_labels_are_another_data_set(tmp_path):
+    write_labels(tmp_path, "semseg_coco", Image.new("L", (2, 2)))
+    options = {"directory": tmp_path, "modalities": {"semseg": "semseg_coco"}}
+
+    def content(**more):
+        return webdataset.make_source("train", **options, **more).content
+
+    before = content()
+    assert content() == before != content(label_maps=())
+    Image.new("L", (64, 64)).save(tmp_path / "train" / "semseg_coco" / "all" / "0.png")
+    assert content() != before
+
+
 def test_a_missing_member_is_listed_and_pairs_no_strangers(tmp_path):
     write_shards(tmp_path, (3,), drop={("tok_rgb@224", 0, 1)})
 
