@@ -24,6 +24,7 @@ from fourm_jax.jobs import encoders, shard_job
 from fourm_jax.modalities.coordinates import Changes
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import trained
+from fourm_jax.utils import progress
 
 READ_BLOCK = 256  # records that are read at once
 NUM_PROBED = 16  # records, all over a source, of which at least one must be good
@@ -67,7 +68,8 @@ def tokenize(
 
     Grids and vectors become ids (uint16 or int32), sequences ids with [EOS] (and "<name>.chunk"
     where chunked); pixels and embeddings are copied. A record without a raw field lacks the
-    modality. Tokenizers use all devices of this process; how many there are changes nothing.
+    modality. Vectors of whole pictures are those of all their crops, which is announced. Tokenizers
+    use all devices of this process; how many there are changes nothing.
 
     Args:
       tokenizers: folder with one folder per tokenizer, named as in `ModalitySpec.tokenizer`.
@@ -82,6 +84,11 @@ def tokenize(
     shard_job.check(job, job.records_per_shard)
     if not specs:
         raise ValueError("no modality to write: config.modalities.names is empty")
+    for name in [spec.name for spec in specs if crops and fields.is_same_in_every_crop(spec)]:
+        progress.announce(
+            f"{name!r} is of whole pictures: their crops share it, mirrored ones too (published: a "
+            "vector of each crop). With crops.num_crops=0 nothing is cropped"
+        )
     steps, schema = [], {}
     for spec in specs:
         encoder, schema[spec.name] = encoders.make_encoder(spec, tokenizers, seed)

@@ -18,8 +18,9 @@ from fourm_jax.data.sources import digits, token_shards
 from fourm_jax.data.storage import left_out, shard_writer
 from fourm_jax.jobs import encoders, pretokenize
 from fourm_jax.modalities import registry
-from fourm_jax.tokenizers import base, text
-from tests.jobs import digit_tokenizers
+from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.tokenizers import base, mlp, text
+from tests.jobs import digit_tokenizers, untrained
 
 SPECS = registry.FAMILIES["digits"]
 RECIPE = {"source": "digits"}
@@ -293,6 +294,34 @@ def test_boxes_without_extent_are_counted_with_their_records(tmp_path, capsys):
     left_out.announce(tmp_path / "out", "train")
     said = capsys.readouterr().out
     assert "train: 3 boxes, humans or masks of 2 records had no width or height" in said
+
+
+def test_vectors_of_whole_pictures_that_crops_share_are_announced(tokenizers, tmp_path, capsys):
+    vectors = ModalitySpec(
+        name="tok_whole",
+        kind="global",
+        vocab_size=16,
+        max_tokens=4,
+        source="dinov2_global",
+        tokenizer="whole",
+    )
+    tokenizers = shutil.copytree(tokenizers, tmp_path / "tokenizers")
+    untrained.save_any(tokenizers, "whole", "mlp", mlp.tiny()["vector_memcodes"])
+    specs = [*(spec for spec in SPECS if spec.name == "tok_rgb"), vectors]
+
+    class Described(digits.DigitSource):
+        def __getitem__(self, index):
+            vector = np.ones(6, np.float32)
+            return super().__getitem__(index) | {"dinov2_global": vector}
+
+    described = Described("train", num_records=2)
+    pretokenize.tokenize(with_source(job(tmp_path / "whole"), described), specs, tokenizers)
+    assert "tok_whole" not in capsys.readouterr().out
+    cropped = with_source(job(tmp_path / "crops"), described)
+    pretokenize.tokenize(cropped, specs, tokenizers, crops=CROPS)
+    assert "'tok_whole' is of whole pictures: their crops share it" in capsys.readouterr().out
+    rows = token_shards.make_source("train", directory=tmp_path / "crops")[0]["tok_whole"]
+    assert (rows == rows[0]).all() and len(rows) == CROPS.num_crops
 
 
 def test_what_refuses_every_record_is_refused(tokenizers, tmp_path):

@@ -21,10 +21,15 @@ def save(folder, name, signal):
         "encoder": {"dim": 8, "depth": 1},
         "decoder": {"dim": 8, "depth": 1},
     }
-    module = base.build("vqvae", arguments)
+    save_any(folder, name, "vqvae", arguments)
+
+
+def save_any(folder, name, family, arguments):
+    """Save one of any family."""
+    module = base.build(family, arguments)
     example = module.signal.example(jax.random.key(0), module.image_size, batch=1)
     variables = jax.tree.map(
         lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(leaf.dtype),
         jax.eval_shape(module.init, jax.random.key(1), example),
     )
-    base.save(folder / name, module, variables, base.make_card(name, "vqvae", arguments))
+    base.save(folder / name, module, variables, base.make_card(name, family, arguments))

@@ -191,6 +191,11 @@ def count_changes(spec: ModalitySpec, value: Any, size: tuple[int, int] | None) 
     return Changes(sum(one.num_clipped for one in every), sum(one.num_empty for one in every))
 
 
+def is_same_in_every_crop(spec: ModalitySpec) -> bool:
+    """Whether a crop shows the vector of its whole picture, where one of the crop was to be had."""
+    return spec.kind == "global" and isinstance(RULES[spec.crop], Unchanged)
+
+
 def field_rules() -> dict[str, Transform]:
     """Return {record field: what a crop does to it} of all fields that can be cropped."""
     read = {source: spec.crop for source, spec in registry.sources().items()}
