@@ -32,14 +32,19 @@ def main() -> None:
     """Learn and save."""
     source = open_source()
     count = min(_COUNT.value, len(source))
-    texts, class_names = [], set()
+    texts, class_names, damaged = [], set(), []
     bar = progress.Bar(count, label="captions", unit="record")
     for index in range(count):
-        record = source[index]
+        (record,) = datasets.read_records(source, [index], _RECORDS.value)
+        if isinstance(record, ValueError):
+            damaged.append(record)
+            continue
         texts.extend(captions.every(record.get("caption", ())))
         class_names.update(record.get("det", {}).get("classes", ()))
         bar.update(index + 1)
     bar.close()
+    if damaged:
+        progress.announce(f"{len(damaged)} of {count} records left out; the first: {damaged[0]}")
     if not texts:
         raise ValueError(f"none of the first {count} records of {_RECORDS.value!r} has a caption")
     tokenizer = text.TextTokenizer.train(

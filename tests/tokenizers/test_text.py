@@ -360,9 +360,20 @@ def test_the_command_trains_on_the_captions_of_a_source(tmp_path):
     assert loaded.decode_content(loaded.encode("a handwritten seven")) == "a handwritten seven"
 
 
-def test_the_command_reads_every_caption_of_shards_and_skips_records_without(tmp_path):
-    rows = [{"caption": ["a red owl", "an owl"]}, {"file": "b"}, {"caption": "a blue fox"}]
+def test_the_command_reads_every_caption_of_shards_and_skips_records_without_and_damage(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, 5_000, np.uint8)  # which is not compressed
+    rows = [
+        {"caption": ["a red owl", "an owl"]},
+        {"file": "b"},
+        {"caption": "a blue fox"},
+        {"caption": "a grey cat", "noise": noise},
+    ]
     shard_writer.write_split(tmp_path / "raw", "train", {}, 1, lambda _: iter(rows))
+    (shard,) = (tmp_path / "raw").glob("*.array_record")
+    start = shard.read_bytes().index(noise[:64].tobytes())
+    with shard.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(64))
     command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--records=token_shards"]
     done = subprocess.run(
         [*command, f"--directory={tmp_path / 'raw'}", f"--output={tmp_path / 'text'}"],
@@ -371,6 +382,7 @@ def test_the_command_reads_every_caption_of_shards_and_skips_records_without(tmp
         text=True,
     )
     assert "from 3 captions and 0 class names" in done.stdout
+    assert "1 of 4 records left out; the first: " in done.stdout
     loaded = text.TextTokenizer.load(tmp_path / "text")
     assert loaded.decode_content(loaded.encode("an owl a blue fox")) == "an owl a blue fox"
 
