@@ -70,9 +70,10 @@ def test_a_run_that_is_ended_at_random_moments_ends_as_the_straight_one(
         child.pid  # noqa: B018  it has started
         time.sleep(rng.uniform(0, seconds))
         child.send(number)
-        # by the signal itself where it came before the first line of the run, or cannot be heeded
+        code = child.code()
+        # by the signal itself where the run had no time to say a word, or cannot heed it
         expected = (0, -number) if number == signal.SIGKILL or not child.log else (0, 75)
-        assert child.code() in expected, child.log
+        assert code in expected, child.log
     child = nursery.train(tmp_path / "w", **CONFIG)
     assert child.code() == 0, child.log
     assert_equal(nursery, tmp_path / "w", workdir)
