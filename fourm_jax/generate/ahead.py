@@ -9,7 +9,7 @@ for once the text is there.
 import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,15 +90,19 @@ def calls(
     keys: Key[Array, "b"],
     writings: Sequence[Writing],
     *,
+    known: buckets.Known,
+    lengths: Mapping[str, int] | None = None,
     fit_slots: bool,
 ) -> Iterator[list[Call]]:
     """What a chain calls for one target after the other, up to the first that sees a text of
     unknown length.
 
     Args:
-      state: before the first of them.
+      state: before the first of them; only its shapes are read.
+      known: of that state.
+      lengths: by text, how many tokens it will have; that of other texts is unknown.
     """
-    known = dict(buckets.known_range(state))
+    known = dict(known)
     for one in writings:
         target = one.stage.target
         arguments = (model, params, state, keys)
@@ -108,7 +112,8 @@ def calls(
             yield [stages.sequence_call(*arguments, *written, fit_slots=fit_slots)]
             text: Any = np.zeros(shape, np.int32), np.zeros(shape, bool)
             state = state.with_tokens(target, *text)
-            known[target] = (1, one.stage.length)
+            length = (lengths or {}).get(target)
+            known[target] = (1, one.stage.length) if length is None else (length, length)
             if fit_slots and len({buckets.bucket(count, shape[1]) for count in known[target]}) > 1:
                 return
         else:

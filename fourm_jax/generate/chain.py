@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from fourm_jax.generate import ahead, stages, trunk
+from fourm_jax.generate import ahead, buckets, stages, trunk
 from fourm_jax.generate.ahead import Programs, Writing
 from fourm_jax.generate.grids import GridStage, Sampling
 from fourm_jax.generate.schedule import Step
@@ -123,7 +123,7 @@ def iterate(
       ValueError: a target that the model cannot predict, a scheme that does not suit its kind, or
         weights that do not match the conditions; before any step.
     """
-    writings = _writings(
+    writings = plan_writings(
         model,
         state,
         steps,
@@ -143,7 +143,8 @@ def iterate(
         for number, (target, one) in enumerate(zip(names, writings, strict=True)):
             if programs is not None and number == num_planned:
                 rest = (model, params, state, keys, writings[number:])
-                calls = list(ahead.calls(*rest, fit_slots=fit_slots))
+                found = buckets.known_range(state)
+                calls = list(ahead.calls(*rest, known=found, fit_slots=fit_slots))
                 num_planned += len(calls)
                 new = programs.expect(itertools.chain.from_iterable(calls))
                 if show_progress and new:
@@ -172,7 +173,7 @@ def _write(
         yield from stages.grid_passes(*drawn, writing.steps, writing.weights, stage, order, **how)
 
 
-def _writings(
+def plan_writings(
     model: FourM,
     state: State,
     steps: Sequence[Step],

@@ -74,13 +74,15 @@ def kind(name: str) -> str:
     return "other"
 
 
-def read(program: hlo.Program, gpu: gpus.Gpu) -> list[Kernel]:
+def read(program: hlo.Program, gpu: gpus.Gpu, open_rounds: int = 1) -> list[Kernel]:
     """Kernels in the order in which they first run; collectives are left out.
 
-    Of the branches of a conditional the one that takes longest counts. What a loop of unknown
-    length runs counts once.
+    Of the branches of a conditional the one that takes longest counts.
+
+    Args:
+      open_rounds: rounds of every loop whose number of them only the device knows.
     """
-    return list(_kernels(program, program.entry, 1, gpu))
+    return list(_kernels(program, program.entry, 1, gpu, open_rounds))
 
 
 def num_open_loops(program: hlo.Program) -> int:
@@ -89,19 +91,42 @@ def num_open_loops(program: hlo.Program) -> int:
     return sum(1 for loop in loops if loop is not None and loop[1] is None)
 
 
-def _kernels(program: hlo.Program, computation: str, times: int, gpu: gpus.Gpu) -> Iterator[Kernel]:
+def num_answers(program: hlo.Program, open_rounds: int = 1) -> int:
+    """Answers of the device that the host waits for in one call, where loops and branches are not
+    recorded: which branch, and before and after every round of an open loop whether to go on."""
+
+    def asked(computation: str) -> int:
+        total = 0
+        for one in program.computations.get(computation, []):
+            if loop := program.loop(one):
+                rounds = open_rounds if loop[1] is None else loop[1]
+                total += rounds * asked(loop[0]) + (rounds + 1 if loop[1] is None else 0)
+            elif one.opcode == "conditional":
+                total += 1 + max(map(asked, one.branches))
+            elif one.opcode in ("call", "async-start") and (called := _CALLS.search(one.call)):
+                total += asked(called[1])
+        return total
+
+    return asked(program.entry)
+
+
+def _kernels(
+    program: hlo.Program, computation: str, times: int, gpu: gpus.Gpu, open_rounds: int
+) -> Iterator[Kernel]:
     lines = program.computations.get(computation, [])
     types = {one.name: one.type for one in lines}
     for one in lines:
         if one.opcode in _NO_WORK or one.opcode.endswith("-done") or _is_collective(one):
             continue
         if loop := program.loop(one):
-            yield from _kernels(program, loop[0], times * (loop[1] or 1), gpu)
+            rounds = open_rounds if loop[1] is None else loop[1]
+            yield from _kernels(program, loop[0], times * rounds, gpu, open_rounds)
         elif one.opcode == "conditional":
-            branches = [[*_kernels(program, name, times, gpu)] for name in one.branches]
+            bodies = (_kernels(program, name, times, gpu, open_rounds) for name in one.branches)
+            branches = list(map(list, bodies))
             yield from max(branches, key=lambda found: sum(k.seconds(gpu) for k in found))
         elif one.opcode in ("call", "async-start") and (called := _CALLS.search(one.call)):
-            yield from _kernels(program, called[1], times, gpu)
+            yield from _kernels(program, called[1], times, gpu, open_rounds)
         else:
             yield _kernel(program, one, types, times)
 

@@ -7,7 +7,10 @@ from fourm_jax.parallel import collectives, gpu_kernels, gpus, hlo
 
 
 def report(
-    program: hlo.Program, gpu: gpus.Gpu, sent: Iterable[collectives.Collective] = ()
+    program: hlo.Program,
+    gpu: gpus.Gpu,
+    sent: Iterable[collectives.Collective] = (),
+    open_rounds: int = 1,
 ) -> dict[str, Any]:
     """What the kernels of a program and what it sends take at least.
 
@@ -15,12 +18,16 @@ def report(
     the data sheet; collectives by what a device sends over its links. Nothing overlaps, and no
     launch takes time.
 
+    Args:
+      sent: collectives of the program.
+      open_rounds: rounds of every loop whose number of them only the device knows.
+
     Returns:
       "least_ms": {kind: {"kernels", "gb", "tflop", "ms"}}, the longest first, and "sum"; gb are
-      those of the memory, for collectives those that are sent. "open_loops": loops that counted
-      once, as only the device knows their length. "largest_kernels": by bytes.
+      those of the memory, for collectives those that are sent. "open_loops": how many loops
+      had `open_rounds`. "largest_kernels": by bytes.
     """
-    found = gpu_kernels.read(program, gpu)
+    found = gpu_kernels.read(program, gpu, open_rounds)
     groups: dict[str, dict[str, float]] = {}
     for one in found:
         _add(groups, one.kind, one.count, one.num_bytes, one.flops, one.seconds(gpu))

@@ -1,7 +1,5 @@
 """The train step compiled for devices that are not here: does it fit, and what does it send."""
 
-import dataclasses
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,26 +7,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from fourm_jax.parallel import collectives, gpus, hlo, roofline, topology
+from fourm_jax.parallel import collectives, hlo, planned_memory, roofline, topology
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import fourm_task, program, run_config
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import device_memory, tree
+from fourm_jax.utils import tree
 
-# "Used 18.5G of 15.75G hbm", or "HLO temporaries (34.88G) exceeds available HBM (15.75G)"
-_USED = re.compile(
-    r"([\d.]+)([KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMGT])", re.IGNORECASE
-)
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TooLarge:
-    """A step that the compiler refuses: bytes that it would need and that there are, per device."""
-
-    num_bytes: int
-    limit: int
 
 
 def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, Any]:
@@ -50,11 +35,9 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
     row = _describe(config, task, place, dict(mesh.shape))
     compiled = compile_step(config, mesh)
     row["compile_s"] = round(time.perf_counter() - watch, 1)
-    if isinstance(compiled, TooLarge):
-        over = compiled.num_bytes - compiled.limit
-        row |= {"memory_bytes": compiled.limit, "fits": False, "bytes": compiled.num_bytes}
-        return row | {"bytes_over": over}
-    row |= _memory(compiled, place)
+    row |= planned_memory.report(compiled, place)
+    if isinstance(compiled, planned_memory.TooLarge):
+        return row
     parsed = hlo.parse(compiled.as_text())
     found = collectives.read(parsed, mesh.size)
     row["wire_bytes"] = round(sum(one.wire_bytes for one in found))
@@ -75,7 +58,7 @@ def two_layers(config: ml_collections.ConfigDict, place: topology.Topology) -> d
     one_each = {"model.encoder_depth": 1, "model.decoder_depth": 1}
     mesh = mesh_lib.make_mesh(devices=place.devices, **config.mesh.to_dict())
     compiled = compile_step(config_lib.override(config, one_each), mesh)
-    if isinstance(compiled, TooLarge):
+    if isinstance(compiled, planned_memory.TooLarge):
         return {}
     costs = compiled.cost_analysis() or {}
     return {"flops": costs.get("flops", 0.0), "bytes_accessed": costs.get("bytes accessed", 0.0)}
@@ -119,7 +102,7 @@ def largest_batch(
 
 
 def compile_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Any:
-    """The compiled step on a mesh of any devices, or a `TooLarge`.
+    """The compiled step on a mesh of any devices, or a `planned_memory.TooLarge`.
 
     Raises:
       ValueError: see `run_config.abstract_batch`.
@@ -129,25 +112,7 @@ def compile_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> 
     train_step: Any = parts.train_step  # jitted
     with jax.set_mesh(mesh):
         lowered = train_step.lower(parts.abstract, batch, parts.root)
-    try:
-        return lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        found = too_large(str(error))
-        if found is None:
-            raise
-        return found
-
-
-def too_large(message: str) -> TooLarge | None:
-    """What the compiler says about memory; None where it complains about something else."""
-    found = _USED.search(message)
-    if "RESOURCE_EXHAUSTED" not in message or found is None:
-        return None
-    used, used_unit, limit, limit_unit = found.groups()
-    return TooLarge(
-        num_bytes=round(float(used) * _UNITS[used_unit]),
-        limit=round(float(limit) * _UNITS[limit_unit]),
-    )
+    return planned_memory.compile_lowered(lowered)
 
 
 def _trunk(config: ml_collections.ConfigDict) -> fourm_task.FourMTask:
@@ -182,39 +147,6 @@ def _describe(
 def _unroll_as_suits(config: ml_collections.ConfigDict, place: topology.Topology) -> int:
     """What 0 stands for (`transformer.Stack`): one block on a TPU, else no loop."""
     return max(config.model.encoder_depth, config.model.decoder_depth) if place.gpu else 1
-
-
-def _memory(compiled: Any, place: topology.Topology) -> dict[str, Any]:
-    found = compiled.memory_analysis()
-    parts = {
-        "argument_bytes": found.argument_size_in_bytes,
-        "temporary_bytes": found.temp_size_in_bytes,
-        "output_bytes": found.output_size_in_bytes - found.alias_size_in_bytes,
-        "code_bytes": found.generated_code_size_in_bytes,
-    }
-    peak = getattr(found, "peak_memory_in_bytes", 0)
-    row = {"peak_bytes": peak, **parts}
-    if place.gpu is not None:
-        row["host_bytes"] = found.host_temp_size_in_bytes  # of `offload`
-        return _fits(sum(parts.values()), place.gpu) | row
-    # The sum counts twice what temporaries share; most at once is known from newer compilers alone.
-    needed = peak + parts["code_bytes"] if peak else sum(parts.values())
-    return {"fits": True, "bytes": needed, **row}  # else the compiler would have said so
-
-
-def _fits(needed: int, gpu: gpus.Gpu) -> dict[str, Any]:
-    """Whether a GPU has `needed` bytes: its compiler refuses nothing.
-
-    All temporaries are one allocation, so that the sum counts and not the peak.
-    """
-    over = needed - gpu.memory_bytes
-    large = needed > device_memory.USUAL_SHARE * gpu.total_bytes
-    row = {
-        "fits": over <= 0,
-        "bytes": needed,
-        "setting": device_memory.LARGE_SETTING if large else "",
-    }
-    return row | {"bytes_over": over} if over > 0 else row
 
 
 def _num_parameters(config: ml_collections.ConfigDict, task: fourm_task.FourMTask) -> int:

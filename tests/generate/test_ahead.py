@@ -48,7 +48,7 @@ def test_what_follows_a_text_is_known_ahead_only_if_its_slots_do_not_depend_on_i
     weights, keys = np.zeros((1, 0), np.float32), chain.row_keys(0, np.arange(1))
     grid = ahead.Writing(steps=steps, weights=weights, stage=edge)
 
-    def targets_ahead(length):
+    def targets_ahead(length, **lengths):
         text = SequenceStage(target="caption", max_new=length, length=length)
         writing = ahead.Writing(steps=steps, weights=weights, stage=text)
         specs = [
@@ -56,13 +56,14 @@ def test_what_follows_a_text_is_known_ahead_only_if_its_slots_do_not_depend_on_i
             for spec in tiny.SPECS
         ]
         model = dataclasses.replace(tiny.trunk()[0], modalities=tuple(specs))
-        calls = ahead.calls(
-            model, {}, start(model.modalities), keys, [writing, grid], fit_slots=True
-        )
+        known = {"rgb": (6, 6), "caption": (1, 1), "edge": (0, 0)}
+        how = {"known": known, "lengths": lengths, "fit_slots": True}
+        calls = ahead.calls(model, {}, start(model.modalities), keys, [writing, grid], **how)
         return [[call.arguments[-1].target for call in ones] for ones in calls]
 
     assert targets_ahead(64) == [["caption"], ["edge"]]  # 64 slots or none
     assert targets_ahead(200) == [["caption"]]  # 67, 134 or 200
+    assert targets_ahead(200, caption=100) == [["caption"], ["edge"]]
 
 
 def test_an_accelerator_gets_even_numbers_of_slots(monkeypatch):

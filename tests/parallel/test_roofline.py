@@ -148,6 +148,17 @@ def test_a_loop_runs_its_kernels_as_often_as_it_says_and_one_that_does_not_say_o
     assert gpu_kernels.num_open_loops(program) == 1
 
 
+def test_rounds_of_an_open_loop_can_be_said():
+    kernels = roofline.report(hlo.parse(HLO), H200, open_rounds=6)["least_ms"]["copies"]["kernels"]
+    assert kernels == 10  # a slice, three rounds of a copy that are known, six that are not
+
+
+def test_the_host_waits_for_branches_and_before_and_after_every_round_of_an_open_loop():
+    program = hlo.parse(HLO)
+    assert gpu_kernels.num_answers(program) == 1 + 2
+    assert gpu_kernels.num_answers(program, open_rounds=6) == 1 + 7
+
+
 def test_the_longest_branch_counts():
     assert {name for name in found() if "wrapped_add" in name} == {"wrapped_add.2", "wrapped_add.3"}
 
