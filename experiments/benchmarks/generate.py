@@ -121,11 +121,16 @@ def prepare(name: str, size: str, case: Case) -> tuple[dict, Callable[[], dict]]
 
 @functools.cache
 def random_trunk(size: str, mix: str = "mod7") -> tuple[FourM, Any]:
-    """A trunk with random weights; on an accelerator with bfloat16 arithmetic and, as of
-    configs/fourm.py, the loop over blocks that suits it."""
-    on_cpu = jax.default_backend() == "cpu"
+    """A trunk for this machine, with random weights."""
+    model = trunk(size, mix, on_cpu=jax.default_backend() == "cpu")
+    return model, random_params(model)
+
+
+def trunk(size: str, mix: str, *, on_cpu: bool) -> FourM:
+    """A trunk; on an accelerator with bfloat16 arithmetic and, as of configs/fourm.py, the loop
+    over blocks that suits it."""
     inputs, outputs = MIXES[mix]
-    model = FourM(
+    return FourM(
         modalities=registry.resolve("fourm", inputs),
         inputs=inputs,
         outputs=outputs,
@@ -133,18 +138,21 @@ def random_trunk(size: str, mix: str = "mod7") -> tuple[FourM, Any]:
         scan_unroll=1 if on_cpu else 0,
         **sizes.get(size),
     )
-    return model, random_params(model)
+
+
+def shapes(model: FourM) -> Any:
+    """Of the parameters of a trunk."""
+    return jax.eval_shape(model.init, jax.random.key(0), fourm.example_tokens(model))["params"]
 
 
 def random_params(model: FourM) -> Any:
     """Parameters of a trunk, N(0, 0.02)."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), fourm.example_tokens(model))["params"]
     rng = np.random.default_rng(0)
 
     def drawn(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.asarray(rng.normal(scale=0.02, size=leaf.shape), leaf.dtype)
 
-    return jax.tree.map(drawn, shapes)
+    return jax.tree.map(drawn, shapes(model))
 
 
 def generate(model: FourM, params: Any, case: Case) -> Callable[[], dict]:

@@ -130,8 +130,8 @@ def iterate(
         sampling,
         conditions,
         drafts,
-        max_new=max_new or {},
-        end_ids=end_ids or {},
+        max_new=max_new,
+        end_ids=end_ids,
         vocabulary=vocabulary,
     )
     targets = [one.stage.target for one in writings]
@@ -177,13 +177,13 @@ def plan_writings(
     model: FourM,
     state: State,
     steps: Sequence[Step],
-    sampling: Sampling | Mapping[str, Sampling] | None,
-    conditions: Sequence[tuple[str, ...]],
-    drafts: Collection[str],
+    sampling: Sampling | Mapping[str, Sampling] | None = None,
+    conditions: Sequence[tuple[str, ...]] = (),
+    drafts: Collection[str] = (),
     *,
-    max_new: Mapping[str, int],
-    end_ids: Mapping[str, int],
-    vocabulary: TextVocabulary,
+    max_new: Mapping[str, int] | None = None,
+    end_ids: Mapping[str, int] | None = None,
+    vocabulary: TextVocabulary = PUBLISHED,
 ) -> list[Writing]:
     """How every target is written; arguments and errors as those of `iterate`."""
     rules = sampling if isinstance(sampling, Mapping) else {}
@@ -196,9 +196,9 @@ def plan_writings(
         stage = _stage(
             model.modalities[index_of(model.modalities, target)],
             group,
-            max_new=max_new.get(target),
+            max_new=(max_new or {}).get(target),
             num_given=state.ids[target].shape[1],
-            end_id=end_ids.get(target),
+            end_id=(end_ids or {}).get(target),
             is_weighted=bool(conditions),
             hidden_conditions=hidden,
             sampling=rules.get(target, every),
