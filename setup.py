@@ -14,7 +14,7 @@ from setuptools.command import build_py
 ROOT = pathlib.Path(__file__).parent
 SHIPPED = pathlib.Path("fourm_jax", "_shipped")
 # Commands that need what only a checkout has: experiments/parity and experiments/benchmarks.
-NOT_SHIPPED = ("benchmark.py", "topology_table.py", "verify_reference.py")
+NOT_SHIPPED = ("benchmark.py", "plan_generation.py", "topology_table.py", "verify_reference.py")
 
 CORE = [
     "absl-py>=2.1",

@@ -3,9 +3,10 @@
     python -m experiments.plan_generation --topology=gpu:1xh200 \
         --cases=base_depth_maskgit8_b32,base_caption64_b1
 
-Compiles every program that a case of the suite `generate` calls (docs/performance.md#plans) with the
-compiler of that device, and prints one JSON line per case; nothing runs. GPUs need theirs,
-pip install 'fourm_jax[cuda]', TPUs pip install 'fourm_jax[tpu]'. Of several devices the first counts.
+Compiles every program that a case of the suite `generate` calls, with the compiler of that device,
+and prints one JSON line per case (docs/performance.md#plans-of-generation); nothing runs. GPUs need
+pip install 'fourm_jax[cuda]', TPUs pip install 'fourm_jax[tpu]'. Of several devices the first one
+counts.
 """
 
 import datetime
@@ -16,7 +17,8 @@ from absl import flags
 
 from experiments import cli
 
-cli.set_environment(JAX_PLATFORMS="cpu")
+# Programs of devices that are not here would be kept, but cannot be read again.
+cli.set_environment(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
 
 from experiments.benchmarking import generation_plans  # noqa: E402
 from fourm_jax.parallel import topology  # noqa: E402

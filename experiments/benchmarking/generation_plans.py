@@ -21,8 +21,8 @@ def names() -> dict[str, tuple[str, generate.Case]]:
 
 
 def check(wanted: Sequence[str]) -> None:
-    """Raise a ValueError where a case is unknown."""
-    for name in wanted:
+    """Raise a ValueError where a case is unknown, or none is named."""
+    for name in wanted or [""]:
         if name not in names():
             raise ValueError(errors.unknown_value("case", name, names()))
 

@@ -4,10 +4,12 @@ What `train.ahead` says of a training step. A chain is many programs and calls o
 kind of call are a `Part`.
 """
 
+import collections
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ from fourm_jax.generate.grids import GridStage, Sampling
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.generate.stages import Call
-from fourm_jax.generate.state import State
+from fourm_jax.generate.state import State, Widths
 from fourm_jax.models.fourm import FourM
 from fourm_jax.parallel import gpu_kernels, hlo, planned_memory, roofline, topology
 from fourm_jax.parallel import mesh as mesh_lib
@@ -77,47 +79,38 @@ def of_chain(
     texts = [one.stage for one in writings if isinstance(one.stage, SequenceStage)]
     lengths = {stage.target: min(stage.max_new, stage.length) for stage in texts}
     known = buckets.known_range(state)
-    state, keys = _shapes((state, keys))
+    cast = jax.jit(functools.partial(trunk.with_cast_kernels, model, num_samples=state.batch_size))
     with jax.set_mesh(mesh):
-        cast = functools.partial(trunk.with_cast_kernels, model, num_samples=state.batch_size)
-        given, params = params, jax.eval_shape(cast, params)
-        found = ahead.calls(
-            *(model, params, state, keys, writings), known=known, lengths=lengths, fit_slots=True
-        )
-        calls = [call for several in found for call in several]
-    parts: dict[Any, Part] = {}
-    if _shapes(given) != params:
-        parts["cast"] = Part(name="cast", call=Call(jax.jit(cast), (given,)))
-    for call in calls:
-        before = parts.get(call.key)
-        parts[call.key] = (
-            _part(call)
-            if before is None
-            else dataclasses.replace(before, num_calls=before.num_calls + 1)
-        )
-    return list(parts.values())
+        used = jax.eval_shape(cast, params)
+        chained = (model, used, state, keys, writings)
+        written = ahead.calls(*chained, known=known, lengths=lengths, fit_slots=True)
+        calls = list(itertools.chain.from_iterable(written))
+    counts = collections.Counter(call.key for call in calls)
+    first = {call.key: call for call in reversed(calls)}
+    parts = [_part(first[key], counts[key]) for key in counts]
+    is_cast = used != _shapes(params)
+    return [Part(name="cast", call=Call(cast, (params,))), *parts] if is_cast else parts
 
 
 def of_prediction(model: FourM, params: Any, state: State, targets: Sequence[str]) -> Part:
     """The program of `parallel.predict`."""
     call = parallel.prediction_call(model, params, state, targets)
     *_, asked = call.arguments
-    slots = sum(width for _, width in asked.input_widths), state_slots(state, targets)
+    slots = _num_slots(asked.input_widths), sum(state.ids[name].shape[1] for name in targets)
     return Part(name=targets[0] if len(targets) == 1 else "predict", call=call, slots=slots)
 
 
-def state_slots(state: State, names: Iterable[str]) -> int:
-    """Slots of some modalities of a state."""
-    return sum(state.ids[name].shape[1] for name in names)
-
-
-def _part(call: Call) -> Part:
+def _part(call: Call, num_calls: int) -> Part:
     *_, stage = call.arguments
+    counted: dict[str, Any] = {"name": stage.target, "call": call, "num_calls": num_calls}
     if isinstance(stage, GridStage):
-        widths = [sum(width for _, width in one) for one in stage.input_widths]
-        return Part(name=stage.target, call=call, slots=(max(widths), stage.num_slots))
-    num_inputs = sum(width for _, width in stage.input_widths)
-    return Part(name=stage.target, call=call, num_tokens=stage.max_new, slots=(num_inputs, 1))
+        num_inputs = max(map(_num_slots, stage.input_widths))
+        return Part(**counted, slots=(num_inputs, stage.num_slots))
+    return Part(**counted, num_tokens=stage.max_new, slots=(_num_slots(stage.input_widths), 1))
+
+
+def _num_slots(widths: Widths) -> int:
+    return sum(width for _, width in widths)
 
 
 def report(part: Part, place: topology.Topology, mesh: Mesh) -> dict[str, Any]:

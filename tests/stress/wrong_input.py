@@ -298,3 +298,5 @@ def _rest() -> Iterator[Line]:
         yield Line("sweep", f"{flags} --workdir={{new}} --dry_run", True)
     for arguments in ("", "--config=nope", f"{SMALL} --topology=foo", f"{SMALL} --topology="):
         yield Line("compile_topology", arguments)
+    for arguments in ("--cases=nope", "--cases=", "--topology=foo", "--topology=", "base_all_b1"):
+        yield Line("plan_generation", arguments)
