@@ -11,6 +11,7 @@ counts.
 
 import datetime
 import json
+import os
 import shlex
 
 from absl import flags
@@ -37,8 +38,9 @@ def main() -> None:
         told = {"topology": place.name, "cases": row["case"]}
         command = ["python", "-m", "experiments.plan_generation"]
         command += [f"--{name}={value}" for name, value in told.items()]
-        when = {"command": shlex.join(command), "date": f"{datetime.date.today()}"}
-        print(json.dumps(row | when), flush=True)
+        how = {"hardware": f"none: planned on {os.cpu_count()} CPU cores"}
+        how |= {"command": shlex.join(command), "date": f"{datetime.date.today()}"}
+        print(json.dumps(row | how), flush=True)
 
 
 if __name__ == "__main__":

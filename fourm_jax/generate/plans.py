@@ -93,7 +93,7 @@ def of_chain(
 
 
 def of_prediction(model: FourM, params: Any, state: State, targets: Sequence[str]) -> Part:
-    """The program of `parallel.predict`."""
+    """The program of `generate.parallel.predict`."""
     call = parallel.prediction_call(model, params, state, targets)
     *_, asked = call.arguments
     slots = _num_slots(asked.input_widths), sum(state.ids[name].shape[1] for name in targets)
