@@ -98,7 +98,7 @@ def test_a_program_that_is_refused_leaves_a_total_without_kernels():
     assert "least_ms" not in found
 
 
-@pytest.mark.skipif(topology.cuda_version() is None, reason="JAX's plugin for CUDA is missing")
+@pytest.mark.skipif(topology.cuda_version() is None, reason="needs pip install fourm_jax[cuda]")
 @pytest.mark.scale
 def test_a_gpu_asks_once_per_token_and_never_in_a_pass():
     there = topology.find("gpu:1xh200")
