@@ -51,8 +51,9 @@ def row_of(size: str, case: generate.Case, place: topology.Topology) -> dict[str
     params, pixels = generate.shapes(model), generate.pictures(case.batch)
     if case.parallel:
         groups = [case.targets, *((target,) for target in case.targets)]
-        parts = [
-            plans.of_prediction(model, params, generate.start(model, pixels, group), group)
+        used, parts = plans.of_cast(model, params, case.batch, mesh)
+        parts += [
+            plans.of_prediction(model, used, generate.start(model, pixels, group), group)
             for group in groups
         ]
     else:
@@ -66,5 +67,6 @@ def row_of(size: str, case: generate.Case, place: topology.Topology) -> dict[str
     rows = [plans.report(part, place, mesh) for part in named]
     if not case.parallel:
         return plans.total(rows) | {"programs": rows}
-    others = {"one_by_one": plans.total(rows[1:])} if len(case.targets) > 1 else {}
-    return plans.total(rows[:1]) | others | {"programs": rows}
+    casts, (first, *single) = rows[: -len(groups)], rows[-len(groups) :]
+    others = {"one_by_one": plans.total([*casts, *single])} if len(single) > 1 else {}
+    return plans.total([*casts, first]) | others | {"programs": rows}

@@ -26,6 +26,7 @@ from experiments.benchmarking import turns as turns_lib
 from fourm_jax.convert import fourm
 from fourm_jax.generate import ahead, chain, parallel, schedule
 from fourm_jax.generate import state as states
+from fourm_jax.generate import trunk as generate_trunk
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Target
 from fourm_jax.modalities import registry
@@ -160,6 +161,8 @@ def generate(model: FourM, params: Any, case: Case) -> Callable[[], dict]:
     steps = schedule.build_chained_schedule([PICTURE], plan(model, case))
     keys = chain.row_keys(0, np.arange(case.batch))
     pixels, programs = pictures(case.batch), ahead.Programs()
+    # As a `Generator` keeps them.
+    params = generate_trunk.with_cast_kernels(model, params, case.batch)
 
     def run_chain() -> states.State:
         return chain.run(
@@ -182,6 +185,8 @@ def generate(model: FourM, params: Any, case: Case) -> Callable[[], dict]:
 def predict(model: FourM, params: Any, case: Case) -> Callable[[], dict]:
     """Predict in parallel and one by one; returns how to time both."""
     pixels = pictures(case.batch)
+    # As a `Generator` keeps them.
+    params = generate_trunk.with_cast_kernels(model, params, case.batch)
 
     def together() -> Any:
         state = start(model, pixels, case.targets)

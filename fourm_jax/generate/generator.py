@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,15 +18,17 @@ from fourm_jax.generate import features as feature_lib
 from fourm_jax.generate import job as job_lib
 from fourm_jax.generate import state as states
 from fourm_jax.generate.ahead import Programs
+from fourm_jax.generate.blocks import Compute, Devices
 from fourm_jax.generate.generated import Generated
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.guides import Guide
 from fourm_jax.generate.job import Job, Parts, Plan
 from fourm_jax.generate.state import State
+from fourm_jax.generate.trunk import CastKernels
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
-from fourm_jax.parallel import sharding, shares
+from fourm_jax.parallel import sharding
 from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
 from fourm_jax.utils.errors import unknown_value
@@ -59,7 +61,8 @@ class Generator:
             not the modality's.
         """
         self.model, self.params, self.mesh = model, params, mesh
-        self.is_divided, self._programs = is_divided, Programs()
+        self.is_divided = is_divided
+        self._programs, self._kernels = Programs(), CastKernels()
         self.tokenizers: Tokenizers = dict(tokenizers or {})
         self.fit_slots, self.vocabulary = True, PUBLISHED  # see `of_few_programs`
         for spec in model.modalities:
@@ -106,30 +109,17 @@ class Generator:
         return other
 
     def _of_blocks(
-        self,
-        state: State,
-        keys: Key[Array, "b"] | None,
-        batch_size: int,
-        compute: Callable[[np.ndarray, State, Any], Any],
+        self, state: State, keys: Key[Array, "b"] | None, batch_size: int, compute: Compute
     ) -> list[Any]:
-        """What `compute` makes of the row numbers, states and keys of every block, in order."""
-        blocks = self._blocks(state, keys, batch_size)
-        compute = sharding.under(self.mesh, compute)
-        if self.is_divided:
-            return shares.divided(blocks, lambda block: compute(*block))
-        return [compute(*block) for block in blocks]
+        devices = Devices(mesh=self.mesh, is_divided=self.is_divided)
+        return devices.compute(state, keys, batch_size, compute)
 
-    def _blocks(
-        self, state: State, keys: Key[Array, "b"] | None, batch_size: int
-    ) -> Iterator[tuple[np.ndarray, State, Any]]:
-        """Row numbers, states and keys that are on the devices at once."""
-        multiple = self.mesh.shape["data"] * self.mesh.shape["fsdp"] if self.mesh else 1
-        for rows, block in job_lib.blocks(state, batch_size, multiple):
-            own = None if keys is None else keys[rows]
-            if self.mesh:
-                layout = sharding.batch_sharding(self.mesh, len(rows))
-                block, own = jax.device_put((block, own), layout)
-            yield rows, block, own
+    def _trunk(self, state: State) -> tuple[FourM, Any, State]:
+        """What a pass over a state takes: the kernels of the blocks are cast once and kept."""
+        return self.model, self._kernels.of(self.model, self.params, state.batch_size), state
+
+    def _predict(self, state: State, targets: Sequence[str]) -> dict[str, Any]:
+        return parallel.predict(*self._trunk(state), targets, fit_slots=self.fit_slots)
 
     @property
     def parts(self) -> Parts:
@@ -235,8 +225,7 @@ class Generator:
 
     def _average(self, state: State, name: str) -> np.ndarray:
         """Raw signals of the average codes of a target of which nothing is known."""
-        own = (self.model, self.params, state, [name])
-        probabilities = parallel.predict(*own, fit_slots=self.fit_slots)[name]
+        probabilities = self._predict(state, [name])[name]
         grid = results.as_grid(self.spec(name), np.asarray(probabilities))
         return self.tokenizer(name).decode_probabilities(grid)
 
@@ -283,9 +272,7 @@ class Generator:
         show_progress: bool,
     ) -> Iterator[tuple[str, State]]:
         return chain.iterate(
-            self.model,
-            self.params,
-            state,
+            *self._trunk(state),
             job.steps,
             keys=keys,
             sampling=sampling or job.filters,
@@ -370,8 +357,7 @@ class Generator:
             known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
 
         def score(rows: np.ndarray, block: State, _: Any) -> Any:
-            own = (self.model, self.params, block)
-            return scoring.log_likelihood(*own, name, ids[rows], known[rows])
+            return scoring.log_likelihood(*self._trunk(block), name, ids[rows], known[rows])
 
         parts = self._of_blocks(state, None, batch_size, score)
         return np.concatenate(parts)[: state.batch_size]
@@ -394,8 +380,7 @@ class Generator:
                 raise ValueError(f"target {name!r} is a sequence, allowed: grid and global targets")
 
         def predict(_: np.ndarray, block: State, __: Any) -> Any:
-            own = (self.model, self.params, block, targets)
-            return jax.device_get(parallel.predict(*own, fit_slots=self.fit_slots))
+            return jax.device_get(self._predict(block, targets))
 
         parts = self._of_blocks(state, None, batch_size, predict)
         return {
@@ -449,7 +434,7 @@ class Generator:
         state = self.start(given, [])
 
         def vectors(_: np.ndarray, block: State, __: Any) -> Any:
-            made = feature_lib.compute(self.model, self.params, block, target=target, depth=depth)
+            made = feature_lib.compute(*self._trunk(block), target=target, depth=depth)
             return made.vectors, made.valid
 
         parts = self._of_blocks(state, None, batch_size, vectors)

@@ -15,7 +15,6 @@ from fourm_jax.generate import state as states
 from fourm_jax.generate.state import Specs, State, Widths
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.ops import filters, sampling
-from fourm_jax.utils import hardware
 
 # [g, n] inputs and [g, m] targets of one modality -> [g, m, V] float32, g = branches · rows.
 TokensToLogits = Callable[[TokenBatch], Float[Array, "g m vocab"]]
@@ -143,13 +142,11 @@ def branch_logits(
     widths: tuple[Widths, ...] = (),
 ) -> Float[Array, "g b m v"]:
     """Logits of several branches of the same samples, one pass of the trunk per run of widths."""
-    # An accelerator's attention needs lengths then, and no mask of every query and key.
-    packed = hardware.platform() != "cpu"
     parts = []
     every = zip(branches, targets, widths or [()] * len(branches), strict=True)
     for shared, group in itertools.groupby(every, lambda one: one[2]):
         seen, asked, _ = zip(*group, strict=True)
-        batch = states.token_batch(seen, asked, specs, shared, packed=packed)
+        batch = states.token_batch(seen, asked, specs, shared)
         logits = tokens_to_logits(batch)
         parts.append(logits.reshape(len(seen), -1, *logits.shape[1:]))
     return jnp.concatenate(parts)

@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
@@ -293,15 +292,6 @@ def keys_of(
     return jnp.concatenate(
         [chain.row_keys(int(one), np.zeros(1, int), num_samples) for one in seed]
     )
-
-
-def blocks(state: State, batch_size: int, multiple: int = 1) -> Iterator[tuple[np.ndarray, State]]:
-    """Row numbers and states of equal size, a multiple of `multiple`; spare rows repeat the last
-    one."""
-    size = -(-min(batch_size, state.batch_size) // multiple) * multiple
-    for start in range(0, state.batch_size, size):
-        rows = np.minimum(np.arange(start, start + size), state.batch_size - 1)
-        yield rows, jax.tree.map(lambda leaf, rows=rows: leaf[rows], state)
 
 
 def _check_changes(changes: Mapping[str, Any]) -> None:

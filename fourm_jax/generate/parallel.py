@@ -16,7 +16,6 @@ from fourm_jax.generate import state as states
 from fourm_jax.generate.stages import Call
 from fourm_jax.generate.state import State, Widths, index_of
 from fourm_jax.models.fourm import FourM
-from fourm_jax.utils import hardware
 
 Tree = TypeVar("Tree")
 
@@ -78,8 +77,7 @@ def _predict(
 
     def all_targets(module: FourM) -> dict[str, Float[Array, "b _l _v"]]:
         nothing = contracts.empty_targets(num_rows)
-        packed = hardware.platform() != "cpu"  # as `grids` does
-        batch = states.token_batch([state], [nothing], specs, asked.input_widths, packed=packed)
+        batch = states.token_batch([state], [nothing], specs, asked.input_widths)
         encoded = module.encode(batch)
         probabilities = {}
         # Targets of one size share a pass of the decoder, each one in a row of its own; those of

@@ -37,7 +37,7 @@ class Part:
     Attributes:
       name: of the target, "cast" for the kernels of all blocks, "predict" for several targets.
       call: one of its calls.
-      num_calls: how many there are.
+      num_calls: how many there are; 0 for what is called once and kept, "cast".
       num_tokens: that a call writes one after the other, each of them a round of a loop; 1 where
         there is no such loop.
       slots: of encoder and decoder, those of a text one by one.
@@ -79,21 +79,38 @@ def of_chain(
     texts = [one.stage for one in writings if isinstance(one.stage, SequenceStage)]
     lengths = {stage.target: min(stage.max_new, stage.length) for stage in texts}
     known = buckets.known_range(state)
-    cast = jax.jit(functools.partial(trunk.with_cast_kernels, model, num_samples=state.batch_size))
+    used, casts = of_cast(model, params, state.batch_size, mesh)
     with jax.set_mesh(mesh):
-        used = jax.eval_shape(cast, params)
         chained = (model, used, state, keys, writings)
         written = ahead.calls(*chained, known=known, lengths=lengths, fit_slots=True)
         calls = list(itertools.chain.from_iterable(written))
     counts = collections.Counter(call.key for call in calls)
     first = {call.key: call for call in reversed(calls)}
-    parts = [_part(first[key], counts[key]) for key in counts]
+    return casts + [_part(first[key], counts[key]) for key in counts]
+
+
+def of_cast(model: FourM, params: Any, num_samples: int, mesh: Mesh) -> tuple[Any, list[Part]]:
+    """Shapes of the parameters as passes take them, and the program that makes these of others, if
+    there is anything to cast: a `Generator` calls it once and keeps what it gives.
+
+    Args:
+      params: shapes.
+      num_samples: that are on the device at once.
+    """
+    cast = jax.jit(functools.partial(trunk.with_cast_kernels, model, num_samples=num_samples))
+    with jax.set_mesh(mesh):
+        used = jax.eval_shape(cast, params)
     is_cast = used != _shapes(params)
-    return [Part(name="cast", call=Call(cast, (params,))), *parts] if is_cast else parts
+    part = Part(name="cast", call=Call(cast, (params,)), num_calls=0)
+    return used, [part] if is_cast else []
 
 
 def of_prediction(model: FourM, params: Any, state: State, targets: Sequence[str]) -> Part:
-    """The program of `generate.parallel.predict`."""
+    """The program of `generate.parallel.predict`.
+
+    Args:
+      params: shapes, of `of_cast` for those of a `Generator`.
+    """
     call = parallel.prediction_call(model, params, state, targets)
     *_, asked = call.arguments
     slots = _num_slots(asked.input_widths), sum(state.ids[name].shape[1] for name in targets)
@@ -151,7 +168,7 @@ def report(part: Part, place: topology.Topology, mesh: Mesh) -> dict[str, Any]:
 def total(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all calls of all programs take, from their reports.
 
-    "peak_bytes" counts the kernels of the blocks as they were before the cast, which stay there.
+    The cast of the kernels is no part of it, but "peak_bytes" counts them as they were, which stay.
     "answers_between" are those that say which slots the next target needs. On a GPU "start_ms" is
     `START_US` for each kernel; "least_ms" has none of it.
     """

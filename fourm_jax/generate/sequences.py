@@ -16,7 +16,6 @@ from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.state import Specs, State, Widths
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.ops import sampling
-from fourm_jax.utils import hardware
 
 
 @runtime_checkable
@@ -100,8 +99,8 @@ def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: S
     ]
     index = states.index_of(specs, stage.target)
     unread = states.sequence_targets(index, first[:, None], jnp.ones_like(first))
-    asked, packed = [unread] * len(branches), hardware.platform() != "cpu"  # as `grids` does
-    return states.token_batch(branches, asked, specs, stage.input_widths, packed=packed)
+    asked = [unread] * len(branches)
+    return states.token_batch(branches, asked, specs, stage.input_widths)
 
 
 def _next_token(

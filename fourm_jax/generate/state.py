@@ -13,6 +13,7 @@ from fourm_jax import contracts
 from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
+from fourm_jax.utils import hardware
 from fourm_jax.utils.errors import unknown_value
 
 Specs = tuple[ModalitySpec, ...]
@@ -287,16 +288,16 @@ def token_batch(
     targets: Sequence[TargetTokens],
     specs: Specs,
     widths: Widths = (),
-    *,
-    packed: bool = False,
 ) -> TokenBatch:
     """Stack several branches of the same samples along the batch axis: [branches · b, ...].
 
-    `widths` and `packed` are those of `input_tokens`.
+    `widths` are those of `input_tokens`; inputs are packed on accelerators, whose attention needs
+    lengths then and no mask of every query and key.
 
     Image and vector modalities that the state does not hold get blank content, which no slot uses:
     the trunk wants an entry for each.
     """
+    packed = hardware.platform() != "cpu"
     batches = [
         TokenBatch(
             inputs=input_tokens(branch, specs, widths, packed=packed),

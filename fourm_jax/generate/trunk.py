@@ -23,13 +23,38 @@ def with_cast_kernels(model: FourM, params: Any, num_samples: int) -> Any:
     """The parameters with the kernels of all blocks in the dtype of the computation, and for more
     than few samples on a GPU cut by sets of heads.
 
-    Every pass casts and cuts them otherwise; the results are the same.
+    Every pass casts and cuts them otherwise; the results are the same. Those that are cast, and cut
+    if they are to be, stay as they are.
     """
-    if jnp.dtype(model.dtype) == jnp.float32:
-        return params
+    dtype, is_cut = jnp.dtype(model.dtype), _is_cut(num_samples)
     stacks = {name: params[name] for name in ("encoder", "decoder")}
-    is_cut = hardware.platform() == "gpu" and num_samples > FEW_SAMPLES
-    return {**params, **_cast(stacks, jnp.dtype(model.dtype), is_cut)}
+    kernels = [leaf for leaf in jax.tree.leaves(stacks) if leaf.ndim > 2]
+    to_cast = dtype != jnp.float32 and any(leaf.dtype != dtype for leaf in kernels)
+    to_cut = dtype != jnp.float32 and is_cut and any(leaf.ndim == 5 for leaf in kernels)
+    if not (to_cast or to_cut):
+        return params
+    return {**params, **_cast(stacks, dtype, is_cut)}
+
+
+def _is_cut(num_samples: int) -> bool:
+    return hardware.platform() == "gpu" and num_samples > FEW_SAMPLES
+
+
+class CastKernels:
+    """Parameters `with_cast_kernels` that are kept from call to call, the last ones asked for."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[Any, bool] | None = None
+        self._cast: Any = None
+
+    def of(self, model: FourM, params: Any, num_samples: int) -> Any:
+        """`with_cast_kernels` of these, which are told by the object that `params` is."""
+        is_cut = _is_cut(num_samples)
+        if self._asked is None or self._asked[0] is not params or self._asked[1] != is_cut:
+            self._asked, self._cast = None, None  # gives up the memory before the next ones
+            self._cast = with_cast_kernels(model, params, num_samples)
+            self._asked = params, is_cut
+        return self._cast
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "is_cut"))

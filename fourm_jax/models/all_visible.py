@@ -38,7 +38,8 @@ def show(
     modality, position, ids, valid = (
         jnp.concatenate(slots, axis=1) for slots in zip(*parts, strict=True)
     )
-    inputs = InputTokens(modality, position, ids, valid)
+    # The valid tokens of one modality are its first ones, which is all that attention has to know.
+    inputs = InputTokens(modality, position, ids, valid, packed=len(names) == 1)
     return TokenBatch(inputs, contracts.empty_targets(len(ids)), pixels, embeddings)
 
 

@@ -9,6 +9,7 @@ from fourm_jax.generate import chain, parallel, stages, trunk
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Step
+from fourm_jax.models import layers
 from tests.generate import tiny
 
 # Three steps everywhere, empty ones where a test needs fewer: tests then share compiled programs.
@@ -170,7 +171,27 @@ def test_kernels_are_cast_once_for_a_chain_and_nothing_else_is():
     )
     assert block["self_norm"]["scale"].dtype == jnp.float32
     assert cast["decoder_embedding"] is params["decoder_embedding"]
+    assert trunk.with_cast_kernels(model, cast, 1) is cast
     assert trunk.with_cast_kernels(*tiny.trunk(), 1) is tiny.trunk()[1]
+
+
+def test_cast_kernels_are_kept_until_others_are_asked_for():
+    (model, params), kept = tiny.trunk(dtype=jnp.bfloat16), trunk.CastKernels()
+    cast = kept.of(model, params, 1)
+    assert kept.of(model, params, 7) is cast
+    others = {**params}
+    assert kept.of(model, others, 1) is not cast
+    assert kept.of(model, params, 1) is not cast
+
+
+def test_a_gpu_has_kernels_cut_by_heads_for_more_than_few_samples(monkeypatch):
+    monkeypatch.setattr(trunk.hardware, "platform", lambda: "gpu")
+    (model, params), kept = tiny.trunk(dtype=jnp.bfloat16), trunk.CastKernels()
+    for num_samples in (trunk.FEW_SAMPLES, trunk.FEW_SAMPLES + 1, trunk.FEW_SAMPLES):
+        cast = kept.of(model, params, num_samples)
+        heads = cast["encoder"]["blocks"]["self_attention"]["qkv"]
+        assert (layers.CUT in heads) == (num_samples > trunk.FEW_SAMPLES)
+        assert trunk.with_cast_kernels(model, cast, num_samples) is cast
 
 
 def test_one_step_of_everything_is_the_parallel_prediction():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.generate import published
-from fourm_jax.generate import defaults, guides, job, parallel, schedule
+from fourm_jax.generate import defaults, guides, job, parallel, schedule, scoring
 from fourm_jax.generate.generated import Generated
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.guides import Guide
@@ -223,11 +223,15 @@ def test_a_stream_ends_with_what_generate_returns(generator):
         np.testing.assert_array_equal(seen[-1][1].ids[name], whole.ids[name])
 
 
-def test_the_score_of_a_text_is_the_mean_log_probability_of_its_tokens(generator):
+def test_the_score_of_a_text_is_the_mean_log_probability_of_its_tokens(generator, monkeypatch):
     good = generator.generate({"rgb": rgb()}, ["caption"])
     pairs = zip(good.ids["caption"], good.known["caption"], strict=True)
     likely = generator.score({"rgb": rgb()}, "caption", [row[known] for row, known in pairs])
     other = generator.score({"rgb": rgb()}, "caption", ["a blue", "a cube"])
+    with tiny.accelerator(monkeypatch, scoring._of_sequence) as seen:
+        packed = generator.score({"rgb": rgb()}, "caption", ["a blue", "a cube"])
+    assert [batch.inputs.packed for batch in seen] == [True]
+    np.testing.assert_allclose(packed, other, rtol=1e-4)
     assert (likely > other).all()
     assert (likely <= 0).all()
     probabilities = generator.predict({"rgb": rgb()}, ["edge"])["edge"]

@@ -35,6 +35,17 @@ def test_pooling_is_the_mean_over_the_tokens_that_there_are(generator):
     assert none.pooled().tolist() == [[0, 0, 0]]
 
 
+@pytest.mark.parametrize("kind", ["encoder", "decoder:depth"])
+def test_an_accelerator_packs_what_is_known_and_finds_the_same_vectors(
+    generator, monkeypatch, kind
+):
+    plain = generator.features(tiny.conditions(2), kind)
+    with tiny.accelerator(monkeypatch, features._compute) as seen:
+        packed = generator.features(tiny.conditions(2), kind)
+    assert [batch.inputs.packed for batch in seen] == [True]
+    np.testing.assert_allclose(packed, plain, rtol=1e-4, atol=1e-5)
+
+
 def test_a_depth_is_a_number_of_blocks(generator):
     conditions = tiny.conditions(2)
     whole = generator.encode(conditions).vectors

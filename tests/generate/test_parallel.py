@@ -32,17 +32,8 @@ def test_several_targets_are_bit_equal_to_each_one_alone():
 def test_an_accelerator_packs_what_is_known_in_even_slots_and_predicts_the_same(monkeypatch):
     model, params = tiny.trunk()
     plain = parallel.predict(model, params, start(TARGETS), TARGETS)
-    seen, build = [], states.token_batch
-
-    def watched(*arguments, **settings):
-        seen.append(build(*arguments, **settings))
-        return seen[-1]
-
-    monkeypatch.setattr(parallel.hardware, "platform", lambda: "tpu")
-    monkeypatch.setattr(states, "token_batch", watched)
-    parallel._predict.clear_cache()
-    packed = parallel.predict(model, params, start(TARGETS), TARGETS)
-    parallel._predict.clear_cache()
+    with tiny.accelerator(monkeypatch, parallel._predict) as seen:
+        packed = parallel.predict(model, params, start(TARGETS), TARGETS)
     (batch,) = seen
     assert batch.inputs.packed and batch.inputs.valid.shape[1] % 2 == 0
     for name in TARGETS:

@@ -1,5 +1,6 @@
 """A random trunk small enough for every generation test, and conditions for it."""
 
+import contextlib
 import functools
 
 import jax
@@ -11,6 +12,7 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models.fourm import FourM
 from fourm_jax.tokenizers import base
 from fourm_jax.tokenizers.trained import TrainedTokenizer
+from fourm_jax.utils import hardware
 
 SPECS = (
     ModalitySpec(name="rgb", kind="pixels", grid=(2, 3), patch_size=2, num_channels=3),
@@ -51,6 +53,25 @@ def trunk(**changes):
     return model, jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(scale=0.4, size=leaf.shape), leaf.dtype), shapes
     )
+
+
+@contextlib.contextmanager
+def accelerator(monkeypatch, *programs):
+    """Jitted programs traced anew as on an accelerator; yields the batches that they build."""
+    seen, build = [], states.token_batch
+
+    def watched(*arguments, **settings):
+        seen.append(build(*arguments, **settings))
+        return seen[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hardware, "platform", lambda: "tpu")
+        patched.setattr(states, "token_batch", watched)
+        for program in programs:
+            program.clear_cache()
+        yield seen
+    for program in programs:
+        program.clear_cache()
 
 
 @functools.cache

@@ -125,6 +125,7 @@ def test_everything_that_exists_is_shown():
     hidden = entries | {}
     seen = all_visible.show(hidden, ("tok_depth",), batches.SPECS, jnp.array([[False]]))
     assert not seen.inputs.valid.any()
+    assert seen.inputs.packed and not shown.inputs.packed  # its first tokens are the valid ones
 
 
 def test_dropped_inputs_leave_at_least_one():
