@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from fourm_jax.generate import ahead, buckets, stages, trunk
+from fourm_jax.generate import ahead, buckets, next_tokens, stages, trunk
 from fourm_jax.generate.ahead import Programs, Writing
 from fourm_jax.generate.grids import GridStage, Sampling
 from fourm_jax.generate.schedule import Step
@@ -226,18 +226,20 @@ def _stage(
       shared: fields of both kinds.
     """
     shared |= {"target": spec.name, "leave_trace": not is_weighted}
+    published = shared["sampling"].as_published
     if spec.kind == "sequence":
         return SequenceStage(
             max_new=spec.max_tokens if max_new is None else max_new,
             length=max(spec.max_tokens, num_given),
             end_id=end_id,
+            grammar=None if published else next_tokens.grammar_of(spec, shared["vocabulary"]),
             **shared,
         )
     is_roar = steps[0].scheme == "roar"
     return GridStage(
         scheme="roar" if is_roar else "maskgit",
         num_slots=min(max(step.num_tokens for step in steps), spec.num_tokens),
-        forget=is_roar and is_weighted and shared["sampling"].as_published,
+        forget=is_roar and is_weighted and published,
         **shared,
     )
 

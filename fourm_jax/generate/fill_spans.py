@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Int
 from fourm_jax.modalities.vocabulary import TextVocabulary
 
 NO_HOLE = -1  # in `closing_tokens`
+NO_TOKEN = -1  # in `tokens_before_holes`
 
 
 def is_sentinel(ids: Int[Array, "*n"], vocabulary: TextVocabulary) -> Bool[Array, "*n"]:
@@ -47,6 +48,27 @@ def closing_tokens(
         behind = known & (jnp.cumsum(holes, axis=1) == num_holes) & ~holes
         last = jnp.where(behind.any(axis=1, keepdims=True), last, vocabulary.eos_id)
     return jnp.where(jnp.arange(ids.shape[1]) == num_holes - 1, last, closing)
+
+
+def tokens_before_holes(
+    ids: Int[Array, "b n"], known: Bool[Array, "b n"], vocabulary: TextVocabulary
+) -> Int[Array, "b n"]:
+    """The token before each hole of a text, in the order of the holes; `NO_TOKEN` where the text
+    begins with it, and where there is no hole.
+
+        [S_1] 300 [S_2] 301 -> NO_TOKEN 300
+
+    Args:
+      ids, known: as of `merge_spans`.
+    """
+    holes = is_sentinel(ids, vocabulary) & known
+    slots = jnp.arange(ids.shape[1])
+    last_known = jax.lax.cummax(jnp.where(known, slots, -1), axis=1)
+    before = jnp.pad(last_known[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    tokens = jnp.where(before >= 0, jnp.take_along_axis(ids, before, axis=1), NO_TOKEN)
+    place = jnp.where(holes, jnp.cumsum(holes, axis=1) - 1, ids.shape[1])
+    rows = jnp.arange(len(ids))[:, None]
+    return jnp.full_like(ids, NO_TOKEN).at[rows, place].set(tokens, mode="drop")
 
 
 def merge_spans(

@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from fourm_jax.contracts import TokenBatch
-from fourm_jax.generate import fill_spans
+from fourm_jax.generate import fill_spans, next_tokens
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.state import Specs, State, Widths
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.ops import sampling
 
@@ -29,7 +30,11 @@ class SequenceDecoder(Protocol):
     def step(
         self, memory: Any, token: Int[Array, "g"], index: Int[Array, ""]
     ) -> tuple[Float[Array, "g vocab"], Any]:
-        """Read token number `index` of every row; logits (float32) of the next, new memory."""
+        """Read token number `index` of every row; logits (float32) of the next, new memory.
+
+        Those of tokens that the modality's texts cannot have (`SequenceStage.grammar`) may be any
+        numbers.
+        """
         ...
 
 
@@ -42,6 +47,7 @@ class SequenceStage:
       max_new: most tokens to generate, sentinels included.
       length: slots of the merged sequence.
       end_id: token that ends a row, instead of the sentinel after its last one.
+      grammar: of the texts (`next_tokens.grammar_of`); None: any token may follow any other.
       hidden_conditions, leave_trace, input_widths: see `grids.GridStage`.
     """
 
@@ -49,6 +55,7 @@ class SequenceStage:
     max_new: int
     length: int
     end_id: int | None = None
+    grammar: Grammar | None = None
     input_widths: Widths = ()
     hidden_conditions: tuple[tuple[str, ...], ...] = ((),)
     leave_trace: bool = True
@@ -70,19 +77,33 @@ def write_sequence(
 
     The decoder starts with the first sentinel of the row's input and closes one hole after the
     other, row by row, each with the token that may follow it (`fill_spans.closing_tokens`); a row
-    without sentinels is complete and stays as it is. With `Sampling.as_published` any token may
-    follow any other, rows go on until all of them have met the sentinel after their last one, and
-    [EOS] ends nothing.
+    without sentinels is complete and stays as it is. Other tokens are those that the grammar lets
+    follow (`next_tokens.may_follow`). With `Sampling.as_published` any token may follow any other,
+    rows go on until all of them have met the sentinel after their last one, and [EOS] ends nothing.
     """
     ids, known = state.ids[stage.target], state.known[stage.target]
-    first, closing = _borders(ids, known, stage)
-    memory = decoder.start(_inputs(state, first, stage, specs), stage.max_new)
+    holes = _holes(ids, known, stage)
+    memory = decoder.start(_inputs(state, holes.first, stage, specs), stage.max_new)
     next_token = functools.partial(_next_token, keys, temperature, weights, stage, decoder)
-    generated, generated_known = _write_until(next_token, memory, first, closing, stage)
+    generated, generated_known = _write_until(next_token, memory, holes, stage)
     merged, merged_known = fill_spans.merge_spans(
         ids, known, generated, generated_known, length=stage.length, vocabulary=stage.vocabulary
     )
     return state.with_tokens(stage.target, merged, merged_known)
+
+
+class _Holes(NamedTuple):
+    """The holes of a text.
+
+    Attributes:
+      first: the sentinel that the decoder starts with; [S_1] where there is none.
+      closing: see `fill_spans.closing_tokens`; rows without holes write nothing.
+      before: see `fill_spans.tokens_before_holes`.
+    """
+
+    first: Int[Array, "b"]
+    closing: Int[Array, "b h"]
+    before: Int[Array, "b h"]
 
 
 def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: Specs) -> TokenBatch:
@@ -113,19 +134,21 @@ def _next_token(
     token: Int[Array, "b"],
     at: Int[Array, ""],
     closing: Int[Array, "b"],
+    before: Int[Array, "b"],
 ) -> tuple[Int[Array, "b"], Any]:
     """Read token number `at` of every row and draw the one after it; also the new memory.
 
-    Of the tokens that close a hole only `closing` may be drawn.
+    Args:
+      closing, before: of the hole that is open, see `_Holes`.
     """
     num_branches = len(stage.hidden_conditions)
     logits, memory = decoder.step(memory, jnp.tile(token, num_branches), at)
     logits = sampling.guide(logits.reshape(num_branches, len(token), 1, -1), weights)
     if not stage.sampling.as_published:
-        ids, vocabulary = jnp.arange(logits.shape[-1]), stage.vocabulary
-        closes = fill_spans.is_sentinel(ids, vocabulary) | (ids == vocabulary.eos_id)
-        foreign = closes & (ids != closing[:, None, None])
-        logits = jnp.where(foreign, -jnp.inf, logits)
+        rules: dict[str, Any] = {"grammar": stage.grammar, "vocabulary": stage.vocabulary}
+        previous = jnp.where(fill_spans.is_sentinel(token, stage.vocabulary), before, token)
+        allowed = next_tokens.may_follow(previous, closing, logits.shape[-1], **rules)
+        logits = jnp.where(allowed[:, None], logits, -jnp.inf)
     drawn, _ = sampling.sample(
         sampling.uniforms(jax.vmap(lambda key: jax.random.fold_in(key, at))(keys), 1),
         logits,
@@ -141,17 +164,18 @@ def _next_token(
 def _write_until(
     next_token: Callable[..., tuple[Int[Array, "b"], Any]],
     memory: Any,
-    first: Int[Array, "b"],
-    closing: Int[Array, "b h"],
+    holes: _Holes,
     stage: SequenceStage,
 ) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:
-    """Tokens [b, max_new + 1] from `first` on until every row has ended, and which of them count.
+    """Tokens [b, max_new + 1] from the first sentinel on until every row has ended, and which of
+    them count.
 
     Args:
-      next_token: see `_next_token`; takes memory, token, its number and what may close the hole.
-      closing: see `fill_spans.closing_tokens`; rows without holes write nothing.
+      next_token: see `_next_token`; takes memory, token, its number, what may close the hole and
+        what stands before it.
     """
     published = stage.sampling.as_published
+    first, closing, before = holes
     num_holes = (closing != fill_spans.NO_HOLE).sum(axis=1)
     last = jnp.take_along_axis(closing, jnp.maximum(num_holes - 1, 0)[:, None], axis=1)[:, 0]
     tokens = jnp.zeros((len(first), stage.max_new + 1), jnp.int32).at[:, 0].set(first)
@@ -163,8 +187,11 @@ def _write_until(
     def one_token(carry):
         tokens, lengths, closed, memory, done, at = carry
         token = jax.lax.dynamic_index_in_dim(tokens, at, axis=1, keepdims=False)
-        closes = jnp.take_along_axis(closing, closed[:, None], axis=1, mode="clip")[:, 0]
-        drawn, memory = next_token(memory, token, at, closes)
+        closes, opens = (
+            jnp.take_along_axis(part, closed[:, None], axis=1, mode="clip")[:, 0]
+            for part in (closing, before)
+        )
+        drawn, memory = next_token(memory, token, at, closes, opens)
         active = num_holes > 0 if published else ~done
         drawn = jnp.where(active, drawn, stage.vocabulary.pad_id)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, drawn, at + 1, axis=1)
@@ -178,10 +205,8 @@ def _write_until(
     return tokens, jnp.arange(tokens.shape[1]) < lengths[:, None]
 
 
-def _borders(
-    ids: Int[Array, "b l"], known: Bool[Array, "b l"], stage: SequenceStage
-) -> tuple[Int[Array, "b"], Int[Array, "b h"]]:
-    """First sentinel of each row, and what closes its holes (`fill_spans.closing_tokens`)."""
+def _holes(ids: Int[Array, "b l"], known: Bool[Array, "b l"], stage: SequenceStage) -> _Holes:
+    """The holes of every row."""
     vocabulary = stage.vocabulary
     holes = fill_spans.is_sentinel(ids, vocabulary) & known
     first = jnp.take_along_axis(ids, jnp.argmax(holes, axis=1)[:, None], axis=1)[:, 0]
@@ -190,4 +215,4 @@ def _borders(
     if stage.end_id is not None:
         is_last = jnp.arange(closing.shape[1]) == holes.sum(axis=1, keepdims=True) - 1
         closing = jnp.where(is_last, stage.end_id, closing)
-    return first, closing
+    return _Holes(first, closing, fill_spans.tokens_before_holes(ids, known, vocabulary))

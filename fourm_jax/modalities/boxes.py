@@ -11,10 +11,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fourm_jax.modalities import coordinates
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "boxes", ("box_f1",), "boxes"
+GRAMMAR = Grammar(
+    begin=("v0", "end"),
+    v0=("v1",),
+    v1=("v2",),
+    v2=("v3",),
+    v3=("word",),
+    word=("word", "v0", "end"),
+)
 MIN_SCORE = 0.6  # of the published pseudo labels
 ORDERS = ("distance", "area", "score")
 

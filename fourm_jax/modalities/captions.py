@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from fourm_jax.modalities import coordinates
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "text", ("exact_match",), "text"
+GRAMMAR = Grammar(begin=("word", "end"), word=("word", "end"))
 _CONTROL = re.compile(r"\[(?:UNK|SOS|S_[0-9]+)\]")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from fourm_jax.modalities import coordinates
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
@@ -21,6 +22,15 @@ POLYGON = "polygon"
 NUM_CODES = 16  # of the mask tokenizer
 SIZE = 224  # side of the crop, in whose pixels points and boxes count
 NUM_POINTS = 7
+GRAMMAR = Grammar(  # a point is v0 v1, a polygon a box and codes of two axes (`code_token`)
+    begin=("word",),
+    v0=("v0", "v1", "word", "end"),
+    v1=("v0", "v1", "v2", "word", "end"),
+    v2=("v3",),
+    v3=("v0", "v1"),
+    word=("word", "v0", "end"),
+    num_bins=(("v0", 512), ("v1", 512), ("v2", SIZE + 1), ("v3", SIZE + 1)),
+)
 
 Point = Num[np.ndarray, "2"] | Sequence[float]  # x, y
 Points = Int[np.ndarray, "p 2"] | Sequence[Sequence[int]]  # x, y of each

@@ -12,11 +12,18 @@ from typing import Any
 import numpy as np
 
 from fourm_jax.modalities import coordinates
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.metadata_fields import FIELDS, FieldTable
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "unchanged", ("metadata_error",), "numbers"
+GRAMMAR = Grammar(
+    begin=("v1", "end"),
+    v1=("v0",),
+    v0=("v1", "end"),
+    num_bins=(("v1", 1 + max(field.id for field in FIELDS.fields)),),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,11 +11,18 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fourm_jax.modalities import coordinates
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "unchanged", ("palette_distance",), "swatches"
 MAX_COLORS = 7
+GRAMMAR = Grammar(  # as many colours as v1 says, of three numbers each, is more than it can say
+    begin=("v1",),
+    v1=("v0",),
+    v0=("v0", "end"),
+    num_bins=(("v0", 256), ("v1", 1 + MAX_COLORS)),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fourm_jax.modalities import coordinates
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.parsed import Dropped, Parsed
 
 # Of modalities in this form, see `serializers.Serializer`.
@@ -18,6 +19,14 @@ CROP, MEASURE, PICTURE = "poses", (), "humans"
 NONE = "none"  # text of a picture without humans
 HUMAN = "human"
 NUM_CODES = 8  # of the pose tokenizer
+GRAMMAR = Grammar(  # of a box and of codes of two axes (`code_token`), in groups after their names
+    begin=("word",),
+    v0=("v0", "v1", "word", "end"),
+    v1=("v0", "v1", "v2", "word", "end"),
+    v2=("v3",),
+    v3=("word",),
+    word=("word", "v0", "v1", "end"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 
 from fourm_jax import modalities
 from fourm_jax.modalities.coordinates import Changes
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.parsed import Parsed
 from fourm_jax.utils import modules
 
@@ -15,6 +16,8 @@ PLAIN = "captions"  # what a text is where its modality says nothing
 @runtime_checkable
 class Serializer(Protocol):
     """What such a module offers; its name is the name of the text form.
+
+    It may also have a `GRAMMAR`, which generated texts then follow.
 
     Attributes:
       CROP, MEASURE, PICTURE: what `ModalitySpec.crop`, `.measure` and `.picture` are for modalities
@@ -51,6 +54,11 @@ def get(name: str) -> Serializer:
       ValueError: there is none (names the nearest and all there are).
     """
     return cast(Serializer, modules.get(modalities, "serialize", name, "text form"))
+
+
+def grammar(name: str) -> Grammar | None:
+    """What may follow what in the texts of a form; None: the form does not say."""
+    return getattr(get(name), "GRAMMAR", None)
 
 
 def names() -> list[str]:

@@ -118,19 +118,20 @@ def test_a_row_without_holes_stays_as_it_is():
 
 def test_the_decoder_starts_with_the_first_sentinel_of_the_row():
     stage = SequenceStage(target="caption", max_new=5, length=8)
-    first, closing = sequences._borders(
+    first, closing, before = sequences._holes(
         jnp.asarray([[220, S2, 221], [220, 221, 222]]), jnp.ones((2, 3), bool), stage
     )
     assert first.tolist() == [S2, S1]
+    assert before.tolist() == [[220, -1, -1], [-1, -1, -1]]
     assert closing.tolist() == [[S3, -1, -1], [-1, -1, -1]]
     assert write([[220, S2, 221]], [[210, S3, 0, 0, 0]]) == [[220, 210, 221]]
 
 
 def test_another_token_may_end_the_last_hole():
     stage = SequenceStage(target="caption", max_new=5, length=8, end_id=210)
-    _, closing = sequences._borders(
+    closing = sequences._holes(
         jnp.asarray([[S1, 221, S2], [S1, 221, 222]]), jnp.ones((2, 3), bool), stage
-    )
+    ).closing
     assert closing.tolist() == [[S2, 210, -1], [210, -1, -1]]
 
 
