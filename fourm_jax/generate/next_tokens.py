@@ -13,7 +13,7 @@ from fourm_jax.modalities.vocabulary import TextVocabulary
 
 Ranges = tuple[tuple[int, int], ...]  # of ids: first, and the one behind the last
 
-# What a token may follow, as a number: kinds of tokens in the order of `grammar.TOKENS`, then these.
+# What a token may follow, as a number: the kinds of `grammar.TOKENS` in their order, then these.
 _BEGIN = len(kinds.TOKENS)  # of the text
 _ANYTHING = _BEGIN + 1
 _TILE = 128  # what products and draws have blocks of
@@ -65,8 +65,8 @@ def may_follow(
 
     Args:
       previous: the token, or what stands before the hole that it opens, see
-        `fill_spans.tokens_before_holes`. After one that the grammar does not know, anything may come
-        that its texts have.
+        `fill_spans.tokens_before_holes`. After one that the grammar does not know, anything may
+        come that its texts have.
       closing: see `fill_spans.closing_tokens`.
       num_ids: size of the vocabulary.
     """

@@ -13,6 +13,7 @@ from fourm_jax.contracts import TokenBatch
 from fourm_jax.generate import fill_spans, next_tokens
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
+from fourm_jax.generate.next_tokens import Ranges
 from fourm_jax.generate.state import Specs, State, Widths
 from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
@@ -61,6 +62,14 @@ class SequenceStage:
     leave_trace: bool = True
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     vocabulary: TextVocabulary = PUBLISHED
+
+
+def drawable(stage: SequenceStage, specs: Specs) -> Ranges:
+    """Ids of which some may be drawn (`next_tokens.drawable`); without grammar all of them."""
+    size = specs[states.index_of(specs, stage.target)].vocab_size
+    if stage.grammar is None or stage.end_id is not None:
+        return ((0, size),)
+    return next_tokens.drawable(stage.grammar, stage.vocabulary, size)
 
 
 def write_sequence(

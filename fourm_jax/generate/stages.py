@@ -230,7 +230,9 @@ def _write_sequence(
         weights,
         stage=stage,
         specs=model.modalities,
-        decoder=trunk.TrunkSequenceDecoder(model, params, stage.target),
+        decoder=trunk.TrunkSequenceDecoder(
+            model, params, stage.target, sequences.drawable(stage, model.modalities)
+        ),
     )
 
 

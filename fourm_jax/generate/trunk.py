@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import TokensToLogits
+from fourm_jax.generate.next_tokens import Ranges
 from fourm_jax.models import fourm, layers
 from fourm_jax.models.fourm import DecoderCache, FourM
 from fourm_jax.utils import hardware
@@ -81,27 +82,35 @@ class SequenceMemory(flax.struct.PyTreeNode):
 
     Attributes:
       cache: of the decoder.
-      head: rows of the target's head, cut from the table once.
+      head: rows of the target's head that are multiplied with, cut from the table once.
     """
 
     cache: DecoderCache
-    head: Float[Array, "vocab d"]
+    head: Float[Array, "rows d"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrunkSequenceDecoder:
-    """`sequences.SequenceDecoder` that keeps keys and values between steps."""
+    """`sequences.SequenceDecoder` that keeps keys and values between steps.
+
+    Attributes:
+      drawable: ids whose logits are wanted (`next_tokens.drawable`); those of the others are 0, and
+        their rows of the head, up to half of what a token of a small model reads, are not read.
+    """
 
     model: FourM
     params: Any
     target: str
+    drawable: Ranges
 
     def start(self, tokens: TokenBatch, num_steps: int) -> SequenceMemory:
         """Encode once; the memory has room for `num_steps` tokens."""
 
         def start(module: FourM, tokens: TokenBatch) -> SequenceMemory:
             cache = module.start_cache(module.encode(tokens), num_steps)
-            return SequenceMemory(cache, module.head(self.target))
+            head = module.head(self.target)
+            rows = [head[start:stop] for start, stop in self.drawable]
+            return SequenceMemory(cache, jnp.concatenate(rows))
 
         memory: Any = self.model.apply({"params": self.params}, tokens, method=start)
         return memory
@@ -117,4 +126,15 @@ class TrunkSequenceDecoder:
         )
         features, cache = result
         logits = fourm.head_logits(features[:, 0], memory.head)
-        return logits, memory.replace(cache=cache)
+        return self._in_places(logits), memory.replace(cache=cache)
+
+    def _in_places(self, logits: Float[Array, "g rows"]) -> Float[Array, "g vocab"]:
+        """Logits of the drawable ids in the places of the ids."""
+        spec = self.model.modalities[states.index_of(self.model.modalities, self.target)]
+        parts, end, num_taken = [], 0, 0
+        for start, stop in self.drawable:
+            parts.append(jnp.zeros((len(logits), start - end), logits.dtype))
+            parts.append(logits[:, num_taken : num_taken + stop - start])
+            num_taken, end = num_taken + stop - start, stop
+        parts.append(jnp.zeros((len(logits), spec.vocab_size - end), logits.dtype))
+        return jnp.concatenate(parts, axis=1)

@@ -150,7 +150,7 @@ def test_cached_decoding_equals_the_whole_prefix_at_once():
     @jax.jit
     def both(params):
         whole = trunk.tokens_to_logits(model, params, "caption")(batch)
-        decoder = trunk.TrunkSequenceDecoder(model, params, "caption")
+        decoder = trunk.TrunkSequenceDecoder(model, params, "caption", ((0, 230),))
         memory, steps = decoder.start(batch, 3), []
         for i in range(3):
             logits, memory = decoder.step(memory, tokens[:, i], jnp.asarray(i))

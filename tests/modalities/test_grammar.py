@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourm_jax.modalities import boxes, captions, coordinates, instances, metadata_fields
-from fourm_jax.modalities import palette, poses, serializers
+from fourm_jax.modalities import (
+    boxes,
+    captions,
+    coordinates,
+    instances,
+    metadata_fields,
+    palette,
+    poses,
+    serializers,
+)
 from fourm_jax.modalities.grammar import TOKENS, Grammar
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
