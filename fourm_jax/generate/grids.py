@@ -22,7 +22,12 @@ TokensToLogits = Callable[[TokenBatch], Float[Array, "g m vocab"]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn; see `ops.sampling.sample`."""
+    """How tokens are drawn; see `ops.sampling.sample`.
+
+    Attributes:
+      as_published: also of texts: any token may follow any other. By default tokens of a text come
+        in an order that its form can read (`next_tokens`), of those that it has.
+    """
 
     top_k: int | float = 0
     top_p: float = 0.0

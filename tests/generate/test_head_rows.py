@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fourm_jax.convert import fourm
-from fourm_jax.generate import chain, sequences, stages, trunk
+from fourm_jax.generate import chain, next_tokens, sequences, stages, trunk
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Step
@@ -88,7 +88,7 @@ def test_all_rows_are_kept_without_grammar():
     specs = trunk_of("captions")[0].modalities
     free = sequences.SequenceStage(target="caption", max_new=5, length=8)
     assert sequences.drawable(free, specs) == ((0, SIZE),)
-    grammar = chain.next_tokens.grammar_of(specs[4], free.vocabulary)
+    grammar = next_tokens.grammar_of(specs[4], free.vocabulary)
     stage = sequences.SequenceStage(target="caption", max_new=5, length=8, grammar=grammar)
     assert sequences.drawable(stage, specs) == WORDS
     ended = sequences.SequenceStage(

@@ -17,6 +17,7 @@ from fourm_jax.modalities import boxes, captions, serializers
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.tokenizers import text
+from tests.generate import tiny
 
 PAD, UNK, SOS, EOS, S1, S2, S3 = 0, 1, 2, 3, 5, 6, 7
 SIZE = 4245  # all of them tokens of `tokenizer`
@@ -221,8 +222,6 @@ def test_a_form_that_says_nothing_has_no_grammar(monkeypatch):
 
 @pytest.mark.parametrize("as_published", [False, True])
 def test_texts_follow_their_grammar_unless_as_published(as_published):
-    from tests.generate import tiny
-
     specs = tuple(
         spec.replace(vocab_size=SIZE) if spec.name == "caption" else spec for spec in tiny.SPECS
     )
