@@ -6,7 +6,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from fourm_jax.contracts import AnyArray
 from fourm_jax.masking import budgets, slots, span_targets
@@ -81,11 +81,14 @@ def make_plan(
     spans, cells = layout.spans, layout.cells
     most = np.array([spec.num_tokens for spec in layout.specs])
     num_cells = sample.present * layout.sizes
-    room = num_cells * layout.is_input[cells]
+    sides = jnp.asarray([layout.is_input, layout.is_output])
+    usable = sides[:, cells] & (row.share_leftover | (alphas[:, cells] > 0))
+    room = num_cells * usable[0]
     if fill:
-        room = _keep_back(room, sample.length, layout, num_in, num_tgt)
-    usable = row.share_leftover | (alphas[:, cells] > 0)
-    room *= usable[0]
+        text_usable = sides[:, spans] & (alphas[:, spans] > 0)
+        num_tokens = (sample.length * text_usable.any(0)).sum() + (num_cells * usable.any(0)).sum()
+        kept_back = _keep_back(room, usable.all(0), num_in, num_tgt, noise.cells[0])
+        room = jnp.where(num_tokens < num_in + num_tgt, kept_back, room)
 
     # Inputs: budgets, then the texts (which may need less), then cells with what is left.
     exists: AnyArray = layout.per_modality(sample.length, room) if fill else most
@@ -114,7 +117,7 @@ def make_plan(
     num_choices = jnp.maximum(found.run[:, -1], 1)  # the last sentinel only if it is the only one
     chosen = (noise.window * num_choices).astype(jnp.int32)
     start, size = span_targets.choose_window(found, allowed, chosen)
-    room = (num_cells - cell_inputs) * (layout.is_output[cells] & usable[1])
+    room = (num_cells - cell_inputs) * usable[1]
     cell_targets = jnp.minimum(grant[cells], room)
     if fill:
         rest = num_tgt - jnp.maximum(size - 1, 0).sum()
@@ -151,20 +154,26 @@ def _pick(
 
 def _keep_back(
     room: Int[Array, "g"],
-    length: Int[Array, "s"],
-    layout: slots.Layout,
+    shared: Bool[Array, "g"],
     num_in: Int[Array, ""],
     num_tgt: Int[Array, ""],
+    bits: UInt32[Array, ""],
 ) -> Int[Array, "g"]:
     """Room for inputs in a sample of fewer tokens than slots.
 
-    Inputs come first and would take all cells, with nothing left to predict. So cells are divided
-    as the slots are.
+    Inputs come first and would take all cells, with nothing left to predict. So the cells that both
+    sides can use are divided as the slots are. They are counted through all grids from a random
+    fraction on, so that a grid of one cell is seen as often as any other cell.
+
+    Args:
+      shared: grids that both sides can use.
+      bits: random.
     """
     num_slots = jnp.maximum(num_in + num_tgt, 1)
-    is_short = length.sum() + room.sum() < num_slots
-    shared = is_short & layout.is_output[layout.cells]
-    return jnp.where(shared, room * num_in // num_slots, room)
+    start = (bits % num_slots.astype(jnp.uint32)).astype(jnp.int32)
+    end = jnp.cumsum(jnp.where(shared, room, 0))
+    shown = jnp.diff((end * num_in + start) // num_slots, prepend=0)
+    return jnp.where(shared, shown, room)
 
 
 def _grant(

@@ -44,8 +44,8 @@ def sample_tokens(
       budget: "fill": what short, absent or fully kept modalities cannot use goes to the others,
         by their Dirichlet shares, and last to grids that have none (alpha 0), unless the mixture
         says `share_leftover` False. So slots stay empty only when the sample has no more cells.
-        Targets are counted in slots. A sample of fewer tokens than slots shows as large a share of
-        its grids as inputs have of the slots.
+        Targets are counted in slots. A sample of fewer usable tokens than slots shows as large a
+        share of the grids that both sides can use as inputs have of the slots.
         "reference": as published, what cannot be used is lost, and text targets are counted with
         their first sentinel, which fills no slot.
 
