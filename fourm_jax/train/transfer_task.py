@@ -9,7 +9,7 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import (
@@ -270,8 +270,8 @@ class TransferTask:
         settings, labels = self.labels_of, jnp.asarray(batch[LABEL])
         visible = None
         if train and settings.modality_dropout:
-            shape = (len(labels), len(self.model.inputs))
-            visible = keep_some(dropout_key, shape, settings.modality_dropout)
+            there = self._present(batch, len(labels))
+            visible = keep_some(dropout_key, there, settings.modality_dropout)
         if train and settings.mirror:
             batch, labels = self._mirrored(rng.stream(key, "mirror"), batch, labels)
         if not settings.has_classes:
@@ -304,6 +304,17 @@ class TransferTask:
         mae = (errors_of.sum() * self.labels_of.std, total)
         return value, {"loss": (value, jnp.float32(1)), "mae": mae}
 
+    def _present(self, batch: Any, num_samples: int) -> Bool[Array, "b m"]:
+        """Which samples have which inputs; what is thought first, all of them."""
+        thought = () if self.thinker is None else self.thinker.outputs
+
+        def of(name: str) -> Bool[Array, "b"]:
+            entry = {"present": True} if name in thought else batch[name]
+            there = jnp.asarray(entry["length" if "length" in entry else "present"]) > 0
+            return jnp.broadcast_to(there, (num_samples,))
+
+        return jnp.stack([of(name) for name in self.model.inputs], axis=1)
+
     def _mirrored(self, key: Key[Array, ""], batch: Any, labels: Array) -> tuple[Any, Array]:
         """The batch with half of its pictures, and their label maps, from left to right."""
         chosen = jax.random.bernoulli(key, shape=(len(labels),))
@@ -335,14 +346,14 @@ class TransferTask:
 
 
 def keep_some(
-    key: Key[Array, ""], shape: tuple[int, int], probability: float
+    key: Key[Array, ""], present: Bool[Array, "b m"], probability: float
 ) -> Bool[Array, "b m"]:
-    """Drop each of m inputs with this probability; a sample that would lose all keeps one."""
+    """Drop each of the inputs that a sample has; one that would lose all of them keeps one."""
     drop_key, one_key = jax.random.split(key)
-    kept = jax.random.uniform(drop_key, shape) >= probability
-    one: Int[Array, b] = jax.random.randint(one_key, shape[:1], 0, shape[1])
-    only = jax.nn.one_hot(one, shape[1], dtype=bool)
-    return jnp.where(kept.any(1, keepdims=True), kept, only)
+    kept = present & (jax.random.uniform(drop_key, present.shape) >= probability)
+    one = jnp.argmax(jnp.where(present, jax.random.uniform(one_key, present.shape), -1.0), axis=1)
+    only = jax.nn.one_hot(one, present.shape[1], dtype=bool)
+    return jnp.where(kept.any(1, keepdims=True), kept, present & only)
 
 
 def make_head(

@@ -129,9 +129,19 @@ def test_everything_that_exists_is_shown():
 
 
 def test_dropped_inputs_leave_at_least_one():
-    kept = transfer_task.keep_some(jax.random.key(0), (200, 3), 0.9)
+    kept = transfer_task.keep_some(jax.random.key(0), jnp.ones((200, 3), bool), 0.9)
     assert kept.any(1).all()
     assert kept.mean() < 0.5
+
+
+def test_what_a_sample_lacks_is_not_what_stays_of_it():
+    """A picture alone, of three inputs, is never dropped; of two inputs one stays."""
+    present = jnp.array([[True, False, False], [True, False, True]]).repeat(200, axis=0)
+    kept = transfer_task.keep_some(jax.random.key(0), present, 0.5)
+    assert kept[:200, 0].all()
+    assert kept[200:].any(1).all()
+    assert not (kept & ~present).any()
+    np.testing.assert_allclose(kept[200:].mean(0), [0.625, 0, 0.625], atol=0.1)  # 1/2 + 1/4 · 1/2
 
 
 LABELS = transfer_task.Labels(problem="class_map", num_outputs=3)
