@@ -207,7 +207,8 @@ def _entry(sums: Float[np.ndarray, "n 3"], which: int) -> dict[str, Any]:
     total, count = sums[:, which], sums[:, 2]
 
     def mean(rows: Int[np.ndarray, "n"]) -> float:
-        return float(total[rows].sum() / max(count[rows].sum(), 1))
+        number = count[rows].sum()  # 0 where a draw holds no record with this modality
+        return float(total[rows].sum() / number) if number else math.nan
 
     return evaluator.entry(
         ("loss", "accuracy")[which],

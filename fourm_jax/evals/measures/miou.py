@@ -35,13 +35,15 @@ class MeanIoU:
 
     def total(self, parts: Sequence[Int[np.ndarray, "c c"]]) -> float:
         """Mean over the classes that occur in these pictures."""
-        return mean_iou(np.sum(parts, axis=0), range(self.first_class, self.num_classes))
+        classes = range(self.first_class, self.num_classes)
+        return mean_iou(np.sum(parts, axis=0), [one for one in classes if one != self.ignored])
 
     def per_class(
         self, predicted: Integer[np.ndarray, "*n h w"], truth: Integer[np.ndarray, "n h w"]
     ) -> Float[np.ndarray, "c"]:
-        """IoU of every class; nan for one that does not occur."""
-        return class_ious(self._counts(np.broadcast_to(predicted, truth.shape), truth))
+        """IoU of every class; nan for one that does not occur or count."""
+        ious = class_ious(self._counts(np.broadcast_to(predicted, truth.shape), truth))
+        return np.where(np.arange(self.num_classes) == self.ignored, np.nan, ious)
 
     def _counts(
         self, predicted: Integer[np.ndarray, "..."], truth: Integer[np.ndarray, "..."]
@@ -50,8 +52,8 @@ class MeanIoU:
         return confusion(predicted[counted], truth[counted], self.num_classes)
 
     def constant(self, values: Integer[np.ndarray, "n h w"]) -> Int[np.ndarray, "h w"]:
-        """The most frequent class of each pixel."""
-        return per_pixel_majority(values, self.num_classes)
+        """The most frequent class of each pixel, of those that count."""
+        return per_pixel_majority(values, self.num_classes, self.ignored)
 
 
 def make(
@@ -60,7 +62,7 @@ def make(
     """Return the measure of the classes of `signal` from `first_class` on.
 
     Args:
-      ignored: pixels of this true class do not count.
+      ignored: pixels of this true class do not count, nor does the class in the mean.
 
     Raises:
       ValueError: not a signal of classes.
@@ -119,8 +121,13 @@ def mean_iou(counts: Int[np.ndarray, "c c"], classes: Sequence[int] | None = Non
 
 
 def per_pixel_majority(
-    truth: Integer[np.ndarray, "n h w"], num_classes: int
+    truth: Integer[np.ndarray, "n h w"], num_classes: int, ignored: int = -1
 ) -> Int[np.ndarray, "h w"]:
-    """Constant predictor: the most frequent class of each pixel in a training set."""
-    counts = np.stack([np.sum(truth == label, axis=0) for label in range(num_classes)])
-    return np.argmax(counts, axis=0)
+    """Constant predictor: the most frequent class of each pixel in a training set.
+
+    Where a pixel has none but the `ignored` one, that of all pixels.
+    """
+    labels = [label for label in range(num_classes) if label != ignored]
+    counts = np.stack([np.sum(truth == label, axis=0) for label in labels])
+    of_all = np.argmax(counts.sum(axis=(1, 2)))
+    return np.array(labels)[np.where(counts.any(axis=0), np.argmax(counts, axis=0), of_all)]

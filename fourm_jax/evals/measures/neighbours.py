@@ -43,10 +43,13 @@ def knn(
 def ranks(
     queries: Float[np.ndarray, "n d"], index: Float[np.ndarray, "n d"]
 ) -> Int[np.ndarray, "n"]:
-    """How many other rows of the index are at least as near to each query as its own row is."""
+    """How many other rows of the index are at least as near to each query as its own row is.
+
+    All of them where a vector is no number.
+    """
     cosine = unit(queries) @ unit(index).T
     own = np.diag(cosine)[:, None]
-    return (cosine >= own - 1e-12).sum(axis=1) - 1
+    return (~(cosine < own - 1e-12)).sum(axis=1) - 1
 
 
 def recall(ranks: Int[np.ndarray, "n"], k: int) -> float:

@@ -41,8 +41,8 @@ class PixelAccuracy:
         return float(right / count) if count else float("nan")
 
     def constant(self, values: Integer[np.ndarray, "n h w"]) -> Int[np.ndarray, "h w"]:
-        """The most frequent class of each pixel."""
-        return miou.per_pixel_majority(values, self.num_classes)
+        """The most frequent class of each pixel, of those that count."""
+        return miou.per_pixel_majority(values, self.num_classes, self.ignored)
 
 
 def make(signal: Signal | None, ignored: int = -1) -> PixelAccuracy:

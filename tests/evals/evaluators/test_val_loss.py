@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals import evaluator
 from fourm_jax.evals.evaluator import Context
+from fourm_jax.evals.evaluators import val_loss
 from fourm_jax.jobs import eval_data
 from fourm_jax.parallel import mesh
 from tests.evals import tiny_scenes
@@ -90,6 +92,14 @@ def test_all_is_the_mean_over_the_tokens_of_all_modalities(findings):
     assert tasks["all"]["model"] == pytest.approx(mean)
     low, high = tasks["all"]["interval"]
     assert low < tasks["all"]["model"] < high
+
+
+def test_the_interval_of_a_rare_modality_is_that_of_the_records_that_have_it():
+    """One record of five has it, with a loss of 2: draws without it say nothing."""
+    sums = np.zeros((5, 3))
+    sums[0] = 20, 3, 10
+    entry = val_loss._entry(sums, 0)
+    assert (entry["model"], entry["interval"]) == (2, (2, 2))
 
 
 def test_without_a_mixture_there_is_no_loss():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fourm_jax.evals.measures import miou
+from fourm_jax.evals.measures import miou, pixel_accuracy
 from fourm_jax.tokenizers.signal import Signal
 
 
@@ -46,6 +46,20 @@ def test_an_impossible_class_is_refused():
 def test_majority_is_taken_per_pixel():
     truth = np.array([[[0, 2]], [[1, 2]], [[1, 0]]])
     assert miou.per_pixel_majority(truth, 3).tolist() == [[1, 2]]
+
+
+def test_a_class_that_is_ignored_is_no_part_of_the_mean_and_no_usual_class():
+    """Class 0 is "no label": it is predicted once, and the most frequent one everywhere."""
+    truth = np.array([[[0, 0, 0]], [[0, 2, 0]], [[1, 2, 0]]])
+    counted = miou.MeanIoU(num_classes=3, ignored=0)
+    predicted = np.array([[[2, 2, 2]], [[2, 2, 2]], [[1, 0, 2]]])
+    assert counted.score(predicted, truth) == pytest.approx((1 + 1 / 2) / 2)
+    per_class = counted.per_class(predicted, truth)
+    assert np.isnan(per_class[0])
+    assert per_class[1:].tolist() == [1, 1 / 2]
+    assert counted.constant(truth).tolist() == [[1, 2, 2]]  # the last has the usual class of all
+    accuracy = pixel_accuracy.PixelAccuracy(num_classes=3, ignored=0)
+    assert accuracy.score(accuracy.constant(truth), truth) == 1
 
 
 def test_classes_before_the_first_one_do_not_count():

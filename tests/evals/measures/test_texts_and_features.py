@@ -61,6 +61,12 @@ def test_recall_counts_ties_against_the_model():
     assert neighbours.recall(same, 1) == 0
 
 
+def test_features_that_are_no_numbers_find_nothing():
+    index = np.array([[1.0, 0], [0, 1], [1, 1]])
+    ranks = neighbours.ranks(np.array([[1.0, 0], [np.nan, 1], [1, 1]]), index)
+    assert ranks.tolist() == [0, 2, 0]
+
+
 @pytest.mark.parametrize("backend", search.BACKENDS)
 def test_the_nearest_rows_come_first_whatever_multiplies(backend):
     index = np.array([[0.0, 1], [1, 0], [1, 1]], np.float32)
