@@ -94,8 +94,9 @@ class Settings:
                 )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"optimizer.layer_decay {self.layer_decay}, allowed: 0 < x <= 1")
-        if self.eps <= 0:
-            raise ValueError(f"optimizer.eps {self.eps}, must be positive")
+        for name in ("eps", "timescale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"optimizer.{name} {getattr(self, name)}, must be positive")
         for name in ("b1", "b2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} {getattr(self, name)}, allowed: 0 <= x < 1")

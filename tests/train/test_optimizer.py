@@ -113,6 +113,7 @@ def test_muon_treats_every_scanned_layer_and_projection_on_its_own():
         ({"eps": float("inf")}, "optimizer.eps inf is not finite"),
         ({"clip_norm": -1.0}, "optimizer.clip_norm -1.0 is negative"),
         ({"ema_decay": 1.0}, "optimizer.ema_decay 1.0"),
+        ({"timescale": 0.0}, "optimizer.timescale 0.0, must be positive"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
