@@ -140,7 +140,8 @@ class Signal:
         low, high = (0, self.num_classes - 1) if self.num_classes else (self.low, self.high)
         smallest, largest = raw.min(), raw.max()
         slack = 1e-4 * (high - low) if np.isfinite(high - low) else 0.0
-        if not (smallest >= low - slack and largest <= high + slack and np.isfinite(largest)):
+        finite = np.isfinite(smallest) and np.isfinite(largest)
+        if not (finite and smallest >= low - slack and largest <= high + slack):
             raise ValueError(f"{expected}; got values in {smallest} … {largest}")
 
     def describe(self) -> str:

@@ -57,7 +57,7 @@ class TrainedTokenizer:
         """Return the raw batch of ids.
 
         Raises:
-          ValueError: not integers, wrong rank, or outside the vocabulary.
+          ValueError: not integers, empty, of wrong rank, or outside the vocabulary.
         """
         return self._apply("decode", self._checked(ids))
 
@@ -72,9 +72,7 @@ class TrainedTokenizer:
     def _checked(self, ids: Int[np.ndarray, "b ..."]) -> Int[np.ndarray, "b ..."]:
         ids, vocab_size = np.asarray(ids), self.card.vocab_size
         self._check_rank(ids, "ids", 0)
-        if ids.dtype.kind not in "iu" or (
-            ids.size and not 0 <= ids.min() <= ids.max() < vocab_size
-        ):
+        if ids.dtype.kind not in "iu" or not 0 <= ids.min() <= ids.max() < vocab_size:
             raise ValueError(
                 f"tokenizer {self.card.name!r}: ids must be integers in 0 … {vocab_size - 1}; "
                 f"got {ids.dtype} in {ids.min()} … {ids.max()}"
@@ -96,7 +94,7 @@ class TrainedTokenizer:
         axes = ["b", "y", "x"] if self.module.signal.is_image else ["b"]
         if self.card.codes_per_position > 1 or len(axes) == 1:
             axes.append(str(self.card.codes_per_position))
-        if array.ndim != len(axes) + extra:
+        if array.ndim != len(axes) + extra or not array.size:
             raise ValueError(
                 f"tokenizer {self.card.name!r}: {what} of shape {array.shape}, expected "
                 f"[{', '.join(axes + ['vocabulary'] * extra)}]"

@@ -133,6 +133,8 @@ def test_saving_and_loading_keeps_ids_card_and_checks(family, case, tmp_path):
     loaded = base.load(tmp_path / case)
     expected = np.asarray(compiled(family, case, "encode")(raw))
     np.testing.assert_array_equal(loaded.encode(raw), expected)
+    with pytest.raises(ValueError, match=r"ids of shape \(0, .*, expected \["):
+        loaded.decode(expected[:0])
     assert loaded.card.training_steps == 7
     assert loaded.card.reconstruction == {"mae": 0.5}
     assert (loaded.card.vocab_size, loaded.card.grid) == (16, module.grid)

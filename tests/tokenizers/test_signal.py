@@ -11,6 +11,7 @@ RGB = Signal(dtype="uint8", num_channels=3, low=0.0, high=255.0, mean=127.5, std
 DEPTH = Signal(axes="hw", low=0.5, high=10.0, log=True)
 EDGES = Signal(axes="hw", dtype="uint8", kind="binary", low=0.0, high=255.0)
 CLASSES = Signal(axes="hw", dtype="uint8", kind="classes", num_classes=3)
+VECTOR = Signal(axes="c", num_channels=2)
 
 
 def test_uint8_images_map_to_minus_one_to_one_and_back():
@@ -61,6 +62,7 @@ def test_vectors_become_pictures_of_one_pixel():
         (RGB, np.zeros((0, 4, 4, 3), np.uint8), "empty array"),
         (DEPTH, np.full((1, 4, 4), 0.1, np.float32), r"in 0.5 … 10; got values in 0.1"),
         (DEPTH, np.full((1, 4, 4), np.nan, np.float32), "got values in nan"),
+        (VECTOR, np.array([[0, -np.inf]], np.float32), "got values in -inf"),
         (DEPTH, np.ones((1, 4, 4)), r"got dtype float64; convert with .astype\('float32'\)"),
         (CLASSES, np.zeros((1, 4, 4), np.float32), "class ids .*pass the class index of every"),
         (CLASSES, np.full((1, 4, 4), 3, np.uint8), r"class ids \[b, h, w\] in 0 … 2; got .*3"),
