@@ -15,7 +15,7 @@ from fourm_jax.models.fourm import FourM
 from fourm_jax.utils import tree
 
 # Fields of a trunk that change what it computes and that no shape of a parameter tells.
-FUNCTION_FIELDS = ("num_heads", "as_published", "separate_targets", "causal_targets")
+FUNCTION_FIELDS = ("num_heads", "mlp", "as_published", "separate_targets", "causal_targets")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

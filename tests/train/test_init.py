@@ -243,8 +243,16 @@ def test_a_selector_that_fits_nothing_is_refused(settings, message):
         planned("context/kernel", (2, 2), **settings)
 
 
-def test_weights_that_mean_something_else_are_refused(source, tmp_path):
-    config = grown(source, reset="tok_edge")
-    other = config_lib.override(config, {"model.num_heads": 4})
-    with pytest.raises(ValueError, match=r"model.num_heads is 4, and 2 in"):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.num_heads", 4, "model.num_heads is 4, and 2 in"),
+        ("model.mlp", "geglu", "model.mlp is 'geglu', and 'swiglu' in"),
+    ],
+)
+def test_weights_that_mean_something_else_are_refused(key, value, message, source, tmp_path):
+    plain = config_lib.to_json(grown(source, reset="tok_edge"))
+    plain["model"]["mlp"] = "swiglu"  # as by default
+    other = config_lib.override(config_lib.from_json(plain), {key: value})
+    with pytest.raises(ValueError, match=message):
         run(other, tmp_path)
