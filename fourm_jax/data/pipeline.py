@@ -180,7 +180,7 @@ def one_pass(
     specs: Sequence[ModalitySpec],
     *,
     batch_size: int,
-    num_records: int = 0,
+    num_records: int | Sequence[int] = 0,
     process_index: int = 0,
     process_count: int = 1,
     left_out: LeftOutLog | None = None,
@@ -192,7 +192,7 @@ def one_pass(
     another record of their data set in place of a bad one.
 
     Args:
-      num_records: the first so many of each data set; 0 = all.
+      num_records: the first so many of each data set, or a number for each; 0 alone = all.
       left_out: counts the bad records of this process; default: none may be left out.
 
     Raises:
@@ -214,7 +214,7 @@ def one_pass_of(
     reader: reading.Reader,
     *,
     batch_size: int,
-    num_records: int = 0,
+    num_records: int | Sequence[int] = 0,
     process_index: int = 0,
     process_count: int = 1,
     left_out: LeftOutLog | None = None,
@@ -222,7 +222,10 @@ def one_pass_of(
     """Yield (batch, valid) of any reader; arguments and errors as for `one_pass`."""
     left_out, datasets = left_out or LeftOutLog(0), reader.datasets
     rows = _rows_of_each(batch_size, process_count)
-    sizes = [min(num_records or len(d.source), len(d.source)) for d in datasets]
+    sizes = [len(dataset.source) for dataset in datasets]
+    if num_records:
+        most = [num_records] * len(sizes) if isinstance(num_records, int) else num_records
+        sizes = [min(pair) for pair in zip(most, sizes, strict=True)]
     ends = list(itertools.accumulate(sizes))
     for first in range(0, ends[-1], batch_size):
         block = range(first + process_index * rows, first + (process_index + 1) * rows)

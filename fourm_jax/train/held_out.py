@@ -1,7 +1,6 @@
 """Loss of a trunk on held-out records while it trains: the same records and masks every time."""
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import ml_collections
@@ -22,9 +21,9 @@ NUM_BATCHES = 8
 def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     """Return what `config.eval_every` asks for; it yields "loss", "loss/<modality>" and the like.
 
-    It reads up to eight batches of the split "test", the same number of records of each data set,
-    and the averaged parameters where an average is kept. As in training, the next record takes the
-    place of a bad one, as far as `max_left_out_records` allows.
+    It reads up to eight whole batches of the split "test", of each data set the same number of
+    records or all that it has, and the averaged parameters where an average is kept. As in
+    training, the next record takes the place of a bad one, as far as `max_left_out_records` allows.
 
     Raises:
       ValueError: a config of something else than a trunk, or fewer held-out records than a batch.
@@ -34,9 +33,8 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     task, specs = run_config.make_task(config), from_config.resolve_specs(config)
     datasets = run_config.make_datasets(config, "test")
     size = config.batch_size // config.masking.maskings_per_record
-    share = -(-NUM_BATCHES * size // len(datasets))
-    num_batches = sum(min(share, len(one.source)) for one in datasets) // size
-    if not num_batches:
+    numbers = _numbers([len(one.source) for one in datasets], size)
+    if not sum(numbers):
         raise ValueError(f"eval_every: fewer held-out records than the {size} of a batch")
     left_out = LeftOutLog(config.max_left_out_records)
     root = rng.stream(jax.random.key(config.seed), "held_out")
@@ -54,15 +52,30 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
             datasets,
             specs,
             batch_size=size,
-            num_records=share,
+            num_records=numbers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             left_out=left_out,
         )
         total: metrics.Metrics | None = None
-        for number, (batch, _) in enumerate(itertools.islice(batches, num_batches)):
+        for number, (batch, _) in enumerate(batches):
             new = sums(state, distributed.put_batch(batch, mesh), number)
             total = new if total is None else metrics.add(total, new)
         yield from metrics.compute(total or {}, task.labels).items()
 
     return evaluate
+
+
+def _numbers(sizes: Sequence[int], batch_size: int) -> list[int]:
+    """How many records of each data set make up whole batches; the largest lack what is too many.
+
+    >>> _numbers([100, 3], batch_size=8)  # 35 records of 64, in four batches
+    [29, 3]
+    """
+    share = -(-NUM_BATCHES * batch_size // len(sizes))
+    numbers = [min(share, size) for size in sizes]
+    num_batches = min(sum(numbers) // batch_size, NUM_BATCHES)
+    while sum(numbers) > num_batches * batch_size:
+        last_largest = max(range(len(numbers)), key=lambda n: (numbers[n], n))
+        numbers[last_largest] -= 1
+    return numbers

@@ -1,5 +1,7 @@
 """The loss on held-out records is logged on the way and changes nothing about the run."""
 
+import copy
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from fourm_jax.data.sources import fake
 from fourm_jax.data.storage import shard_writer
 from fourm_jax.train import held_out, loop, metrics
+from fourm_jax.utils import config as config_lib
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
@@ -66,6 +69,26 @@ def test_as_in_training_the_next_record_takes_the_place_of_a_bad_one(runs, tmp_p
     strict = held_out.make_evaluator(tiny.trunk(eval_every=3, **stored))
     with pytest.raises(ValueError, match=r"record 5: .*tok_depth"):
         list(strict(evaluated.state, 3))
+
+
+def test_a_small_data_set_is_evaluated_whole_wherever_it_stands(runs):
+    """Three records with captions alone beside many without: 29 + 3 in four batches of 8."""
+    evaluated, _, _ = runs
+    plain = config_lib.to_json(tiny.trunk(eval_every=3))
+    many, few = (copy.deepcopy(plain["data"][0]) for _ in range(2))
+    many |= {"name": "many", "fields": {"rgb": "rgb", "tok_depth": "tok_depth"}}
+    few |= {"name": "few", "fields": {"caption": "caption"}}
+    few["arguments"]["num_records"] = 3
+    found = []
+    for sets in ((many, few), (few, many)):
+        config = config_lib.from_json({**plain, "data": list(sets)})
+        found.append(dict(held_out.make_evaluator(config)(evaluated.state, 3)))
+    for values in found:
+        assert values["loss/caption"] > 0
+        assert values["input_tokens/rgb"] > 0
+    assert held_out._numbers([100, 3], 8) == [29, 3]
+    assert held_out._numbers([100, 100, 100], 8) == [22, 21, 21]
+    assert held_out._numbers([3, 4], 8) == [0, 0]
 
 
 def test_what_cannot_be_evaluated_is_refused():
