@@ -67,20 +67,21 @@ class AnyToAny:
             how = self._measures(generator, name)
             values = self._predict(generator, given, name)
             best = any_to_any.bound(generator, data, spec)
+            truth = data.truth[self.truth or spec.source]
             predicted[name] = (values, best)
             task = f"{'+'.join(self.conditions)}->{name}"
             tasks[task] = measure.judge(
                 how,
                 values,
                 best,
-                data.truth[self.truth or spec.source],
+                truth,
                 train=data.train[spec.source],
                 like=data.truth[spec.source],
                 num_resamples=bootstrap.NUM_RESAMPLES,
             )
             for one in how[:1]:
                 if isinstance(one, PerClass):
-                    scores = one.per_class(values, data.truth[spec.source])
+                    scores = one.per_class(values, truth)
                     per_class[f"{task}: {one.metric}"] = _named(scores, spec.classes)
         draw = functools.partial(self._draw, generator, data, predicted)
         return Findings(tasks=tasks, per_class=per_class, draw=draw)

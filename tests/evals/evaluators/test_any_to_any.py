@@ -1,11 +1,14 @@
 """One modality from another: judged beside bound and constant, drawn best to worst."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fourm_jax.evals import evaluator, measure
 from fourm_jax.evals.evaluator import Context, Records
 from fourm_jax.evals.evaluators import any_to_any
+from fourm_jax.evals.measures import mse
 from fourm_jax.generate.generator import Generator
 from tests.generate import tiny
 
@@ -55,6 +58,24 @@ def test_the_mean_of_samples_is_nearer_than_a_sample(context):
     one = evaluator.load("any_to_any", options)(context).tasks["edge->depth"]
     many = evaluator.load("any_to_any", {**options, "num_samples": 4})(context).tasks["edge->depth"]
     assert many["model"] < one["model"]
+
+
+def test_classes_are_compared_with_the_field_that_the_measure_is(context, monkeypatch):
+    """`truth` names another field than that of the target."""
+    records = context.read("test", 0)
+    fields = records.fields | {"height": records.fields["depth"] * 0 + 7}
+    other = dataclasses.replace(records, fields=fields)
+
+    class PerClass(mse.MeanSquaredError):
+        def per_class(self, predicted, truth):
+            return [float(truth.max())]
+
+    monkeypatch.setattr(measure, "load", lambda name, signal: PerClass())
+    options = {"condition": "edge", "targets": "depth", "measures": "mse", "truth": "height"}
+    found = evaluator.load("any_to_any", options)(
+        dataclasses.replace(context, read=lambda which, count: other)
+    )
+    assert found.per_class == {"edge->depth: mse": {"0": 7}}
 
 
 @pytest.mark.parametrize(
