@@ -107,6 +107,11 @@ class FourMTask:
         """Settings of the trunk that no shape tells."""
         return weights.function_of(self.model)
 
+    @property
+    def frozen(self) -> str:
+        """Regex of the parts that never learn: none."""
+        return ""
+
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Any, Any]:
         """Initialize the trunk; it has no other state.
 

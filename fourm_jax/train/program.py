@@ -85,13 +85,14 @@ def _rates(
     """How fast the parameters learn, and what of the other variables is frozen."""
     settings, init = run_config.settings(config), run_config.init_settings(config)
     freeze = init.freeze if init else ""
-    if not (freeze or settings.lr_scales or settings.layer_decay != 1):
+    if not (freeze or task.frozen or settings.lr_scales or settings.layer_decay != 1):
         return rates.ALL, rates.ALL
     variables = {**params, **model_state}
     found = rates.make(
         variables,
         task.packed,
         freeze=freeze,
+        never=task.frozen,
         scales=settings.lr_scales,
         layer_decay=settings.layer_decay,
     )

@@ -30,6 +30,7 @@ class TokenizerTask:
     flops_per_sample: None = None  # not counted for tokenizers
     packed: parts.Packed = dataclasses.field(default_factory=dict)  # none
     function: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # none
+    frozen: str = ""  # nothing
 
     @property
     def taken(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -24,13 +24,16 @@ def make_task(config: ml_collections.ConfigDict) -> TransferTask:
     predicted from the others.
 
     Raises:
-      ValueError: an unknown key or head, or a value that its owner refuses.
+      ValueError: an unknown key or head, a value that its owner refuses, or adapters and thinking
+        first without a model to start from.
     """
     names = [field.name for field in dataclasses.fields(Labels)]
     group = config_lib.check_group(config.transfer, "transfer", (*names, *OTHER_KEYS))
     labels = Labels(**{name: value for name, value in group.items() if name in names})
     model = from_config.make_model(config)
     think = tuple(group.get("think", ()))
+    if (labels.lora_rank or think) and not config.get("init"):
+        raise ValueError("transfer.lora_rank and transfer.think need a trained model: init.source")
     head = dict(config_lib.plain(group.get("head", {})))
     if "name" not in head:
         raise ValueError("transfer.head has no name")

@@ -177,6 +177,16 @@ class TransferTask:
         """Settings of the trunk that no shape tells."""
         return weights.function_of(self.model)
 
+    @property
+    def frozen(self) -> str:
+        """Regex of the parts that never learn: the encoder under adapters, and what thinks first.
+
+        Results are saved without them.
+        """
+        adapted, thinks = self.labels_of.lora_rank > 0, self.thinker is not None
+        names = ["trunk"] * adapted + ["thinker"] * thinks
+        return f"^({'|'.join(names)})/" if names else ""
+
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Initialize encoder and head, and adapters where there are some."""
         if self.thinker is not None:

@@ -95,6 +95,21 @@ def test_adapters_learn_and_the_encoder_stays_bit_equal(source, tmp_path):
     assert not any("/trunk/" in name for name in tree.named_leaves(state.opt_state))
 
 
+def test_the_encoder_under_adapters_stays_whatever_the_config_freezes(source, tmp_path):
+    """`--config.transfer.lora_rank=2` alone, where `init.freeze` is empty."""
+    rank = {"transfer.lora_rank": 2}
+    settings = config(f"task=cls,init={source}", **rank)
+    assert settings.init.freeze == ""
+    state = run(settings, tmp_path / "run").state
+    transferred.save(settings, state, tmp_path / "saved")
+    loaded = transferred.load(tmp_path / "saved")
+    before, after = (tree.named_leaves(one["trunk"]) for one in (loaded.params, state.eval_params))
+    for name, leaf in after.items():
+        np.testing.assert_array_equal(leaf, before[name], err_msg=name)
+    with pytest.raises(ValueError, match=r"lora_rank and transfer\.think need a trained"):
+        run_config.make_task(config("task=cls", **rank))
+
+
 def test_merged_adapters_answer_as_unmerged_ones(source):
     task = run_config.make_task(config(f"task=cls,init={source},lora=2"))
     reader = run_config.transfer_reader(config("task=cls"), task, "test")
