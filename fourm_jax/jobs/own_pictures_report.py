@@ -74,7 +74,7 @@ def run(
             *draw(config, workdir, generator, predictions),
             *(report.tasks_html(tasks[split], f"{TITLES[split]}: metrics") for split in rows),
             *quickstart_report.curves(workdir),
-            quickstart_report.codebooks(config, workdir, generator),
+            quickstart_report.codebooks(workdir, generator),
         ]
     device, commit = quickstart_report.device(), quickstart_report.commit()
     summary = {**record.summary(), "device": device, "commit": commit, "tasks": tasks}

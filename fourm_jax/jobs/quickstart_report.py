@@ -109,7 +109,7 @@ def make_parts(
         sheets.append(galleries.sheet(shown))
     io.write_bytes(workdir / "gallery.png", pictures.png(panels.stacked(sheets[:NUM_SHEETS])))
     parts += curves(workdir)
-    parts.append(codebooks(config, workdir, generator))
+    parts.append(codebooks(workdir, generator))
     return parts
 
 
@@ -138,7 +138,7 @@ def series(history: list[dict[str, Any]], prefix: str) -> dict[str, tuple[list, 
     return found
 
 
-def codebooks(config: ml_collections.ConfigDict, workdir: epath.Path, generator: Generator) -> str:
+def codebooks(workdir: epath.Path, generator: Generator) -> str:
     """Table of tokenizers and curves of their codebook usage."""
     rows, usage = [], {}
     for name, tokenizer in generator.tokenizers.items():
