@@ -103,6 +103,7 @@ def _mixture_row(
     weights = np.asarray(mixture.get("weights", np.ones(k)), np.float32)
     if weights.shape != (k,) or weights.min() < 0 or weights.sum() <= 0:
         raise ValueError(f"weights {weights}: need {k} values >= 0 with a positive sum")
+    share_leftover = mixture.get("share_leftover", True)
     return {
         "input_alphas": arrays["input_alphas"],
         "target_alphas": arrays["target_alphas"],
@@ -112,9 +113,7 @@ def _mixture_row(
         "weights": weights,
         "input_range": _range("input_range", mixture.get("input_range"), k),
         "target_range": _range("target_range", mixture.get("target_range"), k),
-        "share_leftover": np.array(
-            np.broadcast_to(mixture.get("share_leftover", True), (k,)), bool
-        ),
+        "share_leftover": _per_component("share_leftover", share_leftover, k, ()).astype(bool),
     }
 
 
@@ -137,7 +136,17 @@ def _extras(alphas: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "k m"]:
 
 
 def _range(key: str, value: Any, k: int) -> Int[np.ndarray, "k 2"]:
-    pairs = np.broadcast_to(np.array((NO_LIMIT, NO_LIMIT) if value is None else value), (k, 2))
+    everything = (NO_LIMIT, NO_LIMIT)
+    pairs = _per_component(key, everything if value is None else value, k, (2,))
     if (pairs[:, 0] > pairs[:, 1]).any() or (pairs < 0).any():
         raise ValueError(f"{key} {value}: need 0 <= fewest <= most")
     return pairs.astype(np.int32)
+
+
+def _per_component(key: str, value: Any, k: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A value of every component, [k, *shape], of one for all or a list."""
+    try:
+        return np.broadcast_to(np.array(value), (k, *shape))
+    except ValueError:  # of another shape, or ragged
+        one = "(fewest, most)" if shape else "value"
+        raise ValueError(f"{key} {value}: need one {one}, or one for each of {k}") from None

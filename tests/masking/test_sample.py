@@ -407,6 +407,9 @@ def test_fixed_tokens_refuse_too_few_slots_and_both_sides_at_once():
         ({"keep": {"caption": "some"}}, "'some', allowed"),
         ({"weights": [0.0, 0.0]}, "positive sum"),
         ({"input_range": (5, 3)}, "fewest <= most"),
+        ({"input_range": [(1, 3), (1, 3)]}, r"need one \(fewest, most\), or one for each of 1"),
+        ({"target_range": [(1, 3), 4]}, r"target_range \[\(1, 3\), 4\]: need one"),
+        ({"share_leftover": (True, False, True)}, "need one value, or one for each of 1"),
     ],
 )
 def test_a_mixture_with_a_mistake_names_it(mixture, message):
