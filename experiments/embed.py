@@ -5,7 +5,8 @@ python -m experiments.embed --source=runs/quickstart --data=configs/data/scenes.
     --split=train --features=decoder:tok_depth --format=array_record --output=runs/index
 
 Features: encoder, decoder:NAME or global[:NAME] (see fourm_jax/generate/features.py), of the
-modalities in --condition. The same command continues where it was stopped.
+modalities in --condition. The same command continues where it was stopped. As many bad records as
+the training of the run allowed are left out, and listed in OUTPUT/SPLIT.left_out.jsonl.
 """
 
 from absl import flags
@@ -15,6 +16,7 @@ from experiments import cli
 cli.set_environment()
 
 from fourm_jax import loading  # noqa: E402
+from fourm_jax.data.storage import left_out  # noqa: E402
 from fourm_jax.jobs import embedding, eval_data  # noqa: E402
 from fourm_jax.utils import config as config_lib  # noqa: E402
 
@@ -51,6 +53,9 @@ def main() -> None:
     )
     count = embedding.run(generator, job, show_progress=True)
     print(f"{count} vectors: {_OUTPUT.value}")
+    if gone := len(left_out.gone(_OUTPUT.value, _SPLIT.value)):
+        listed = left_out.list_path(_OUTPUT.value, _SPLIT.value)
+        print(f"{gone} records left out, listed in {listed}")
 
 
 if __name__ == "__main__":

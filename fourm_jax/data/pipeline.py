@@ -220,34 +220,67 @@ def one_pass_of(
     left_out: LeftOutLog | None = None,
 ) -> Iterator[tuple[Any, Bool[np.ndarray, "b"]]]:
     """Yield (batch, valid) of any reader; arguments and errors as for `one_pass`."""
-    left_out, datasets = left_out or LeftOutLog(0), reader.datasets
+    left_out = left_out or LeftOutLog(0)
     rows = _rows_of_each(batch_size, process_count)
-    sizes = [len(dataset.source) for dataset in datasets]
+    sizes = [len(dataset.source) for dataset in reader.datasets]
     if num_records:
         most = [num_records] * len(sizes) if isinstance(num_records, int) else num_records
         sizes = [min(pair) for pair in zip(most, sizes, strict=True)]
-    ends = list(itertools.accumulate(sizes))
-    for first in range(0, ends[-1], batch_size):
+    total = sum(sizes)
+    for first in range(0, total, batch_size):
         block = range(first + process_index * rows, first + (process_index + 1) * rows)
-        references = []
-        for number in (min(number, ends[-1] - 1) for number in block):
-            position = bisect.bisect_right(ends, number)
-            references.append(Reference(position, number - ends[position] + sizes[position]))
-        batch, bad = reading.read(
-            reader,
-            references,
-            [0.0] * rows,
-            following=functools.partial(_behind, references, sizes),
-            max_left_out_records=left_out.limit,
-        )
-        for one in left_out.add(first // batch_size, bad):
+        numbers = [min(number, total - 1) for number in block]
+        found = read_block(reader, numbers, sizes, max_left_out_records=left_out.limit)
+        for one in left_out.add(first // batch_size, found.left_out):
             progress.announce(f"left-out record: {one.message}")
-        lost = {(one.place, one.record) for one in bad}
-        valid = [
-            number < ends[-1] and (datasets[one.dataset].name, one.record) not in lost
-            for number, one in zip(block, references, strict=True)
-        ]
-        yield batch, np.asarray(valid)
+        yield found.batch, found.valid & (np.asarray(block) < total)
+
+
+class Block(NamedTuple):
+    """Some records of data sets that are read one after the other.
+
+    Attributes:
+      references: of the records that were asked for.
+      valid: which of them the rows of the batch hold; the others are bad, and hold a neighbor.
+      left_out: those, and bad ones among the neighbors.
+    """
+
+    batch: Any
+    references: Sequence[Reference]
+    valid: Bool[np.ndarray, "b"]
+    left_out: Sequence[LeftOutRecord]
+
+
+def read_block(
+    reader: reading.Reader,
+    numbers: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    max_left_out_records: int = 0,
+) -> Block:
+    """Read records by their numbers among those of all data sets, one after the other.
+
+    Args:
+      sizes: how many records of each data set count.
+
+    Raises:
+      ValueError: see `reading.read`.
+    """
+    datasets, ends = reader.datasets, list(itertools.accumulate(sizes))
+    references = []
+    for number in numbers:
+        position = bisect.bisect_right(ends, number)
+        references.append(Reference(position, number - ends[position] + sizes[position]))
+    batch, bad = reading.read(
+        reader,
+        references,
+        [0.0] * len(numbers),
+        following=functools.partial(_behind, references, sizes),
+        max_left_out_records=max_left_out_records,
+    )
+    lost = {(one.place, one.record) for one in bad}
+    valid = [(datasets[one.dataset].name, one.record) not in lost for one in references]
+    return Block(batch, references, np.asarray(valid), bad)
 
 
 def _behind(references: Sequence[Reference], sizes: Sequence[int], row: int) -> Iterator[Reference]:

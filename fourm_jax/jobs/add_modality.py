@@ -23,6 +23,7 @@ from fourm_jax import loading
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
+from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.data.storage import left_out
 from fourm_jax.evals import any_to_any
 from fourm_jax.jobs import phases, pretokenize
@@ -284,7 +285,8 @@ def old_losses(before: ml_collections.ConfigDict, source: epath.Path) -> dict[st
         return (lost.loss[..., None] * hot).sum((0, 1)), hot.sum((0, 1)).astype(jnp.float32)
 
     sums = np.zeros((2, len(specs)))
-    batches = pipeline.one_pass(datasets, specs, batch_size=size)
+    left_out_log = LeftOutLog(before.get("max_left_out_records", 0))
+    batches = pipeline.one_pass(datasets, specs, batch_size=size, left_out=left_out_log)
     for number, (batch, valid) in zip(range(NUM_BATCHES), batches, strict=False):
         found = losses(generator.params, batch, valid, jax.random.fold_in(key, number))
         sums += np.stack(jax.device_get(found))

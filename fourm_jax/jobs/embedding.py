@@ -2,23 +2,26 @@
 
 A folder with index.json (what the vectors are of), and per block of records either
 `vectors-00000.npy` [k, d] with `keys-00000.json`, or, as ArrayRecord, shards of records {"key",
-"vector"}. A block is written whole or not at all, so that the same call continues.
+"vector"}. A block is written whole or not at all, so that the same call continues. Bad records that
+may be left out have neither key nor vector, and are listed as those of shard jobs.
 """
 
 import dataclasses
 import io as stdlib_io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 from jaxtyping import Float
 
 from fourm_jax.data import datasets as sources
-from fourm_jax.data import reading
-from fourm_jax.data.reading import Reference
-from fourm_jax.data.storage import shards
+from fourm_jax.data import pipeline, reading
+from fourm_jax.data.datasets import Dataset
+from fourm_jax.data.left_out_log import LeftOutLog
+from fourm_jax.data.storage import left_out, shards
+from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.generate import features, fitting
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import eval_data, shard_job
@@ -27,10 +30,10 @@ from fourm_jax.models import weights
 from fourm_jax.utils import errors, io, plain_data, progress
 
 INDEX = "index.json"
-# Numbers of records -> their keys and vectors.
-Embed = Callable[[range], tuple[list[str], Float[np.ndarray, "_k _d"]]]
 FORMATS = ("npy", "array_record")
-WEIGHTS = "weights"  # their fingerprint; an index of an older version does not know it
+# What an index of an older version does not know: the fingerprint of the weights, and how many
+# records have no vector (which that version did not allow).
+WEIGHTS, NUM_LEFT_OUT = "weights", "num_left_out"
 RULES: Mapping[str, plain_data.Rule] = {
     **dict.fromkeys(("source", "split", "features", "format", WEIGHTS), plain_data.TEXT),
     "condition": plain_data.list_of(plain_data.TEXT, 100),
@@ -40,6 +43,7 @@ RULES: Mapping[str, plain_data.Rule] = {
     "num_records": plain_data.integer(1, 10**12),
     "num_dims": plain_data.integer(1, 10**9),
     "per_block": plain_data.integer(1, 10**9),
+    NUM_LEFT_OUT: plain_data.integer(0, 10**12),
 }
 
 
@@ -68,6 +72,17 @@ class Job:
     per_block: int = 1_024
 
 
+class Embedded(NamedTuple):
+    """A block of records: keys and vectors of the good ones, and the bad ones."""
+
+    keys: list[str]
+    vectors: Float[np.ndarray, "_k _d"]
+    left_out: Sequence[LeftOutRecord]
+
+
+Embed = Callable[[range], Embedded]  # of numbers of records
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
     """Vectors, and what they are of.
@@ -84,11 +99,11 @@ class Index:
 
 
 def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
-    """Write the blocks that are not there yet; return the number of records.
+    """Write the blocks that are not there yet; return the number of vectors.
 
     Raises:
-      ValueError: an unknown modality, kind, depth or format, a split without records, or a folder
-        that holds another index.
+      ValueError: an unknown modality, kind, depth or format, a split without records, a folder that
+        holds another index, or more bad records than `job.data` allows.
     """
     head, spec = features.parse(job.kind, generator.model)
     features.check_depth(generator.model, job.depth)
@@ -99,51 +114,63 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
             raise ValueError(errors.unknown_value("condition", name, generator.model.inputs))
     if head == "global" and spec is not None:
         generator.tokenizer(spec.name)  # which must be there
-    specs = generator.model.modalities
-    datasets = job.data.datasets(specs, job.split, job.num_records)
-    references = [
-        Reference(position, number)
-        for position, one in enumerate(datasets)
-        for number in range(min(job.num_records or len(one.source), len(one.source)))
-    ]
-    read = tuple(generator.spec(name) for name in job.condition)
-    sources.check(datasets, read)
-
-    def embed(block: range) -> tuple[list[str], Float[np.ndarray, "k d"]]:
-        rows = references[block.start : block.stop]
-        batch: Any = reading.read(reading.Tokens(datasets, read), rows, [0.0] * len(rows))[0]
-        entries = {name: batch[name] for name in job.condition}
-        vectors = generator.features(entries, job.kind, depth=job.depth)
-        names = [datasets[one.dataset].name for one in rows]
-        keys = [
-            eval_data.key(name, job.split, one.record)
-            for name, one in zip(names, rows, strict=True)
-        ]
-        return keys, vectors
-
-    found = {
-        "source": job.source,
-        WEIGHTS: weights.fingerprint(generator.params),
-        "data": job.data.describe(),
-        "tokenizers": str(job.data.tokenizers or ""),
-        "split": job.split,
-        "features": job.kind,
-        "depth": job.depth,
-        "condition": list(job.condition),
-        "format": job.format,
-        "per_block": job.per_block,
-        "num_records": len(references),
-    }
-    about = _rooted(found)
+    datasets = job.data.datasets(generator.model.modalities, job.split, job.num_records)
+    sizes = [min(job.num_records or len(one.source), len(one.source)) for one in datasets]
+    total = sum(sizes)
+    sources.check(datasets, tuple(generator.spec(name) for name in job.condition))
+    about = _rooted(
+        {
+            "source": job.source,
+            WEIGHTS: weights.fingerprint(generator.params),
+            "data": job.data.describe(),
+            "tokenizers": str(job.data.tokenizers or ""),
+            "split": job.split,
+            "features": job.kind,
+            "depth": job.depth,
+            "condition": list(job.condition),
+            "format": job.format,
+            "per_block": job.per_block,
+            "num_records": total,
+        }
+    )
     begun = _begin(job.output, about)
     blocks = [
-        range(start, min(start + job.per_block, len(references)))
-        for start in range(0, len(references), job.per_block)
+        range(start, min(start + job.per_block, total)) for start in range(0, total, job.per_block)
     ]
     write = _write_npy if job.format == "npy" else _write_shards
-    num_dims = write(job, blocks, embed, begun, show_progress)
-    io.write_json(job.output / INDEX, {**about, "num_dims": num_dims})
-    return len(references)
+    num_vectors, num_dims = write(
+        job, blocks, _embed(generator, job, datasets, sizes), begun, show_progress
+    )
+    found = {"num_records": num_vectors, NUM_LEFT_OUT: total - num_vectors, "num_dims": num_dims}
+    io.write_json(job.output / INDEX, {**about, **found})
+    return num_vectors
+
+
+def _embed(
+    generator: Generator, job: Job, datasets: tuple[Dataset, ...], sizes: Sequence[int]
+) -> Embed:
+    reader = reading.Tokens(datasets, tuple(generator.spec(name) for name in job.condition))
+    log = LeftOutLog(job.data.max_left_out_records)
+    log.add(0, [*left_out.read(job.output, job.split)])  # of the blocks that are there
+
+    def embed(block: range) -> Embedded:
+        found = pipeline.read_block(
+            reader, block, sizes, max_left_out_records=job.data.max_left_out_records
+        )
+        for one in log.add(0, found.left_out):
+            progress.announce(f"left-out record: {one.message}")
+        entries = {name: found.batch[name] for name in job.condition}
+        vectors = generator.features(entries, job.kind, depth=job.depth)
+        keys = [
+            eval_data.key(datasets[one.dataset].name, job.split, one.record)
+            for one, is_good in zip(found.references, found.valid, strict=True)
+            if is_good
+        ]
+        own = {(datasets[one.dataset].name, one.record) for one in found.references}
+        bad = [one for one in found.left_out if (one.place, one.record) in own]
+        return Embedded(keys, vectors[found.valid], bad)
+
+    return embed
 
 
 def load(folder: epath.PathLike) -> Index:
@@ -156,11 +183,12 @@ def load(folder: epath.PathLike) -> Index:
     if not (folder / INDEX).exists():
         raise ValueError(f"no {INDEX} in {folder}: is `experiments.embed` through?")
     about = io.read_json(folder / INDEX)
-    plain_data.check(about, RULES, folder / INDEX, required=RULES.keys() - {WEIGHTS})
+    plain_data.check(about, RULES, folder / INDEX, required=RULES.keys() - {WEIGHTS, NUM_LEFT_OUT})
+    total = about["num_records"] + about.get(NUM_LEFT_OUT, 0)
     keys: list[str] = []
     parts: list[np.ndarray] = []
     if about["format"] == "npy":
-        for number in range(-(-about["num_records"] // about["per_block"])):
+        for number in range(-(-total // about["per_block"])):
             keys += io.read_json(_path(folder, "keys", number, "json"))["keys"]
             parts.append(fitting.read_array(str(_path(folder, "vectors", number, "npy"))))
     else:
@@ -179,9 +207,10 @@ def load(folder: epath.PathLike) -> Index:
 
 def _write_npy(
     job: Job, blocks: Sequence[range], embed: Embed, about: Mapping[str, Any], show_progress: bool
-) -> int:
+) -> tuple[int, int]:
+    """The number of vectors and of their dimensions."""
     job.output.mkdir(parents=True, exist_ok=True)
-    num_dims = 0
+    num_vectors = num_dims = 0
     for number, block in enumerate(
         progress.track(
             blocks,
@@ -193,22 +222,27 @@ def _write_npy(
     ):
         path = _path(job.output, "vectors", number, "npy")
         if path.exists() and _path(job.output, "keys", number, "json").exists():
-            num_dims = fitting.read_array(str(path)).shape[1]
-            continue
-        keys, vectors = embed(block)
-        io.write_json(_path(job.output, "keys", number, "json"), {"keys": keys})
-        content = stdlib_io.BytesIO()
-        np.save(content, vectors, allow_pickle=False)
-        io.write_bytes(path, content.getvalue())
-        num_dims = vectors.shape[1]
-    return num_dims
+            vectors = fitting.read_array(str(path))
+        else:
+            keys, vectors, bad = embed(block)
+            left_out.write_part(job.output, job.split, number, len(blocks), bad)
+            io.write_json(_path(job.output, "keys", number, "json"), {"keys": keys})
+            content = stdlib_io.BytesIO()
+            np.save(content, vectors, allow_pickle=False)
+            io.write_bytes(path, content.getvalue())
+        num_vectors, num_dims = num_vectors + len(vectors), vectors.shape[1]
+    left_out.join(job.output, job.split, len(blocks))
+    return num_vectors, num_dims
 
 
 def _write_shards(
     job: Job, blocks: Sequence[range], embed: Embed, about: Mapping[str, Any], show_progress: bool
-) -> int:
-    def convert(block: range) -> Iterator[dict[str, Any]]:
-        keys, vectors = embed(block)
+) -> tuple[int, int]:
+    """The number of vectors and of their dimensions."""
+
+    def convert(block: range) -> Iterator[shard_job.Entry]:
+        keys, vectors, bad = embed(block)
+        yield from bad
         for key, vector in zip(keys, vectors, strict=True):
             yield {"key": key, "vector": vector}
 
@@ -222,10 +256,9 @@ def _write_shards(
         recipe={key: value for key, value in about.items() if key not in ("num_records", WEIGHTS)},
         schema={"key": {}, "vector": {}},
     )
-    first: dict[str, Any] = sources.open_source(
-        "token_shards", job.split, {"directory": job.output}
-    )[0]
-    return len(first["vector"])
+    written = sources.open_source("token_shards", job.split, {"directory": job.output})
+    first: dict[str, Any] = written[0]
+    return len(written), len(first["vector"])
 
 
 def _rooted(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,6 +176,11 @@ def key(dataset: str, split: str, number: int) -> str:
     return f"{dataset}/{split}/{number:06}"
 
 
+def number_of(key: str) -> int:
+    """Number of the record in its data set."""
+    return int(key.rpartition("/")[2])
+
+
 def _held(
     specs: Sequence[ModalitySpec], rows: Sequence[Mapping[str, Any] | ValueError]
 ) -> list[ModalitySpec]:

@@ -1,6 +1,7 @@
 """Find records of an index by any condition, and draw those that are nearest."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,28 +51,38 @@ def find(
 
 
 def draw(generator: Generator, index: Index, query: Mapping[str, Any], hits: Hits) -> Picture:
-    """The query, and the nearest records with their cosines, as one picture."""
+    """The query, and the nearest records with their cosines, as one picture.
+
+    A record has a word in place of what is drawn if that is bad, unlike what was embedded of it.
+    """
     about = index.about
     tokenizers = epath.Path(about["tokenizers"]) if about["tokenizers"] else None
-    data = eval_data.from_description(about["data"], tokenizers)
-    spec = _shown(generator, data, about["split"])
-    count = 1 + int(hits.rows.max())
-    records = data.read(generator.model.modalities, about["split"], count)
+    keys = [index.keys[row] for row in hits.rows[0]]
+    count = 1 + max(map(eval_data.number_of, keys))
+    described = eval_data.from_description(about["data"], tokenizers)
+    data = dataclasses.replace(described, max_left_out_records=count)  # as many as there are
+    spec = _shown(generator, data, about["split"], count)
+    records = data.read((spec,), about["split"], count)
     place = {key: number for number, key in enumerate(records.keys)}
     paint = drawing.of(spec, reference=records.fields)
     cells: dict[str, Cell] = {f"query: {name}": _text(value) for name, value in query.items()}
-    for row, cosine in zip(hits.rows[0], hits.cosines[0], strict=True):
-        number, label = place[index.keys[row]], f"{index.keys[row]} {cosine:.3f}"
-        cells[label] = _cell(paint, records, spec, number)
+    for key, cosine in zip(keys, hits.cosines[0], strict=True):
+        cell = _cell(paint, records, spec, place[key]) if key in place else "(cannot be read)"
+        cells[f"{key} {cosine:.3f}"] = cell
     return panels.sheet(cells)
 
 
-def _shown(generator: Generator, data: eval_data.EvalData, split: str) -> ModalitySpec:
+def _shown(generator: Generator, data: eval_data.EvalData, split: str, count: int) -> ModalitySpec:
     """The modality that is drawn: pixels where there are some, else the first of the records."""
-    held = data.datasets(generator.model.modalities, split, 1)
-    names = {name for one in held for name in one.fields}
-    specs: Sequence[ModalitySpec] = [s for s in generator.model.modalities if s.name in names]
-    return next((spec for spec in specs if spec.kind == "pixels"), specs[0])
+    every = generator.model.modalities
+    pixels = tuple(spec for spec in every if spec.kind == "pixels")
+    held: list[ModalitySpec] = []
+    for specs in (pixels, every):  # one after the other, as raw records are encoded for it
+        names = {name for one in data.datasets(specs, split, count) for name in one.fields}
+        held += [spec for spec in specs if spec.name in names]
+        if held:
+            break
+    return held[0]
 
 
 def _cell(paint: drawing.Draw, records: Records, spec: ModalitySpec, number: int) -> Cell:

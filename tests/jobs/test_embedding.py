@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from fourm_jax.data.sources import fake
-from fourm_jax.data.storage import shard_writer
+from fourm_jax.data.storage import left_out, shard_writer
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import comparison, embedding, evaluation, searching
 from fourm_jax.jobs.eval_data import EvalData
@@ -135,6 +135,70 @@ def test_an_index_is_searched_from_any_working_directory(stored, tmp_path, monke
     picture = {"rgb": np.zeros((32, 32, 3), np.uint8)}
     hits = searching.find(tiny_scenes.generator(), index, picture, 2)
     assert searching.draw(tiny_scenes.generator(), index, picture, hits).dtype == np.uint8
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A job of ten records in blocks of four; 1 and 6 have pictures that are cut short."""
+    source = fake.make_source("test", names=tiny_scenes.NAMES, num_records=10)
+    records = [source[number] for number in range(10)]
+    for number in (1, 6):
+        records[number]["rgb"] = records[number]["rgb"][:5]
+    shard_writer.write_split(tmp_path / "data", "test", {}, 1, lambda _: iter(records))
+    (group,) = tiny_scenes.CONFIG.data
+    arguments = {"directory": str(tmp_path / "data")}
+    data = EvalData(groups=({**group, "source": "token_shards", "arguments": arguments},))
+    return job(tmp_path / "index", data=data)
+
+
+def allowing(made, count):
+    return dataclasses.replace(
+        made, data=dataclasses.replace(made.data, max_left_out_records=count)
+    )
+
+
+KEPT = [f"fake/test/{number:06}" for number in (0, 2, 3, 4, 5, 7, 8, 9)]
+
+
+@pytest.mark.parametrize("form", embedding.FORMATS)
+def test_bad_records_have_no_vector_and_are_listed(damaged, form, capsys):
+    made = allowing(dataclasses.replace(damaged, format=form), 2)
+    assert embedding.run(tiny_scenes.generator(), made) == 8
+    printed = capsys.readouterr().out
+    assert printed.count("left-out record: data set 'fake', ") == 2
+    index = embedding.load(made.output)
+    assert list(index.keys) == KEPT and index.vectors.shape == (8, 16)
+    assert index.about["num_left_out"] == 2
+    listed = [(one.place, one.record) for one in left_out.read(made.output, "test")]
+    assert listed == [("fake", 1), ("fake", 6)]
+    generator = tiny_scenes.generator()
+    picture = fake.make_source("test", names=tiny_scenes.NAMES, num_records=10)[7]["rgb"]
+    hits = searching.find(generator, index, {"rgb": picture}, 2)
+    assert index.keys[hits.rows[0, 0]] == "fake/test/000007"
+    assert searching.draw(generator, index, {"rgb": picture}, hits).dtype == np.uint8
+
+
+def test_one_that_is_not_allowed_ends_the_job_with_its_name(damaged):
+    with pytest.raises(ValueError, match=r"data set 'fake', .*, record 1: 'rgb' has shape \(5, 32"):
+        embedding.run(tiny_scenes.generator(), damaged)
+
+
+@pytest.mark.parametrize("form", embedding.FORMATS)
+def test_those_of_earlier_blocks_count_when_a_job_is_continued(damaged, form):
+    made = dataclasses.replace(damaged, format=form)
+    for _ in range(2):  # record 1 of block 0 was left out before, and still counts
+        with pytest.raises(ValueError, match=r"2 left-out records, allowed: 1 .*record 6"):
+            embedding.run(tiny_scenes.generator(), allowing(made, 1))
+    assert embedding.run(tiny_scenes.generator(), allowing(made, 2)) == 8
+    assert list(embedding.load(made.output).keys) == KEPT
+
+
+def test_a_neighbor_that_is_drawn_worse_than_it_was_embedded_is_a_word(damaged):
+    made = dataclasses.replace(damaged, condition=("tok_depth",))
+    assert embedding.run(tiny_scenes.generator(), made) == 10  # whose depth is good
+    index, generator = embedding.load(made.output), tiny_scenes.generator()
+    hits = searching.Hits(rows=np.array([[1, 2]]), cosines=np.array([[0.9, 0.8]]))
+    assert searching.draw(generator, index, {"caption": [1]}, hits).dtype == np.uint8
 
 
 def test_what_an_older_version_began_with_paths_as_typed_is_continued(

@@ -176,9 +176,13 @@ def gone(output: epath.PathLike, split: str) -> set[int | str | None]:
 
 
 def finish(output: epath.PathLike, split: str, num_shards: int) -> None:
-    """Join the parts once the split is finished, and remove them."""
-    if not shards.manifest_path(output, split).exists():
-        return
+    """Join the parts once the shards of a split are finished, and remove them."""
+    if shards.manifest_path(output, split).exists():
+        join(output, split, num_shards)
+
+
+def join(output: epath.PathLike, split: str, num_shards: int) -> None:
+    """Join the parts of a finished split, and remove them."""
     path = list_path(output, split)
     parts = [_part_path(output, split, shard, num_shards) for shard in range(num_shards)]
     if not path.exists():
