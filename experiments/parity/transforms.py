@@ -11,6 +11,7 @@ from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.data.crops import fields as record_transforms
 from fourm_jax.data.crops import images as image_transforms
+from fourm_jax.data.published import label_maps
 from fourm_jax.modalities import (
     boxes,
     captions,
@@ -241,7 +242,7 @@ def _picture(
             pixels = view(field, arrays["in/rgb"])
             return np.moveaxis(image_transforms.normalize(pixels, HALF, HALF), 2, 0)
         case "semseg_shift", "None":
-            return image_transforms.shift_classes(view("semseg", arrays["in/semseg"]))
+            return label_maps.labels(view("semseg", arrays["in/semseg"]))
         case "mask", "None":
             return (view("mask_valid", arrays["in/mask"]) == 255)[None]
         case "depth", "None":

@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from fourm_jax.data.published import label_maps
+from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.generate.prompts import ConditionWarning
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import picture_files
 
 Path = str | os.PathLike
+NUM_SHOWN = 4  # classes of a map
 
 
 def read_picture(path: Path, spec: ModalitySpec, signal: Signal) -> np.ndarray:
     """The array in a .npy or picture file: colours, or of maps of one channel the stored values.
+
+    Published maps of classes, which are known by their folder, are given as labels; what a file of
+    classes is taken for is said in a `ConditionWarning`.
 
     Raises:
       ValueError: no such file, a damaged one, or one of another kind.
@@ -34,9 +40,28 @@ def read_picture(path: Path, spec: ModalitySpec, signal: Signal) -> np.ndarray:
     try:
         if signal.axes == "hwc":
             return picture_files.decode_rgb(file)
-        return picture_files.decode_values(file)
-    except picture_files.PictureError as error:
+        values = picture_files.decode_values(file)
+        is_map = signal.kind == "classes" and values.ndim == 2
+        return _labels(values, spec, file) if is_map else values
+    except (picture_files.PictureError, RecordError) as error:
         raise ValueError(f"{spec.name}={path}: {error}") from error
+
+
+def _labels(stored: np.ndarray, spec: ModalitySpec, file: pathlib.Path) -> np.ndarray:
+    """Labels of a file of classes, and the names of those that cover most of it in a warning."""
+    is_published = label_maps.is_published(file)
+    values = label_maps.labels(stored) if is_published else stored
+    ids, counts = np.unique(values, return_counts=True)
+    names = [
+        f"{int(100 * counts[place] / counts.sum())} % {spec.classes[ids[place]]}"
+        for place in np.argsort(-counts)[:NUM_SHOWN]
+        if 0 <= ids[place] < len(spec.classes)
+    ]
+    how = "a published map (class c is label c + 1, 255 is 0)" if is_published else "labels"
+    shown = f": {', '.join(names)}" if names else ""
+    message = f"{spec.name}: {file} is read as {how}{shown}"
+    warnings.warn(message, ConditionWarning, stacklevel=2)
+    return values
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -14,6 +14,11 @@ Kind = Literal["continuous", "binary", "classes"]
 KINDS: tuple[str, ...] = get_args(Kind)
 AXES = ("hwc", "hw", "c")
 DTYPES = ("uint8", "int32", "float32")
+VOID = 255  # what other maps of classes store where there is none
+PUBLISHED = (
+    "where 255 is no class, as in published maps, the label is (class + 1) mod 256 "
+    "(docs/published.md#modalities)"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +147,9 @@ class Signal:
         slack = 1e-4 * (high - low) if np.isfinite(high - low) else 0.0
         finite = np.isfinite(smallest) and np.isfinite(largest)
         if not (finite and smallest >= low - slack and largest <= high + slack):
-            raise ValueError(f"{expected}; got values in {smallest} … {largest}")
+            is_void = largest == VOID and self.kind == "classes"
+            hint = f"; {PUBLISHED}" if is_void else ""
+            raise ValueError(f"{expected}; got values in {smallest} … {largest}{hint}")
 
     def describe(self) -> str:
         """One phrase: dtype, axes and range."""

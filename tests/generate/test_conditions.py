@@ -81,6 +81,37 @@ def test_label_maps_are_never_mixed_and_edges_stay_two_valued():
     assert {0, 255} == set(np.unique(quietly(fitting.fit, ramp, edge, EDGES, (8, 8))))
 
 
+@pytest.fixture
+def map_files(tmp_path):
+    """The same map of classes in a published folder and in one of nobody's."""
+    paths = []
+    for folder in ("semseg_coco/00000", "mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        paths.append(tmp_path / folder / "a.png")
+        Image.fromarray(np.array([[0, 0], [3, 255]], np.uint8)).save(paths[-1])
+    return paths
+
+
+def test_a_published_map_is_read_as_labels_and_classes_are_named(map_files):
+    published, own = map_files
+    with pytest.warns(ConditionWarning, match=r"a published map .*: 50 % ground, 25 % back"):
+        assert fitting.read_picture(published, SEMSEG, LABELS).tolist() == [[1, 1], [4, 0]]
+    with pytest.warns(ConditionWarning, match="is read as labels: 50 % background, 25 % box"):
+        assert fitting.read_picture(own, SEMSEG, LABELS).tolist() == [[0, 0], [3, 255]]
+
+
+def test_void_of_a_map_that_is_not_known_as_published_is_refused_with_what_to_do(map_files):
+    own = quietly(fitting.read_picture, map_files[1], SEMSEG, LABELS)
+    with pytest.raises(ValueError, match=r"values in 0 … 255; where 255 is no class.* mod 256"):
+        LABELS.check(own[None], "tokenizer 'semseg'")
+
+
+def test_a_published_map_of_wide_integers_is_refused_by_name(map_files):
+    Image.fromarray(np.zeros((2, 2), np.uint16)).save(map_files[0])
+    with pytest.raises(ValueError, match=r"a\.png: uint16 of shape .*expected classes uint8"):
+        fitting.read_picture(map_files[0], SEMSEG, LABELS)
+
+
 def test_depth_of_16_bits_is_millimetres_and_of_8_bits_refused():
     (depth,) = registry.resolve("scenes", ("tok_depth",))
     with pytest.warns(ConditionWarning, match=r"tok_depth: .* is read as millimetres"):

@@ -91,8 +91,3 @@ def standardize_depth(
     ordered = np.sort(depth, axis=None)
     trimmed = ordered[int(0.1 * ordered.size) : int(0.9 * ordered.size)]
     return (depth - trimmed.mean()) / np.sqrt(trimmed.var(ddof=1) + 1e-6)
-
-
-def shift_classes(labels: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
-    """Class ids int64 of a stored label map: 255 (void) becomes 0, class c becomes c + 1."""
-    return (labels.astype(np.int64) + 1) % 256

@@ -18,15 +18,12 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
+from fourm_jax.data.published import label_maps as label_maps_lib
 from fourm_jax.data.published import layout
 from fourm_jax.data.published.layout import Member
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
 
 Key = tuple[str, str]  # shard or folder, name without extension
-LABEL_MAPS = ("semseg_coco",)  # the published folder of semantics
 
 
 def make_source(
@@ -36,7 +33,7 @@ def make_source(
     modalities: Mapping[str, str],
     shards: str = "*",
     max_incomplete: int = 0,
-    label_maps: Collection[str] = LABEL_MAPS,
+    label_maps: Collection[str] = label_maps_lib.FOLDERS,
 ) -> "WebDataset":
     """Index the files of some modalities of one split.
 
@@ -64,7 +61,7 @@ class WebDataset:
         modalities: Mapping[str, str],
         shards: str = "*",
         max_incomplete: int = 0,
-        label_maps: Collection[str] = LABEL_MAPS,
+        label_maps: Collection[str] = label_maps_lib.FOLDERS,
     ) -> None:
         self._label_maps = frozenset(f for f, name in modalities.items() if name in label_maps)
         self._index = {field: _index(root / name, shards) for field, name in modalities.items()}
@@ -115,7 +112,7 @@ class WebDataset:
         if field not in self._label_maps:
             return value
         try:
-            return labels(value)
+            return label_maps_lib.labels(value)
         except RecordError as error:
             message = f"{member.file}, member {member.name!r}: {error}"
             raise RecordError(error.reason, message) from error
@@ -123,19 +120,6 @@ class WebDataset:
     def place(self, index: int) -> str:
         """Name shard and member of an index, for messages."""
         return layout.record_name(*self._keys[index])
-
-
-def labels(stored: Any) -> UInt8[np.ndarray, "h w"]:
-    """Labels of a published map of classes: (c + 1) mod 256, so that 0 is no class.
-
-    Raises:
-      RecordError: it is no map of classes in one byte each.
-    """
-    if not isinstance(stored, np.ndarray) or stored.dtype != np.uint8 or stored.ndim != 2:
-        is_array = isinstance(stored, np.ndarray)
-        found = f"{stored.dtype} of shape {stored.shape}" if is_array else type(stored).__name__
-        raise RecordError("wrong_type", f"{found}, expected classes uint8 [h, w]")
-    return stored + np.uint8(1)  # 255 + 1 wraps to 0
 
 
 def _index(folder: pathlib.Path, pattern: str) -> dict[Key, Member]:

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fourm_jax.data.crops import fields, images, settings
+from fourm_jax.data.published import label_maps
 from fourm_jax.modalities import boxes, poses
 from tests import golden_cases
 
@@ -51,7 +52,7 @@ def test_pictures_equal_those_of_the_published_system(flip):
         pixels = rgb if field == "rgb_inception" else cropped(arrays, "normal", flip)
         expected = np.moveaxis(recorded(field), 0, 2)
         np.testing.assert_allclose(images.normalize(pixels, half, half), expected, atol=1e-6)
-    labels = images.shift_classes(cropped(arrays, "semseg", flip))
+    labels = label_maps.labels(cropped(arrays, "semseg", flip))
     np.testing.assert_array_equal(labels, recorded("semseg_shift"))
     np.testing.assert_array_equal(cropped(arrays, "mask_valid", flip) == 255, recorded("mask")[0])
     depth = cropped(arrays, "depth", flip) / np.float32(65535)
