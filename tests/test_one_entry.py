@@ -11,7 +11,7 @@ from PIL import Image
 from configs import datasets, scenes, trunk
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
-from fourm_jax.data.crops import policy
+from fourm_jax.data.crops import fields, policy
 from fourm_jax.evals import any_to_any, galleries
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import build_data, pretokenize
@@ -126,6 +126,30 @@ def held_out(tmp_path, config, specs) -> any_to_any.HeldOut:
     return any_to_any.HeldOut(
         truth=truth, tokens={name: tokens[name] for name in NAMES}, train=train
     )
+
+
+def test_a_modality_of_a_config_is_cropped_as_its_entry_says(tmp_path):
+    build(tmp_path)
+    save_tokenizer(tmp_path)
+    entry = {"kind": "grid", "vocab_size": 16, "grid": (2, 2), "source": "heat"}
+    added = {"tok_heat": {**entry, "tokenizer": "heat"}}  # in no family
+    specs = registry.resolve("scenes", NAMES, {"rgb": {"grid": (2, 2)}}, added)
+
+    tokenize(tmp_path, specs)
+
+    crops = sources.open_source("token_shards", "test", {"directory": tmp_path / "data"})[0]
+    assert crops["tok_heat"].shape == (CROPS.num_crops, 4)
+    assert "heat" not in registry.sources()
+
+
+def test_the_crop_of_a_run_comes_before_that_of_the_registry():
+    own = registry.resolve("scenes", ("tok_edge",), {"tok_edge": {"crop": "labels"}})
+    record = {"edge": np.zeros((4, 4), np.uint8)}
+    record["edge"][:2] = 9
+    (mixed,) = fields.crop_record(record, [[0, 0, 4, 4, 0]], (6, 6))
+    (nearest,) = fields.crop_record(record, [[0, 0, 4, 4, 0]], (6, 6), specs=own)
+    assert len(np.unique(mixed["edge"])) > 2
+    assert np.unique(nearest["edge"]).tolist() == [0, 9]
 
 
 def test_a_new_field_is_built_cropped_tokenized_trained_generated_measured_and_drawn(

@@ -23,6 +23,7 @@ from fourm_jax import loading
 from fourm_jax.contracts import TokenBatch
 from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline
+from fourm_jax.data.crops import policy
 from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.data.storage import left_out
 from fourm_jax.evals import any_to_any
@@ -216,7 +217,8 @@ def _tokenize(
                 show_progress=not finished,
             )
             tokenizers = workdir / run_folder.TOKENIZERS
-            pretokenize.tokenize(job, specs, tokenizers, seed=settings["seed"])
+            crops = policy.make(settings.get("crops", {}))
+            pretokenize.tokenize(job, specs, tokenizers, seed=settings["seed"], crops=crops)
 
 
 def _specs(config: ml_collections.ConfigDict) -> tuple[ModalitySpec, ...]:
@@ -246,7 +248,7 @@ def evaluate(
 def _held_out(config: ml_collections.ConfigDict, workdir: epath.Path) -> any_to_any.HeldOut:
     """Tokens of the new held-out records, and raw fields of what is added."""
     settings, specs = config_lib.plain(config.tokenize), _specs(config)
-    counts = settings["num_records"]
+    counts, crops = settings["num_records"], policy.make(settings.get("crops", {}))
     names = sorted({spec.source for spec in specs if spec.name in config.added})
     raw = {}
     for split in ("train", "test"):
@@ -255,6 +257,9 @@ def _held_out(config: ml_collections.ConfigDict, workdir: epath.Path) -> any_to_
         gone = left_out.gone(workdir / DATA, split)
         kept = [number for number in range(len(source)) if number not in gone]
         rows = [source[number] for number in kept]  # which were good when they were tokenized
+        if crops:  # evaluation reads the first one of the tokens
+            numbered = zip(rows, kept, strict=True)
+            rows = [crops.crop_one(row, number, names, 0, specs) for row, number in numbered]
         raw[split] = {name: np.stack([row[name] for row in rows]) for name in names}
     fields = {spec.name: spec.name for spec in specs}
     shards = sources.open_source("token_shards", "test", {"directory": str(workdir / DATA)})

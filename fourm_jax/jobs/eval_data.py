@@ -138,10 +138,11 @@ class EvalData:
             raise ValueError(f"source {group['source']!r}: split {split!r} has no records")
         rows = sources.read_records(source, range(limit), group["source"])
         crops = policy.make(group.get("crops", {}))
-        fields = sorted({spec.source for spec in _held(specs, rows)})
+        held = _held(specs, rows)
+        fields = sorted({spec.source for spec in held})
 
         def cropped(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-            crop = crops.crop_one(dict(row), number, fields, 0) if crops else {}
+            crop = crops.crop_one(dict(row), number, fields, 0, held) if crops else {}
             return {**row, **crop}
 
         return [

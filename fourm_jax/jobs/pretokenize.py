@@ -104,7 +104,8 @@ def tokenize(
     def make_crops(index: int, row: records.Record) -> list[Numbered]:
         if crops is None:
             return [(index, row)]
-        return list(enumerate(crops.crop_all(row, index, names), index * crops.num_crops))
+        every = crops.crop_all(row, index, names, specs)
+        return list(enumerate(every, index * crops.num_crops))
 
     def finish(numbered: Sequence[Numbered], encoded: Sequence[Any]) -> records.Record:
         """The record of some crops, as training will read it."""

@@ -231,11 +231,18 @@ def of_source(source: str) -> ModalitySpec:
     return found
 
 
-def sources() -> dict[str, ModalitySpec]:
-    """{record field: the first modality that reads it}, those with tokens first."""
-    specs = [spec for family in FAMILIES.values() for spec in family]
-    specs.sort(key=lambda spec: not spec.is_token)
-    return {spec.source: spec for spec in reversed(specs)}
+def sources(own: Iterable[ModalitySpec] = ()) -> dict[str, ModalitySpec]:
+    """{record field: the first modality that reads it}, those with tokens first.
+
+    Args:
+      own: modalities of a run, some of which the registry may not have; they come before its.
+    """
+    every = [spec for family in FAMILIES.values() for spec in family]
+    found: dict[str, ModalitySpec] = {}
+    for specs in (every, [*own]):
+        specs.sort(key=lambda spec: not spec.is_token)
+        found |= {spec.source: spec for spec in reversed(specs)}
+    return found
 
 
 def resolve(

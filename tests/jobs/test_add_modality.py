@@ -10,6 +10,7 @@ from configs.finetune import add_to_scenes
 from configs.tokenizers import signals
 from fourm_jax import loading
 from fourm_jax.data import collate
+from fourm_jax.data import datasets as sources
 from fourm_jax.data.sources import fake
 from fourm_jax.jobs import add_modality, phases
 from fourm_jax.modalities import registry
@@ -63,6 +64,16 @@ def test_a_frozen_model_keeps_what_it_knew_and_generates_the_new_modality(source
     after = trained.read_weights(str(workdir)).parts
     for name, value in before.items():
         np.testing.assert_array_equal(value, after[name], err_msg=name)
+
+
+def test_records_are_cropped_as_the_config_says(source, tmp_path):
+    config = job()
+    whole = config_lib.to_json(config)
+    whole["tokenize"]["crops"] = {"num_crops": 2, "size": (32, 32)}
+    summary = run(config_lib.from_json(whole), source, tmp_path)
+    first = sources.open_source("token_shards", "test", {"directory": tmp_path / "data"})[0]
+    assert first["tok_instance_edge"].shape == (2, 64)
+    assert summary["tasks"]["rgb->tok_instance_edge"]["n"] == 16
 
 
 def test_embeddings_and_head_start_from_those_of_a_similar_modality(source, tmp_path):

@@ -6,7 +6,7 @@ What a crop (`settings.Crop`) does to a field is said by the modality that reads
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -196,9 +196,13 @@ def is_same_in_every_crop(spec: ModalitySpec) -> bool:
     return spec.kind == "global" and isinstance(RULES[spec.crop], Unchanged)
 
 
-def field_rules() -> dict[str, Transform]:
-    """Return {record field: what a crop does to it} of all fields that can be cropped."""
-    read = {source: spec.crop for source, spec in registry.sources().items()}
+def field_rules(specs: Iterable[ModalitySpec] = ()) -> dict[str, Transform]:
+    """Return {record field: what a crop does to it} of all fields that can be cropped.
+
+    Args:
+      specs: modalities of a run, some of which the registry may not have.
+    """
+    read = {source: spec.crop for source, spec in registry.sources(specs).items()}
     return {field: RULES[rule] for field, rule in {**UNREAD, **read}.items()}
 
 
@@ -207,6 +211,7 @@ def crop_record(
     rows: Int[np.ndarray, "n 5"] | Sequence[Sequence[int]],
     target: tuple[int, int],
     names: Collection[str] | None = None,
+    specs: Sequence[ModalitySpec] = (),
 ) -> list[dict[str, Any]]:
     """All crops of one record.
 
@@ -216,6 +221,7 @@ def crop_record(
       target: (height, width) of the pictures in the result.
       names: fields of the result (those that the record has); None = all. The others only tell
         the size of the pictures, where they are pictures.
+      specs: see `field_rules`.
 
     Returns:
       One record per row, see `crop_fields`.
@@ -223,10 +229,10 @@ def crop_record(
     Raises:
       ValueError: see `crop_fields` and `settings.check`.
     """
-    _wanted(record, names)
-    checked = settings.check(rows, picture_size(record))
+    _wanted(record, names, field_rules(specs))
+    checked = settings.check(rows, picture_size(record, specs))
     crops = [settings.crop_at(checked, index) for index in range(len(checked))]
-    return [crop_fields(record, crop, target, names) for crop in crops]
+    return [crop_fields(record, crop, target, names, specs) for crop in crops]
 
 
 def crop_fields(
@@ -234,6 +240,7 @@ def crop_fields(
     crop: Crop,
     target: tuple[int, int],
     names: Collection[str] | None = None,
+    specs: Sequence[ModalitySpec] = (),
 ) -> dict[str, Any]:
     """One crop of a record, aligned over its fields; arguments as for `crop_record`.
 
@@ -243,9 +250,9 @@ def crop_fields(
     Raises:
       ValueError: a field that no modality reads, no picture, or pictures of different sizes.
     """
-    wanted = _wanted(record, names)
-    rules = field_rules()
-    sizes = Sizes(picture_size(record), target)
+    rules = field_rules(specs)
+    wanted = _wanted(record, names, rules)
+    sizes = Sizes(picture_size(record, specs), target)
     cropped = {}
     for field in wanted:
         value = rules[field](record[field], crop, sizes)
@@ -254,9 +261,10 @@ def crop_fields(
     return cropped
 
 
-def _wanted(record: Mapping[str, Any], names: Collection[str] | None) -> list[str]:
+def _wanted(
+    record: Mapping[str, Any], names: Collection[str] | None, rules: Mapping[str, Transform]
+) -> list[str]:
     """Fields of the record that are cropped; ValueError if no modality reads one."""
-    rules = field_rules()
     wanted = [field for field in record if names is None or field in names]
     for field in wanted:
         if field not in rules:
@@ -264,13 +272,13 @@ def _wanted(record: Mapping[str, Any], names: Collection[str] | None) -> list[st
     return wanted
 
 
-def picture_size(record: Mapping[str, Any]) -> tuple[int, int]:
-    """(height, width) that all pictures of the record share.
+def picture_size(record: Mapping[str, Any], specs: Iterable[ModalitySpec] = ()) -> tuple[int, int]:
+    """(height, width) that all pictures of the record share; `specs` as for `field_rules`.
 
     Raises:
       ValueError: no picture, or pictures of different sizes.
     """
-    rules = field_rules()
+    rules = field_rules(specs)
     sizes = {
         field: np.shape(value)[:2]
         for field, value in record.items()

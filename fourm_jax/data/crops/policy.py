@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from fourm_jax.data.crops import fields, settings
 from fourm_jax.data.storage.records import Record
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import errors
 
 
@@ -34,31 +35,50 @@ class CropPolicy:
     flip_probability: float = 0.5
     seed: int = 0
 
-    def crop_all(self, record: Record, index: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    def crop_all(
+        self,
+        record: Record,
+        index: int,
+        names: Sequence[str],
+        specs: Sequence[ModalitySpec] = (),
+    ) -> list[dict[str, Any]]:
         """Every crop of the fields `names`, each with its row of `crop_settings`.
+
+        Args:
+          specs: modalities of the run, some of which the registry may not have.
 
         Raises:
           ValueError: too few stored settings or one outside the picture, or a record that
             `fields.crop_record` refuses; names the record.
         """
-        return self._crop(record, index, names, range(self.num_crops))
+        return self._crop(record, index, names, specs, range(self.num_crops))
 
     def crop_one(
-        self, record: Record, index: int, names: Sequence[str], number: int
+        self,
+        record: Record,
+        index: int,
+        names: Sequence[str],
+        number: int,
+        specs: Sequence[ModalitySpec] = (),
     ) -> dict[str, Any]:
         """One of `crop_all`, without the work of the others."""
-        (cropped,) = self._crop(record, index, names, [number])
+        (cropped,) = self._crop(record, index, names, specs, [number])
         return cropped
 
     def _crop(
-        self, record: Record, index: int, names: Sequence[str], numbers: Sequence[int]
+        self,
+        record: Record,
+        index: int,
+        names: Sequence[str],
+        specs: Sequence[ModalitySpec],
+        numbers: Sequence[int],
     ) -> list[dict[str, Any]]:
         try:
-            rows = self._settings(record, index)
+            rows = self._settings(record, index, specs)
             crops = [settings.crop_at(rows, number) for number in numbers]
             height, width = self.size
             size = (height, width)
-            cropped = [fields.crop_fields(record, crop, size, names=names) for crop in crops]
+            cropped = [fields.crop_fields(record, crop, size, names, specs) for crop in crops]
         except ValueError as error:
             raise ValueError(f"record {index}: {error}") from error
         return [
@@ -66,8 +86,10 @@ class CropPolicy:
             for one, number in zip(cropped, numbers, strict=True)
         ]
 
-    def _settings(self, record: Record, index: int) -> Int[np.ndarray, "n 5"]:
-        size = fields.picture_size(record)
+    def _settings(
+        self, record: Record, index: int, specs: Sequence[ModalitySpec]
+    ) -> Int[np.ndarray, "n 5"]:
+        size = fields.picture_size(record, specs)
         if settings.SETTINGS not in record:
             rng = np.random.default_rng([self.seed, zlib.crc32(b"crops"), index])
             shape = {"scale": self.scale, "ratio": self.ratio}
