@@ -103,7 +103,8 @@ def sample(
         as_published=as_published,
     )
     num_rows, at_once = uniform.size, max(IN_CACHE // logits.shape[-1], 1)
-    if num_rows <= at_once or hardware.platform() != "cpu":
+    is_alone = each_device.num_parts(1) == 1  # a loop over rows would bring all of them together
+    if num_rows <= at_once or hardware.platform() != "cpu" or not is_alone:
         return rule(uniform, logits)
     # A filter reads its rows some 30 times: few at once stay in the cache of a core.
     filled = -num_rows % at_once

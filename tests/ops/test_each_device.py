@@ -179,6 +179,21 @@ def test_draws_of_own_rows_are_those_of_one_device(on_gpus, top_k):
     assert sent(program) == ({"all-reduce"} if top_k else set())  # does any row have ties?
 
 
+@pytest.mark.parametrize("sizes", MESHES[:2], ids=str)
+def test_draws_on_processors_bring_no_logits_together(monkeypatch, sizes):
+    monkeypatch.setattr(sampling, "IN_CACHE", 2 * DIM)  # fewer rows than there are
+    arguments = np.random.default_rng(0).random((SAMPLES, 4)), numbers(SAMPLES, 4, DIM)
+
+    def draw(uniform, logits):
+        return sampling.sample(uniform, logits, 0.5, top_p=0.6)
+
+    specs = [P(each_device.SAMPLES)] * 2
+    expected, _ = run(draw, {"data": 1}, arguments, specs)
+    actual, program = run(draw, sizes, arguments, specs)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    assert sent(program) <= {"all-reduce"}  # does any row have ties?
+
+
 def test_samples_that_do_not_divide_over_the_devices_are_left_to_xla(on_gpus):
     x = jnp.zeros((SAMPLES, TOKENS, DIM))
     with jax.set_mesh(make_mesh(data=2, fsdp=2, tensor=2)):
