@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -144,6 +145,7 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
             from fourm_jax.utils import device_memory  # jax, after `set_environment`
 
             allow_open_files()
+            warnings.showwarning = _note
             with interrupt.leave_on_signal(), device_memory.explained(SMALLER):
                 main()
         except interrupt.Interrupted as stopped:
@@ -164,6 +166,12 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
     if config and not any(_config_value(sys.argv, number) for number in range(len(sys.argv))):
         sys.argv.insert(1, f"--config={config}")
     app.run(guarded, flags_parser=parse)
+
+
+def _note(message: Warning | str, *where: Any) -> None:
+    """Print what a user is told as one line; where in our code it is said is of no use to them."""
+    del where
+    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def _leave_others(code: int, first: Callable[[], object] = lambda: None) -> None:

@@ -8,9 +8,7 @@ so think before --host names another address.
 """
 
 import pathlib
-import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,7 +46,6 @@ def main() -> None:
         import gradio
     except ImportError as error:
         raise ValueError("the page needs gradio: pip install 'fourm_jax[demo]'") from error
-    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     generator = loading.load_generator(
         _SOURCE.value, tokenizers=_TOKENIZERS.value, dtype=_DTYPE.value
     )

@@ -17,8 +17,6 @@ processes (docs/howto/several-hosts.md#start) divide the rows of --prompts.
 
 import functools
 import math
-import sys
-import warnings
 from typing import Any
 
 from absl import flags
@@ -80,7 +78,6 @@ processes.define()
 
 def main() -> None:
     """Generate and draw."""
-    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     output = _OUTPUT.value
     guides = [parse(text) for text in _GUIDES.value]
     plan = check(output)

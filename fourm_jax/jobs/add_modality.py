@@ -64,6 +64,8 @@ def run(
     check_keys(config)
     source, workdir = epath.Path(source).expanduser(), epath.Path(workdir).expanduser()
     before = source_config(source)
+    if source.resolve() == workdir.resolve():
+        raise ValueError(f"workdir {workdir} is the source: name a folder of this job alone")
     training = training_config(config, before, source, workdir / DATA)
     run_config.make_task(training)
     with folder_lock.hold(workdir):

@@ -75,11 +75,13 @@ class Labels:
             raise ValueError(errors.unknown_value("transfer.problem", self.problem, PROBLEMS))
         if self.merge not in MERGES:
             raise ValueError(errors.unknown_value("transfer.merge", self.merge, MERGES))
-        if self.num_outputs < 1 or self.std <= 0 or self.lora_rank < 0:
-            raise ValueError(
-                f"transfer.num_outputs {self.num_outputs}, std {self.std} and lora_rank "
-                f"{self.lora_rank}: must be at least 1, above 0 and at least 0"
-            )
+        for name, is_allowed, allowed in (
+            ("num_outputs", self.num_outputs >= 1, "at least 1"),
+            ("std", self.std > 0, "above 0"),
+            ("lora_rank", self.lora_rank >= 0, "at least 0"),
+        ):
+            if not is_allowed:
+                raise ValueError(f"transfer.{name} {getattr(self, name)}, must be {allowed}")
         for name in ("label_smoothing", "modality_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"transfer.{name} {getattr(self, name)}, allowed: 0 <= x < 1")

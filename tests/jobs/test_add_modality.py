@@ -66,6 +66,11 @@ def test_a_frozen_model_keeps_what_it_knew_and_generates_the_new_modality(source
         np.testing.assert_array_equal(value, after[name], err_msg=name)
 
 
+def test_a_model_is_not_added_to_in_its_own_folder(source):
+    with pytest.raises(ValueError, match="is the source: name a folder of this job alone"):
+        run(job(), source, source)
+
+
 def test_records_are_cropped_as_the_config_says(source, tmp_path):
     config = job()
     whole = config_lib.to_json(config)

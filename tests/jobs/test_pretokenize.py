@@ -131,7 +131,7 @@ def test_texts_of_another_length_are_no_beginning_of_these(tokenizers, tmp_path)
     captions = [spec for spec in SPECS if spec.name == "caption"]
     pretokenize.tokenize(job(tmp_path, num_records=4), captions, tokenizers)
     shorter = [spec.replace(max_tokens=5) for spec in captions]
-    with pytest.raises(ValueError, match=r"holds another 'train' split \(forms: found"):
+    with pytest.raises(ValueError, match=r"\(forms\.caption\.max_tokens: found \d+, asked 5\)"):
         pretokenize.tokenize(job(tmp_path, num_records=4), shorter, tokenizers)
 
 
@@ -422,7 +422,7 @@ def test_another_tokenizer_or_seed_does_not_continue_a_folder(tokenizers, tmp_pa
     with pytest.raises(ValueError, match="seed: found 0, asked 1"):
         pretokenize.tokenize(job(tmp_path), SPECS, tokenizers, seed=1)
     swapped = [spec.replace(tokenizer="edge") for spec in SPECS if spec.name == "tok_edge"]
-    with pytest.raises(ValueError, match="modalities: found"):
+    with pytest.raises(ValueError, match=r"modalities\.\w+"):
         pretokenize.tokenize(job(tmp_path), swapped, tokenizers)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ OPTIONS = "group_size:1,zstd:1"
 # Keys of a recipe that folders of older versions lack: what the files that were read held, and
 # what decides the form of each modality.
 CONTENT, FORMS = "content", "forms"
+NUM_SHOWN = 4  # differences between two recipes
 OPTIONS_EMBEDDINGS = "group_size:1,uncompressed"
 
 
@@ -183,12 +184,28 @@ def _read_receipts(paths: Iterable[epath.Path]) -> list[dict]:
 def _check_recipe(directory: epath.Path, split: str, wanted: Mapping, found: Mapping) -> None:
     keys = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
     keys = [key for key in keys if key in found or key not in (CONTENT, FORMS)]
+    keys.sort(key=lambda key: key in (CONTENT, FORMS))  # what says less comes last
     if keys:
-        changes = "; ".join(f"{k}: found {found.get(k)!r}, asked {wanted.get(k)!r}" for k in keys)
+        every = [one for key in keys for one in _differences(key, found.get(key), wanted.get(key))]
+        more = f"; and {len(every) - NUM_SHOWN} more" if len(every) > NUM_SHOWN else ""
         raise ValueError(
-            f"{directory} holds another {split!r} split ({changes}). Nothing was overwritten: "
-            "choose another folder or delete this one"
+            f"{directory} holds another {split!r} split ({'; '.join(every[:NUM_SHOWN])}{more}). "
+            "Nothing was overwritten: choose another folder or delete this one"
         )
+
+
+def _differences(name: str, found: Any, wanted: Any) -> Iterator[str]:
+    """What is not equal, key by key of what is nested."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for key in sorted({*found, *wanted}):
+            if found.get(key) != wanted.get(key):
+                yield from _differences(f"{name}.{key}", found.get(key), wanted.get(key))
+    elif found is None:
+        yield f"{name}: not there, asked" + ("" if isinstance(wanted, Mapping) else f" {wanted!r}")
+    elif wanted is None:
+        yield f"{name}: there, not asked" + ("" if isinstance(found, Mapping) else f": {found!r}")
+    else:
+        yield f"{name}: found {found!r}, asked {wanted!r}"
 
 
 def _finish(
