@@ -145,7 +145,7 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
             from fourm_jax.utils import device_memory  # jax, after `set_environment`
 
             allow_open_files()
-            warnings.showwarning = _note
+            _print_notes()
             with interrupt.leave_on_signal(), device_memory.explained(SMALLER):
                 main()
         except interrupt.Interrupted as stopped:
@@ -168,10 +168,22 @@ def run(main: Callable[[], None], *, config: str = "") -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def _note(message: Warning | str, *where: Any) -> None:
-    """Print what a user is told as one line; where in our code it is said is of no use to them."""
-    del where
-    print(f"note: {message}", file=sys.stderr, flush=True)
+def _print_notes() -> None:
+    """Print warnings of our own as one line each: where in our code they are said helps no user."""
+    usual = warnings.formatwarning
+
+    def line_of(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if category.__module__.partition(".")[0] == "fourm_jax":
+            return f"note: {message}\n"
+        return usual(message, category, filename, lineno, line)  # a library has to be found
+
+    warnings.formatwarning = line_of
 
 
 def _leave_others(code: int, first: Callable[[], object] = lambda: None) -> None:

@@ -2,13 +2,25 @@
 
 import pathlib
 import resource
+import warnings
 
 import pytest
 from absl import flags
 
 from experiments import cli
+from fourm_jax.generate.prompts import ConditionWarning
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def test_our_own_warnings_are_notes_of_one_line_and_those_of_libraries_say_where(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    cli._print_notes()
+    said = [
+        warnings.formatwarning("turned", category, "some/file.py", 7, "a = 1")
+        for category in (ConditionWarning, DeprecationWarning)
+    ]
+    assert said == ["note: turned\n", "some/file.py:7: DeprecationWarning: turned\n  a = 1\n"]
 
 
 def test_a_short_name_is_a_config_that_comes_with_the_package(tmp_path, monkeypatch):
