@@ -168,7 +168,7 @@ def shard(folder, monkeypatch, times):
     class Opened:
         read = staticmethod(failing(lambda rows: [records.encode(record)], times, IN_C))
 
-    monkeypatch.setattr(shards, "_open", functools.cache(lambda file: Opened))
+    monkeypatch.setattr(shards, "_open", functools.cache(lambda file, content: Opened))
     return lambda: reader[0]["n"].tolist(), [7]
 
 

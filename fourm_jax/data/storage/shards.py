@@ -115,6 +115,7 @@ class Reader:
         for shard in self.manifest.shards:
             _check_shard(self.directory, shard)
         self._files = [os.fspath(self.directory / s["file"]) for s in self.manifest.shards]
+        self._contents = [str(s.get("sha256", s["bytes"])) for s in self.manifest.shards]
         self._ends = list(itertools.accumulate(s["num_records"] for s in self.manifest.shards))
 
     @property
@@ -141,7 +142,8 @@ class Reader:
         shard, position = self._locate(index)
         file = self._files[shard]
         try:
-            return records.decode(storage_errors.retried(_read, file, position, file=file))
+            written = file, self._contents[shard], position
+            return records.decode(storage_errors.retried(_read, *written, file=file))
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{self.place(index)}: {error}") from error
 
@@ -167,16 +169,18 @@ def _most_open() -> int:
 
 
 @functools.lru_cache(maxsize=_most_open())
-def _open(file: str) -> array_record_module.ArrayRecordReader:
-    # Cached beside the Reader, not in it: worker processes get the Reader pickled.
+def _open(file: str, content: str) -> array_record_module.ArrayRecordReader:
+    # Cached beside the Reader, not in it: worker processes get the Reader pickled. By content, as
+    # a notebook may write a folder anew and read it again.
+    del content
     return array_record_module.ArrayRecordReader(
         file, READER_OPTIONS, file_reader_buffer_size=2**15
     )
 
 
-def _read(file: str, position: int) -> bytes:
+def _read(file: str, content: str, position: int) -> bytes:
     try:
-        return _open(file).read([position])[0]
+        return _open(file, content).read([position])[0]
     except RuntimeError as error:
         if storage_errors.is_transient(error):
             _open.cache_clear()  # a reader that failed to open its file stays so

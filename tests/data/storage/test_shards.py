@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,14 @@ def test_records_are_read_by_index_across_shards(tmp_path):
         "train-00001-of-00002.array_record",
         "train.json",
     ]
+
+
+def test_a_folder_that_is_written_anew_is_read_anew(tmp_path):
+    write(tmp_path)
+    assert values(token_shards.make_source("train", directory=tmp_path))[0] == 0
+    shutil.rmtree(tmp_path)
+    write(tmp_path, make_records=lambda shard: iter([{"value": np.array([7 + shard], np.int32)}]))
+    assert values(token_shards.make_source("train", directory=tmp_path)) == [7, 8]
 
 
 def test_a_reader_can_be_sent_to_a_worker_process(tmp_path):
