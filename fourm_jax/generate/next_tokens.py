@@ -17,6 +17,7 @@ Ranges = tuple[tuple[int, int], ...]  # of ids: first, and the one behind the la
 _BEGIN = len(kinds.TOKENS)  # of the text
 _ANYTHING = _BEGIN + 1
 _TILE = 128  # what products and draws have blocks of
+UNCOUNTED = -1  # in `still_due`
 
 
 def grammar_of(spec: ModalitySpec, vocabulary: TextVocabulary) -> Grammar | None:
@@ -50,9 +51,33 @@ def drawable(grammar: Grammar, vocabulary: TextVocabulary, vocab_size: int) -> R
     return tuple(merged)
 
 
+def still_due(
+    previous: Int[Array, "b"],
+    due: Int[Array, "b"],
+    *,
+    grammar: Grammar | None,
+    vocabulary: TextVocabulary,
+) -> Int[Array, "b"]:
+    """How many tokens a text still owes after `previous` (`Grammar.counted`).
+
+    Args:
+      previous: see `may_follow`.
+      due: before that token; `UNCOUNTED` where a hole hides how many there were.
+    """
+    if grammar is None or grammar.counted is None:
+        return due
+    axis, kind, each = grammar.counted
+    counting, counted = kinds.TOKENS.index(axis), kinds.TOKENS.index(kind)
+    context = _contexts(previous, vocabulary)
+    due = jnp.where((context == counted) & (due > 0), due - 1, due)
+    announced = each * (previous - vocabulary.coordinate_id(counting, 0))
+    return jnp.where(context == counting, announced, due)
+
+
 def may_follow(
     previous: Int[Array, "b"],
     closing: Int[Array, "b"],
+    due: Int[Array, "b"],
     num_ids: int,
     *,
     grammar: Grammar | None,
@@ -68,6 +93,7 @@ def may_follow(
         `fill_spans.tokens_before_holes`. After one that the grammar does not know, anything may
         come that its texts have.
       closing: see `fill_spans.closing_tokens`.
+      due: see `still_due`.
       num_ids: size of the vocabulary.
     """
     ids = jnp.arange(num_ids)
@@ -75,24 +101,38 @@ def may_follow(
     if grammar is None:
         of_holes = fill_spans.is_sentinel(ids, vocabulary) | (ids == vocabulary.eos_id)
         return ~of_holes | closes
-    context = _contexts(previous, vocabulary)
-    ends = jnp.asarray(_table(grammar, (kinds.END,)))[context]
-    closes &= ends | (closing != vocabulary.eos_id)[:, None]
-    return _content(context, num_ids, grammar, vocabulary) | closes
+    ranges = _by_kind(grammar, vocabulary, num_ids)
+    allowed = _kinds_that_follow(_contexts(previous, vocabulary), due, grammar)
+    closes &= allowed[:, -1:] | (closing != vocabulary.eos_id)[:, None]
+    return _content(allowed, ranges, num_ids) | closes
+
+
+def _kinds_that_follow(
+    context: Int[Array, "b"], due: Int[Array, "b"], grammar: Grammar
+) -> Bool[Array, "b kinds"]:
+    """Mask of the kinds of a grammar, and last of the end, that may follow."""
+    followers = (*grammar.kinds, kinds.END)
+    table = jnp.asarray(_table(grammar, followers))
+    if grammar.counted is None:
+        return table[context]
+    kind = grammar.counted[1]
+    is_counted = np.array([one == kind for one in followers])
+    # What may follow once all are there is what may follow the last one of them.
+    at_end = table[kinds.TOKENS.index(kind)] & ~is_counted
+    owed = due[:, None]
+    return jnp.where(owed > 0, is_counted, jnp.where(owed == 0, at_end, table[context]))
 
 
 def _content(
-    context: Int[Array, "b"], num_ids: int, grammar: Grammar, vocabulary: TextVocabulary
+    allowed: Bool[Array, "b kinds"], ranges: dict[str, tuple[int, int]], num_ids: int
 ) -> Bool[Array, "b v"]:
-    """Mask of the coordinates and words that may follow."""
-    ranges = _by_kind(grammar, vocabulary, num_ids)
-    allowed = jnp.asarray(_table(grammar, tuple(ranges)))[context]  # [b, kinds of the grammar]
+    """Mask of the coordinates and words of these kinds."""
     parts, end = [], 0
     for number, (start, stop) in enumerate(ranges.values()):  # ascending, as `grammar.TOKENS`
-        parts.append(jnp.zeros((len(context), start - end), bool))
-        parts.append(jnp.broadcast_to(allowed[:, number, None], (len(context), stop - start)))
+        parts.append(jnp.zeros((len(allowed), start - end), bool))
+        parts.append(jnp.broadcast_to(allowed[:, number, None], (len(allowed), stop - start)))
         end = stop
-    parts.append(jnp.zeros((len(context), num_ids - end), bool))
+    parts.append(jnp.zeros((len(allowed), num_ids - end), bool))
     return jnp.concatenate(parts, axis=1)
 
 
@@ -118,9 +158,8 @@ def _by_kind(
 ) -> dict[str, tuple[int, int]]:
     """Ids of the kinds of a grammar, in the order of `grammar.TOKENS`, as far as there are some."""
     ranges = {kinds.WORD: (vocabulary.num_reserved, num_ids)}
-    num_bins = dict(grammar.num_bins)
+    every, some = range(vocabulary.num_bins), dict(grammar.bins)
     for number, axis in enumerate(kinds.AXES):
-        start = vocabulary.coordinate_id(number, 0)
-        count = min(num_bins.get(axis, vocabulary.num_bins), vocabulary.num_bins)
-        ranges[axis] = start, min(start + count, num_ids)
+        first, bins = vocabulary.coordinate_id(number, 0), some.get(axis, every)
+        ranges[axis] = first + bins.start, min(first + min(bins.stop, every.stop), num_ids)
     return {kind: ranges[kind] for kind in grammar.kinds}

@@ -92,7 +92,8 @@ def write_sequence(
     """
     ids, known = state.ids[stage.target], state.known[stage.target]
     holes = _holes(ids, known, stage)
-    memory = decoder.start(_inputs(state, holes.first, stage, specs), stage.max_new)
+    started = decoder.start(_inputs(state, holes.first, stage, specs), stage.max_new)
+    memory = _Memory(started, jnp.full_like(holes.first, next_tokens.UNCOUNTED))
     next_token = functools.partial(_next_token, keys, temperature, weights, stage, decoder)
     generated, generated_known = _write_until(next_token, memory, holes, stage)
     merged, merged_known = fill_spans.merge_spans(
@@ -113,6 +114,14 @@ class _Holes(NamedTuple):
     first: Int[Array, "b"]
     closing: Int[Array, "b h"]
     before: Int[Array, "b h"]
+
+
+class _Memory(NamedTuple):
+    """What is kept between tokens: that of the decoder, and what texts owe
+    (`next_tokens.still_due`)."""
+
+    decoder: Any
+    due: Int[Array, "b"]
 
 
 def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: Specs) -> TokenBatch:
@@ -139,24 +148,28 @@ def _next_token(
     weights: Float[Array, "w"],
     stage: SequenceStage,
     decoder: SequenceDecoder,
-    memory: Any,
+    memory: _Memory,
     token: Int[Array, "b"],
     at: Int[Array, ""],
     closing: Int[Array, "b"],
     before: Int[Array, "b"],
-) -> tuple[Int[Array, "b"], Any]:
+) -> tuple[Int[Array, "b"], _Memory]:
     """Read token number `at` of every row and draw the one after it; also the new memory.
 
     Args:
       closing, before: of the hole that is open, see `_Holes`.
     """
     num_branches = len(stage.hidden_conditions)
-    logits, memory = decoder.step(memory, jnp.tile(token, num_branches), at)
+    logits, kept = decoder.step(memory.decoder, jnp.tile(token, num_branches), at)
     logits = sampling.guide(logits.reshape(num_branches, len(token), 1, -1), weights)
+    due = memory.due
     if not stage.sampling.as_published:
         rules: dict[str, Any] = {"grammar": stage.grammar, "vocabulary": stage.vocabulary}
-        previous = jnp.where(fill_spans.is_sentinel(token, stage.vocabulary), before, token)
-        allowed = next_tokens.may_follow(previous, closing, logits.shape[-1], **rules)
+        opens = fill_spans.is_sentinel(token, stage.vocabulary)
+        previous = jnp.where(opens, before, token)
+        due = jnp.where(opens, next_tokens.UNCOUNTED, due)
+        due = next_tokens.still_due(previous, due, **rules)
+        allowed = next_tokens.may_follow(previous, closing, due, logits.shape[-1], **rules)
         logits = jnp.where(allowed[:, None], logits, -jnp.inf)
     drawn, _ = sampling.sample(
         sampling.uniforms(jax.vmap(lambda key: jax.random.fold_in(key, at))(keys), 1),
@@ -167,12 +180,12 @@ def _next_token(
         draw=stage.sampling.draw,
         as_published=stage.sampling.as_published,
     )
-    return drawn[:, 0], memory
+    return drawn[:, 0], _Memory(kept, due)
 
 
 def _write_until(
-    next_token: Callable[..., tuple[Int[Array, "b"], Any]],
-    memory: Any,
+    next_token: Callable[..., tuple[Int[Array, "b"], _Memory]],
+    memory: _Memory,
     holes: _Holes,
     stage: SequenceStage,
 ) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:

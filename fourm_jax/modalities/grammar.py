@@ -14,7 +14,7 @@ Kinds = tuple[str, ...]
 class Grammar:
     """What may follow a token, by the kind of that token alone.
 
-        Grammar(begin=("v1", "end"), v1=("v0",), v0=("v1", "end"), num_bins=(("v1", 35),))
+        Grammar(begin=("v1", "end"), v1=("v0",), v0=("v1", "end"), bins=(("v1", range(35)),))
 
     Kinds are "v0" … "v3", coordinates of an axis; "word", pieces of words and class names; and
     "end". A text form of which more could be said, such as how many numbers make a pose, has the
@@ -23,7 +23,8 @@ class Grammar:
     Attributes:
       begin: what a text may begin with; "end": it may be empty.
       v0, v1, v2, v3, word: what may follow such a token; (): the text form has none.
-      num_bins: (axis, n) where only the coordinates 0 … n - 1 of an axis occur.
+      bins: (axis, its coordinates) where not all of them occur.
+      counted: (axis, kind, n): after "axis=c" come n · c tokens of that kind, and then others.
     """
 
     begin: Kinds
@@ -32,7 +33,8 @@ class Grammar:
     v2: Kinds = ()
     v3: Kinds = ()
     word: Kinds = ()
-    num_bins: tuple[tuple[str, int], ...] = ()
+    bins: tuple[tuple[str, range], ...] = ()
+    counted: tuple[str, str, int] | None = None
 
     def __post_init__(self):
         for kind in (BEGIN, *self.kinds):
@@ -46,10 +48,18 @@ class Grammar:
             raise ValueError(
                 f"grammar: a text may begin with {self.begin}, allowed: at least one of {TOKENS}"
             )
-        for axis, count in self.num_bins:
-            if axis not in AXES or count < 1:
+        for axis, some in self.bins:
+            if axis not in AXES or not some or some.step != 1:
                 raise ValueError(
-                    f"grammar: {count} bins of {axis!r}, allowed: at least one of {AXES}"
+                    f"grammar: bins {some} of {axis!r}, allowed: at least one of {AXES}, one after "
+                    "the other"
+                )
+        if self.counted is not None:
+            axis, kind, each = self.counted
+            if not {axis, kind} <= {*self.kinds} or axis not in AXES or axis == kind or each < 1:
+                raise ValueError(
+                    f"grammar: counted {self.counted}, allowed: an axis and another kind of "
+                    f"{self.kinds}, and how many of it"
                 )
 
     @property

@@ -29,7 +29,9 @@ GRAMMAR = Grammar(  # a point is v0 v1, a polygon a box and codes of two axes (`
     v2=("v3",),
     v3=("v0", "v1"),
     word=("word", "v0", "end"),
-    num_bins=(("v0", 512), ("v1", 512), ("v2", SIZE + 1), ("v3", SIZE + 1)),
+    bins=tuple(
+        zip(("v0", "v1", "v2", "v3"), map(range, (512, 512, SIZE + 1, SIZE + 1)), strict=True)
+    ),
 )
 
 Point = Num[np.ndarray, "2"] | Sequence[float]  # x, y

@@ -22,7 +22,7 @@ GRAMMAR = Grammar(
     begin=("v1", "end"),
     v1=("v0",),
     v0=("v1", "end"),
-    num_bins=(("v1", 1 + max(field.id for field in FIELDS.fields)),),
+    bins=(("v1", range(1 + max(field.id for field in FIELDS.fields))),),
 )
 
 

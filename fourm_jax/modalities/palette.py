@@ -17,11 +17,12 @@ from fourm_jax.modalities.parsed import Dropped, Parsed
 # Of modalities in this form, see `serializers.Serializer`.
 CROP, MEASURE, PICTURE = "unchanged", ("palette_distance",), "swatches"
 MAX_COLORS = 7
-GRAMMAR = Grammar(  # as many colours as v1 says, of three numbers each, is more than it can say
+GRAMMAR = Grammar(
     begin=("v1",),
     v1=("v0",),
     v0=("v0", "end"),
-    num_bins=(("v0", 256), ("v1", 1 + MAX_COLORS)),
+    bins=(("v0", range(256)), ("v1", range(1, MAX_COLORS + 1))),
+    counted=("v1", "v0", 3),
 )
 
 

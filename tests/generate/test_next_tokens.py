@@ -14,6 +14,7 @@ from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.modalities import boxes, captions, serializers
+from fourm_jax.modalities.grammar import Grammar
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED, TextVocabulary
 from fourm_jax.tokenizers import text
@@ -25,12 +26,12 @@ CAPTIONS = ["a red sphere", "a blue cone", "two green cubes"]
 SMALL = TextVocabulary(num_sentinels=3, num_bins=5)  # [S_i] 4..6, v0 7..11, … v3 22..26, words
 V0, V1, V2, V3, WORD = 300, 1300, 2300, 3300, 4240
 
-# What a first-order table cannot know.
+# What a grammar cannot know.
 NUMBERS = {
     "captions": (),
     "boxes": ("xmin > xmax",),
     "metadata": ("unknown field", "no value of", "repeated field"),
-    "palette": ("colours announced", "more than", "no colour", "no count"),
+    "palette": (),
 }
 
 
@@ -173,10 +174,11 @@ def test_after_what_the_grammar_does_not_know_all_may_come_that_the_form_has():
         assert allowed == [EOS, 27, 28, 29]
 
 
-def may_follow(previous, closing, grammar, vocabulary, size):
+def may_follow(previous, closing, grammar, vocabulary, size, due=next_tokens.UNCOUNTED):
     mask = next_tokens.may_follow(
         jnp.asarray([previous]),
         jnp.asarray([closing]),
+        jnp.asarray([due]),
         size,
         grammar=grammar,
         vocabulary=vocabulary,
@@ -197,9 +199,43 @@ def test_what_may_follow_by_hand():
 
 
 def test_only_numbers_that_occur_may_follow():
-    grammar = dataclasses.replace(boxes.GRAMMAR, num_bins=(("v0", 2), ("v1", 99)))
-    assert may_follow(28, 6, grammar, SMALL, 30) == [6, 7, 8, 27, 28, 29]
-    assert may_follow(7, 6, grammar, SMALL, 30) == [6, 12, 13, 14, 15, 16]
+    grammar = dataclasses.replace(boxes.GRAMMAR, bins=(("v0", range(1, 3)), ("v1", range(99))))
+    assert may_follow(28, 6, grammar, SMALL, 30) == [6, 8, 9, 27, 28, 29]
+    assert may_follow(8, 6, grammar, SMALL, 30) == [6, 12, 13, 14, 15, 16]
+
+
+COUNTED = Grammar(
+    begin=("v1",), v1=("v0",), v0=("v0", "word", "end"), word=("end",), counted=("v1", "v0", 2)
+)
+
+
+def test_as_many_tokens_follow_as_are_announced():
+    def due(previous, before):
+        rules = {"grammar": COUNTED, "vocabulary": SMALL}
+        found = next_tokens.still_due(jnp.asarray([previous]), jnp.asarray([before]), **rules)
+        return int(found[0])
+
+    v0, words = [7, 8, 9, 10, 11], [27, 28, 29]
+    assert due(14, -1) == 4  # v1=2, two tokens each
+    assert [due(7, 4), due(7, 1), due(28, 0)] == [3, 0, 0]
+    assert [due(7, -1), due(-1, -1)] == [-1, -1]  # behind a hole, and at the beginning
+    assert may_follow(14, EOS, COUNTED, SMALL, 30, due=4) == v0
+    assert may_follow(7, EOS, COUNTED, SMALL, 30, due=1) == v0
+    assert may_follow(7, EOS, COUNTED, SMALL, 30, due=0) == [EOS, *words]
+    assert may_follow(12, EOS, COUNTED, SMALL, 30, due=0) == [EOS, *words]  # v1=0
+    assert may_follow(7, EOS, COUNTED, SMALL, 30, due=-1) == [EOS, *v0, *words]
+    assert may_follow(7, 6, COUNTED, SMALL, 30, due=3) == [6, *v0]  # words stand behind the hole
+
+
+def test_a_palette_has_the_colors_that_it_announces():
+    two = PUBLISHED.coordinate_id(1, 2)
+    (row,) = write("palette", [[S1]], best=(two, EOS, V0))
+    assert (row[0], row[-1], len(row)) == (two, EOS, 1 + 2 * 3 + 1)
+    assert {(token - PUBLISHED.coordinate_id(0, 0)) // 256 for token in row[1:-1]} == {0}
+    (row,) = write("palette", [[two, S1]], best=(EOS,))  # announced before the hole
+    assert len(row) == 1 + 2 * 3 + 1
+    (row,) = write("palette", [[two, V0, S1]], best=(EOS,))  # what was before it is not counted
+    assert row == [two, V0, EOS]
 
 
 def test_a_row_is_the_same_in_every_batch():

@@ -77,11 +77,21 @@ def kinds_of(text):
 
 
 def obeys(grammar, text):
-    largest = dict(grammar.num_bins)
-    words = coordinates.split(text)
-    in_range = all(word.bin < largest.get(f"v{word.axis}", 1000) for word in words)
+    bins, numbers = dict(grammar.bins), coordinates.split(text)
+    numbers = [word for word in numbers if word.axis >= 0]
+    in_range = all(one.bin in bins.get(f"v{one.axis}", range(1000)) for one in numbers)
     pairs = itertools.pairwise(kinds_of(text))
-    return in_range and all(follower in getattr(grammar, kind, ()) for kind, follower in pairs)
+    in_order = all(follower in getattr(grammar, kind, ()) for kind, follower in pairs)
+    return in_range and in_order and is_complete(grammar, text)
+
+
+def is_complete(grammar, text):
+    """Whether as many tokens follow as are announced, of a text that announces once at most."""
+    if grammar.counted is None:
+        return True
+    axis, kind, each = grammar.counted
+    announced = [w.bin for w in coordinates.split(text) if f"v{w.axis}" == axis]
+    return kinds_of(text).count(kind) == each * sum(announced)
 
 
 def test_every_text_form_has_a_grammar():
@@ -112,6 +122,8 @@ def test_every_text_that_is_written_obeys_its_grammar(form, seed):
         ("palette", ""),
         ("palette", "v0=3 v0=3 v0=3"),
         ("palette", "v1=1 v0=3 v0=256 v0=3"),
+        ("palette", "v1=0"),
+        ("palette", "v1=2 v0=3 v0=4 v0=5 v0=6 v0=7"),
         ("poses", "v0=1 v1=2 v2=3 v3=4"),
         ("poses", "human v0=1 v1=2 v2=3 pose"),
     ],
@@ -137,5 +149,9 @@ def test_a_grammar_that_leads_nowhere_is_refused():
         Grammar(begin=("v0",), v0=("v1",))
     with pytest.raises(ValueError, match=r"may begin with \('end',\), allowed: at least one of"):
         Grammar(begin=("end",))
-    with pytest.raises(ValueError, match="0 bins of 'v0', allowed: at least one of"):
-        Grammar(begin=("v0",), v0=("end",), num_bins=(("v0", 0),))
+    with pytest.raises(ValueError, match=r"bins range\(0, 0\) of 'v0', allowed: at least one of"):
+        Grammar(begin=("v0",), v0=("end",), bins=(("v0", range(0)),))
+    with pytest.raises(
+        ValueError, match=r"counted \('v1', 'v0', 3\), allowed: an axis and another"
+    ):
+        Grammar(begin=("v0",), v0=("end",), counted=("v1", "v0", 3))
