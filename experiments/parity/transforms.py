@@ -11,12 +11,12 @@ from experiments.parity import quantity as quantities
 from experiments.parity.quantity import Quantity, Recorded
 from fourm_jax.data.crops import fields as record_transforms
 from fourm_jax.data.crops import images as image_transforms
-from fourm_jax.data.published import label_maps
 from fourm_jax.modalities import (
     boxes,
     captions,
     coordinates,
     instances,
+    label_maps,
     metadata,
     metadata_fields,
     palette,

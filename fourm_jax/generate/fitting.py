@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fourm_jax.data.published import label_maps
-from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.generate.prompts import ConditionWarning
+from fourm_jax.modalities import label_maps
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.utils import picture_files
@@ -43,7 +42,7 @@ def read_picture(path: Path, spec: ModalitySpec, signal: Signal) -> np.ndarray:
         values = picture_files.decode_values(file)
         is_map = signal.kind == "classes" and values.ndim == 2
         return _labels(values, spec, file) if is_map else values
-    except (picture_files.PictureError, RecordError) as error:
+    except ValueError as error:
         raise ValueError(f"{spec.name}={path}: {error}") from error
 
 

@@ -18,10 +18,10 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fourm_jax.data.published import label_maps as label_maps_lib
 from fourm_jax.data.published import layout
 from fourm_jax.data.published.layout import Member
 from fourm_jax.data.storage.left_out import LeftOutRecord, RecordError
+from fourm_jax.modalities import label_maps as label_maps_lib
 
 Key = tuple[str, str]  # shard or folder, name without extension
 
@@ -113,9 +113,9 @@ class WebDataset:
             return value
         try:
             return label_maps_lib.labels(value)
-        except RecordError as error:
+        except ValueError as error:
             message = f"{member.file}, member {member.name!r}: {error}"
-            raise RecordError(error.reason, message) from error
+            raise RecordError("wrong_type", message) from error
 
     def place(self, index: int) -> str:
         """Name shard and member of an index, for messages."""

@@ -7,8 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fourm_jax.data.crops import fields, images, settings
-from fourm_jax.data.published import label_maps
-from fourm_jax.modalities import boxes, poses
+from fourm_jax.modalities import boxes, label_maps, poses
 from tests import golden_cases
 
 CENTRE = [[0, 1, 4, 4, 0]]  # of a 4 x 6 picture

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fourm_jax.data.storage.left_out import RecordError
-
 FOLDERS = ("semseg_coco",)  # the published folder of semantics
 
 
@@ -25,10 +23,10 @@ def labels(stored: Any) -> UInt8[np.ndarray, "h w"]:
     """Labels of a published map of classes: (c + 1) mod 256, so that 0 is no class.
 
     Raises:
-      RecordError: it is no map of classes in one byte each.
+      ValueError: it is no map of classes in one byte each.
     """
     if not isinstance(stored, np.ndarray) or stored.dtype != np.uint8 or stored.ndim != 2:
         is_array = isinstance(stored, np.ndarray)
         found = f"{stored.dtype} of shape {stored.shape}" if is_array else type(stored).__name__
-        raise RecordError("wrong_type", f"{found}, expected classes uint8 [h, w]")
+        raise ValueError(f"{found}, expected classes uint8 [h, w]")
     return stored + np.uint8(1)  # 255 + 1 wraps to 0
