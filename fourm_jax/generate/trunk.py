@@ -45,17 +45,15 @@ class CastKernels:
     """Parameters `with_cast_kernels` that are kept from call to call, the last ones asked for."""
 
     def __init__(self) -> None:
-        self._asked: tuple[Any, bool] | None = None
-        self._cast: Any = None
+        self._kept: tuple[Any, bool, Any] | None = None  # one object, as threads may ask at once
 
     def of(self, model: FourM, params: Any, num_samples: int) -> Any:
         """`with_cast_kernels` of these, which are told by the object that `params` is."""
-        is_cut = _is_cut(num_samples)
-        if self._asked is None or self._asked[0] is not params or self._asked[1] != is_cut:
-            self._asked, self._cast = None, None  # gives up the memory before the next ones
-            self._cast = with_cast_kernels(model, params, num_samples)
-            self._asked = params, is_cut
-        return self._cast
+        kept, is_cut = self._kept, _is_cut(num_samples)
+        if kept is None or kept[0] is not params or kept[1] != is_cut:
+            kept = self._kept = None  # gives up the memory before the next ones
+            kept = self._kept = params, is_cut, with_cast_kernels(model, params, num_samples)
+        return kept[2]
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "is_cut"))

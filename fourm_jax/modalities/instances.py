@@ -29,8 +29,11 @@ GRAMMAR = Grammar(  # a point is v0 v1, a polygon a box and codes of two axes (`
     v2=("v3",),
     v3=("v0", "v1"),
     word=("word", "v0", "end"),
-    bins=tuple(
-        zip(("v0", "v1", "v2", "v3"), map(range, (512, 512, SIZE + 1, SIZE + 1)), strict=True)
+    bins=(
+        ("v0", range(512)),
+        ("v1", range(512)),
+        ("v2", range(SIZE + 1)),
+        ("v3", range(SIZE + 1)),
     ),
 )
 
