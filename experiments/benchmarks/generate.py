@@ -162,7 +162,7 @@ def generate(model: FourM, params: Any, case: Case) -> Callable[[], dict]:
     keys = chain.row_keys(0, np.arange(case.batch))
     pixels, programs = pictures(case.batch), ahead.Programs()
     # As a `Generator` keeps them.
-    params = generate_trunk.with_cast_kernels(model, params, case.batch)
+    params = generate_trunk.with_ready_kernels(model, params, case.batch)
 
     def run_chain() -> states.State:
         return chain.run(
@@ -186,7 +186,7 @@ def predict(model: FourM, params: Any, case: Case) -> Callable[[], dict]:
     """Predict in parallel and one by one; returns how to time both."""
     pixels = pictures(case.batch)
     # As a `Generator` keeps them.
-    params = generate_trunk.with_cast_kernels(model, params, case.batch)
+    params = generate_trunk.with_ready_kernels(model, params, case.batch)
 
     def together() -> Any:
         state = start(model, pixels, case.targets)

@@ -33,10 +33,7 @@ def row_keys(
     keys = jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.asarray(rows))
     if num_samples == 1:
         return keys
-    others = [
-        jax.vmap(lambda key, number=number: rng.stream(key, f"sample {number}"))(keys)
-        for number in range(1, num_samples)
-    ]
+    others = [rng.streams(keys, f"sample {number}") for number in range(1, num_samples)]
     return jnp.stack([keys, *others], axis=1).reshape(-1)
 
 
@@ -136,7 +133,7 @@ def iterate(
     )
     targets = [one.stage.target for one in writings]
     names = progress.track(targets, label="generate", unit="target", enabled=show_progress)
-    params = trunk.with_cast_kernels(model, params, state.batch_size)
+    params = trunk.with_ready_kernels(model, params, state.batch_size)
     num_planned, new = 0, list[Hashable]()
     ready = programs.wait if programs is not None else None
     try:
@@ -149,8 +146,7 @@ def iterate(
                 new = programs.expect(itertools.chain.from_iterable(calls))
                 if show_progress and new:
                     progress.announce(f"compiling {len(new)} programs side by side")
-            stage_keys = jax.vmap(lambda key, name=target: rng.stream(key, name))(keys)
-            drawn = (model, params, state, stage_keys)
+            drawn = (model, params, state, rng.streams(keys, target))
             order, how = (orders or {}).get(target), {"fit_slots": fit_slots, "ready": ready}
             for state in _write(drawn, one, order, how):
                 yield target, state

@@ -24,6 +24,7 @@ from fourm_jax.generate import buckets
 from fourm_jax.generate import state as states
 from fourm_jax.generate.state import State, Widths
 from fourm_jax.modalities.spec import ModalitySpec
+from fourm_jax.models import transformer
 from fourm_jax.models.fourm import FourM
 from fourm_jax.utils.errors import unknown_value
 
@@ -98,8 +99,7 @@ def check_depth(model: FourM, depth: int) -> None:
 
 def _shortened(model: FourM, params: Mapping[str, Any], depth: int) -> tuple[FourM, Any]:
     """The model of the first blocks of the encoder."""
-    blocks = jax.tree.map(lambda leaf: leaf[:depth], params["encoder"]["blocks"])
-    encoder = {**params["encoder"], "blocks": blocks}
+    encoder = transformer.first_layers(params["encoder"], depth)
     return model.clone(encoder_depth=depth), {**params, "encoder": encoder}
 
 

@@ -24,7 +24,7 @@ from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.guides import Guide
 from fourm_jax.generate.job import Job, Parts, Plan
 from fourm_jax.generate.state import State
-from fourm_jax.generate.trunk import CastKernels
+from fourm_jax.generate.trunk import ReadyKernels
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
@@ -62,7 +62,7 @@ class Generator:
         """
         self.model, self.params, self.mesh = model, params, mesh
         self.is_divided = is_divided
-        self._programs, self._kernels = Programs(), CastKernels()
+        self._programs, self._kernels = Programs(), ReadyKernels()
         self.tokenizers: Tokenizers = dict(tokenizers or {})
         self.fit_slots, self.vocabulary = True, PUBLISHED  # see `of_few_programs`
         for spec in model.modalities:

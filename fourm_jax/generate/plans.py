@@ -97,7 +97,7 @@ def of_cast(model: FourM, params: Any, num_samples: int, mesh: Mesh) -> tuple[An
       params: shapes.
       num_samples: that are on the device at once.
     """
-    cast = jax.jit(functools.partial(trunk.with_cast_kernels, model, num_samples=num_samples))
+    cast = jax.jit(functools.partial(trunk.with_ready_kernels, model, num_samples=num_samples))
     with jax.set_mesh(mesh):
         used = jax.eval_shape(cast, params)
     is_cast = used != _shapes(params)

@@ -210,6 +210,8 @@ def sequence_call(
         widths = _widths(model, state, known, {}, stage)
         stage = dataclasses.replace(stage, input_widths=buckets.common(widths))
     temperature = np.float32(step.temperature)
+    drawable = sequences.drawable(stage, model.modalities)
+    params = trunk.with_head_rows(model, params, stage.target, drawable)
     return Call(_write_sequence, (model, params, state, keys, temperature, weights[0], stage))
 
 
@@ -260,7 +262,7 @@ def _widths(
 def _random_order(
     keys: Key[Array, "b"], known: Bool[Array, "b l"], as_published: bool
 ) -> Int[Array, "b l"]:
-    order_keys = jax.vmap(lambda key: rng.stream(key, "order"))(keys)
+    order_keys = rng.streams(keys, "order")
     if as_published:
         order_keys = jnp.broadcast_to(order_keys[:1], order_keys.shape)
     return sampling.random_order(order_keys, ~known)

@@ -13,47 +13,77 @@ from fourm_jax.contracts import TokenBatch
 from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import TokensToLogits
 from fourm_jax.generate.next_tokens import Ranges
-from fourm_jax.models import fourm, layers
+from fourm_jax.models import fourm, layers, tables, transformer
 from fourm_jax.models.fourm import DecoderCache, FourM
-from fourm_jax.utils import hardware
+from fourm_jax.utils import hardware, memory_views
 
+HEAD = "head_rows"  # see `with_head_rows`
 FEW_SAMPLES = 4  # of which a pass takes joined products (`layers.FEW_ROWS`), or nearly
 
 
-def with_cast_kernels(model: FourM, params: Any, num_samples: int) -> Any:
-    """The parameters with the kernels of all blocks in the dtype of the computation, and for more
-    than few samples on a GPU cut by sets of heads.
+def with_ready_kernels(model: FourM, params: Any, num_samples: int) -> Any:
+    """The parameters with the kernels of all blocks as passes read them: in the dtype of the
+    computation; on a GPU, for more than few samples, cut by sets of heads; on a CPU with every
+    layer by itself, too (`transformer.cut_layers`).
 
     Every pass casts and cuts them otherwise; the results are the same. Those that are cast, and cut
     if they are to be, stay as they are.
     """
+    params = _with_cast_kernels(model, params, num_samples)
+    stacks = {name: params[name] for name in ("encoder", "decoder")}
+    is_ready = all(transformer.LAYERS in stack for stack in stacks.values())
+    if hardware.platform() != "cpu" or is_ready:
+        return params
+    if not all(map(memory_views.may_share, jax.tree.leaves(stacks))):
+        return params
+    return {**params, **{name: transformer.cut_layers(stack) for name, stack in stacks.items()}}
+
+
+def _with_cast_kernels(model: FourM, params: Any, num_samples: int) -> Any:
     dtype, is_cut = jnp.dtype(model.dtype), _is_cut(num_samples)
+    if dtype == jnp.float32:
+        return params
     stacks = {name: params[name] for name in ("encoder", "decoder")}
     kernels = [leaf for leaf in jax.tree.leaves(stacks) if leaf.ndim > 2]
-    to_cast = dtype != jnp.float32 and any(leaf.dtype != dtype for leaf in kernels)
-    to_cut = dtype != jnp.float32 and is_cut and any(leaf.ndim == 5 for leaf in kernels)
-    if not (to_cast or to_cut):
-        return params
-    return {**params, **_cast(stacks, dtype, is_cut)}
+    to_cast = any(leaf.dtype != dtype for leaf in kernels)
+    to_cut = is_cut and any(leaf.ndim == 5 for leaf in kernels)
+    return {**params, **_cast(stacks, dtype, is_cut)} if to_cast or to_cut else params
 
 
 def _is_cut(num_samples: int) -> bool:
     return hardware.platform() == "gpu" and num_samples > FEW_SAMPLES
 
 
-class CastKernels:
-    """Parameters `with_cast_kernels` that are kept from call to call, the last ones asked for."""
+class ReadyKernels:
+    """Parameters `with_ready_kernels` that are kept from call to call, the last ones asked for."""
 
     def __init__(self) -> None:
         self._kept: tuple[Any, bool, Any] | None = None  # one object, as threads may ask at once
 
     def of(self, model: FourM, params: Any, num_samples: int) -> Any:
-        """`with_cast_kernels` of these, which are told by the object that `params` is."""
+        """`with_ready_kernels` of these, which are told by the object that `params` is."""
         kept, is_cut = self._kept, _is_cut(num_samples)
         if kept is None or kept[0] is not params or kept[1] != is_cut:
             kept = self._kept = None  # gives up the memory before the next ones
-            kept = self._kept = params, is_cut, with_cast_kernels(model, params, num_samples)
+            kept = self._kept = params, is_cut, with_ready_kernels(model, params, num_samples)
         return kept[2]
+
+
+def with_head_rows(model: FourM, params: Any, target: str, drawable: Ranges) -> Any:
+    """The parameters and, on a CPU, the rows of a text's head that a decoder reads: they lie where
+    the table has them, as every text would copy them otherwise.
+
+    Args:
+      drawable: see `TrunkSequenceDecoder`.
+    """
+    table = params["decoder_embedding"]["tokens" if model.tie_heads else "heads"]
+    is_cast = table.dtype != jnp.dtype(model.dtype)
+    if hardware.platform() != "cpu" or is_cast or not memory_views.may_share(table):
+        return params
+    offsets = tables.token_layout(model.modalities, model.outputs).offsets
+    offset = offsets[states.index_of(model.modalities, target)]
+    parts = (slice(offset + start, offset + stop) for start, stop in drawable)
+    return {**params, HEAD: tuple(memory_views.part(table, part) for part in parts)}
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "is_cut"))
@@ -80,11 +110,11 @@ class SequenceMemory(flax.struct.PyTreeNode):
 
     Attributes:
       cache: of the decoder.
-      head: rows of the target's head that are multiplied with, cut from the table once.
+      head: rows of the target's head that are multiplied with, one part after the other.
     """
 
     cache: DecoderCache
-    head: Float[Array, "rows d"]
+    head: tuple[Float[Array, "_rows d"], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +136,11 @@ class TrunkSequenceDecoder:
 
         def start(module: FourM, tokens: TokenBatch) -> SequenceMemory:
             cache = module.start_cache(module.encode(tokens), num_steps)
+            if HEAD in self.params:
+                return SequenceMemory(cache, self.params[HEAD])
             head = module.head(self.target)
             rows = [head[start:stop] for start, stop in self.drawable]
-            return SequenceMemory(cache, jnp.concatenate(rows))
+            return SequenceMemory(cache, (jnp.concatenate(rows),))
 
         memory: Any = self.model.apply({"params": self.params}, tokens, method=start)
         return memory
@@ -123,8 +155,8 @@ class TrunkSequenceDecoder:
             {"params": self.params}, targets, memory.cache, method="decode_step"
         )
         features, cache = result
-        logits = fourm.head_logits(features[:, 0], memory.head)
-        return self._in_places(logits), memory.replace(cache=cache)
+        logits = [fourm.head_logits(features[:, 0], rows) for rows in memory.head]
+        return self._in_places(jnp.concatenate(logits, axis=1)), memory.replace(cache=cache)
 
     def _in_places(self, logits: Float[Array, "g rows"]) -> Float[Array, "g vocab"]:
         """Logits of the drawable ids in the places of the ids."""

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, Int
 
 from fourm_jax.models import layers
 from fourm_jax.ops.attention import Backend, Visibility
-from fourm_jax.utils import hardware
+from fourm_jax.utils import hardware, memory_views
 
 DEPTHS = (
     "intermediates"  # collection of what every block gives: {"blocks": {"stream": ([l, b, n, d],)}}
 )
+LAYERS = "layers"  # of a stack after `cut_layers`, beside its blocks
 Remat = Literal["none", "names", "dots", "full", "offload"]
 _POLICIES = jax.checkpoint_policies
 
@@ -48,14 +49,16 @@ class LayerMemory(flax.struct.PyTreeNode):
       weights: parameters of the layer, cut from the stack and cast once: a single token costs less
         than cutting them would.
       cross_k, cross_v: of the encoder's context, computed once.
-      self_k, self_v: of the target tokens so far, appended step by step.
+      self_k, self_v: of the target tokens so far, appended step by step. On a CPU samples and
+        heads are one axis, as its products take them: what is cut and joined again is copied there
+        four times per token.
     """
 
     weights: Any
     cross_k: Float[Array, "b h m k"]
     cross_v: Float[Array, "b h m k"]
-    self_k: Float[Array, "b h t k"]
-    self_v: Float[Array, "b h t k"]
+    self_k: Float[Array, "*bh t k"]
+    self_v: Float[Array, "*bh t k"]
 
 
 class Block(nn.Module):
@@ -141,11 +144,16 @@ class Block(nn.Module):
 
         def append(kept: Array, new: Array) -> Array:
             new = jnp.swapaxes(new[:, :num_new], 1, 2)
-            return jax.lax.dynamic_update_slice_in_dim(kept, new, index, axis=2)
+            new = new.reshape(*kept.shape[:-2], *new.shape[2:])
+            return jax.lax.dynamic_update_slice_in_dim(kept, new, index, axis=kept.ndim - 2)
 
         q, k, v = self.self_attention.queries_and_memory(self.self_norm(x))
         memory = memory.replace(self_k=append(memory.self_k, k), self_v=append(memory.self_v, v))
-        x += self.self_attention.recall(q, memory.self_k, memory.self_v, self_mask)
+        k, v = (
+            kept.reshape(len(x), self.num_heads, *kept.shape[-2:])
+            for kept in (memory.self_k, memory.self_v)
+        )
+        x += self.self_attention.recall(q, k, v, self_mask)
         q = self.cross_attention.queries(self.query_norm(x))
         x += self.cross_attention.recall(q, memory.cross_k, memory.cross_v, cross_mask)
         return x + self.feed_forward(self.mlp_norm(x)), memory
@@ -180,8 +188,7 @@ class Stack(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        block, unroll = Block, min(self.scan_unroll or self._unroll_as_suits(), self.depth)
-        is_looped = unroll < self.depth
+        block, unroll, is_looped = Block, self._unroll, self._is_looped
         if self.remat != "none":
             # What is computed again stands in a loop of its own, or a compiler would find that it
             # was computed before, and keep that. Of "names" that is welcome: it is fast.
@@ -223,21 +230,26 @@ class Stack(nn.Module):
         rates = None
         if train and self.drop_path > 0:
             rates = jnp.linspace(0.0, self.drop_path, self.depth)
-        x, _ = self.blocks(x, rates, context, self_mask, cross_mask)
+        if self._is_looped or not self.has_variable("params", LAYERS):
+            x, _ = self.blocks(x, rates, context, self_mask, cross_mask)
+            return self.norm(x)
+        assert rates is None, "layers are cut for use, not for training"
+        for weights in self._layers():
+            result: Any = self._one_block().apply(
+                {"params": weights}, x, None, context, self_mask, cross_mask
+            )
+            x, _ = result
         return self.norm(x)
 
     def remember(self, context: Float[Array, "b m d"], num_tokens: int) -> tuple[LayerMemory, ...]:
         """Memory of every layer: keys and values of `context`, and room for `num_tokens`."""
         memories = []
-        for number in range(self.depth):
-            weights = jax.tree.map(
-                lambda leaf, number=number: self._cast(leaf[number]),
-                self.variables["params"]["blocks"],
-            )
+        for weights in self._layers():
             keys: Any = self._one_block().apply({"params": weights}, context, method="remember")
             k, v = keys
             batch, heads, _, channels = k.shape
-            empty = jnp.zeros((batch, heads, num_tokens, channels), k.dtype)
+            groups = (batch * heads,) if hardware.platform() == "cpu" else (batch, heads)
+            empty = jnp.zeros((*groups, num_tokens, channels), k.dtype)
             memories.append(LayerMemory(layers.join_heads(weights), k, v, empty, empty))
         return tuple(memories)
 
@@ -262,8 +274,24 @@ class Stack(nn.Module):
             appended.append(longer)
         return self.norm(x)[:, :num_new], tuple(appended)
 
-    def _unroll_as_suits(self) -> int:
-        return 1 if hardware.platform() == "tpu" else self.depth
+    def _layers(self) -> list[Any]:
+        """Parameters of one layer after the other, cast."""
+        params = self.variables["params"]
+        if LAYERS in params:
+            return [jax.tree.map(self._cast, layer) for layer in params[LAYERS]]
+        return [
+            jax.tree.map(lambda leaf, number=number: self._cast(leaf[number]), params["blocks"])
+            for number in range(self.depth)
+        ]
+
+    @property
+    def _unroll(self) -> int:
+        as_suits = 1 if hardware.platform() == "tpu" else self.depth
+        return min(self.scan_unroll or as_suits, self.depth)
+
+    @property
+    def _is_looped(self) -> bool:
+        return self._unroll < self.depth
 
     def _one_block(self) -> Block:
         """A block outside of the stack, to apply to weights of one layer."""
@@ -288,3 +316,24 @@ class Stack(nn.Module):
             "attention": self.attention,
             "dtype": self.dtype,
         }
+
+
+def cut_layers(params: Any) -> Any:
+    """Parameters of a stack, with those of its layers one by one beside them.
+
+    On a CPU every pass would copy the layers out of the stack; cut before, they lie where the stack
+    has them (`memory_views.part`). Layers are for use: a stack that is trained has none.
+    """
+    blocks = params["blocks"]
+    depth = len(jax.tree.leaves(blocks)[0])
+    return {**params, LAYERS: tuple(_part(blocks, number) for number in range(depth))}
+
+
+def first_layers(params: Any, depth: int) -> Any:
+    """Parameters of a stack with the first `depth` blocks alone."""
+    first = {**params, "blocks": _part(params["blocks"], slice(depth))}
+    return first | ({LAYERS: params[LAYERS][:depth]} if LAYERS in params else {})
+
+
+def _part(blocks: Any, index: int | slice) -> Any:
+    return jax.tree.map(lambda leaf: memory_views.part(leaf, index), blocks)

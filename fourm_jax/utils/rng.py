@@ -3,12 +3,21 @@
 import zlib
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 
 def stream(root: Key[Array, ""], name: str) -> Key[Array, ""]:
     """Key of the stream `name` (crc32, as Python's own hash changes from run to run)."""
     return jax.random.fold_in(root, zlib.crc32(name.encode()))
+
+
+def streams(roots: Key[Array, "b"], name: str) -> Key[Array, "b"]:
+    """`stream` of every key, by one program for all names."""
+    return _folded(roots, np.uint32(zlib.crc32(name.encode())))
+
+
+_folded = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
 
 
 def step_key(root: Key[Array, ""], name: str, step: int | Int[Array, ""]) -> Key[Array, ""]:

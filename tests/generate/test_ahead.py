@@ -55,10 +55,11 @@ def test_what_follows_a_text_is_known_ahead_only_if_its_slots_do_not_depend_on_i
             dataclasses.replace(spec, max_tokens=length) if spec.name == "caption" else spec
             for spec in tiny.SPECS
         ]
-        model = dataclasses.replace(tiny.trunk()[0], modalities=tuple(specs))
+        model, params = tiny.trunk()
+        model = dataclasses.replace(model, modalities=tuple(specs))
         known = {"rgb": (6, 6), "caption": (1, 1), "edge": (0, 0)}
         how = {"known": known, "lengths": lengths, "fit_slots": True}
-        calls = ahead.calls(model, {}, start(model.modalities), keys, [writing, grid], **how)
+        calls = ahead.calls(model, params, start(model.modalities), keys, [writing, grid], **how)
         return [[call.arguments[-1].target for call in ones] for ones in calls]
 
     assert targets_ahead(64) == [["caption"], ["edge"]]  # 64 slots or none

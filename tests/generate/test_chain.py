@@ -163,7 +163,7 @@ def test_another_temperature_or_count_of_the_same_shape_compiles_nothing_new():
 
 def test_kernels_are_cast_once_for_a_chain_and_nothing_else_is():
     model, params = tiny.trunk(dtype=jnp.bfloat16)
-    cast = trunk.with_cast_kernels(model, params, 1)
+    cast = trunk.with_ready_kernels(model, params, 1)
     block, before = cast["encoder"]["blocks"], params["encoder"]["blocks"]
     kernel = before["feed_forward"]["fc1"]["kernel"]
     np.testing.assert_array_equal(
@@ -171,12 +171,21 @@ def test_kernels_are_cast_once_for_a_chain_and_nothing_else_is():
     )
     assert block["self_norm"]["scale"].dtype == jnp.float32
     assert cast["decoder_embedding"] is params["decoder_embedding"]
-    assert trunk.with_cast_kernels(model, cast, 1) is cast
-    assert trunk.with_cast_kernels(*tiny.trunk(), 1) is tiny.trunk()[1]
+    assert trunk.with_ready_kernels(model, cast, 1) is cast
+
+
+def test_layers_of_a_cpu_are_those_of_the_stacks_in_the_same_memory():
+    model, params = tiny.trunk()
+    ready = trunk.with_ready_kernels(model, params, 1)
+    assert trunk.with_ready_kernels(model, ready, 1) is ready
+    for stack in ("encoder", "decoder"):
+        kernels = params[stack]["blocks"]["feed_forward"]["fc1"]["kernel"]
+        kernel = ready[stack]["layers"][0]["feed_forward"]["fc1"]["kernel"]
+        assert kernel.unsafe_buffer_pointer() == kernels.unsafe_buffer_pointer()
 
 
 def test_cast_kernels_are_kept_until_others_are_asked_for():
-    (model, params), kept = tiny.trunk(dtype=jnp.bfloat16), trunk.CastKernels()
+    (model, params), kept = tiny.trunk(dtype=jnp.bfloat16), trunk.ReadyKernels()
     cast = kept.of(model, params, 1)
     assert kept.of(model, params, 7) is cast
     others = {**params}
@@ -186,12 +195,12 @@ def test_cast_kernels_are_kept_until_others_are_asked_for():
 
 def test_a_gpu_has_kernels_cut_by_heads_for_more_than_few_samples(monkeypatch):
     monkeypatch.setattr(trunk.hardware, "platform", lambda: "gpu")
-    (model, params), kept = tiny.trunk(dtype=jnp.bfloat16), trunk.CastKernels()
+    (model, params), kept = tiny.trunk(dtype=jnp.bfloat16), trunk.ReadyKernels()
     for num_samples in (trunk.FEW_SAMPLES, trunk.FEW_SAMPLES + 1, trunk.FEW_SAMPLES):
         cast = kept.of(model, params, num_samples)
         heads = cast["encoder"]["blocks"]["self_attention"]["qkv"]
         assert (layers.CUT in heads) == (num_samples > trunk.FEW_SAMPLES)
-        assert trunk.with_cast_kernels(model, cast, num_samples) is cast
+        assert trunk.with_ready_kernels(model, cast, num_samples) is cast
 
 
 def test_one_step_of_everything_is_the_parallel_prediction():

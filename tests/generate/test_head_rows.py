@@ -73,6 +73,31 @@ def test_texts_are_those_of_all_rows(form, num_rows, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_rows_where_the_table_has_them_are_those_that_a_program_cuts(num_rows, monkeypatch):
+    model, params = trunk_of("captions")
+    head = trunk.with_head_rows(model, params, "caption", WORDS)[trunk.HEAD]
+    table = params["decoder_embedding"]["tokens"]
+    offset = table.shape[0] - sum(
+        spec.vocab_size for spec in model.modalities[4:] if spec.name in model.outputs
+    )
+    for part, (start, stop) in zip(head, WORDS, strict=True):
+        np.testing.assert_array_equal(part, table[offset + start : offset + stop])
+    there = write("captions", num_rows, top_p=0.9)
+    monkeypatch.setattr(trunk, "with_head_rows", lambda model, params, *_: params)
+    for one, other in zip(there, write("captions", num_rows, top_p=0.9), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_heads_that_are_cast_or_on_several_devices_are_cut_by_the_program():
+    model, params = trunk_of("captions")
+    other = model.clone(dtype=jnp.bfloat16)
+    assert trunk.with_head_rows(other, params, "caption", WORDS) is params
+    on_mesh = jax.device_put(params, jax.NamedSharding(jax.make_mesh((2,), ("x",)), jax.P()))
+    assert trunk.with_head_rows(model, on_mesh, "caption", WORDS) is on_mesh
+    assert trunk.with_ready_kernels(model, on_mesh, 1) is on_mesh
+
+
 def test_a_share_of_the_vocabulary_counts_all_ids():
     ids, known = write("captions", top_k=0.01)  # 50 ids, of which some are coordinates
     assert known.any() and (ids[known] >= 4204).sum() + (ids[known] == 3).sum() == known.sum()

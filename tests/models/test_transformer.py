@@ -94,6 +94,33 @@ def test_heads_cut_before_the_stack_are_those_that_it_cuts_and_can_be_joined_aga
     )
 
 
+@pytest.mark.parametrize("scan_unroll", [0, 1])
+def test_layers_cut_before_are_those_of_the_stack(scan_unroll):
+    module = stack(cross=True, use_bias=True, scan_unroll=scan_unroll)
+    x, context = jax.random.normal(jax.random.key(0), (2, 2, 4, 8))
+    params = jax.jit(module.init)(jax.random.key(1, impl="rbg"), x, context)["params"]
+    cut = transformer.cut_layers(params)
+    assert len(cut["layers"]) == 3 and cut["blocks"] is params["blocks"]
+    one_kernel = cut["layers"][2]["feed_forward"]["fc1"]["kernel"]
+    np.testing.assert_array_equal(one_kernel, params["blocks"]["feed_forward"]["fc1"]["kernel"][2])
+
+    def outcomes(params):
+        memories = module.apply({"params": params}, context, 5, method="remember")
+        return module.apply({"params": params}, x, context), memories
+
+    for depth in (3, 2):
+        module = module.clone(depth=depth)
+        expected, given = (transformer.first_layers(one, depth) for one in (params, cut))
+        jax.tree.map(np.testing.assert_array_equal, *map(jax.jit(outcomes), (given, expected)))
+
+
+def test_a_stack_that_is_trained_takes_no_layers():
+    module, x = stack(drop_path=0.5, scan_unroll=0), jnp.ones((2, 4, 8))
+    params = jax.jit(module.init)(jax.random.key(1, impl="rbg"), x)["params"]
+    with pytest.raises(AssertionError, match="not for training"):
+        module.apply({"params": transformer.cut_layers(params)}, x, train=True)
+
+
 @pytest.mark.parametrize(
     ("backend", "num_tokens", "num_products"), [("cpu", 1, 1), ("gpu", 1, 1), ("gpu", 1024, 3)]
 )

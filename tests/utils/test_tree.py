@@ -34,6 +34,13 @@ def test_streams_differ_by_name_and_step_and_are_the_same_in_every_process():
     assert rng.stream(root, "train") == jax.random.fold_in(root, 0x5C66E4A3)
 
 
+def test_streams_of_several_keys_are_those_of_each():
+    keys = jax.random.split(jax.random.key(0), 3)
+    for name in ("train", "caption"):  # crc32("caption") is above 2^31
+        together = rng.streams(keys, name)
+        assert all(one == rng.stream(key, name) for one, key in zip(together, keys, strict=True))
+
+
 def test_a_file_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "folder" / "values.json"
     io.write_json(path, {"a": 1})
