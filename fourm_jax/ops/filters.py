@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from fourm_jax.ops import each_device
 from fourm_jax.utils import hardware
 
-LARGEST_FUSED = 2**15  # numbers of a row that one program of a GPU can hold
+LARGEST_FUSED = 2**15  # numbers of a row that one program of a GPU or a TPU can hold
 
 
 def check_filters(top_k: int | float, top_p: float) -> None:
@@ -132,11 +132,13 @@ def _between(low: Int[Array, "*n"], high: Int[Array, "*n"], halvings: int) -> li
     return points[1:-1]
 
 
-def fits_kernel(values: Float[Array, "*n v"]) -> bool:
-    """Whether there are NVIDIA GPUs that divide the rows, and a program of one can hold a row."""
+def fits_kernel(values: Float[Array, "*n v"], platforms: tuple[str, ...] = ("gpu",)) -> bool:
+    """Whether there are devices of these platforms that divide the rows, and a kernel of theirs can
+    hold a row."""
     num_samples = values.shape[0] if values.ndim > 1 else 1
     is_short = values.shape[-1] <= LARGEST_FUSED
-    return hardware.platform() == "gpu" and is_short and each_device.num_parts(num_samples) > 0
+    is_there = hardware.platform() in platforms
+    return is_there and is_short and each_device.num_parts(num_samples) > 0
 
 
 def _fused(

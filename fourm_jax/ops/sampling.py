@@ -129,7 +129,7 @@ def _sample_rows(
     frozen = jnp.abs(temperature) < ZERO_TEMPERATURE
     divisor = jnp.where(frozen, 1.0, temperature)
     is_plain = draw is draw_categorical and not as_published and top_k == 0
-    if is_plain and filters.fits_kernel(logits):
+    if is_plain and filters.fits_kernel(logits, ("gpu", "tpu")):
         return _draw_fused(uniform, logits, divisor, frozen, top_p)
     filtered = filters.filter_top_k(logits, top_k)
     if as_published:
@@ -152,13 +152,16 @@ def _draw_fused(
     top_p: float,
 ) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
     """`fused_draw.draw` of the rows of each device."""
-    from fourm_jax.ops import fused_draw  # Pallas is slow to import
+    if hardware.platform() == "tpu":  # Pallas is slow to import, for either
+        from fourm_jax.ops.fused_draw_tpu import draw
+    else:
+        from fourm_jax.ops.fused_draw import draw
 
     def on_device(
         uniform: Array, logits: Array, divisor: Array, frozen: Array
     ) -> tuple[Array, Array]:
         rows = logits.reshape(-1, logits.shape[-1])
-        drawn = fused_draw.draw(uniform.ravel(), rows, divisor, frozen, top_p=top_p)
+        drawn = draw(uniform.ravel(), rows, divisor, frozen, top_p=top_p)
         picked, likelihood = (x.reshape(uniform.shape) for x in drawn)
         return picked, likelihood
 

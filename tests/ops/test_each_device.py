@@ -18,6 +18,7 @@ from fourm_jax.ops import (
     flash,
     fused,
     fused_draw,
+    fused_draw_tpu,
     fused_threshold,
     gate,
     norm,
@@ -177,6 +178,46 @@ def test_draws_of_own_rows_are_those_of_one_device(on_gpus, top_k):
     actual, program = run(draw, MESHES[-1], arguments, specs)
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
     assert sent(program) == ({"all-reduce"} if top_k else set())  # does any row have ties?
+
+
+def test_a_tpu_draws_by_its_kernel_where_the_rows_are(monkeypatch):
+    monkeypatch.setattr(hardware, "platform", lambda: "tpu")
+    calls, draw_rows = [], fused_draw_tpu.draw
+
+    def watched(*arguments, **settings):
+        calls.append(arguments[1].shape)
+        return draw_rows(*arguments, **settings, interpret=True)
+
+    monkeypatch.setattr(fused_draw_tpu, "draw", watched)
+    uniform = np.random.default_rng(0).uniform(size=(SAMPLES, 3)).astype(np.float32)
+    arguments = uniform, numbers(SAMPLES, 3, 40)
+
+    def draw(uniform, logits):
+        return sampling.sample(uniform, logits, 0.5, top_p=0.6)
+
+    specs = [P(each_device.SAMPLES)] * 2
+    expected, _ = run(draw, {"data": 1}, arguments, specs)
+    actual, program = run(draw, MESHES[-1], arguments, specs)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    assert calls == [(24, 40), (6, 40)] and not sent(program)
+
+
+@pytest.mark.scale
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@pytest.mark.parametrize(("num_rows", "vocab_size"), [(3, 64), (6272, 8192), (4, 30000)])
+def test_the_compiler_of_tpus_takes_the_kernel_of_the_draw(monkeypatch, num_rows, vocab_size):
+    jax.devices()
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    mesh = mesh_lib.make_mesh(data=1, devices=topology.find("v5e:2x2").devices[:1])
+    with jax.set_mesh(mesh):
+        shapes = [(num_rows, 1), (num_rows, 1, vocab_size)]
+        arguments = [
+            jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, P()))
+            for shape in shapes
+        ]
+        draw = jax.jit(functools.partial(sampling.sample, temperature=1.0, top_p=0.9))
+        program = draw.lower(*arguments).compile().as_text()
+    assert "tpu_custom_call" in program and " sort(" not in program
 
 
 @pytest.mark.parametrize("sizes", MESHES[:2], ids=str)

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from fourm_jax.models import layers
-from fourm_jax.ops import filters, fused, fused_draw, fused_threshold, gate, norm, sampling
+from fourm_jax.ops import (
+    filters,
+    fused,
+    fused_draw,
+    fused_draw_tpu,
+    fused_threshold,
+    gate,
+    norm,
+    sampling,
+)
 
 EPSILON = 1e-6
 ON_GPU = jax.default_backend() == "gpu"
@@ -77,21 +86,23 @@ def test_the_kernel_of_the_threshold_equals_the_bisection(size):
     np.testing.assert_array_equal(keys, filters.sortable(expected))
 
 
+@pytest.mark.parametrize("kernel", [fused_draw, fused_draw_tpu])
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 @pytest.mark.parametrize("top_p", [0.0, 0.6])
-def test_the_kernel_of_the_draw_equals_the_filter_and_the_draw(temperature, top_p):
+def test_the_kernel_of_the_draw_equals_the_filter_and_the_draw(temperature, top_p, kernel):
     random = np.random.default_rng(0)
-    logits = random.integers(-9, 9, (8, 40)).astype(np.float32) / 3  # with ties
+    logits = random.integers(-9, 9, (11, 40)).astype(np.float32) / 3  # with ties
     logits[0], logits[1, 2:], logits[2, 5] = 0.0, -np.inf, 99.0
-    uniform = random.uniform(size=8).astype(np.float32)
+    uniform = random.uniform(size=11).astype(np.float32)
+    uniform[3:5] = 0.0, np.nextafter(np.float32(1), np.float32(0))
     expected = sampling.sample(uniform[:, None], logits[:, None], temperature, top_p=top_p)
-    drawn = fused_draw.draw(
+    drawn = kernel.draw(
         jnp.asarray(uniform),
         jnp.asarray(logits),
         jnp.float32(temperature or 1.0),
         jnp.asarray(temperature == 0),
         top_p=top_p,
-        interpret=INTERPRET,
+        interpret=INTERPRET or kernel is fused_draw_tpu,
     )
     np.testing.assert_array_equal(drawn[0], expected[0][:, 0])
     np.testing.assert_allclose(drawn[1], expected[1][:, 0], rtol=1e-5)
