@@ -35,8 +35,8 @@ def forward(model: FourM, params: Mapping[str, Any], tokens: TokenBatch) -> dict
         return {
             "encoder_tokens": content,
             "encoder_emb": position_vectors,
-            "encoder_out": encoded.hidden,
-            "context": encoded.context,
+            "encoder_out": encoded.hidden[:, : content.shape[1]],
+            "context": encoded.context[:, : content.shape[1]],
             "decoder_tokens": target_content,
             "decoder_emb": target_position_vectors,
             "decoder_out": decoded,

@@ -111,10 +111,11 @@ def _compute(
 
     def run(module: FourM) -> tuple[Array, Array]:
         nothing = contracts.empty_targets(num_rows)
-        encoded = module.encode(states.token_batch([state], [nothing], specs, widths))
+        tokens = states.token_batch([state], [nothing], specs, widths)
+        encoded, valid = module.encode(tokens), tokens.inputs.valid
         if not target:
             first = model.num_registers
-            return encoded.hidden[:, first:], encoded.valid[:, first:]
+            return encoded.hidden[:, first : first + valid.shape[1]], valid
         size = specs[states.index_of(specs, target)].num_tokens
         positions = jnp.broadcast_to(jnp.arange(size), (num_rows, size))
         asked = states.parallel_targets(states.index_of(specs, target), positions, positions >= 0)

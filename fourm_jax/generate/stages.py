@@ -124,8 +124,6 @@ def _fitted(
     """Of every pass that writes something its number, the tokens written before, and the stage."""
     target, num_written = stage.target, 0
     size = state.ids[target].shape[1]
-    if hardware.platform() != "cpu":  # of fused attention; MaskGIT: below
-        stage = dataclasses.replace(stage, num_slots=stage.num_slots + stage.num_slots % 2)
     for number, step in enumerate(steps):
         num_open = size - known[target][0] - num_written
         if step.num_tokens and num_open > 0:

@@ -199,8 +199,7 @@ def input_tokens(
     Args:
       widths: by modality how many slots it gets, its known tokens first; that must be enough for
         them. Default: all slots, as they lie.
-      packed: as many slots and, if that is odd, one more, which fused attention asks for; the
-        valid ones of all modalities come first.
+      packed: the valid slots of all modalities come first.
     """
     parts, limits, num_slots = [], dict(widths), 0
     for index, spec in enumerate(specs):
@@ -222,9 +221,7 @@ def input_tokens(
         parts.append(part if whole else _valid_first(part, width))
     tokens = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
     if packed:
-        spare = ((0, 0), (0, num_slots % 2))
-        tokens = jax.tree.map(lambda leaf: jnp.pad(leaf, spare), tokens)
-        return dataclasses.replace(_valid_first(tokens, num_slots + num_slots % 2), packed=True)
+        return dataclasses.replace(_valid_first(tokens, num_slots), packed=True)
     return tokens
 
 

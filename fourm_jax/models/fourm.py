@@ -1,7 +1,7 @@
 """FourM: one encoder-decoder Transformer from any visible tokens to any target tokens."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import flax
 import flax.linen as nn
@@ -11,17 +11,20 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.contracts import TargetTokens, TokenBatch
+from fourm_jax.contracts import InputTokens, TargetTokens, TokenBatch
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import embeddings, layers, tables, transformer
 from fourm_jax.ops import attention, grouped
 from fourm_jax.parallel import sharding
 from fourm_jax.utils import errors
 
+Slots = TypeVar("Slots", InputTokens, TargetTokens)
+
 
 @flax.struct.dataclass
 class Encoded:
-    """What the decoder attends to: s slots, registers first, then the inputs.
+    """What the decoder attends to: s slots, registers first, then the inputs, then empty ones that
+    attention asks for (`attention.whole`).
 
     Attributes:
       context: projected encoder output with input position and modality vectors added again.
@@ -169,6 +172,9 @@ class FourM(nn.Module):
 
     def encode(self, tokens: TokenBatch, train: bool = False) -> Encoded:
         """Encode the visible tokens."""
+        num_slots = attention.whole(self.num_registers + tokens.inputs.valid.shape[1])
+        inputs = _filled(tokens.inputs, num_slots - self.num_registers)
+        tokens = dataclasses.replace(tokens, inputs=inputs)
         content, position_vectors = self.embed_inputs(tokens)
         valid, packed = tokens.inputs.valid, tokens.inputs.packed
         if self.num_registers:
@@ -195,11 +201,13 @@ class FourM(nn.Module):
         There may be several rows of targets per encoded sample, one after the other: they attend
         to the same keys and values, which are computed once, and do not see each other.
         """
+        num_targets = targets.valid.shape[1]
+        targets = _filled(targets, attention.whole(num_targets))
         content, position_vectors = self.embed_targets(targets)
         x = sharding.constrain(content + position_vectors, P(sharding.BATCH))
         segment, order = self.segment_and_order(targets)
         same_rank = targets.packed and not self.causal_targets
-        return self.decoder(
+        features = self.decoder(
             x,
             encoded.context,
             self_mask=attention.Visibility(
@@ -215,6 +223,7 @@ class FourM(nn.Module):
             ),
             train=train,
         )
+        return features[:, :num_targets]
 
     def start_cache(self, encoded: Encoded, num_targets: int) -> DecoderCache:
         """Empty cache for `num_targets` target tokens; cross-attention memory is computed here."""
@@ -336,6 +345,12 @@ class FourM(nn.Module):
         if self.causal_targets:
             order = jnp.broadcast_to(jnp.arange(order.shape[1]), order.shape)
         return segment, order
+
+
+def _filled(slots: Slots, num_slots: int) -> Slots:
+    """The slots of every sample with empty ones behind them."""
+    spare = ((0, 0), (0, num_slots - slots.valid.shape[1]))
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, spare), slots)
 
 
 def head_logits(features: Float[Array, "*b d"], head: Float[Array, "v d"]) -> Float[Array, "*b v"]:

@@ -21,6 +21,10 @@ _OF_PALLAS = ("triton", "splash")  # what XLA cannot cut over devices; cuDNN's k
 _LONG = 1024  # from this many keys on, a TPU gains by not writing the logits to memory
 _SHORT = 256  # up to this many tokens, and for these heads, our kernels are faster than cuDNN's
 _SHORT_HEADS, _SHORT_BLOCK = 64, 64  # channels of a head; tokens of a block of `ops.flash`
+# What numbers of slots are multiples of. cuDNN takes even ones alone. On a TPU XLA turns logits of
+# 262 slots into another layout and back in every layer: they take four times as long as those of
+# 264, and 196 almost three times as long as 200.
+_WHOLE = {"gpu": 2, "tpu": 8}
 
 
 @flax.struct.dataclass
@@ -67,6 +71,11 @@ def sees_valid(
         key_length=valid.sum(axis=1, dtype=jnp.int32) if packed else None,
         padding_may_differ=padding_may_differ,
     )
+
+
+def whole(num_slots: int) -> int:
+    """Slots that suit the attention of the device in use: as many, or a few more."""
+    return num_slots + -num_slots % _WHOLE.get(hardware.platform(), 1)
 
 
 def attend(

@@ -222,7 +222,7 @@ class TransferTask:
     def features(
         self, trunk: Any, tokens: Any, drop_key: Key[Array, ""] | None, *, train: bool
     ) -> Features:
-        """Features of encoder and decoder, without the registers."""
+        """Features of encoder and decoder, without registers and slots that the model adds."""
         rngs = {} if drop_key is None else {"drop_path": drop_key}
         apply = functools.partial(self.model.apply, {"params": trunk}, tokens, train, rngs=rngs)
         streams: Any = ()
@@ -232,11 +232,11 @@ class TransferTask:
         else:
             encoded = apply(method="encode")
         assert isinstance(encoded, fourm.Encoded)
-        specs = self.inputs
-        valid = encoded.valid[:, self.model.num_registers :]
+        specs, valid = self.inputs, tokens.inputs.valid
 
-        def own(tokens: Float[Array, "b n d"]) -> Float[Array, "b s d"]:
-            return tokens[:, self.model.num_registers :].astype(jnp.float32)
+        def own(slots: Float[Array, "b n d"]) -> Float[Array, "b s d"]:
+            first = self.model.num_registers
+            return slots[:, first : first + valid.shape[1]].astype(jnp.float32)
 
         hidden = own(encoded.hidden)
         merge = self.labels_of.merge

@@ -14,7 +14,6 @@ from fourm_jax.generate import state as states
 from fourm_jax.generate.grids import GridStage
 from fourm_jax.generate.schedule import Step
 from fourm_jax.generate.sequences import SequenceStage
-from fourm_jax.utils import hardware
 from tests.generate import tiny
 
 
@@ -65,23 +64,6 @@ def test_what_follows_a_text_is_known_ahead_only_if_its_slots_do_not_depend_on_i
     assert targets_ahead(64) == [["caption"], ["edge"]]  # 64 slots or none
     assert targets_ahead(200) == [["caption"]]  # 67, 134 or 200
     assert targets_ahead(200, caption=100) == [["caption"], ["edge"]]
-
-
-def test_an_accelerator_gets_even_numbers_of_slots(monkeypatch):
-    monkeypatch.setattr(hardware, "platform", lambda: "gpu")
-    stage = GridStage(target="edge", scheme="roar", num_slots=5)
-    steps = [Step(target="edge", scheme="roar", num_tokens=count) for count in (5, 4)]
-    made = stages.grid_calls(
-        tiny.trunk()[0],
-        {},
-        start(targets=("edge",)),
-        chain.row_keys(0, np.arange(1)),
-        steps,
-        np.zeros((2, 0), np.float32),
-        stage,
-        {"rgb": (6, 6), "edge": (0, 0)},
-    )
-    assert [call.arguments[-1].num_slots for call in made] == [6, 6]
 
 
 def test_a_chain_that_ends_early_gives_up_what_has_not_begun_to_compile(monkeypatch):

@@ -67,7 +67,7 @@ def test_packed_tokens_of_all_modalities_come_before_all_empty_slots():
     assert tokens.packed
     assert tokens.modality[0, :3].tolist() == [1, 2, 2]
     assert tokens.position[0, :3].tolist() == [4, 7, 8]
-    assert tokens.valid.tolist() == [[True, True, True, False, False, False]]  # an even number
+    assert tokens.valid.tolist() == [[True, True, True, False, False]]
 
 
 @pytest.mark.parametrize("scheme", ["maskgit", "roar"])

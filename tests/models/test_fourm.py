@@ -1,5 +1,6 @@
 """The trunk: what may and may not change its output, caching, precision and sharding."""
 
+import dataclasses
 import functools
 
 import jax
@@ -191,6 +192,41 @@ def test_on_a_gpu_a_single_row_goes_through_the_decoder_twice_and_changes_nothin
     for kept, of_cpu in zip(cache.layers, expected_cache.layers, strict=True):
         # there heads are an axis of their own, [b, h, t, k], which meshes divide
         np.testing.assert_allclose(kept.self_k, of_cpu.self_k[None], atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "multiple"), [("gpu", 2), ("tpu", 8)])
+@pytest.mark.parametrize("num_registers", [0, 2])
+def test_attention_of_an_accelerator_has_whole_slots_which_change_nothing(
+    monkeypatch, platform, multiple, num_registers
+):
+    whole = batches.tokens()
+    inputs, targets = (
+        jax.tree.map(lambda x: x[:, :7], part) for part in (whole.inputs, whole.targets)
+    )
+    tokens = dataclasses.replace(whole, inputs=inputs, targets=targets)
+    model, params = variables(num_registers=num_registers)
+
+    def run():
+        encoded = model.apply(params, tokens, method="encode")
+        features = model.apply(params, encoded, targets, method="decode")
+        return encoded, features
+
+    (encoded, expected), attended = run(), []
+    monkeypatch.setattr(hardware, "platform", lambda: platform)
+    attend = attention.attend
+
+    def watched(q, k, v, mask, **settings):
+        attended.append((q.shape[1], k.shape[1]))
+        return attend(q, k, v, mask, backend="xla")
+
+    monkeypatch.setattr(attention, "attend", watched)
+    (filled, features), count = run(), num_registers + 7
+    assert attended and all(size % multiple == 0 for sizes in attended for size in sizes)
+    assert filled.valid.shape[1] == count + -count % multiple
+    assert not filled.valid[:, count:].any()
+    seen = np.asarray(encoded.valid)
+    np.testing.assert_allclose(filled.hidden[:, :count][seen], encoded.hidden[seen], atol=1e-5)
+    np.testing.assert_allclose(features[targets.valid], expected[targets.valid], atol=1e-5)
 
 
 def test_attention_among_packed_targets_goes_by_their_number(monkeypatch):
