@@ -38,8 +38,9 @@ class EMACodebook(nn.Module):
         0 never replaces.
       dead_code_policy: see `ops.quantize.replace_dead`.
       kmeans_start: run k-means on the first training batch.
-      as_published: return raw running averages of the codes (their norm drifts below 1) and leave
-        the cluster size of replaced codes alone (docs/published.md#defects).
+      as_published: return raw running averages of the codes (their norm drifts below 1), let unused
+        Euclidean codes sink to the origin, and leave the cluster size of replaced codes alone
+        (docs/published.md#defects).
     """
 
     num_codes: int
@@ -138,7 +139,13 @@ class EMACodebook(nn.Module):
             )
         else:
             codes, sizes, self.code_sums.value = quantize.update_euclidean(
-                sizes, self.code_sums.value, flat, ids, decay=self.decay
+                codes,
+                sizes,
+                self.code_sums.value,
+                flat,
+                ids,
+                decay=self.decay,
+                keep_unused=not self.as_published,
             )
         if self.dead_code_coefficient:
             share = flat.shape[0] / self.num_codes

@@ -86,22 +86,28 @@ def update_cosine(
 
 
 def update_euclidean(
+    codes: Float[Array, "k d"],
     cluster_size: Float[Array, "k"],
     code_sums: Float[Array, "k d"],
     latents: Float[Array, "n d"],
     ids: Int[Array, "n"],
     *,
     decay: float,
+    keep_unused: bool,
     epsilon: float = 1e-5,
 ) -> tuple[Float[Array, "k d"], Float[Array, "k"], Float[Array, "k d"]]:
     """Running k-means (van den Oord et al. 2017, appendix A.1): (codes, cluster_size, code_sums).
 
-    Cluster sizes are Laplace-smoothed before dividing, so codes without latents stay finite.
+    Cluster sizes are Laplace-smoothed before dividing, so that the quotient is always finite. With
+    `keep_unused` codes without latents stay where they are; without it (ml-4m,
+    `quantize_lucid.py`) they sink to the origin as the smoothing outweighs their sizes.
     """
     counts, sums = counts_and_sums(latents, ids, cluster_size.shape[0])
     cluster_size = decay * cluster_size + (1 - decay) * counts
     code_sums = decay * code_sums + (1 - decay) * sums
-    return code_sums / laplace_smoothed(cluster_size, epsilon)[:, None], cluster_size, code_sums
+    means = code_sums / laplace_smoothed(cluster_size, epsilon)[:, None]
+    codes = jnp.where((counts > 0)[:, None], means, codes) if keep_unused else means
+    return codes, cluster_size, code_sums
 
 
 def laplace_smoothed(cluster_size: Float[Array, "k"], epsilon: float) -> Float[Array, "k"]:

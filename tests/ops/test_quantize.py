@@ -48,11 +48,13 @@ def test_corrected_cosine_codes_stay_on_the_sphere_and_unused_ones_do_not_move()
 def test_euclidean_codes_are_sums_by_laplace_smoothed_sizes():
     """Sizes 1 and 3, then (decay 0.5) one latent for code 0, two for code 1: 1 and 2.5."""
     codes, sizes, sums = quantize.update_euclidean(
+        jnp.zeros((2, 1)),
         jnp.array([1.0, 3.0]),
         jnp.array([[2.0], [6.0]]),
         jnp.array([[4.0], [1.0], [3.0]]),
         jnp.array([0, 1, 1]),
         decay=0.5,
+        keep_unused=True,
         epsilon=0.25,
     )
     np.testing.assert_allclose(sizes, [1.0, 2.5])
@@ -61,15 +63,56 @@ def test_euclidean_codes_are_sums_by_laplace_smoothed_sizes():
     np.testing.assert_allclose(codes, [[3 / (1.25 * 0.875)], [5 / (2.75 * 0.875)]], rtol=1e-6)
 
 
-def test_a_code_without_latents_stays_finite_when_its_size_has_gone_to_zero():
+@pytest.mark.parametrize(("keep_unused", "expected"), [(True, 7.0), (False, 0.0)])
+def test_a_code_without_latents_stays_where_it_is_when_its_size_has_gone_to_zero(
+    keep_unused, expected
+):
     codes, *_ = quantize.update_euclidean(
+        jnp.array([[7.0], [2.0]]),
         jnp.array([0.0, 4.0]),
         jnp.array([[0.0], [8.0]]),
         jnp.array([[2.0]]),
         jnp.array([1]),
         decay=0.9,
+        keep_unused=keep_unused,
     )
-    np.testing.assert_allclose(codes, [[0.0], [2.0]], atol=1e-4)
+    np.testing.assert_allclose(codes, [[expected], [2.0]], atol=1e-4)
+
+
+def test_euclidean_codes_that_k_means_gives_no_latents_stay_where_it_started_them():
+    """Two latents and four codes: two codes at most have latents, all four lie on a latent."""
+    latents = jnp.array([[3.0, 4.0], [-3.0, 4.0]])
+    module = quantizers.EMACodebook(
+        num_codes=4,
+        latent_dim=2,
+        metric="euclidean",
+        kmeans_start=True,
+        dead_code_coefficient=0,
+    )
+    book = module.init(jax.random.key(0), latents)["codebook"]
+    _, _, book = verify.codebook_step(module, book, latents)
+    assert (book["cluster_size"] == 0).sum() >= 2
+    np.testing.assert_allclose(np.abs(book["codes"]), [[3.0, 4.0]] * 4, rtol=1e-3)
+
+
+def test_euclidean_codes_that_are_never_used_stay_however_small_their_sizes_get():
+    module = quantizers.EMACodebook(
+        num_codes=2, latent_dim=1, metric="euclidean", decay=0.5, dead_code_coefficient=0
+    )
+    book = {
+        "codes": jnp.array([[1.0], [9.0]]),
+        "code_sums": jnp.array([[1.0], [9.0]]),
+        "cluster_size": jnp.ones(2),
+        "initialized": jnp.asarray(True),
+    }
+
+    def step(book, _):
+        latents = jnp.array([[1.0]])
+        _, state = module.apply({"codebook": book}, latents, train=True, mutable=["codebook"])
+        return state["codebook"], None
+
+    book, _ = jax.lax.scan(step, book, length=50)  # 0.5^50 is far below the 1e-5 of the smoothing
+    np.testing.assert_allclose(book["codes"], [[1.0], [9.0]], rtol=1e-3)
 
 
 def test_dead_codes_become_copies_of_the_most_used_ones_in_their_order():
