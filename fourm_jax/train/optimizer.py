@@ -14,15 +14,15 @@ from fourm_jax.train import schedules
 from fourm_jax.utils import errors, tree
 
 # Norms, biases, scales of channels, registers, the mask token, learned queries, the vector of a
-# dropped condition, and the tables of tokens, positions and modalities. The published code decays
-# all but norms and biases (docs/published.md#defects): PUBLISHED_NO_DECAY.
-_TABLES = r"tokens$|embedding$|positions/|pos_emb|mask_token|register|query$|dropped$"
+# dropped condition, and the tables of tokens, positions, modalities and codes. The published code
+# decays all but norms and biases (docs/published.md#defects): PUBLISHED_NO_DECAY.
+_TABLES = r"tokens$|embedding$|codes$|positions/|pos_emb|mask_token|register|query$|dropped$"
 NO_DECAY = (rf"norm|bias$|scale$|{_TABLES}",)
 PUBLISHED_NO_DECAY = (r"norm|bias$",)
 MOMENT_DTYPES = ("float32", "bfloat16")
 NAMES = ("adamw", "adafactor", "lion", "muon")
 # Orthogonalized updates suit hidden matrices only; tables and heads stay with Adam.
-_NOT_ORTHOGONAL = rf"norm|bias$|{_TABLES}|heads|codes|encoder_embedding"
+_NOT_ORTHOGONAL = rf"norm|bias$|{_TABLES}|heads|encoder_embedding"
 # Which axes of a kernel are its input and output; leading (scanned) axes are a batch.
 _MATRIX_AXES = (
     (r"attention/(q|kv|qkv)/kernel$", (-4,), (-2, -1)),  # [d, count, h, k], a matrix per count

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from fourm_jax.models import quantizers
 from fourm_jax.train import optimizer
 
 PARAMS = {
@@ -57,6 +58,12 @@ def test_learned_queries_and_scales_of_channels_do_not_decay_and_projections_cal
         "block": {"scale": jnp.ones(2), "dropped": jnp.ones(2)},
     }
     assert decayed(params) == {"head/attention/query/kernel"}
+
+
+def test_the_codes_of_memcodes_are_a_table_and_do_not_decay_and_what_projects_them_does():
+    module = quantizers.Memcodes(num_codes=4, latent_dim=6, num_heads=2)
+    params = module.init(jax.random.key(0), jnp.ones((1, 6)))["params"]
+    assert decayed({"quantizer": params}) == {"quantizer/to_keys", "quantizer/to_values"}
 
 
 def test_the_published_groups_decay_tables_and_the_mask_token_too():
