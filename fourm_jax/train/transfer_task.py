@@ -290,18 +290,13 @@ class TransferTask:
             output = self.predict(params, batch, visible=visible, drop_key=drop_key, train=train)
             value, aux = self._value_loss(output, labels)
             return value, step.Aux(aux, model_state)
-        targets = jax.nn.one_hot(labels, settings.num_outputs)
-        counted = (labels != settings.ignored).astype(jnp.float32)
+        targets = jax.nn.one_hot(labels, settings.num_outputs)  # zeros of what does not count
         if train and (settings.mixup or settings.cutmix):
             batch, targets = self._mixed(mix_key, batch, targets)
-        if train and settings.label_smoothing:
-            share = settings.label_smoothing
-            targets = targets * (1 - share) + share / settings.num_outputs
         logits = self.predict(params, batch, visible=visible, drop_key=drop_key, train=train)
-        losses = -(jax.nn.log_softmax(logits) * targets).sum(-1) * counted
+        value = class_loss(logits, targets, settings.label_smoothing if train else 0.0)
+        counted = (labels != settings.ignored).astype(jnp.float32)
         hits = (logits.argmax(-1) == labels) * counted
-        total = jnp.maximum(counted.sum(), 1)
-        value = losses.sum() / total
         aux = {"loss": (value, jnp.float32(1)), "accuracy": (hits.sum(), counted.sum())}
         return value, step.Aux(aux, model_state)
 
@@ -355,6 +350,23 @@ class TransferTask:
         )
         mixed = {name: {**batch[name], "pixels": value} for name, value in pictures.items()}
         return {**batch, **mixed}, targets
+
+
+def class_loss(
+    logits: Float[Array, "*b k"], targets: Float[Array, "*b k"], label_smoothing: float
+) -> Float[Array, ""]:
+    """Mean cross-entropy of the labels that count.
+
+    Args:
+      targets: shares of a sample's labels. They sum to 1, or to less where a label of a mixed
+        sample does not count: the others keep their shares, which weigh the sample in the mean.
+      label_smoothing: part of these shares that goes to all classes alike.
+    """
+    counted = targets.sum(-1)
+    evenly = counted[..., None] / targets.shape[-1]
+    smoothed = targets * (1 - label_smoothing) + evenly * label_smoothing
+    total = counted.sum()
+    return -(jax.nn.log_softmax(logits) * smoothed).sum() / jnp.where(total > 0, total, 1)
 
 
 def keep_some(

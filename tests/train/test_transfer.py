@@ -159,6 +159,28 @@ def test_what_a_sample_lacks_is_not_what_stays_of_it():
     np.testing.assert_allclose(kept[200:].mean(0), [0.625, 0, 0.625], atol=0.1)  # 1/2 + 1/4 · 1/2
 
 
+def test_a_label_that_does_not_count_leaves_its_partner_its_share_of_a_mixed_picture():
+    """Shares 1/4 of class 0 and 3/4 of class 1, of which one or both count; 1/8 and 7/8 likely."""
+    logits = jnp.log(jnp.array([[1.0, 7.0]] * 4))
+    targets = jnp.array([[0.25, 0.75], [0.25, 0.0], [0.0, 0.75], [0.0, 0.0]])
+    expected = -(0.5 * np.log(1 / 8) + 1.5 * np.log(7 / 8)) / 2.0
+    np.testing.assert_allclose(transfer_task.class_loss(logits, targets, 0.0), expected, rtol=1e-6)
+    smoothed = -(0.75 * np.log(1 / 8) + 1.25 * np.log(7 / 8)) / 2.0  # half of it evenly
+    np.testing.assert_allclose(transfer_task.class_loss(logits, targets, 0.5), smoothed, rtol=1e-6)
+    assert transfer_task.class_loss(logits, jnp.zeros((4, 2)), 0.1) == 0
+
+
+@pytest.mark.parametrize("how", [{"transfer.mixup": 1.0}, {"transfer.cutmix": 1.0}])
+def test_a_fresh_head_has_the_loss_of_chance_whichever_mixed_labels_count(how):
+    """Pairs are the first and last, and the middle two; a fresh head gives all classes 1/6."""
+    settings = config("task=cls", **how)
+    task = run_config.make_task(settings)
+    batch = {**fake.batch(task.inputs, 4), "label": np.array([255, 2, 255, 255], np.int32)}
+    params, _ = task.init(jax.random.key(0), batch)
+    value, _ = task.loss(params, {}, batch, jax.random.key(1), True)
+    np.testing.assert_allclose(value, np.log(6), rtol=1e-5)
+
+
 LABELS = transfer_task.Labels(problem="class_map", num_outputs=3)
 
 
