@@ -28,8 +28,9 @@ class Signal:
     Attributes:
       axes: of one sample: "hwc" image with channels, "hw" without, "c" vector.
       dtype: of raw arrays.
-      kind: "continuous"; "binary" (two values, `low` and `high`; the network predicts a logit);
-        "classes" (integer ids; the network predicts class logits).
+      kind: "continuous"; "binary" (two values, `low` and `high`; the network predicts a logit, and
+        what lies between the two, as in a map that a crop has made smaller, is its share of
+        `high`); "classes" (integer ids; the network predicts class logits).
       num_channels: of "hwc" and "c" signals.
       num_classes: of the "classes" kind.
       low, high: natural range; decoded values are clipped into it.
@@ -158,8 +159,7 @@ class Signal:
             axes = axes.replace("]", f", {self.num_channels}]")
         if self.kind == "classes":
             return f"class ids {axes} in 0 … {self.num_classes - 1}"
-        only = "only the values" if self.kind == "binary" else "in"
-        return f"{self.dtype} {axes} {only} {self.low:g} … {self.high:g}"
+        return f"{self.dtype} {axes} in {self.low:g} … {self.high:g}"
 
     def _dtype_hint(self, raw: np.ndarray) -> str:
         if self.kind == "classes":

@@ -41,6 +41,15 @@ def test_binary_signals_take_the_sign_of_the_logit():
     assert EDGES.normalize(jnp.array([[[0, 255]]], jnp.uint8)).tolist() == [[[[0.0], [1.0]]]]
 
 
+def test_a_binary_map_that_was_made_smaller_holds_shares_and_no_value_beyond():
+    half = np.array([[[0, 51, 255]]], np.uint8)
+    EDGES.check(half, "tokenizer 'edge'")
+    np.testing.assert_allclose(EDGES.normalize(half)[0, 0, :, 0], [0.0, 0.2, 1.0], rtol=1e-6)
+    mask = Signal(axes="hw", kind="binary", low=0.0, high=1.0)
+    with pytest.raises(ValueError, match=r"float32 \[b, h, w\] in 0 … 1; got values in 0.0 … 2.0"):
+        mask.check(np.array([[[0.0, 2.0]]], np.float32), "tokenizer 'mask'")
+
+
 def test_classes_take_the_largest_logit():
     assert CLASSES.denormalize(jnp.array([[[[0.0, 2.0, 1.0]]]])).tolist() == [[[1]]]
 
