@@ -79,12 +79,13 @@ NUM_SCENES = 1_024  # with labels, at most
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Return the config; `arg` is e.g. "task=seg,init=runs/quickstart,labels=64,lora=8".
 
-    Arguments: task; init (run folder, or "scratch"); labels (number of labelled scenes); inputs
-    ("rgb", "rgbd", "tok_depth", "think", "edge"); decode (outputs, as tok_depth+tok_normal, or
-    "none"); head (a file of `models.heads`); lora (rank of adapters; the trunk itself stays as it
-    is); images (a folder of your own in place of scenes: CLASS/NAME.png for cls, images/ and masks/
-    for seg) with num_classes; mirror (half of the pictures, where that changes no label); size (of
-    configs/scenes.py); seed; steps (0: as many as the task needs); runlocal.
+    Arguments: task; init (run folder, or "scratch"); labels (number of labelled scenes or pictures,
+    which is `transfer.num_train`; 0: all); inputs ("rgb", "rgbd", "tok_depth", "think", "edge");
+    decode (outputs, as tok_depth+tok_normal, or "none"); head (a file of `models.heads`); lora
+    (rank of adapters; the trunk itself stays as it is); images (a folder of your own in place of
+    scenes: CLASS/NAME.png for cls, images/ and masks/ for seg) with num_classes; mirror (half of
+    the pictures, where that changes no label); size (of configs/scenes.py); seed; steps (0: as many
+    as the task needs); runlocal.
     """
     args = config_lib.parse_arg(
         arg,

@@ -155,11 +155,15 @@ def _write(
     texts: Sequence[ModalitySpec] = (),
 ) -> shard_job.Result:
     """Write a split; `convert` gets `block` records at once, whose `texts` are in their ranges."""
-    if not 0 <= job.num_records <= len(job.source) or not len(job.source):
+    size = len(job.source)
+    if not size:
+        raise ValueError(f"the source has no record of {job.split!r}")
+    if not 0 <= job.num_records <= size:
         raise ValueError(
-            f"{job.num_records} records asked of {job.split!r}, allowed: 0..{len(job.source)}"
+            f"num_records is {job.num_records}: the source has {size} records of {job.split!r}, "
+            f"allowed: 1..{size}, or 0 for all"
         )
-    total = job.num_records or len(job.source)
+    total = job.num_records or size
     recipe = {**job.recipe, **recipe, "num_records": total}
     if isinstance(job.source, datasets.Identified):
         recipe[shard_writer.CONTENT] = job.source.content

@@ -79,18 +79,20 @@ def open_reader(
       max_left_out_records: so many of a data set may be bad: whoever reads one meets a RecordError.
 
     Raises:
-      ValueError: no record in this split, a tokenizer that is missing, more bad records than that,
-        labels that do not fit among them.
+      ValueError: no record in this split or fewer than are asked for, a tokenizer that is missing,
+        more bad records than that, labels that do not fit among them.
     """
     opened = []
     read = [spec for spec in specs if spec.name not in predicted]
     for dataset, group in zip(datasets.make_datasets(groups, split), groups, strict=True):
         dataset = channels.pick(dataset, group.get("channels", {}), specs)
         size = len(dataset.source)
-        if not 0 <= num_records <= size or not size:
+        if not size:
+            raise ValueError(f"data set {dataset.name!r} has no record of {split!r}")
+        if not 0 <= num_records <= size:
             raise ValueError(
-                f"data set {dataset.name!r}: {num_records} records asked of {split!r}, "
-                f"allowed: 0..{size}"
+                f"transfer.num_{split} is {num_records}: data set {dataset.name!r} has {size} "
+                f"records of {split!r}, allowed: 1..{size}, or 0 for all"
             )
         source: datasets.Source = First(dataset.source, num_records or size)
         if len(source) <= MAX_IN_MEMORY:

@@ -470,7 +470,8 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tokenizers, tmp_path, changes,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_records": 11}, r"11 records asked of 'train', allowed: 0\.\.10"),
+        ({"num_records": 11}, r"is 11: the source has 10 records of 'train', allowed: 1\.\."),
+        ({"source": ()}, "the source has no record of 'train'"),
         ({"records_per_shard": 0}, "records_per_shard 0, must be at least 1"),
         ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
     ],

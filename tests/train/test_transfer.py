@@ -272,9 +272,14 @@ def test_masks_in_black_and_white_are_refused_as_white_does_not_count(tmp_path):
         run(settings, tmp_path / "run")
 
 
-def test_an_empty_split_is_refused():
+def test_more_labels_than_there_are_pictures_names_both_counts_and_the_key(tmp_path):
+    folder_of_masks(tmp_path, [(40, 40)] * 6)
+    settings = config(f"task=seg,images={tmp_path},num_classes=2,labels=64")
+    message = r"num_train is 64: data set 'labelled' has ([1-5]) records of 'train', allowed"
+    with pytest.raises(ValueError, match=rf"{message}: 1\.\.\1, or 0 for all"):
+        run(settings, tmp_path / "run")
     task = run_config.make_task(config("task=cls"))
-    with pytest.raises(ValueError, match=r"5000 records asked of 'test', allowed: 0\.\.1024"):
+    with pytest.raises(ValueError, match=r"transfer\.num_test is 5000: .* has 1024 records"):
         run_config.transfer_reader(config("task=cls", **{"transfer.num_test": 5_000}), task, "test")
 
 
