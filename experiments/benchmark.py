@@ -32,10 +32,10 @@ from experiments.benchmarking import comparison, turns  # noqa: E402
 from fourm_jax.utils import modules  # noqa: E402
 
 SUITE = flags.DEFINE_string("suite", None, "A file of experiments/benchmarks.", required=True)
-CASES = flags.DEFINE_list("cases", [], "Cases of the suite; default: all that fit this machine.")
+CASES = cli.define_names("cases", [], "Cases of the suite; default: all that fit this machine.")
 COMPARE = flags.DEFINE_string("compare", None, "Earlier output; prints ratios against it.")
 PROFILE = flags.DEFINE_bool("profile", False, "Write a trace and print the time by kind of kernel.")
-CHANGES = flags.DEFINE_list("changes", [], "Config keys that differ in all cases: key=value,….")
+CHANGES = cli.define_names("changes", [], "Config keys that differ in all cases: key=value,….")
 LOOP = flags.DEFINE_bool("loop", True, "On accelerators, also train for 60 steps as a run does.")
 TURNS = flags.DEFINE_string(
     "turns",

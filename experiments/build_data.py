@@ -33,8 +33,8 @@ _OUTPUT = cli.define_path(
     written="folder",
 )
 _SIZE = flags.DEFINE_integer("image_size", 256, "Pixels of the shorter side of what is stored.")
-_LABELERS = flags.DEFINE_list("labelers", CLASSICAL, "Labelers without a model; rgb is a must.")
-_MODELS = flags.DEFINE_list("models", [], f"LABELER=MODEL each; labelers: {base.names()}.")
+_LABELERS = cli.define_names("labelers", CLASSICAL, "Labelers without a model; rgb is a must.")
+_MODELS = cli.define_names("models", [], f"LABELER=MODEL each; labelers: {base.names()}.")
 _TEST = flags.DEFINE_float("test_fraction", 0.05, "Share of the pictures that is held out.")
 _PREVIEW = flags.DEFINE_bool("preview", False, "Also draw OUTPUT/preview.png.")
 processes.define()
@@ -64,7 +64,7 @@ def main() -> None:
 def run() -> dict[str, shard_job.Result]:
     """Do what the flags say."""
     models = dict(entry.partition("=")[::2] for entry in _MODELS.value)
-    if not all(models.values()) or len(models) < len(_MODELS.value):
+    if not all(models.values()):
         given = ",".join(_MODELS.value)
         raise ValueError(f"--models={given}: expected LABELER=MODEL,… with each labeler once")
     job = build_data.Job(

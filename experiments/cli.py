@@ -12,7 +12,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -92,6 +92,33 @@ def define_path(
     if written:
         flags.register_validator(name, functools.partial(check_writable, kind=written))
     return holder
+
+
+def define_names(
+    name: str,
+    default: Sequence[str] | None,
+    help: str,
+    *,
+    repeatable: bool = False,
+    required: bool = False,
+) -> flags.FlagHolder[Any]:
+    """Define a flag that lists names, or texts NAME=VALUE, each name once.
+
+    Args:
+      repeatable: texts may hold commas, and each has a flag of its own.
+    """
+    define = flags.DEFINE_multi_string if repeatable else flags.DEFINE_list
+    holder: flags.FlagHolder[Any] = define(name, default, help, required=required)
+    flags.register_validator(name, _are_distinct)
+    return holder
+
+
+def _are_distinct(texts: list[str] | None) -> bool:
+    try:
+        errors.check_distinct("name", (text.partition("=")[0] for text in texts or ()))
+    except ValueError as error:
+        raise flags.ValidationError(str(error)) from error
+    return True
 
 
 def check_writable(path: epath.Path | None, kind: str) -> bool:

@@ -28,7 +28,7 @@ _DATA = flags.DEFINE_string("data", None, "Config of a data set; default: the da
 _SPLIT = flags.DEFINE_string("split", "test", "Of the records.")
 _FEATURES = flags.DEFINE_string("features", "encoder", "encoder, decoder:NAME or global[:NAME].")
 _DEPTH = flags.DEFINE_integer("depth", 0, "Blocks of the encoder; 0: all.", lower_bound=0)
-_CONDITION = flags.DEFINE_list("condition", ["rgb"], "Modalities that the model sees, together.")
+_CONDITION = cli.define_names("condition", ["rgb"], "Modalities that the model sees, together.")
 _RECORDS = flags.DEFINE_integer("num_records", 0, "Of each data set; 0: all.", lower_bound=0)
 _BLOCK = flags.DEFINE_integer("per_block", 1_024, "Records per file.", lower_bound=1)
 _FORMAT = flags.DEFINE_enum("format", "npy", list(embedding.FORMATS), "Of the vectors.")

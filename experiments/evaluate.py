@@ -32,8 +32,8 @@ _TOKENIZERS = cli.define_path(
 )
 _DATA = flags.DEFINE_string("data", None, "Config of a data set, as configs/data/scenes.py.")
 _SPLIT = flags.DEFINE_string("split", "test", "Of the records.")
-_EVALS = flags.DEFINE_list("evals", ["val_loss", "any_to_any"], "Names of evaluators.")
-_OPTIONS = flags.DEFINE_multi_string("option", [], "NAME.OPTION=VALUE; repeatable.")
+_EVALS = cli.define_names("evals", ["val_loss", "any_to_any"], "Names of evaluators.")
+_OPTIONS = cli.define_names("option", [], "NAME.OPTION=VALUE; repeatable.", repeatable=True)
 _RECORDS = flags.DEFINE_integer(
     "num_records", 256, "Of each data set; 0: all that there are.", lower_bound=0
 )

@@ -44,7 +44,7 @@ _TOKENIZERS = cli.define_path(
 )
 _CONDITIONS = flags.DEFINE_multi_string("conditions", [], "Name or name=value; default: rgb.")
 _PROMPTS = cli.define_path("prompts", None, "Many rows: folder of pictures, .jsonl or .tsv.")
-_TARGETS = flags.DEFINE_list("targets", ["all"], "Names, or all.")
+_TARGETS = cli.define_names("targets", ["all"], "Names, or all.")
 _RECORD = flags.DEFINE_integer("record", 0, "Which held-out record.", lower_bound=0)
 _STEPS = flags.DEFINE_integer("num_steps", None, "Passes over each grid.", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", None, "Weight of the conditions; 1 = plain.")
@@ -53,7 +53,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bo
 _SAMPLES = flags.DEFINE_integer("num_samples", 1, "Results per row.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Samples on the device at once.", lower_bound=1)
 _GUIDES = flags.DEFINE_multi_string("guide", [], "NAME=VALUE:WEIGHT; repeatable, also by name.")
-_FIRST = flags.DEFINE_list("intermediate", None, "Targets generated before the others.")
+_FIRST = cli.define_names("intermediate", None, "Targets generated before the others.")
 _PLAN = flags.DEFINE_string(
     "plan", None, "How, by target: a config such as generate/published:preset=to_rgb, or NAME.json."
 )
@@ -71,7 +71,7 @@ _ANIMATION = cli.define_path(
     "animation", None, "NAME.webp or NAME.gif of the steps.", written="file"
 )
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the computation.")
-_MESH = flags.DEFINE_list("mesh", None, "Devices that share a batch, as data=4,tensor=2.")
+_MESH = cli.define_names("mesh", None, "Devices that share a batch, as data=4,tensor=2.")
 _OUTPUT = cli.define_path("output", "generated.png", "NAME.png, or a folder.", written="file")
 processes.define()
 

@@ -25,7 +25,7 @@ _OUTPUT = cli.define_path(
 )
 _SPLIT = flags.DEFINE_string("split", "train", "Name of the split that is written.")
 _FAMILY = flags.DEFINE_string("family", "fourm", "Family of the modalities.")
-_MODALITIES = flags.DEFINE_list(
+_MODALITIES = cli.define_names(
     "modalities",
     None,
     "Modalities, or modality=folder where the folder has another name.",

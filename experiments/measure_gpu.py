@@ -28,7 +28,7 @@ from fourm_jax.utils import errors
 
 OUTPUT = cli.define_path("output", "rows.jsonl", "File that rows are added to.", written="file")
 LIMIT = flags.DEFINE_integer("limit", 900, "Seconds in all.", lower_bound=1)
-VARIANTS = flags.DEFINE_list("variants", [], "Some of the variants; default: all, in their order.")
+VARIANTS = cli.define_names("variants", [], "Some of the variants; default: all, in their order.")
 AT_ONCE = flags.DEFINE_integer(
     "at_once",
     3,

@@ -24,7 +24,7 @@ cli.set_environment(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
 from experiments.benchmarking import generation_plans  # noqa: E402
 from fourm_jax.parallel import topology  # noqa: E402
 
-CASES = flags.DEFINE_list(
+CASES = cli.define_names(
     "cases", ["base_depth_maskgit8_b32"], "Rows of the suite `generate`, of tiny_… or base_…."
 )
 TOPOLOGY = flags.DEFINE_string("topology", "gpu:1xh200", "gpu:1xh200, gpu:1xh100, v5e:2x2, ….")

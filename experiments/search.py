@@ -25,7 +25,7 @@ _SOURCE = cli.define_path("source", None, "The model; default: where the index h
 _TOKENIZERS = cli.define_path(
     "tokenizers", None, "Folder with one folder per tokenizer; default: that of the source."
 )
-_QUERY = flags.DEFINE_multi_string("query", [], "NAME=VALUE: a text, a picture, a file.")
+_QUERY = cli.define_names("query", [], "NAME=VALUE: a text, a picture, a file.", repeatable=True)
 _K = flags.DEFINE_integer("k", 5, "How many records.", lower_bound=1)
 _BACKEND = flags.DEFINE_enum("backend", "numpy", list(search.BACKENDS), "What multiplies.")
 _OUTPUT = cli.define_path("output", None, "NAME.png of the nearest; default: none.", written="file")

@@ -25,7 +25,7 @@ from fourm_jax.jobs import topology_table
 from fourm_jax.utils import progress
 
 OUTPUT = cli.define_path("output", None, "File of JSON lines.", required=True, written="file")
-CASES = flags.DEFINE_list("cases", [], "Parts of the names MIX/SIZE/PLACE; default: all.")
+CASES = cli.define_names("cases", [], "Parts of the names MIX/SIZE/PLACE; default: all.")
 FIRST = flags.DEFINE_bool("first", False, "Do not try again what does not fit.")
 PAGE = cli.define_path("page", None, "Page with marks that the table goes between.")
 

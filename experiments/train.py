@@ -44,8 +44,10 @@ HANG = flags.DEFINE_float(
     "hang_seconds", loop.HANG_SECONDS, "End with status 77 after so long without a step; 0: never."
 )
 PROFILE = flags.DEFINE_list("profile_steps", [], "FIRST,LAST step of a trace in WORKDIR/profile.")
-EVALS = flags.DEFINE_list("evals", [], "Evaluators beside those of the config's evals.")
-OPTIONS = flags.DEFINE_multi_string("option", [], "NAME.OPTION=VALUE of --evals; repeatable.")
+EVALS = cli.define_names("evals", [], "Evaluators beside those of the config's evals.")
+OPTIONS = cli.define_names(
+    "option", [], "NAME.OPTION=VALUE of --evals; repeatable.", repeatable=True
+)
 HISTOGRAMS = flags.DEFINE_bool(
     "histograms", False, "Show how the parameters are distributed at every checkpoint."
 )

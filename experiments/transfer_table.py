@@ -27,9 +27,9 @@ VARIANTS = {
 }
 _SOURCE = cli.define_path("source", "runs/quickstart", "Run folder of the pretrained model.")
 _WORKDIR = cli.define_path("workdir", None, "Folder of the runs.", required=True, written="folder")
-_TASKS = flags.DEFINE_list("tasks", list(scenes.TASKS), "Of configs/finetune/scenes.")
-_VARIANTS = flags.DEFINE_list("variants", list(VARIANTS), f"Of {', '.join(VARIANTS)}.")
-_LABELS = flags.DEFINE_list("labels", ["64", "256", "1024"], "Numbers of labelled scenes.")
+_TASKS = cli.define_names("tasks", list(scenes.TASKS), "Of configs/finetune/scenes.")
+_VARIANTS = cli.define_names("variants", list(VARIANTS), f"Of {', '.join(VARIANTS)}.")
+_LABELS = cli.define_names("labels", ["64", "256", "1024"], "Numbers of labelled scenes.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Trainings per cell of the table.", lower_bound=1)
 _OPTIONS = flags.DEFINE_string("options", "", "Further arguments of the config, e.g. steps=100.")
 

@@ -25,7 +25,7 @@ from fourm_jax.tokenizers.base import SequenceTokenizer, Tokenizer, Tokenizers
 from fourm_jax.tokenizers.missing import missing
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 from fourm_jax.utils import plain_data
-from fourm_jax.utils.errors import unknown_value
+from fourm_jax.utils.errors import check_distinct, unknown_value
 
 # Fields of `schedule.Target` that a plan by target may set.
 PLAN_RULES: Mapping[str, plain_data.Rule] = {
@@ -102,14 +102,16 @@ def check_names(parts: Parts, conditions: Iterable[str], targets: Iterable[str])
     """Refuse conditions that the model does not read, and targets that it does not predict.
 
     Raises:
-      ValueError: names the first one, and what is allowed.
+      ValueError: names the first one, and what is allowed; or a target that is there twice.
     """
     for name in conditions:
         if name not in parts.model.inputs:
             raise ValueError(unknown_value("condition", name, parts.model.inputs))
+    targets = tuple(targets)
     for name in targets:
         if name not in parts.model.outputs:
             raise ValueError(unknown_value("target", name, parts.model.outputs))
+    check_distinct("target", targets)
 
 
 def check_tokenizer(spec: ModalitySpec, tokenizer: Tokenizer | SequenceTokenizer) -> None:

@@ -383,6 +383,8 @@ def check(model: FourM) -> None:
     for name in (*model.inputs, *model.outputs):
         if name not in names:
             raise ValueError(errors.unknown_value("modality", name, names))
+    errors.check_distinct("input", model.inputs)
+    errors.check_distinct("output", model.outputs)
     for spec in model.modalities:
         if spec.name in model.outputs and not spec.is_token:
             raise ValueError(

@@ -27,14 +27,17 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     runlocal True.
 
     Raises:
-      ValueError: a name that is not among `defaults`, a name without a value that is no flag, or
-        a value of another type.
+      ValueError: a name that is not among `defaults` or is given twice, a name without a value that
+        is no flag, or a value of another type.
     """
-    parsed = ml_collections.ConfigDict(defaults)
+    parsed, seen = ml_collections.ConfigDict(defaults), set()
     for part in filter(None, (arg or "").split(",")):
         name, given, value = part.strip().partition("=")
         if name not in defaults:
             raise ValueError(errors.unknown_value("config argument", name, defaults))
+        if name in seen:
+            raise ValueError(f"config argument {name!r} is given twice in {arg!r}")
+        seen.add(name)
         if not given and not isinstance(defaults[name], bool):
             raise ValueError(f"config argument {name!r} needs a value: {name}=…")
         parsed[name] = _convert(name, value if given else "true", defaults[name])

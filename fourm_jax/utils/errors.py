@@ -16,6 +16,19 @@ def unknown_value(what: str, value: str, allowed: Iterable[str]) -> str:
     return f"unknown {what} {value!r}{hint} Allowed: {sorted(allowed)}"
 
 
+def check_distinct(what: str, names: Iterable[str]) -> None:
+    """Refuse a list in which a name stands twice.
+
+    Raises:
+      ValueError: names the first one, as a `what`.
+    """
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} {name!r} is given twice")
+        seen.add(name)
+
+
 @contextlib.contextmanager
 def described_by(file: Any) -> Iterator[None]:
     """Whatever goes wrong with what a file describes is a ValueError that names the file.

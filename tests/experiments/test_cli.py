@@ -76,6 +76,18 @@ def test_an_empty_path_is_refused_with_the_flags_name(path_flag):
         flags.FLAGS(["test", "--path_of_this_test="])
 
 
+@pytest.mark.parametrize(("repeatable", "twice"), [(False, ["a=1,a=2"]), (True, ["a=1", "a=2"])])
+def test_a_list_that_holds_a_name_twice_is_refused_with_the_name(repeatable, twice):
+    holder = cli.define_names("names_of_this_test", [], "Names.", repeatable=repeatable)
+    try:
+        flags.FLAGS(["test", "--names_of_this_test=a=1"])
+        assert holder.value == ["a=1"]
+        with pytest.raises(flags.IllegalFlagValueError, match=r"names_of.*'a' is given twice"):
+            flags.FLAGS(["test", *(f"--names_of_this_test={value}" for value in twice)])
+    finally:
+        delattr(flags.FLAGS, "names_of_this_test")
+
+
 def test_a_remote_path_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="gs:// needs gcsfs: pip install gcsfs"):

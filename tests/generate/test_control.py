@@ -124,6 +124,7 @@ def test_a_guide_is_read_with_its_last_colon():
         ({"seed": [1]}, "1 seeds for 2 rows, allowed: one, or one per row"),
         ({"plan": [Target(name="depth", scheme="roar", num_tokens=9)]}, "no step for target 'edge"),
         ({"intermediate": ["rgb"]}, "unknown target 'rgb'"),
+        ({"intermediate": ["depth", "depth"]}, "target 'depth' is given twice"),
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(generator, options, message):

@@ -392,6 +392,8 @@ def test_wrong_settings_are_refused_by_name():
     for changes, message in (
         ({"inputs": ("tok_depht",)}, "did you mean 'tok_depth'"),
         ({"outputs": ("rgb",)}, "'rgb' of kind 'pixels' cannot be an output"),
+        ({"inputs": ("rgb", "rgb")}, "input 'rgb' is given twice"),
+        ({"outputs": ("tok_depth", "tok_depth")}, "output 'tok_depth' is given twice"),
         ({"dim": 18}, "dim 18"),
         ({"mlp": "tanh"}, "mlp 'tanh'"),
         ({"as_published": True, "smooth_numbers": True}, "set smooth_numbers to False"),

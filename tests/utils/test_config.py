@@ -38,6 +38,7 @@ def test_arguments_take_the_type_of_their_default():
         ("steps=three", "steps='three' is not of type int"),
         ("steps", "'steps' needs a value: steps="),
         ("3", "unknown config argument '3'"),
+        ("steps=3,steps=3", "'steps' is given twice in 'steps=3,steps=3'"),
         ("runlocal=maybe", "runlocal='maybe', allowed: true, false"),
     ],
 )
