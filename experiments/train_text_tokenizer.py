@@ -12,14 +12,17 @@ from absl import flags
 from experiments import cli
 from fourm_jax.data import datasets
 from fourm_jax.modalities import captions
-from fourm_jax.tokenizers import text
+from fourm_jax.modalities.vocabulary import PUBLISHED
+from fourm_jax.tokenizers import store, text
 from fourm_jax.utils import progress
 
 _RECORDS = flags.DEFINE_string(
     "records", "scenes", "What has captions: a file of fourm_jax/data/sources."
 )
 _DIRECTORY = cli.define_path("directory", None, "Folder that is read, where one is.")
-_COUNT = flags.DEFINE_integer("num_records", 4096, "The first so many training records are read.")
+_COUNT = flags.DEFINE_integer(
+    "num_records", 4096, "The first so many training records are read.", lower_bound=1
+)
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 4608, "Rows of the embedding table; pieces may be fewer."
 )
@@ -30,6 +33,8 @@ _OUTPUT = cli.define_path(
 
 def main() -> None:
     """Learn and save."""
+    text.room_for_pieces(_VOCAB_SIZE.value, PUBLISHED, num_class_names=0)  # before all is read
+    store.check_output(_OUTPUT.value)
     source = open_source()
     count = min(_COUNT.value, len(source))
     texts, class_names, damaged = [], set(), []

@@ -15,7 +15,7 @@ from etils import epath
 from fourm_jax.data import datasets as sources
 from fourm_jax.data.crops import policy
 from fourm_jax.jobs import phases, pretokenize, shard_job
-from fourm_jax.modalities import captions, registry, serializers
+from fourm_jax.modalities import captions, registry, serializers, vocabulary
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.parallel import mesh
 from fourm_jax.tokenizers import store, text
@@ -90,9 +90,10 @@ def check(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
     """Refuse, before the first phase, what a later one would.
 
     Raises:
-      ValueError: an invalid config of trunk or tokenizers, or tokenizers in `workdir` that were
-        trained from another one.
+      ValueError: an invalid config of trunk or tokenizers, a vocabulary of texts without room for
+        words, or tokenizers in `workdir` that were trained from another config.
     """
+    text.room_for_pieces(config.text_vocab_size, vocabulary.PUBLISHED, num_class_names=0)
     for own in (config.trunk, *config.tokenizers.values()):
         run_config.make_task(own)
         mesh.make_mesh(**own.mesh)

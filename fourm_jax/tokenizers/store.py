@@ -29,12 +29,8 @@ def write(directory: epath.PathLike, tensors: Mapping[str, np.ndarray], card: Ca
         card.write(temporary / CARD)
 
 
-@contextlib.contextmanager
-def replacing(directory: epath.PathLike) -> Iterator[epath.Path]:
-    """Yield a folder that becomes `directory` when it is complete.
-
-    In an object store the files of a complete one are put there one by one, the card last: without
-    it, nobody takes the folder for a tokenizer.
+def check_output(directory: epath.PathLike) -> None:
+    """Refuse a folder that no tokenizer may replace.
 
     Raises:
       ValueError: `directory` exists and holds something that is not a tokenizer.
@@ -43,6 +39,20 @@ def replacing(directory: epath.PathLike) -> Iterator[epath.Path]:
     for path in sorted(directory.iterdir()) if directory.exists() else ():
         if path.name not in (CARD, WEIGHTS, TEXT) and not path.name.startswith("."):
             raise ValueError(f"{directory} exists and holds {path.name}; choose another folder")
+
+
+@contextlib.contextmanager
+def replacing(directory: epath.PathLike) -> Iterator[epath.Path]:
+    """Yield a folder that becomes `directory` when it is complete.
+
+    In an object store the files of a complete one are put there one by one, the card last: without
+    it, nobody takes the folder for a tokenizer.
+
+    Raises:
+      ValueError: see `check_output`.
+    """
+    directory = epath.Path(directory)
+    check_output(directory)
     if io.is_remote(directory):
         with tempfile.TemporaryDirectory() as temporary:
             yield epath.Path(temporary)

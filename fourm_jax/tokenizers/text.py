@@ -85,12 +85,7 @@ class TextTokenizer:
         if len({*names}) != len(names) or not all(names):
             raise ValueError(f"class names {names}: empty or repeated")
         controls = _controls(layout)
-        room = vocab_size - len(controls) - len(names)
-        if room <= 0:
-            raise ValueError(
-                f"vocab_size {vocab_size} leaves no room for word pieces, allowed: more than the "
-                f"{len(controls) + len(names)} special, sentinel, coordinate and class tokens"
-            )
+        room = room_for_pieces(vocab_size, layout, len(names))
         pieces = wordpiece.learn_pieces(wordpiece.count_words(texts), room)
         ids = {token: i for i, token in enumerate(dict.fromkeys([*controls, *names, *pieces]))}
         backend = wordpiece.make_backend(ids)
@@ -244,6 +239,21 @@ class TextTokenizer:
             wrong = ids[(ids < 0) | (ids >= self.vocab_size)][0]
             raise ValueError(f"text id {wrong}, allowed: 0..{self.vocab_size - 1}")
         return ids.tolist()
+
+
+def room_for_pieces(vocab_size: int, layout: TextVocabulary, num_class_names: int) -> int:
+    """How many word pieces a vocabulary can have.
+
+    Raises:
+      ValueError: none.
+    """
+    taken = layout.num_reserved + num_class_names
+    if vocab_size <= taken:
+        raise ValueError(
+            f"vocab_size {vocab_size} leaves no room for word pieces, allowed: more than the "
+            f"{taken} special, sentinel, coordinate and class tokens"
+        )
+    return vocab_size - taken
 
 
 def load(directory: epath.PathLike) -> TextTokenizer:

@@ -19,6 +19,7 @@ def config(**overrides):
     [
         ({"trunk__model__num_heads": 5}, "divisible by 4 and by num_heads 5"),
         ({"trunk__mesh__fsdp": 3}, "does not cover the 8 cpu"),
+        ({"text_vocab_size": 4_204}, "vocab_size 4204 leaves no room for word pieces"),
         ({"tokenizers__edge__batch_size": 0}, "'batch_size' is 0"),
     ],
 )

@@ -387,6 +387,29 @@ def test_the_command_reads_every_caption_of_shards_and_skips_records_without_and
     assert loaded.decode_content(loaded.encode("an owl a blue fox")) == "an owl a blue fox"
 
 
+@pytest.mark.parametrize(
+    ("output", "vocab_size", "message"),
+    [
+        (
+            "new",
+            4204,
+            "vocab_size 4204 leaves no room for word pieces, allowed: more than the 4204",
+        ),
+        (".", 4608, "exists and holds note.txt; choose another folder"),
+    ],
+)
+def test_the_command_refuses_what_it_can_before_it_opens_the_records(
+    tmp_path, output, vocab_size, message
+):
+    (tmp_path / "note.txt").touch()
+    command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--records=token_shards"]
+    command += [f"--directory={tmp_path / 'none'}", f"--vocab_size={vocab_size}"]
+    done = subprocess.run(
+        [*command, f"--output={tmp_path / output}"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and message in done.stderr
+
+
 def test_the_command_names_a_source_that_there_is_not(tmp_path):
     command = [sys.executable, "-m", "experiments.train_text_tokenizer", "--records=digit"]
     done = subprocess.run(
