@@ -37,6 +37,7 @@ _OUTPUT = cli.define_path("output", None, "Folder of the index.", required=True,
 
 def main() -> None:
     """Read the model, write the vectors."""
+    embedding.check_output(_OUTPUT.value)  # before a model is read
     config = config_lib.load(cli.find_config(_DATA.value)) if _DATA.value else None
     generator = loading.load_generator(_SOURCE.value, tokenizers=_TOKENIZERS.value)
     job = embedding.Job(

@@ -20,7 +20,7 @@ from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline, reading
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.left_out_log import LeftOutLog
-from fourm_jax.data.storage import left_out, shards
+from fourm_jax.data.storage import foreign_files, left_out, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.generate import features, fitting
 from fourm_jax.generate.generator import Generator
@@ -29,7 +29,7 @@ from fourm_jax.jobs.eval_data import EvalData
 from fourm_jax.models import weights
 from fourm_jax.utils import errors, io, plain_data, progress
 
-INDEX = "index.json"
+INDEX, BEGUN = "index.json", "job.json"  # of a finished one, and of one that was begun
 FORMATS = ("npy", "array_record")
 # What an index of an older version does not know: the fingerprint of the weights, and how many
 # records have no vector (which that version did not allow).
@@ -103,7 +103,7 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
 
     Raises:
       ValueError: an unknown modality, kind, depth or format, a split without records, a folder that
-        holds another index, or more bad records than `job.data` allows.
+        holds another index or other things, or more bad records than `job.data` allows.
     """
     head, spec = features.parse(job.kind, generator.model)
     features.check_depth(generator.model, job.depth)
@@ -144,6 +144,21 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
     found = {"num_records": num_vectors, NUM_LEFT_OUT: total - num_vectors, "num_dims": num_dims}
     io.write_json(job.output / INDEX, {**about, **found})
     return num_vectors
+
+
+def check_output(output: epath.Path) -> None:
+    """Refuse a folder that holds something and no index, such as a run or a data set.
+
+    A data set has lists of left-out records and shards of the same names, and would lose them.
+
+    Raises:
+      ValueError: names the first thing that is there.
+    """
+    if (output / BEGUN).exists() or not output.exists():
+        return
+    for name in sorted(path.name for path in output.iterdir()):
+        if not foreign_files.is_foreign(name):
+            raise ValueError(f"{output} holds {name!r} and no index; use another --output")
 
 
 def _embed(
@@ -280,9 +295,10 @@ def _begin(output: epath.Path, about: Mapping[str, Any]) -> Mapping[str, Any]:
     """Note at the start what this index is; return what was noted, maybe by an older version.
 
     Raises:
-      ValueError: the folder holds another index.
+      ValueError: the folder holds another index, or see `check_output`.
     """
-    path = output / "job.json"
+    path = output / BEGUN
+    check_output(output)
     if not path.exists():
         output.mkdir(parents=True, exist_ok=True)
         io.write_json(path, dict(about))

@@ -72,6 +72,18 @@ def test_another_index_is_not_continued(folder):
         embedding.run(tiny_scenes.generator(), job(folder, depth=1))
 
 
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    embedding.check_output(epath.Path(tmp_path))
+    listed = left_out.list_path(epath.Path(tmp_path), "test")
+    listed.write_text("of a data set")
+    for form in embedding.FORMATS:
+        with pytest.raises(ValueError, match=rf"holds '{listed.name}' and no index; use another"):
+            embedding.run(tiny_scenes.generator(), job(tmp_path, format=form))
+    assert listed.read_text() == "of a data set"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".ipynb_checkpoints", listed.name]
+
+
 def test_a_record_finds_itself_and_is_drawn(folder):
     index = embedding.load(folder)
     generator = tiny_scenes.generator()
