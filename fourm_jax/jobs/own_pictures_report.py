@@ -17,10 +17,12 @@ from etils import epath
 
 from fourm_jax import loading
 from fourm_jax.data import datasets, pipeline
+from fourm_jax.data.crops import policy
 from fourm_jax.data.storage import left_out
 from fourm_jax.evals import any_to_any, galleries, measure, panels, pictures, report
 from fourm_jax.generate.generator import Generator
 from fourm_jax.jobs import own_pictures, phases, quickstart_report, run_phases
+from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.utils import io, progress
 
 TITLES = {"train": "Pictures it was trained on", "test": "Held-out pictures"}
@@ -113,7 +115,7 @@ def read(
         batch, _ = next(pipeline.one_pass(sets, specs, batch_size=count, num_records=count))
         for name in tokens:
             tokens[name].append(batch[name])
-        for file, row in _centre_crops(config, workdir, maps, split, count):
+        for file, row in _centre_crops(config, workdir, maps, split, count, specs):
             files.append(file)
             for name in maps:
                 fields[name].append(row[name])
@@ -138,15 +140,17 @@ def _centre_crops(
     names: Sequence[str],
     split: str,
     count: int,
+    specs: Sequence[ModalitySpec],
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """Names and first crops of the raw records that have tokens."""
-    size = config.pretokenize.crops.size[0]
-    arguments = {"directory": run_phases.raw_dir(workdir), "image_size": size, "fields": names}
-    raw = datasets.open_source("picture_crops", split, {**arguments, "num_crops": 1})
+    crops = policy.CropPolicy(num_crops=1, size=tuple(config.pretokenize.crops.size))
+    raw = run_phases.open_raw(workdir, split)
     gone = left_out.gone(run_phases.data_dir(workdir), split)
     kept = [number for number in range(min(len(raw), count + len(gone))) if number not in gone]
-    whole = run_phases.open_raw(workdir, split)
-    return [(whole[number]["file"], raw[number]) for number in kept[:count]]
+    return [
+        (raw[number]["file"], crops.crop_one(raw[number], number, names, 0, specs))
+        for number in kept[:count]
+    ]
 
 
 def _take(values: Any, rows: Sequence[int]) -> Any:

@@ -133,7 +133,12 @@ def stack(values: list[Any]) -> np.ndarray | list[Any]:
 def specs_of(config: ml_collections.ConfigDict) -> tuple[ModalitySpec, ...]:
     """The modalities that are tokenized."""
     modalities = config.pretokenize.modalities.to_dict()
-    return registry.resolve(modalities["family"], modalities["names"], modalities["overrides"])
+    return registry.resolve(
+        modalities["family"],
+        modalities["names"],
+        modalities["overrides"],
+        modalities.get("added"),
+    )
 
 
 def train_text(

@@ -269,10 +269,10 @@ def resolve(
     if family not in FAMILIES:
         raise ValueError(f"unknown modality family {family!r}, allowed: {sorted(FAMILIES)}")
     known = {spec.name: spec for spec in FAMILIES[family]}
-    for name, values in (added or {}).items():
+    for name in added or {}:
         if name in known:
             raise ValueError(f"modality {name!r} is in family {family!r}: give it in overrides")
-        known[name] = _added(name, values)
+    known |= {spec.name: spec for spec in described(added or {})}
     for name in names:
         if name not in known:
             raise ValueError(unknown_value("modality", name, known))
@@ -289,8 +289,16 @@ def resolve(
     return tuple(known[name].replace(**overrides.get(name, {})) for name in names)
 
 
-def _added(name: str, values: Mapping[str, Any]) -> ModalitySpec:
-    """The spec of a modality that a config describes."""
+def described(added: Mapping[str, Mapping[str, Any]]) -> tuple[ModalitySpec, ...]:
+    """The modalities that a config describes, {name: {field of `ModalitySpec`: value}}.
+
+    Raises:
+      ValueError: a field that does not exist, no kind, or what `ModalitySpec` refuses.
+    """
+    return tuple(_described(name, values) for name, values in added.items())
+
+
+def _described(name: str, values: Mapping[str, Any]) -> ModalitySpec:
     fields = {field.name for field in dataclasses.fields(ModalitySpec)} - {"name"}
     for field in values:
         if field not in fields:

@@ -201,8 +201,17 @@ def field_rules(specs: Iterable[ModalitySpec] = ()) -> dict[str, Transform]:
 
     Args:
       specs: modalities of a run, some of which the registry may not have.
+
+    Raises:
+      ValueError: one of them has a `crop` that does not exist.
     """
-    read = {source: spec.crop for source, spec in registry.sources(specs).items()}
+    sources = registry.sources(specs)
+    for spec in sources.values():
+        if spec.crop not in RULES:
+            raise ValueError(
+                errors.unknown_value(f"crop of modality {spec.name!r}", spec.crop, RULES)
+            )
+    read = {source: spec.crop for source, spec in sources.items()}
     return {field: RULES[rule] for field, rule in {**UNREAD, **read}.items()}
 
 

@@ -55,9 +55,26 @@ def test_batches_of_raw_crops_can_be_stacked(built):
     assert batch["rgb"].shape == (4, 8, 8, 3)
 
 
+NDVI = {"kind": "pixels", "grid": (2, 2), "patch_size": 4, "num_channels": 1, "source": "file"}
+
+
+def test_fields_of_a_modality_that_a_config_describes_are_cropped_as_it_says(tmp_path):
+    rows = ({**picture(n), "ndvi": picture(n)["rgb"][..., 0]} for n in range(3))
+    shard_writer.write_split(tmp_path, "train", {}, 1, lambda _: rows)
+    ndvi = {**NDVI, "source": "ndvi", "crop": "labels"}
+    source = open_built(tmp_path, fields=("rgb", "ndvi"), image_size=4, added={"map": ndvi})
+    assert source[0]["ndvi"].tolist() == [[1] * 4, [1] * 4, [2] * 4, [2] * 4]  # every other pixel
+    assert source[0]["rgb"].shape == (4, 4, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"added": {"map": {**NDVI, "crop": "label"}}},
+            "of modality 'map' 'label'; did you mean 'la",
+        ),
+        ({"added": {"map": {"source": "file"}}}, "modality 'map' has no kind"),
         ({"fields": ("canny",)}, "'canny'; did you mean 'canny_edge'"),
         ({"fields": ("file",)}, "'file'"),
         ({"num_crops": 0}, "num_crops 0, allowed: 1 and more"),
