@@ -6,9 +6,9 @@ from typing import Any
 import ml_collections
 
 from configs import trunk
+from fourm_jax.models import lora
 
 SCRATCH = "scratch"  # init of a run that starts from nothing
-ATTENTION = r"attention/\w+/kernel$"  # what adapters adapt
 LABELS = {
     "label_smoothing": 0.0,
     "mixup": 0.0,
@@ -17,7 +17,7 @@ LABELS = {
     "modality_dropout": 0.0,
     "merge": "none",
     "lora_rank": 0,
-    "lora_pattern": ATTENTION,
+    "lora_pattern": lora.ATTENTION,
     "think": (),
     "tokenizers": "",
     "num_train": 0,

@@ -16,7 +16,6 @@ from jaxtyping import Array, Key
 
 from fourm_jax.utils import rng
 
-SELF_ATTENTION = r"self_attention/(qkv|out)/kernel$"
 ATTENTION = r"attention/\w+/kernel$"
 MLP = r"feed_forward/fc\d/kernel$"
 ALL = rf"{ATTENTION}|{MLP}"

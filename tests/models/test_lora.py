@@ -37,7 +37,7 @@ def test_fresh_adapters_change_nothing():
 
 
 def test_merging_adds_the_scaled_product_to_the_chosen_kernels_only():
-    adapters = lora.init(jax.random.key(0), PARAMS, pattern=lora.SELF_ATTENTION, rank=2)
+    adapters = lora.init(jax.random.key(0), PARAMS, pattern=lora.ATTENTION, rank=2)
     path = "encoder/blocks/self_attention/qkv/kernel"
     adapters[path]["b"] = jnp.ones((2, 6, 24))
     blocks = lora.merge(PARAMS, adapters, scale=0.5)["encoder"]["blocks"]
