@@ -74,10 +74,22 @@ def still_due(
     return jnp.where(context == counting, announced, due)
 
 
+def keys_in(
+    ids: Int[Array, "b l"], *, grammar: Grammar | None, vocabulary: TextVocabulary
+) -> Bool[Array, "b k"]:
+    """Which keys are among the tokens of a text (`Grammar.keyed`); k is 0 without such a rule."""
+    if grammar is None or grammar.keyed is None:
+        return jnp.zeros((len(ids), 0), bool)
+    axis, _, sizes = grammar.keyed
+    keys = vocabulary.coordinate_id(kinds.TOKENS.index(axis), 0) + np.arange(len(sizes))
+    return (ids[:, :, None] == keys).any(axis=1)
+
+
 def may_follow(
     previous: Int[Array, "b"],
     closing: Int[Array, "b"],
     due: Int[Array, "b"],
+    used: Bool[Array, "b k"],
     num_ids: int,
     *,
     grammar: Grammar | None,
@@ -94,6 +106,7 @@ def may_follow(
         come that its texts have.
       closing: see `fill_spans.closing_tokens`.
       due: see `still_due`.
+      used: which keys the text has, see `keys_in`.
       num_ids: size of the vocabulary.
     """
     ids = jnp.arange(num_ids)
@@ -104,7 +117,8 @@ def may_follow(
     ranges = _by_kind(grammar, vocabulary, num_ids)
     allowed = _kinds_that_follow(_contexts(previous, vocabulary), due, grammar)
     closes &= allowed[:, -1:] | (closing != vocabulary.eos_id)[:, None]
-    return _content(allowed, ranges, num_ids) | closes
+    some = {} if grammar.keyed is None else _of_keys(previous, used, ranges, grammar, vocabulary)
+    return _content(allowed, some, ranges, num_ids) | closes
 
 
 def _kinds_that_follow(
@@ -123,14 +137,41 @@ def _kinds_that_follow(
     return jnp.where(owed > 0, is_counted, jnp.where(owed == 0, at_end, table[context]))
 
 
+def _of_keys(
+    previous: Int[Array, "b"],
+    used: Bool[Array, "b k"],
+    ranges: dict[str, tuple[int, int]],
+    grammar: Grammar,
+    vocabulary: TextVocabulary,
+) -> dict[str, Bool[Array, "b n"]]:
+    """Masks of the keys that a text does not have yet, and of the values of the key before."""
+    assert grammar.keyed is not None
+    axis, other, sizes_of = grammar.keyed
+    sizes = np.array(sizes_of)
+    (first, stop), (first_value, last_value) = ranges[axis], ranges[other]
+    place = previous - first
+    size = jnp.asarray(sizes)[jnp.clip(place, 0, len(sizes) - 1)]
+    # A key that somebody has written and that there is not may have any value.
+    is_key = (place >= 0) & (place < stop - first) & (size > 0)
+    size = jnp.where(is_key, size, last_value - first_value)
+    values = jnp.arange(last_value - first_value) < size[:, None]
+    return {axis: (~used & (sizes > 0))[:, : stop - first], other: values}
+
+
 def _content(
-    allowed: Bool[Array, "b kinds"], ranges: dict[str, tuple[int, int]], num_ids: int
+    allowed: Bool[Array, "b kinds"],
+    some: dict[str, Bool[Array, "b n"]],
+    ranges: dict[str, tuple[int, int]],
+    num_ids: int,
 ) -> Bool[Array, "b v"]:
-    """Mask of the coordinates and words of these kinds."""
+    """Mask of the coordinates and words of these kinds; of those in `some` only what it allows."""
     parts, end = [], 0
-    for number, (start, stop) in enumerate(ranges.values()):  # ascending, as `grammar.TOKENS`
+    for number, (kind, (start, stop)) in enumerate(
+        ranges.items()
+    ):  # ascending, as `grammar.TOKENS`
         parts.append(jnp.zeros((len(allowed), start - end), bool))
-        parts.append(jnp.broadcast_to(allowed[:, number, None], (len(allowed), stop - start)))
+        part = jnp.broadcast_to(allowed[:, number, None], (len(allowed), stop - start))
+        parts.append(part & some[kind] if kind in some else part)
         end = stop
     parts.append(jnp.zeros((len(allowed), num_ids - end), bool))
     return jnp.concatenate(parts, axis=1)

@@ -93,7 +93,9 @@ def write_sequence(
     ids, known = state.ids[stage.target], state.known[stage.target]
     holes = _holes(ids, known, stage)
     started = decoder.start(_inputs(state, holes.first, stage, specs), stage.max_new)
-    memory = _Memory(started, jnp.full_like(holes.first, next_tokens.UNCOUNTED))
+    words = jnp.where(known, ids, stage.vocabulary.pad_id)
+    used = next_tokens.keys_in(words, grammar=stage.grammar, vocabulary=stage.vocabulary)
+    memory = _Memory(started, jnp.full_like(holes.first, next_tokens.UNCOUNTED), used)
     next_token = functools.partial(_next_token, keys, temperature, weights, stage, decoder)
     generated, generated_known = _write_until(next_token, memory, holes, stage)
     merged, merged_known = fill_spans.merge_spans(
@@ -117,11 +119,12 @@ class _Holes(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """What is kept between tokens: that of the decoder, and what texts owe
-    (`next_tokens.still_due`)."""
+    """What is kept between tokens: that of the decoder, what texts owe
+    (`next_tokens.still_due`), and which keys they have, also behind a hole (`keys_in`)."""
 
     decoder: Any
     due: Int[Array, "b"]
+    used: Bool[Array, "b k"]
 
 
 def _inputs(state: State, first: Int[Array, "b"], stage: SequenceStage, specs: Specs) -> TokenBatch:
@@ -162,14 +165,15 @@ def _next_token(
     num_branches = len(stage.hidden_conditions)
     logits, kept = decoder.step(memory.decoder, jnp.tile(token, num_branches), at)
     logits = sampling.guide(logits.reshape(num_branches, len(token), 1, -1), weights)
-    due = memory.due
+    due, used = memory.due, memory.used
     if not stage.sampling.as_published:
         rules: dict[str, Any] = {"grammar": stage.grammar, "vocabulary": stage.vocabulary}
         opens = fill_spans.is_sentinel(token, stage.vocabulary)
         previous = jnp.where(opens, before, token)
         due = jnp.where(opens, next_tokens.UNCOUNTED, due)
         due = next_tokens.still_due(previous, due, **rules)
-        allowed = next_tokens.may_follow(previous, closing, due, logits.shape[-1], **rules)
+        used |= next_tokens.keys_in(token[:, None], **rules)
+        allowed = next_tokens.may_follow(previous, closing, due, used, logits.shape[-1], **rules)
         logits = jnp.where(allowed[:, None], logits, -jnp.inf)
     drawn, _ = sampling.sample(
         sampling.uniforms(jax.vmap(lambda key: jax.random.fold_in(key, at))(keys), 1),
@@ -180,7 +184,7 @@ def _next_token(
         draw=stage.sampling.draw,
         as_published=stage.sampling.as_published,
     )
-    return drawn[:, 0], _Memory(kept, due)
+    return drawn[:, 0], _Memory(kept, due, used)
 
 
 def _write_until(

@@ -25,6 +25,8 @@ class Grammar:
       v0, v1, v2, v3, word: what may follow such a token; (): the text form has none.
       bins: (axis, its coordinates) where not all of them occur.
       counted: (axis, kind, n): after "axis=c" come n · c tokens of that kind, and then others.
+      keyed: (axis, other axis, sizes): "axis=c" is a key that a text has at most once, and one of
+        the first sizes[c] coordinates of the other axis is its value; 0 of them: there is no such.
     """
 
     begin: Kinds
@@ -35,6 +37,7 @@ class Grammar:
     word: Kinds = ()
     bins: tuple[tuple[str, range], ...] = ()
     counted: tuple[str, str, int] | None = None
+    keyed: tuple[str, str, tuple[int, ...]] | None = None
 
     def __post_init__(self):
         for kind in (BEGIN, *self.kinds):
@@ -61,6 +64,15 @@ class Grammar:
                     f"grammar: counted {self.counted}, allowed: an axis and another kind of "
                     f"{self.kinds}, and how many of it"
                 )
+        if self.keyed is not None:
+            axis, other, sizes = self.keyed
+            if not {axis, other} <= {*self.kinds} & {*AXES} or axis == other or not any(sizes):
+                raise ValueError(
+                    f"grammar: keyed {self.keyed}, allowed: two axes of {self.kinds}, and sizes of "
+                    "which some are above 0"
+                )
+            if dict(self.bins).get(axis) != range(len(sizes)):
+                raise ValueError(f"grammar: {len(sizes)} sizes, bins of {axis!r} must be as many")
 
     @property
     def kinds(self) -> Kinds:

@@ -22,7 +22,8 @@ GRAMMAR = Grammar(
     begin=("v1", "end"),
     v1=("v0",),
     v0=("v1", "end"),
-    bins=(("v1", range(1 + max(field.id for field in FIELDS.fields))),),
+    bins=(("v1", range(len(FIELDS.sizes()))),),
+    keyed=("v1", "v0", FIELDS.sizes()),
 )
 
 

@@ -18,6 +18,7 @@ class Encoding(Protocol):
     Attributes:
       range: smallest and largest value that a bin of its own stands for; those outside are clipped.
       possible: smallest and largest value that there can be; others are mistakes.
+      num_bins: the bins 0..num_bins - 1 have a value.
     """
 
     @property
@@ -25,6 +26,9 @@ class Encoding(Protocol):
 
     @property
     def possible(self) -> tuple[float, float]: ...
+
+    @property
+    def num_bins(self) -> int: ...
 
     def encode(self, value: float) -> int:
         """Bin 0..999 of a value; values outside the range are clipped."""
@@ -52,6 +56,10 @@ class Count:
     @property
     def possible(self) -> tuple[float, float]:
         return 0, 10**6  # the last bin stands for "this many or more"
+
+    @property
+    def num_bins(self) -> int:
+        return coordinates.NUM_BINS
 
     def encode(self, value: float) -> int:
         return int(min(max(math.floor(value / self.step), 0), coordinates.NUM_BINS - 1))
@@ -123,11 +131,15 @@ class Levels:
     def range(self) -> tuple[float, float]:
         return self.possible
 
+    @property
+    def num_bins(self) -> int:
+        return len(self.values)
+
     def encode(self, value: float) -> int:
         return sum(edge <= value for edge in self.edges)
 
     def decode(self, bin: int) -> float | None:
-        return self.values[bin] if bin < len(self.values) else None
+        return self.values[bin] if bin < self.num_bins else None
 
     def decode_published(self, bin: int) -> int:
         return bin
@@ -163,6 +175,11 @@ class FieldTable:
     def numbered(self, id: int) -> Field | None:
         """Field of this number, or None."""
         return next((field for field in self.fields if field.id == id), None)
+
+    def sizes(self) -> tuple[int, ...]:
+        """How many bins have a value, by the number of the field; 0 where there is none."""
+        bins = {field.id: field.encoding.num_bins for field in self.fields}
+        return tuple(bins.get(number, 0) for number in range(1 + max(bins)))
 
 
 PUBLISHED = FieldTable(

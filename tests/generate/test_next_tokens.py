@@ -30,7 +30,7 @@ V0, V1, V2, V3, WORD = 300, 1300, 2300, 3300, 4240
 NUMBERS = {
     "captions": (),
     "boxes": ("xmin > xmax",),
-    "metadata": ("unknown field", "no value of", "repeated field"),
+    "metadata": (),
     "palette": (),
 }
 
@@ -174,14 +174,15 @@ def test_after_what_the_grammar_does_not_know_all_may_come_that_the_form_has():
         assert allowed == [EOS, 27, 28, 29]
 
 
-def may_follow(previous, closing, grammar, vocabulary, size, due=next_tokens.UNCOUNTED):
+def may_follow(previous, closing, grammar, vocabulary, size, due=next_tokens.UNCOUNTED, text=()):
+    rules = {"grammar": grammar, "vocabulary": vocabulary}
     mask = next_tokens.may_follow(
         jnp.asarray([previous]),
         jnp.asarray([closing]),
         jnp.asarray([due]),
+        next_tokens.keys_in(jnp.asarray([text], jnp.int32), **rules),
         size,
-        grammar=grammar,
-        vocabulary=vocabulary,
+        **rules,
     )
     return np.flatnonzero(mask[0]).tolist()
 
@@ -236,6 +237,39 @@ def test_a_palette_has_the_colors_that_it_announces():
     assert len(row) == 1 + 2 * 3 + 1
     (row,) = write("palette", [[two, V0, S1]], best=(EOS,))  # what was before it is not counted
     assert row == [two, V0, EOS]
+
+
+KEYED = Grammar(
+    begin=("v1", "end"),
+    v1=("v0",),
+    v0=("v1", "end"),
+    bins=(("v1", range(4)),),
+    keyed=("v1", "v0", (2, 0, 5, 1)),
+)
+
+
+def test_a_key_comes_once_and_before_its_own_values():
+    def after(previous, *text, closing=EOS):
+        return may_follow(previous, closing, KEYED, SMALL, 30, text=text)
+
+    assert after(-1) == [EOS, 12, 14, 15]  # v1=0, 2 and 3: 1 is no key
+    assert after(7, 12, 7) == [EOS, 14, 15]
+    assert after(7, 14, 12, 7, closing=6) == [6, 15]  # those behind a hole count, too
+    assert after(7, 12, 14, 15, 7) == [EOS]
+    assert [after(key) for key in (12, 14, 15)] == [[7, 8], [7, 8, 9, 10, 11], [7]]
+    assert after(13) == [7, 8, 9, 10, 11]  # a key that somebody has written
+
+
+def test_fields_that_a_text_of_metadata_has_around_its_holes_are_not_repeated():
+    width, score, label = (PUBLISHED.coordinate_id(1, field) for field in (0, 19, 20))
+    prompt = [width, V0, S1, label, V0 - 95]
+    (row,) = write("metadata", [prompt], best=(width, label, score, V0), max_new=3)
+    assert row[0] == width and row[-2:] == prompt[-2:]
+    assert not {width, label} & set(row[2:-2])
+    for rows in (write("metadata", [[S1]] * 64), write("metadata", [[width, V0, S1]] * 16)):
+        for row in rows:
+            fields = [token for token in row if 1204 <= token < 2204]
+            assert len(fields) == len(set(fields))
 
 
 def test_a_row_is_the_same_in_every_batch():

@@ -82,7 +82,7 @@ def obeys(grammar, text):
     in_range = all(one.bin in bins.get(f"v{one.axis}", range(1000)) for one in numbers)
     pairs = itertools.pairwise(kinds_of(text))
     in_order = all(follower in getattr(grammar, kind, ()) for kind, follower in pairs)
-    return in_range and in_order and is_complete(grammar, text)
+    return in_range and in_order and is_complete(grammar, text) and has_keys_once(grammar, text)
 
 
 def is_complete(grammar, text):
@@ -92,6 +92,17 @@ def is_complete(grammar, text):
     axis, kind, each = grammar.counted
     announced = [w.bin for w in coordinates.split(text) if f"v{w.axis}" == axis]
     return kinds_of(text).count(kind) == each * sum(announced)
+
+
+def has_keys_once(grammar, text):
+    """Whether no key comes twice, and each before one of its values."""
+    if grammar.keyed is None:
+        return True
+    axis, other, sizes = grammar.keyed
+    pairs = list(itertools.pairwise(coordinates.split(text)))
+    found = [(key.bin, value) for key, value in pairs if f"v{key.axis}" == axis]
+    fits = [f"v{value.axis}" == other and value.bin < sizes[key] for key, value in found]
+    return all(fits) and len({key for key, _ in found}) == len(found)
 
 
 def test_every_text_form_has_a_grammar():
@@ -119,6 +130,9 @@ def test_every_text_that_is_written_obeys_its_grammar(form, seed):
         ("metadata", "v1=3"),
         ("metadata", "v0=3 v1=3"),
         ("metadata", "v1=35 v0=3"),
+        ("metadata", "v1=21 v0=3"),  # no field
+        ("metadata", "v1=19 v0=2"),  # a score in two levels
+        ("metadata", "v1=3 v0=3 v1=3 v0=4"),
         ("palette", ""),
         ("palette", "v0=3 v0=3 v0=3"),
         ("palette", "v1=1 v0=3 v0=256 v0=3"),
@@ -155,3 +169,11 @@ def test_a_grammar_that_leads_nowhere_is_refused():
         ValueError, match=r"counted \('v1', 'v0', 3\), allowed: an axis and another"
     ):
         Grammar(begin=("v0",), v0=("end",), counted=("v1", "v0", 3))
+    two = {"begin": ("v0",), "v0": ("v1",), "v1": ("end",)}
+    for keyed in (("v0", "v2", (1,)), ("v0", "v0", (1,)), ("v0", "v1", (0,))):
+        with pytest.raises(
+            ValueError, match=r"keyed .*, allowed: two axes of .*, and sizes of which"
+        ):
+            Grammar(**two, keyed=keyed)
+    with pytest.raises(ValueError, match="2 sizes, bins of 'v0' must be as many"):
+        Grammar(**two, bins=(("v0", range(3)),), keyed=("v0", "v1", (4, 4)))
