@@ -24,7 +24,14 @@ from fourm_jax.generate.sequences import SequenceStage
 from fourm_jax.generate.stages import Call
 from fourm_jax.generate.state import State, Widths
 from fourm_jax.models.fourm import FourM
-from fourm_jax.parallel import gpu_kernels, hlo, planned_memory, roofline, topology
+from fourm_jax.parallel import (
+    gpu_kernels,
+    hlo,
+    planned_memory,
+    roofline,
+    topology,
+    tpu_cycles,
+)
 from fourm_jax.parallel import mesh as mesh_lib
 
 START_US = 2.5  # that starting a kernel is taken to cost where a plan adds up times
@@ -135,7 +142,8 @@ def report(part: Part, place: topology.Topology, mesh: Mesh) -> dict[str, Any]:
 
     Beside memory (`planned_memory.report`), on a GPU: "least_ms" of its kernels by kind
     (`roofline.report`), "answers" that the host waits for, and for texts what "per_token" is of it.
-    On a TPU "flops" and "bytes_accessed" are the compiler's, which counts one round of a loop.
+    On a TPU "flops" and "bytes_accessed" are the compiler's, which counts one round of a loop, and
+    "cycles" what it expects, by kind (`tpu_cycles.report`).
     """
     sharding = NamedSharding(mesh, P())
     watch = time.perf_counter()
@@ -152,7 +160,9 @@ def report(part: Part, place: topology.Topology, mesh: Mesh) -> dict[str, Any]:
     if place.gpu is None:
         costs = compiled.cost_analysis() or {}
         numbers = {"flops": "flops", "bytes_accessed": "bytes accessed"}
-        return row | {key: costs.get(name, 0.0) for key, name in numbers.items()}
+        row |= {key: costs.get(name, 0.0) for key, name in numbers.items()}
+        program = hlo.parse(compiled.as_text() or "")
+        return row | {"cycles": tpu_cycles.report(program, open_rounds=part.num_tokens)}
     program, tokens = hlo.parse(compiled.as_text() or ""), part.num_tokens
     whole, around = (
         roofline.report(program, place.gpu, open_rounds=rounds)["least_ms"]
@@ -170,7 +180,7 @@ def total(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     The cast of the kernels is no part of it, but "peak_bytes" counts them as they were, which stay.
     "answers_between" are those that say which slots the next target needs. On a GPU "start_ms" is
-    `START_US` for each kernel; "least_ms" has none of it.
+    `START_US` for each kernel; "least_ms" has none of it. On a TPU "cycles" are added up.
     """
     kept = sum(row.get("argument_bytes", 0) for row in rows if row["name"] == "cast")
     targets = {row["name"] for row in rows} - {"cast"}
@@ -182,6 +192,11 @@ def total(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "compile_s": round(sum(row["compile_s"] for row in rows), 1),
         "answers_between": len(targets),
     }
+    if all("cycles" in row for row in rows):
+        cycles: dict[str, dict[str, float]] = {}
+        for row in rows:
+            tpu_cycles.add(cycles, row["cycles"], row["calls"])
+        return found | {"cycles": cycles}
     if not all("least_ms" in row for row in rows):
         return found
     kinds: dict[str, dict[str, float]] = {}
