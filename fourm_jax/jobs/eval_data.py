@@ -13,8 +13,8 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from fourm_jax.data import channels, in_memory, pipeline
 from fourm_jax.data import datasets as sources
-from fourm_jax.data import in_memory, pipeline
 from fourm_jax.data.crops import policy, settings
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.left_out_log import LeftOutLog
@@ -63,9 +63,11 @@ class EvalData:
     ) -> tuple[Dataset, ...]:
         """Data sets of tokens; whoever reads a bad record, or one that is not encoded, is told so.
 
+        Pictures have the channels of `specs`, in their order, as in training.
+
         Raises:
           ValueError: a split without records, or one whose records are all bad; a source that
-            cannot be opened.
+            cannot be opened; channels that the records lack.
         """
         if self.is_raw:
             return (self._encoded(specs, self._raw_rows(specs, split, count)),)
@@ -74,7 +76,11 @@ class EvalData:
         for one in found:
             if not len(one.source):
                 raise ValueError(f"data set {one.name!r}: split {split!r} has no records")
-        return found
+        asked = {spec.name for spec in specs}  # maybe one of those that the data set has
+        return tuple(
+            channels.pick(one, {n: held for n, held in own.items() if n in asked}, specs)
+            for one, own in zip(found, (g.get("channels", {}) for g in self.groups), strict=True)
+        )
 
     def read(self, specs: Sequence[ModalitySpec], split: str, count: int) -> Records:
         """The first `count` records of each data set (0: all), with their raw fields.

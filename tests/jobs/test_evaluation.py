@@ -1,5 +1,6 @@
 """A model is evaluated alike as it was trained, as it is published, and converted back."""
 
+import numpy as np
 import pytest
 
 from fourm_jax import loading
@@ -9,6 +10,7 @@ from fourm_jax.jobs import eval_data, evaluation
 from fourm_jax.modalities import registry
 from fourm_jax.models.fourm import FourM
 from fourm_jax.utils import io
+from tests.evals import tiny_scenes
 from tests.models import batches
 
 NAMES = ("caption", "det")
@@ -72,3 +74,16 @@ def test_the_data_of_a_published_checkpoint_are_not_known(folders):
     _, folder = folders
     with pytest.raises(ValueError, match="is no run folder, whose data are known"):
         eval_data.choose(folder / "published", None, None)
+
+
+def test_pictures_are_evaluated_with_their_channels_in_the_order_of_the_model():
+    rgb = registry.resolve("scenes", ["rgb"])
+    as_stored = {**tiny_scenes.data().groups[0], "channels": {}}
+    named = {**as_stored, "channels": {"rgb": ("red", "green", "blue")}}
+    stored = eval_data.EvalData(groups=(as_stored,)).read(rgb, "test", 2)
+    turned = (rgb[0].replace(channels=("blue", "red", "green")),)
+    read = eval_data.EvalData(groups=(named,)).read(turned, "test", 2)
+    pixels = stored.tokens["rgb"]["pixels"]
+    np.testing.assert_array_equal(read.tokens["rgb"]["pixels"], pixels[..., [2, 0, 1]])
+    text = registry.resolve("scenes", ["caption"])  # asked for alone, it needs no channels
+    assert len(eval_data.EvalData(groups=(named,)).read(text, "test", 2)) == 2
