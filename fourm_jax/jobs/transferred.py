@@ -1,12 +1,14 @@
 """The result of a transfer on disk: with adapters only they and the head, else all of the encoder.
 
 A folder with transfer.json (the config) and weights.safetensors. Adapters are loaded onto their
-base, which `config.init.source` names.
+base, which `config.init` names; what that starts anew of the encoder, such as a vector that the
+base does not read, lies beside them.
 """
 
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +24,7 @@ from fourm_jax.convert import safetensors_io
 from fourm_jax.data.sources import fake
 from fourm_jax.models import parts
 from fourm_jax.ops import tiles
-from fourm_jax.train import init, transfer_config
+from fourm_jax.train import init, run_config, transfer_config
 from fourm_jax.train.state import TrainState
 from fourm_jax.train.transfer_task import Labels, TransferTask
 from fourm_jax.utils import config as config_lib
@@ -96,9 +98,16 @@ def save(config: ml_collections.ConfigDict, state: TrainState, folder: epath.Pat
     """Write what `config` trained; adapters without the encoder that they adapt."""
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = tree.named_leaves(jax.device_get(state.eval_params))
+    params = jax.device_get(state.eval_params)
+    arrays = tree.named_leaves(params)
     if config.transfer.get("lora_rank", 0):
-        arrays = {name: leaf for name, leaf in arrays.items() if not name.startswith(_OF_THE_BASE)}
+        reset = config.init.get("reset", "")
+        named = parts.split(params, transfer_config.make_task(config).packed)
+        arrays = {
+            name: np.asarray(part)
+            for name, part in named.items()
+            if not name.startswith(_OF_THE_BASE) or (reset and re.search(reset, name))
+        }
     shapes = {name: (leaf.dtype, leaf.shape) for name, leaf in arrays.items()}
     safetensors_io.write(folder / WEIGHTS, shapes, arrays.items())
     io.write_json(folder / CONFIG, config_lib.to_json(config))
@@ -124,7 +133,10 @@ def load(folder: epath.PathLike, base: str = "") -> Transferred:
     file = safetensors_io.open_weights(place / WEIGHTS)
     arrays = dict(safetensors_io.Tensors(file))
     if task.labels_of.lora_rank:
-        arrays |= _base(task, shapes, base or config.init.source)
+        settings = run_config.init_settings(config)
+        assert settings is not None  # `make_task` wants a base of adapters
+        settings = dataclasses.replace(settings, source=base or settings.source)
+        arrays |= _base(task, shapes, settings, arrays)
     for name, leaf in expected.items():
         found = arrays.get(name)
         if found is None or found.shape != leaf.shape:
@@ -134,18 +146,25 @@ def load(folder: epath.PathLike, base: str = "") -> Transferred:
     return Transferred(task, params)
 
 
-def _base(task: TransferTask, shapes: Any, source: str) -> dict[str, np.ndarray]:
-    """The arrays of the encoder, from the weights of the base."""
-    settings = init.Settings(source=source, rename={"^(trunk|thinker)/": ""})
-    trunk = {
-        name: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes[name])
-        for name in ("trunk", "thinker")
-        if name in shapes
-    }
-    weights = loading.weights(source)
-    found, _ = init.plan(parts.split(trunk, task.packed), settings, weights, task.model.modalities)
-    arrays = {}
-    for path in tree.named_leaves(trunk):
-        names = [f"{path}/{rows.name}" for rows in task.packed.get(path, ())] or [path]
-        arrays[path] = np.concatenate([found[name].rows for name in names])
+def _base(
+    task: TransferTask,
+    shapes: Any,
+    settings: init.Settings,
+    saved: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """The arrays of the encoder as the training began: of the base, or saved where it was reset."""
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    found, _ = init.plan(
+        parts.split(blank, task.packed),
+        settings,
+        loading.weights(settings.source),
+        task.model.modalities,
+    )
+    there = {**saved, **{name: one.rows for name, one in found.items()}}
+    arrays: dict[str, np.ndarray] = {}
+    for path in tree.named_leaves(blank):
+        if path.startswith(_OF_THE_BASE):
+            names = [f"{path}/{rows.name}" for rows in task.packed.get(path, ())] or [path]
+            rows = [there[name] for name in names if name in there]  # `load` checks the sizes
+            arrays |= {path: np.concatenate(rows)} if rows else {}
     return arrays

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from fourm_jax import loading
+from fourm_jax.convert import safetensors_io
 from fourm_jax.data import channels, datasets, in_memory
 from fourm_jax.data.sources import fake
 from fourm_jax.data.storage.left_out import RecordError
+from fourm_jax.jobs import transferred
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import embeddings, from_config
 from fourm_jax.models.weights import Weights
 from fourm_jax.scenes import labels
 from fourm_jax.train import init, run_config, transfer_data, transfer_task
 from fourm_jax.utils import config as config_lib
-from fourm_jax.utils import io
+from fourm_jax.utils import io, tree
 from tests.jobs import untrained
 from tests.train import tiny
 from tests.train.test_transfer import config, run
@@ -152,6 +154,26 @@ def test_a_model_starts_with_raw_inputs_that_it_does_not_know(base, tmp_path):
     assert "trunk/modality_embedding/edge" in report["copied"]
     assert "trunk/encoder_embedding/contents_poses/kernel" in report["new"]
     assert np.isfinite(result.metrics["loss"])
+
+
+def test_saved_adapters_keep_what_their_base_lacks_and_start_as_the_training_did(base, tmp_path):
+    whole = config_lib.to_json(config(f"task=cls,init={base},lora=2"))
+    whole["modalities"]["inputs"] = ["rgb", {"name": "poses", "width": 7, "length": 4}]
+    whole["init"]["reset"] += "|[/_]poses(/|$)"
+    whole["init"]["rename"] |= {"modality_embedding/rgb": "modality_embedding/tok_depth"}
+    whole["data"][0]["fields"] = {"rgb": "rgb", "poses": "poses"}
+    settings = config_lib.from_json(whole)
+    state = run(settings, tmp_path / "run").state
+    transferred.save(settings, state, tmp_path / "saved")
+    loaded = tree.named_leaves(transferred.load(tmp_path / "saved").params["trunk"])
+    for name, leaf in tree.named_leaves(state.eval_params["trunk"]).items():
+        np.testing.assert_array_equal(loaded[name], leaf, err_msg=name)
+    names = safetensors_io.open_weights(tmp_path / "saved" / transferred.WEIGHTS).names
+    assert {name for name in names if name.startswith("trunk/")} == {
+        "trunk/encoder_embedding/contents_poses/bias",
+        "trunk/encoder_embedding/contents_poses/kernel",
+        "trunk/modality_embedding/poses",
+    }
 
 
 @pytest.mark.parametrize(
