@@ -113,7 +113,8 @@ class Logbook:
         self.restart_clock(step)
         self.record(step, values)
         self._bar.update(step, _shown(values))
-        self._check_skipped(step, values["skipped"], num_steps, losses)
+        num_skipped, num_covered = (float(x) for x in jax.device_get(taken["skipped"]))
+        self._check_skipped(step, num_skipped, int(num_covered), losses)
 
     def _rates(self, num_steps: int, values: Mapping[str, float]) -> dict[str, float]:
         """What the clock and the device say of the last steps (`metrics.MEASURED`)."""
@@ -146,17 +147,23 @@ class Logbook:
         self._writers.close()
 
     def _check_skipped(
-        self, step: int, share: float, num_steps: int, losses: Sequence[Loss]
+        self, step: int, new_skipped: float, num_steps: int, losses: Sequence[Loss]
     ) -> None:
-        if share > 0:
+        """Give up after too many skipped steps.
+
+        Args:
+          new_skipped: of the `num_steps` since the last log point. The clock knows fewer steps: it
+            is set back by an evaluation, and a continued run starts between two log points.
+        """
+        if new_skipped > 0:
             skipped = [batch for batch, loss in losses if not math.isfinite(jax.device_get(loss))]
             self._skipped_batches += skipped
             progress.announce(
-                f"step {step}: {share:.0%} of the last steps were skipped (not finite), batches "
-                f"{_ranges(skipped)}"
+                f"step {step}: {new_skipped / num_steps:.0%} of the last steps were skipped (not "
+                f"finite), batches {_ranges(skipped)}"
             )
         # The last log points, as few as cover the window.
-        self._skipped.append((max(num_steps, 1), share * max(num_steps, 1)))
+        self._skipped.append((num_steps, new_skipped))
         while sum(steps for steps, _ in list(self._skipped)[1:]) >= WINDOW:
             self._skipped.popleft()
         num_covered = sum(steps for steps, _ in self._skipped)

@@ -148,6 +148,21 @@ def test_steps_skipped_long_ago_do_not_count(tmp_path):
     assert book.values["skipped"] == pytest.approx(9 / 50)
 
 
+def test_steps_skipped_before_an_evaluation_count_at_the_log_point_behind_it(tmp_path):
+    book = book_in(tmp_path)
+    book.restart_clock(30)  # after an evaluation at step 30, which is no log point
+    book.take(state_of(30, 50), 50)
+    with pytest.raises(FloatingPointError, match="in 30 of the last 50 steps, up to step 50"):
+        book.flush()
+
+
+def test_steps_skipped_before_a_run_was_continued_count_at_its_first_log_point(tmp_path):
+    book = book_in(tmp_path, start=40)
+    book.take(state_of(25, 50), 50)
+    with pytest.raises(FloatingPointError, match="in 25 of the last 50 steps, up to step 50"):
+        book.flush()
+
+
 def test_a_run_that_gives_up_names_the_batches_without_a_finite_gradient(tmp_path, capsys):
     book = book_in(tmp_path)
     for batch in range(30):
