@@ -161,16 +161,19 @@ def load(name: str, options: Mapping[str, Any]) -> Evaluator:
 
 def _convert(key: str, value: Any, default: Any) -> Any:
     """A value in the type of the default; texts of a command line are "a+b" for lists."""
-    if isinstance(default, tuple):
-        return tuple(value.split("+")) if isinstance(value, str) else tuple(value)
+    kind = type(default)
+    if isinstance(default, tuple) and isinstance(value, str):
+        return tuple(value.split("+"))
     if isinstance(default, bool) and isinstance(value, str):
         if value not in ("true", "false"):
             raise ValueError(f"option {key}={value}, allowed: true, false")
         return value == "true"
     try:
-        converted = value if isinstance(value, type(default)) else type(default)(value)
-    except ValueError as error:
-        raise ValueError(f"option {key}={value}, expected {type(default).__name__}") from error
+        converted = value if isinstance(value, kind) else kind(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"option {key}={value}, expected {kind.__name__}") from error
+    if isinstance(converted, int) and isinstance(value, float) and converted != value:
+        raise ValueError(f"option {key}={value}, expected a whole number")
     if isinstance(converted, int | float) and not 0 <= converted < math.inf:  # or nan
         raise ValueError(f"option {key}={value}, allowed: numbers from 0 on")
     return converted
