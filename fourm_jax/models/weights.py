@@ -58,13 +58,17 @@ def function_of(model: FourM) -> dict[str, Any]:
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that other weights do not have: of 64 values of every parameter.
+    """16 hexadecimal digits that other weights do not have: of some values of every parameter.
 
-    They are compared as bfloat16, so that a copy that computes in it has the same.
+    These are one of each layer or row, as a training may change a few rows of a packed table alone
+    (those of an added modality), and 64 of the first. They are compared as bfloat16, so that a copy
+    that computes in it has the same.
     """
     digest = hashlib.sha256()
     for name, leaf in tree.named_leaves(params).items():
-        some = leaf[(slice(1),) * (leaf.ndim - 1) + (slice(64),)] if leaf.ndim else leaf
         digest.update(f"{name} {leaf.shape}".encode())
-        digest.update(np.asarray(jnp.asarray(some, jnp.bfloat16)).tobytes())
+        first = (0,) * (leaf.ndim - 1)
+        some = (leaf[(slice(None), *first)], leaf[(*first, slice(64))]) if leaf.ndim else (leaf,)
+        for values in some:
+            digest.update(np.asarray(jnp.asarray(values, jnp.bfloat16)).tobytes())
     return digest.hexdigest()[:16]
