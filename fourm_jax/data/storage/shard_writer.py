@@ -43,7 +43,9 @@ def write_split(
     """Write the shards of one split that are not there yet, then the manifest once all are.
 
     Process p of P writes shards p, p + P, …; what a shard holds depends on its index only, so any
-    number of processes, killed and started again at will, ends with the same files.
+    number of processes, killed and started again at will, ends with the same files. One that does
+    the same as another, such as a job that was started anew while the old one lives, stops where
+    the other has finished the split.
 
     Args:
       recipe: how the records are made (JSON values); decides whether the folder can be continued.
@@ -61,16 +63,23 @@ def write_split(
     directory = epath.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     recipe = json.loads(json.dumps({**recipe, "num_shards": num_shards}))
-    if shards.manifest_path(directory, split).exists():
+    manifest = shards.manifest_path(directory, split)
+    if manifest.exists():
         _check_recipe(directory, split, recipe, shards.read_manifest(directory, split).recipe)
         return
     paths = [shards.shard_path(directory, split, i, num_shards) for i in range(num_shards)]
     for receipt in _read_receipts(sorted(directory.glob(f"{split}-*-of-*.json"))):
         _check_recipe(directory, split, recipe, receipt["recipe"])
     for index in range(process_index, num_shards, process_count):
+        if manifest.exists():
+            break
         if not _receipt(paths[index]).exists():
             stream = make_records(index)
-            _write_shard(paths[index], recipe, stream, extra_fields or {})
+            try:
+                _write_shard(paths[index], recipe, stream, extra_fields or {})
+            except FileNotFoundError:  # who finished the split removed what was begun
+                if not manifest.exists():
+                    raise
     _finish(directory, split, recipe, paths, extra_fields or {})
 
 
@@ -215,22 +224,23 @@ def _finish(
     paths: list[epath.Path],
     extra_fields: Mapping[str, Mapping],
 ) -> None:
-    receipts = [_receipt(path) for path in paths]
-    contents = _read_receipts(receipts)
-    if len(contents) < len(paths):
-        return  # other processes are still writing
-    fields: dict[str, Any] = {name: dict(known) for name, known in extra_fields.items()}
-    for content in reversed(contents):  # the first shard's description of a field wins
-        fields.update(content["fields"])
-    io.write_json(
-        shards.manifest_path(directory, split),
-        {
-            "version": shards.VERSION,
-            "recipe": recipe,
-            "fields": dict(sorted(fields.items())),
-            "shards": [content["shard"] for content in contents],
-        },
-    )
+    receipts, manifest = [_receipt(path) for path in paths], shards.manifest_path(directory, split)
+    if not manifest.exists():
+        contents = _read_receipts(receipts)
+        if len(contents) < len(paths):
+            return  # other processes are still writing
+        fields: dict[str, Any] = {name: dict(known) for name, known in extra_fields.items()}
+        for content in reversed(contents):  # the first shard's description of a field wins
+            fields.update(content["fields"])
+        io.write_json(
+            manifest,
+            {
+                "version": shards.VERSION,
+                "recipe": recipe,
+                "fields": dict(sorted(fields.items())),
+                "shards": [content["shard"] for content in contents],
+            },
+        )
     # All shards are there: what is left are receipts and the beginnings that killed writers left.
     for path in (*receipts, *directory.glob(f"{split}-*-of-*.tmp")):
         path.unlink(missing_ok=True)

@@ -131,6 +131,27 @@ shard_writer.write_split({str(tmp_path / "killed")!r}, "train", {RECIPE!r}, 2, k
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_a_writer_stops_where_another_one_has_finished_the_split(done, tmp_path):
+    """As after a restart of a job whose old process is still alive."""
+    begun = []
+
+    def overtaken(shard):
+        begun.append(shard)
+        for number, record in enumerate(numbers(shard)):
+            if (shard, number) == (1, done):
+                write(tmp_path / "both", 3)  # the other one, from here to the end
+            yield record
+        if (shard, done) == (1, 3):
+            write(tmp_path / "both", 3)
+
+    write(tmp_path / "one", 3)
+    write(tmp_path / "both", 3, overtaken)
+
+    assert begun == [0, 1]
+    assert contents(tmp_path / "both") == contents(tmp_path / "one")
+
+
 def test_a_finished_split_is_not_written_again(tmp_path):
     write(tmp_path)
     before = contents(tmp_path)
