@@ -256,3 +256,33 @@ def test_weights_that_mean_something_else_are_refused(key, value, message, sourc
     other = config_lib.override(config_lib.from_json(plain), {key: value})
     with pytest.raises(ValueError, match=message):
         run(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost"),
+    [
+        ("encoder/blocks/feed_forward/fc1/kernel", "encoder/blocks/feed_forward/fc1/bias"),
+        ("encoder/norm/scale", "encoder/norm/bias"),
+        (
+            "decoder/blocks/self_attention/qkv/kernel",
+            "decoder/blocks/self_attention/q_norm/scale",
+        ),
+        ("decoder_embedding/tokens/text", "decoder_embedding/heads/text"),
+    ],
+)
+def test_parts_are_refused_without_those_that_they_were_trained_with(kept, lost):
+    there = Weights(parts={kept: np.ones((2, 2)), lost: np.ones(2)})
+    fresh = {kept: np.zeros((2, 2)), "mask_token": np.zeros(2)}
+    settings = init.Settings(source="RUN", reset="mask_token")
+    with pytest.raises(ValueError, match=f"init: '{kept}' of RUN was trained with '{lost}', which"):
+        init.plan(fresh, settings, there)
+    whole, _ = init.plan({**fresh, lost: np.zeros(2)}, settings, there)
+    assert set(whole) == {kept, lost}
+
+
+def test_a_transfer_reads_a_decoder_without_its_heads():
+    table, heads = (f"decoder_embedding/{name}/text" for name in ("tokens", "heads"))
+    there = Weights(parts={table: np.ones((2, 2)), heads: np.zeros((2, 2))})
+    settings = init.Settings(source="RUN", rename={"^trunk/": ""})
+    found, report = init.plan({f"trunk/{table}": np.zeros((2, 2))}, settings, there)
+    assert set(found) == {f"trunk/{table}"} and report.dropped == (heads,)
