@@ -56,6 +56,21 @@ class HeldOut:
         return HeldOut(truth=truth, tokens=tokens, train=self.train)
 
 
+def comparable(fields: Fields, specs: Sequence[ModalitySpec]) -> dict[str, Any]:
+    """Raw fields in the form in which predictions are, where records hold texts in several.
+
+    Raises:
+      ValueError: a value that is of none of these forms.
+    """
+    forms = {spec.source: spec.text_form for spec in specs if spec.kind == "sequence"}
+    return {
+        name: [serializers.as_record(forms[name], value) for value in values]
+        if name in forms and not isinstance(values, np.ndarray)  # which are in one form
+        else values
+        for name, values in fields.items()
+    }
+
+
 def from_one(
     generator: Generator,
     data: HeldOut,

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.left_out_log import LeftOutLog
-from fourm_jax.evals import evaluators
+from fourm_jax.evals import any_to_any, evaluators
 from fourm_jax.evals.any_to_any import Fields, HeldOut, Tokens
 from fourm_jax.evals.report import Gallery
 from fourm_jax.generate import features, job
@@ -97,7 +97,9 @@ class Context:
                 "no raw records to compare with: the folder raw/ of a run, or "
                 "--data=configs/data/NAME.py:tokenize, has them"
             )
-        return HeldOut(truth=test.fields, tokens=test.tokens, train=train.fields)
+        specs = self.generator.model.modalities
+        truth, of_train = (any_to_any.comparable(one.fields, specs) for one in (test, train))
+        return HeldOut(truth=truth, tokens=test.tokens, train=of_train)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -225,6 +225,11 @@ def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
     return from_record(value).filtered().ordered().to_chunks()
 
 
+def as_record(value: Any) -> dict[str, Any]:
+    """The boxes of a record field that its text speaks of: those of enough score."""
+    return to_record(from_record(value).filtered())
+
+
 def parse(text: str) -> Parsed:
     """Read generated text into `Boxes`."""
     return Boxes.from_text(text)

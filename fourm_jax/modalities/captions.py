@@ -105,6 +105,12 @@ def every(value: Any) -> list[str]:
     return [serialize(one) for one in several]
 
 
+def as_record(value: Any) -> str | list[str]:
+    """The text of a record field; of several captions all of them."""
+    texts = every(value)
+    return texts[0] if len(texts) == 1 else texts
+
+
 def parse(text: str) -> Parsed:
     """Read generated text into a `Caption`."""
     return Caption.from_text(text)

@@ -106,7 +106,7 @@ def from_record(value: Any, rng: np.random.Generator | None = None) -> Palette:
 def _typed(value: Any, rng: np.random.Generator | None) -> Palette:
     if isinstance(value, Palette):
         return value
-    if isinstance(value, Sequence) and len(value) and isinstance(value[0], Mapping):
+    if _has_lengths(value):
         if rng is None:
             raise ValueError("a palette of several lengths needs an rng to choose one")
         lengths = sorted(value[0], key=int)
@@ -114,10 +114,14 @@ def _typed(value: Any, rng: np.random.Generator | None) -> Palette:
     return Palette(np.asarray(value))
 
 
+def _has_lengths(value: Any) -> bool:
+    """Whether this is the published form."""
+    return isinstance(value, Sequence) and len(value) > 0 and isinstance(value[0], Mapping)
+
+
 def count_changes(value: Any) -> coordinates.Changes:
     """None: a palette with a value outside of 0..255 is refused."""
-    lengths = isinstance(value, Sequence) and len(value) and isinstance(value[0], Mapping)
-    for colors in value[0].values() if lengths else [value]:
+    for colors in value[0].values() if _has_lengths(value) else [value]:
         from_record(colors)
     return coordinates.Changes()
 
@@ -125,6 +129,12 @@ def count_changes(value: Any) -> coordinates.Changes:
 def serialize(value: Any, rng: np.random.Generator | None = None) -> list[str]:
     """Chunks (count, then one per colour) of a record field."""
     return from_record(value, rng).to_chunks()
+
+
+def as_record(value: Any) -> UInt8[np.ndarray, "n 3"]:
+    """The colours of a record field; of several lengths those of the longest."""
+    longest = value[0][max(value[0], key=int)] if _has_lengths(value) else value
+    return to_record(from_record(longest))
 
 
 def parse(text: str) -> Parsed:

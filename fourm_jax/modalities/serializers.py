@@ -17,7 +17,8 @@ PLAIN = "captions"  # what a text is where its modality says nothing
 class Serializer(Protocol):
     """What such a module offers; its name is the name of the text form.
 
-    It may also have a `GRAMMAR`, which generated texts then follow.
+    It may also have a `GRAMMAR`, which generated texts then follow, and where a raw record field
+    has several forms `as_record(value)`, which gives the one of `to_record`.
 
     Attributes:
       CROP, MEASURE, PICTURE: what `ModalitySpec.crop`, `.measure` and `.picture` are for modalities
@@ -59,6 +60,16 @@ def get(name: str) -> Serializer:
 def grammar(name: str) -> Grammar | None:
     """What may follow what in the texts of a form; None: the form does not say."""
     return getattr(get(name), "GRAMMAR", None)
+
+
+def as_record(name: str, value: Any) -> Any:
+    """A raw record field as `to_record` of its text form gives it, to compare and to draw.
+
+    Raises:
+      ValueError: none of the forms that the field may have.
+    """
+    convert = getattr(get(name), "as_record", None)
+    return convert(value) if convert else value
 
 
 def names() -> list[str]:

@@ -72,6 +72,39 @@ def test_a_text_form_says_how_its_fields_are_cropped_judged_and_drawn(form):
     assert callable(module.serialize) and callable(module.parse) and callable(module.to_record)
 
 
+@pytest.mark.parametrize(
+    ("form", "field", "expected"),
+    [
+        ("captions", "a cone", "a cone"),
+        ("captions", [{"caption": "a cone"}], "a cone"),
+        ("captions", ["a cone", {"caption": "one"}], ["a cone", "one"]),
+        ("metadata", {"brightness": 3.0}, {"brightness": 3.0}),
+        ("palette", np.array([[1, 2, 3]]), [[1, 2, 3]]),
+        ("palette", [{"1": [[9, 9, 9]], "2": [[1, 2, 3], [4, 5, 6]]}], [[1, 2, 3], [4, 5, 6]]),
+        (
+            "boxes",
+            {
+                "boxes": [[0, 0, 0.5, 1], [0, 0, 1, 1]],
+                "classes": ["cat", "dog"],
+                "scores": [0.9, 0.3],
+            },
+            {"boxes": [[0, 0, 0.5, 1]], "classes": ["cat"]},
+        ),
+        (
+            "boxes",
+            {"instances": [{"boxes": [0, 0, 0.5, 1], "class_name": "cat", "score": 0.9}]},
+            {"boxes": [[0, 0, 0.5, 1]], "classes": ["cat"]},
+        ),
+    ],
+)
+def test_a_field_of_any_form_is_compared_in_that_of_what_is_generated(form, field, expected):
+    found = serializers.as_record(form, field)
+    plain = found.tolist() if isinstance(found, np.ndarray) else found
+    if form == "boxes":
+        plain = {"boxes": found["boxes"].tolist(), "classes": found["classes"]}
+    assert plain == expected
+
+
 def test_an_unknown_form_names_the_nearest():
     with pytest.raises(ValueError, match="'boxs'; did you mean 'boxes'"):
         serializers.get("boxs")

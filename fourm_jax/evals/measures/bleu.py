@@ -41,9 +41,10 @@ class Bleu:
         brevity = min(0.0, 1 - nearest / length)
         return math.exp(brevity + float(np.mean(np.log(hits / numbers))))
 
-    def constant(self, values: Sequence[str]) -> str:
+    def constant(self, values: Sequence[str | Sequence[str]]) -> str:
         """The most frequent text."""
-        return max(sorted(set(values)), key=list(values).count)
+        texts = collections.Counter(text for value in values for text in references(value))
+        return max(sorted(texts), key=texts.__getitem__)
 
 
 def make(signal: Signal | None) -> Bleu:

@@ -44,7 +44,7 @@ class Cider:
         """Mean over captions."""
         return float(np.mean(parts))
 
-    def constant(self, values: Sequence[str]) -> str:
+    def constant(self, values: Sequence[str | Sequence[str]]) -> str:
         """The most frequent text."""
         return bleu.Bleu().constant(values)
 

@@ -5,24 +5,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fourm_jax.evals.measures import bleu
 from fourm_jax.tokenizers.signal import Signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactMatch:
-    """Share of predictions that equal the truth."""
+    """Share of predictions that equal the truth, or one of several."""
 
     metric: str = "exact_match"
     unit: str = ""
     higher_is_better: bool = True
 
-    def score(self, predicted: Sequence[str], truth: Sequence[str]) -> float:
+    def score(self, predicted: Sequence[str], truth: Sequence[str | Sequence[str]]) -> float:
         """Share over the set, 0..1."""
-        return float(np.mean([p == t for p, t in zip(predicted, truth, strict=True)]))
+        pairs = zip(predicted, truth, strict=True)
+        return float(np.mean([guess in bleu.references(real) for guess, real in pairs]))
 
-    def constant(self, values: Sequence[str]) -> str:
+    def constant(self, values: Sequence[str | Sequence[str]]) -> str:
         """The most frequent text."""
-        return max(sorted(set(values)), key=list(values).count)
+        return bleu.Bleu().constant(values)
 
 
 def make(signal: Signal | None) -> ExactMatch:

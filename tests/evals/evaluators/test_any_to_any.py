@@ -78,6 +78,26 @@ def test_classes_are_compared_with_the_field_that_the_measure_is(context, monkey
     assert found.per_class == {"edge->depth: mse": {"0": 7}}
 
 
+def test_records_with_several_captions_are_compared_in_the_form_of_what_is_generated(context):
+    """As COCO's, and as folders of pictures that have a text file each."""
+    records = context.read("test", 0)
+    captions = [["a cone", "one cone"], [{"caption": "a box"}], *["a box"] * (COUNT - 2)]
+    fields = records.fields | {"caption": captions}
+    other = dataclasses.replace(records, fields=fields)
+    data = dataclasses.replace(context, read=lambda which, count: other).held_out(COUNT)
+    assert data.truth["caption"] == [["a cone", "one cone"], *["a box"] * (COUNT - 1)]
+    assert data.truth["depth"] is fields["depth"]
+    predicted = ["one cone", *["a box"] * (COUNT - 1)]
+    judged = measure.judge(
+        [measure.load("exact_match")],
+        predicted,
+        predicted,
+        data.truth["caption"],
+        train=data.train["caption"],
+    )
+    assert (judged["model"], judged["constant"]) == (1, pytest.approx((COUNT - 1) / COUNT))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -27,6 +27,17 @@ def test_bleu_takes_the_best_of_several_references():
     assert measure.load("bleu").score(["a b c d"], [["x", "a b c d"]]) == pytest.approx(1)
 
 
+def test_a_text_is_right_where_it_is_one_of_several_references():
+    exact = measure.load("exact_match")
+    assert exact.score(["a cone", "a box"], [["one cone", "a cone"], ["one box"]]) == 0.5
+
+
+@pytest.mark.parametrize("name", ["bleu", "cider", "exact_match"])
+def test_the_constant_text_is_the_most_frequent_one_of_all_references(name):
+    truth = [["a cone", "one cone"], ["a box", "one cone"], "a box", "one cone"]
+    assert measure.load(name).constant(truth) == "one cone"
+
+
 def test_cider_by_hand():
     cider = measure.load("cider")
     texts = ["a b c d", "e f g h"]
