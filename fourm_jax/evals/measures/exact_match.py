@@ -11,7 +11,11 @@ from fourm_jax.tokenizers.signal import Signal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactMatch:
-    """Share of predictions that equal the truth, or one of several."""
+    """Share of predictions whose words are those of the truth, or of one of several.
+
+    Case and punctuation do not count: no text comes out of a tokenizer with the capitals and the
+    spaces that went in.
+    """
 
     metric: str = "exact_match"
     unit: str = ""
@@ -20,7 +24,8 @@ class ExactMatch:
     def score(self, predicted: Sequence[str], truth: Sequence[str | Sequence[str]]) -> float:
         """Share over the set, 0..1."""
         pairs = zip(predicted, truth, strict=True)
-        return float(np.mean([guess in bleu.references(real) for guess, real in pairs]))
+        right = [bleu.words(p) in map(bleu.words, bleu.references(t)) for p, t in pairs]
+        return float(np.mean(right))
 
     def constant(self, values: Sequence[str | Sequence[str]]) -> str:
         """The most frequent text."""

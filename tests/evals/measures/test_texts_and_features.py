@@ -32,6 +32,11 @@ def test_a_text_is_right_where_it_is_one_of_several_references():
     assert exact.score(["a cone", "a box"], [["one cone", "a cone"], ["one box"]]) == 0.5
 
 
+def test_case_and_punctuation_which_tokenizers_change_make_no_text_wrong():
+    exact = measure.load("exact_match")
+    assert exact.score(["a red cone .", "a red cone"], ["A red cone.", "A red cones."]) == 0.5
+
+
 @pytest.mark.parametrize("name", ["bleu", "cider", "exact_match"])
 def test_the_constant_text_is_the_most_frequent_one_of_all_references(name):
     truth = [["a cone", "one cone"], ["a box", "one cone"], "a box", "one cone"]
