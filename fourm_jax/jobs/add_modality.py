@@ -272,7 +272,10 @@ def _held_out(config: ml_collections.ConfigDict, workdir: epath.Path) -> any_to_
 
 
 def old_losses(before: ml_collections.ConfigDict, source: epath.Path) -> dict[str, float]:
-    """Held-out loss per old modality, and of "all", of the model in a run folder."""
+    """Held-out loss per old modality, and of "all", of the model in a run folder.
+
+    Of each data set as many records are read, or all that it has.
+    """
     task = run_config.make_task(before)
     assert isinstance(task, fourm_task.FourMTask)
     generator = loading.load_generator(source)
@@ -293,8 +296,14 @@ def old_losses(before: ml_collections.ConfigDict, source: epath.Path) -> dict[st
 
     sums = np.zeros((2, len(specs)))
     left_out_log = LeftOutLog(before.get("max_left_out_records", 0))
-    batches = pipeline.one_pass(datasets, specs, batch_size=size, left_out=left_out_log)
-    for number, (batch, valid) in zip(range(NUM_BATCHES), batches, strict=False):
+    batches = pipeline.one_pass(
+        datasets,
+        specs,
+        batch_size=size,
+        num_records=-(-NUM_BATCHES * size // len(datasets)),
+        left_out=left_out_log,
+    )
+    for number, (batch, valid) in enumerate(batches):
         found = losses(generator.params, batch, valid, jax.random.fold_in(key, number))
         sums += np.stack(jax.device_get(found))
     by_name = {

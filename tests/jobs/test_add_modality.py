@@ -138,6 +138,27 @@ def test_what_fills_up_the_last_batch_counts_in_no_loss(source, monkeypatch):
     assert add_modality.old_losses(before, epath.Path(source)) == found
 
 
+def test_what_was_known_is_judged_on_records_of_every_data_set(tmp_path):
+    whole = config_lib.to_json(tiny.trunk(num_steps=0))
+    (one,) = whole["data"]
+    whole["data"] = [
+        {
+            **one,
+            "name": "/".join(names),
+            "arguments": {"names": names, "num_records": 9 * add_modality.NUM_BATCHES},
+            "fields": {name: name for name in names},
+        }
+        for names in (["rgb", "tok_depth"], ["caption"])
+    ]
+    before = config_lib.from_json(whole)
+    loop.train(before, tmp_path / "trunk", show_progress=False, devices=jax.devices()[:1])
+    assert set(add_modality.old_losses(before, epath.Path(tmp_path))) == {
+        "tok_depth",
+        "caption",
+        "all",
+    }
+
+
 def test_a_kill_while_the_tokenizers_are_copied_leaves_none_of_them(source, tmp_path, monkeypatch):
     def killed(origin, target, **options):
         (epath.Path(target) / "depth").mkdir(parents=True)
