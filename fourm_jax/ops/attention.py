@@ -13,12 +13,17 @@ from jaxtyping import Array, Bool, Float, Int
 from fourm_jax.ops import each_device
 from fourm_jax.utils import errors, hardware, progress
 
-Backend = Literal["auto", "xla", "cudnn", "splash", "triton"]
-BACKENDS = ("auto", "xla", "cudnn", "splash", "triton")
+Backend = Literal["auto", "xla", "cudnn", "splash", "triton", "mosaic"]
+BACKENDS = ("auto", "xla", "cudnn", "splash", "triton", "mosaic")
 SAVED = "attended"  # name under which a rematerialization policy may keep the output
-_PLATFORM = {"cudnn": "gpu", "triton": "gpu", "splash": "tpu"}
-_OF_PALLAS = ("triton", "splash")  # what XLA cannot cut over devices; cuDNN's kernels say how
-_LONG = 1024  # from this many keys on, a TPU gains by not writing the logits to memory
+_PLATFORM = {"cudnn": "gpu", "triton": "gpu", "splash": "tpu", "mosaic": "tpu"}
+_OF_PALLAS = (
+    "triton",
+    "splash",
+    "mosaic",
+)  # what XLA cannot cut over devices; cuDNN's kernels say how
+_LONG = 1024  # from this many keys on a TPU takes blocks of them, which Splash has
+_HELD = 512  # up to this many tokens a program of a TPU holds the logits of a head
 _SHORT = 256  # up to this many tokens, and for these heads, our kernels are faster than cuDNN's
 _SHORT_HEADS, _SHORT_BLOCK = 64, 64  # channels of a head; tokens of a block of `ops.flash`
 # What numbers of slots are multiples of. cuDNN takes even ones alone. On a TPU XLA turns logits of
@@ -92,8 +97,8 @@ def attend(
       q, k, v: projected queries, keys and values; m may be 0.
       mask: which keys a query sees; None = all.
       backend: "xla" runs everywhere; "cudnn" and "triton" are fused kernels of NVIDIA GPUs,
-        "splash" one of TPUs. A kernel that cannot take these arrays says so once and leaves them
-        to "xla". "auto" takes the fastest one that can, silently.
+        "mosaic" and, for long sequences, "splash" of TPUs. A kernel that cannot take these arrays
+        says so once and leaves them to "xla". "auto" takes the fastest one that can, silently.
 
     A query that sees nothing gets exactly 0 (the published code averages over all keys there,
     which only padding meets, or attends over an empty axis, which gives 0 as here).
@@ -123,8 +128,8 @@ def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:
     preferred: Backend = "xla"
     if platform == "gpu":
         preferred = "triton" if _is_short(q, k, mask) else "cudnn"
-    if platform == "tpu" and k.shape[1] >= _LONG:
-        preferred = "splash"
+    if platform == "tpu":
+        preferred = "splash" if k.shape[1] >= _LONG else "mosaic"
     return "xla" if _obstacle(preferred, q, k, mask) else preferred
 
 
@@ -151,6 +156,8 @@ def _obstacle(backend: str, q: Array, k: Array, mask: Visibility | None) -> str:
         if mask is not None and mask.key_order is not None:
             return "knows segments, not ranks"
         return "" if n % 128 == m % 128 == 0 else f"needs multiples of 128 tokens, not {n} and {m}"
+    if backend == "mosaic":
+        return _obstacle_of_mosaic(q, k)
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         return f"needs 16-bit floats, not {q.dtype}"
     if backend == "triton":
@@ -159,6 +166,19 @@ def _obstacle(backend: str, q: Array, k: Array, mask: Visibility | None) -> str:
     if head_dim % 8 or head_dim > 128:
         return f"needs heads of a multiple of 8 and at most 128 channels, not {head_dim}"
     return "" if n % 2 == m % 2 == 0 else f"needs even numbers of tokens, not {n} and {m}"
+
+
+def _obstacle_of_mosaic(q: Array, k: Array) -> str:
+    from fourm_jax.ops import flash_tpu  # Pallas is slow to import
+
+    (_, n, h, head_dim), m = q.shape, k.shape[1]
+    if q.dtype != jnp.bfloat16:
+        return f"needs bfloat16, not {q.dtype}"
+    if max(n, m) > _HELD or n % 8 or m % 8:
+        return f"needs multiples of 8, and at most {_HELD} tokens, not {n} and {m}"
+    own = h // max(each_device.num_parts(h, each_device.CHANNELS), 1)
+    fits = head_dim % 16 == 0 and flash_tpu.heads_at_once(own, head_dim)
+    return "" if fits else f"needs heads that fill tiles, not {own} of {head_dim} channels"
 
 
 def _divides(q: Array) -> bool:
@@ -233,6 +253,17 @@ def _triton(
     return flash.flash_attention(q, k, v, flash_masks(mask))
 
 
+def _mosaic(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    mask: Visibility | None,
+) -> Float[Array, "b n h k"]:
+    from fourm_jax.ops import flash_tpu
+
+    return flash_tpu.attention(q, k, v, flash_masks(mask))
+
+
 def _splash(
     q: Float[Array, "b n h k"],
     k: Float[Array, "b m h k"],
@@ -277,4 +308,10 @@ def _zero_unseeing(out: Float[Array, "b n h k"], mask: Visibility) -> Float[Arra
     return jnp.where(any_seen, out, jnp.zeros((), out.dtype))
 
 
-_KERNELS = {"xla": _xla, "cudnn": _cudnn, "triton": _triton, "splash": _splash}
+_KERNELS = {
+    "xla": _xla,
+    "cudnn": _cudnn,
+    "triton": _triton,
+    "splash": _splash,
+    "mosaic": _mosaic,
+}

@@ -24,7 +24,7 @@ from fourm_jax.ops import attention
 BLOCK = 64  # tokens per block; shorter than that is padded
 _NOTHING = -1e30  # logit of what is not seen; finite, so that differences are never nan
 _SIZES = 2**16  # orders are less
-_NO_KEY = -(2**31)  # code of a padded key
+NO_KEY = -(2**31)  # code of a padded key
 
 # Nothing: all keys are seen; [b]: the first so many; or the lowest and the highest code that each
 # query sees [b, n], and the codes of the keys [b, m].
@@ -44,7 +44,7 @@ def codes(
     Negative segments of keys are padding. Segments must be less than 2^15, orders from 0 to 2^16.
     """
     lowest = query_segment * _SIZES
-    code = jnp.where(key_segment < 0, _NO_KEY, key_segment * _SIZES + key_order)
+    code = jnp.where(key_segment < 0, NO_KEY, key_segment * _SIZES + key_order)
     return lowest, lowest + query_order, code
 
 
@@ -68,7 +68,7 @@ def flash_attention(
     if not masks and m % BLOCK:
         masks = (jnp.full(len(q), m),)
     if len(masks) == 3:
-        masks = tuple(map(_pad, masks, (0, _NO_KEY, _NO_KEY)))
+        masks = tuple(map(_pad, masks, (0, NO_KEY, NO_KEY)))
     q, k, v = (_pad(x, 0) for x in (q, k, v))
     return _attention(q, k, v, masks, interpret)[:, :n]
 

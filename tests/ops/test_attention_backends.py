@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fourm_jax.ops import attention, flash
+from fourm_jax.ops import attention, flash, flash_tpu
 
 CASES = ("everybody", "padding", "lengths", "grids and sequences", "nobody", "registers")
 SIZES = [(64, 64), (130, 67), (8, 200)]
@@ -72,6 +72,23 @@ def test_the_triton_kernels_equal_the_formula(case, n, m):
     assert_equal(interpreted_flash, case, n, m)
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("n", "m"), [(64, 64), (136, 72), (8, 200)])
+def test_the_kernels_of_tpus_equal_the_formula(case, n, m):
+    def interpreted(q, k, v, mask):
+        return flash_tpu.attention(q, k, v, attention.flash_masks(mask), interpret=True)
+
+    assert_equal(interpreted, case, n, m)
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "head_dim", "expected"),
+    [(12, 64, 6), (6, 64, 6), (16, 64, 8), (32, 64, 8), (16, 128, 4), (3, 64, 3), (9, 64, 0)],
+)
+def test_a_program_of_a_tpu_holds_heads_that_fill_tiles_or_all(num_heads, head_dim, expected):
+    assert flash_tpu.heads_at_once(num_heads, head_dim) == expected
+
+
 @pytest.mark.parametrize("case", ["everybody", "padding", "lengths", "nobody"])
 def test_the_splash_kernel_equals_the_formula(case):
     assert_equal(functools.partial(attention._splash, interpret=True), case, 128, 256)
@@ -87,7 +104,7 @@ def test_kernels_of_this_gpu_equal_the_formula(backend, case, n, m):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks for what a CPU does not have")
-@pytest.mark.parametrize("backend", ["cudnn", "triton", "splash"])
+@pytest.mark.parametrize("backend", ["cudnn", "triton", "splash", "mosaic"])
 def test_a_backend_that_this_machine_lacks_is_named_and_replaced(backend, capsys):
     x = jnp.ones((1, 4, 1, 16))
     attention._say_once.cache_clear()
@@ -121,6 +138,28 @@ def test_a_gpu_takes_our_kernels_for_short_sequences_and_cudnn_for_others(
 ):
     monkeypatch.setattr(attention.hardware, "platform", lambda: "gpu")
     q, k = (jnp.zeros((2, size, 4, head_dim), dtype) for size in (n, m))
+    assert attention._fastest(q, k, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "heads", "dtype", "expected"),
+    [
+        (256, 256, 12, "bfloat16", "mosaic"),
+        (200, 264, 12, "bfloat16", "mosaic"),
+        (256, 1024, 12, "bfloat16", "splash"),
+        (200, 1024, 12, "bfloat16", "xla"),  # no multiple of 128
+        (256, 520, 12, "bfloat16", "xla"),
+        (196, 264, 12, "bfloat16", "xla"),
+        (256, 256, 9, "bfloat16", "xla"),
+        (256, 256, 12, "float32", "xla"),
+        (0, 256, 12, "bfloat16", "xla"),
+    ],
+)
+def test_a_tpu_takes_our_kernels_for_short_sequences_and_splash_for_long_ones(
+    monkeypatch, n, m, heads, dtype, expected
+):
+    monkeypatch.setattr(attention.hardware, "platform", lambda: "tpu")
+    q, k = (jnp.zeros((2, size, heads, 64), dtype) for size in (n, m))
     assert attention._fastest(q, k, None) == expected
 
 

@@ -16,6 +16,7 @@ from fourm_jax.ops import (
     each_device,
     filters,
     flash,
+    flash_tpu,
     fused,
     fused_draw,
     fused_draw_tpu,
@@ -123,13 +124,17 @@ def test_a_gate_in_a_loop_has_the_same_gradients_without_a_kernel(on_gpus):
             np.testing.assert_allclose(x, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("backend", "platform"), [("triton", "gpu"), ("splash", "tpu")])
+@pytest.mark.parametrize(
+    ("backend", "platform"), [("triton", "gpu"), ("splash", "tpu"), ("mosaic", "tpu")]
+)
 def test_attention_of_own_samples_and_heads_is_that_of_one_device(
     on_gpus, monkeypatch, backend, platform
 ):
     monkeypatch.setattr(hardware, "platform", lambda: platform)
     splash = functools.partial(attention._splash, interpret=True)
     monkeypatch.setitem(attention._KERNELS, "splash", splash)
+    mosaic = functools.partial(flash_tpu.attention, interpret=True)
+    monkeypatch.setattr(flash_tpu, "attention", mosaic)
     tokens = 128
     qkv = numbers(3, SAMPLES, tokens, 2, 16).astype(jnp.bfloat16)
     valid = np.arange(tokens) < 16 * np.arange(SAMPLES)[:, None]
@@ -149,17 +154,32 @@ def test_attention_of_own_samples_and_heads_is_that_of_one_device(
 
 @pytest.mark.scale
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_long_sequences_on_several_tpus_take_splash(monkeypatch):
+@pytest.mark.parametrize(
+    ("tokens", "kernels"),
+    [
+        (attention._LONG, {"splash_mha_fwd", "splash_mha_dkv"}),
+        (attention._HELD, {"flash_tpu_forward", "flash_tpu_backward"}),
+        (200, {"flash_tpu_forward", "flash_tpu_backward"}),
+    ],
+)
+def test_several_tpus_take_splash_for_long_sequences_and_our_kernels_for_short_ones(
+    monkeypatch, tokens, kernels
+):
     jax.devices()  # XLA_FLAGS of the CPU's compiler are read here; that of TPUs knows them not
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     mesh = mesh_lib.make_mesh(data=2, tensor=2, devices=topology.find("v5e:2x2").devices)
-    spec, tokens = P(each_device.SAMPLES, None, "tensor"), attention._LONG
+    spec = P(each_device.SAMPLES, None, "tensor")
+
+    def loss(q, k, v):
+        out = attention.attend(q, k, v).astype(jnp.float32)
+        return (out**2).sum()
+
     with jax.set_mesh(mesh):
         x = jax.ShapeDtypeStruct(
-            (4, tokens, 2, 64), jnp.bfloat16, sharding=NamedSharding(mesh, spec)
+            (4, tokens, 4, 64), jnp.bfloat16, sharding=NamedSharding(mesh, spec)
         )
-        program = jax.jit(attention.attend).lower(x, x, x).compile().as_text()
-    assert "splash_mha_fwd" in program and not sent(program)
+        program = jax.jit(jax.grad(loss, (0, 1, 2))).lower(x, x, x).compile().as_text()
+    assert all(name in program for name in kernels) and not sent(program)
 
 
 @pytest.mark.parametrize("top_k", [0, 5])  # a kernel for the whole draw, one for the threshold
