@@ -7,7 +7,14 @@ from typing import Any
 import jax
 import ml_collections
 
-from fourm_jax.parallel import collectives, hlo, planned_memory, roofline, topology
+from fourm_jax.parallel import (
+    collectives,
+    hlo,
+    planned_memory,
+    roofline,
+    topology,
+    tpu_cycles,
+)
 from fourm_jax.parallel import mesh as mesh_lib
 from fourm_jax.train import fourm_task, program, run_config
 from fourm_jax.utils import config as config_lib
@@ -23,8 +30,9 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
     include what waits for the backward pass. What is sent is counted by the ring algorithms, beside
     the least that fsdp needs: parameters gathered for the forward and the backward pass, gradients
     scattered, in the type of the computation. The operations and bytes of `two_layers` are the
-    compiler's, of the same step with one layer in encoder and decoder and without a loop. On a GPU
-    `setting` is what the environment must say for the step to get its memory.
+    compiler's, of the same step with one layer in encoder and decoder and without a loop; so are
+    the "cycles" that a TPU is expected to take (`tpu_cycles.report`). On a GPU `setting` is what the
+    environment must say for the step to get its memory.
 
     Raises:
       ValueError: an invalid config, no trunk, or a mesh that does not suit the devices.
@@ -47,7 +55,9 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
         {"kind": one.kind, "arrays": one.arrays[:4], "count": one.count, "source": one.source[-80:]}
         for one in found[:8]
     ]
-    return row | (roofline.report(parsed, place.gpu, found) if place.gpu else {})
+    if place.gpu is None:
+        return row | {"cycles": tpu_cycles.report(parsed)}
+    return row | roofline.report(parsed, place.gpu, found)
 
 
 def two_layers(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[str, float]:
