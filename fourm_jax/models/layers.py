@@ -132,7 +132,14 @@ class HeadsIn(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, heads).astype(self.dtype)
             parts = [part + one for part, one in zip(parts, bias, strict=True)]
-        return [checkpoint_name(part, "heads") for part in parts]
+        return [self._named(part) for part in parts]
+
+    @staticmethod
+    def _named(part: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
+        """What a policy may keep; on a TPU as the products have it, or each layer would copy it."""
+        if hardware.platform() != "tpu":
+            return checkpoint_name(part, "heads")
+        return checkpoint_name(part.reshape(*part.shape[:2], -1), "heads").reshape(part.shape)
 
     @staticmethod
     def _project(
@@ -154,6 +161,9 @@ class HeadsIn(nn.Module):
         if hardware.platform() == "gpu" and x.nbytes < JOINED_BELOW:
             xs = jax.lax.optimization_barrier(xs)
         pairs = zip(xs, kernels, strict=True)
+        if hardware.platform() == "tpu":  # as `ops.flash_tpu` takes them, without a copy
+            products = [x @ one.reshape(len(one), -1) for x, one in pairs]
+            return [y.reshape(*x.shape[:2], *kernels[0].shape[1:]) for y in products]
         return [jnp.einsum("bnd,dhk->bnhk", x, one) for x, one in pairs]
 
 
@@ -203,6 +213,8 @@ class HeadsOut(nn.Module):
         if hardware.platform() == "cpu":
             joined = x.reshape(*x.shape[:2], dim)
             y = product(as_rows(joined), kernel.reshape(dim, dim)).reshape(joined.shape)
+        elif hardware.platform() == "tpu":
+            y = x.reshape(*x.shape[:2], dim) @ kernel.reshape(dim, dim)  # as in `HeadsIn`
         else:
             y = jnp.einsum("bnhk,hkd->bnd", x, kernel)
         if is_zero is not None:

@@ -24,6 +24,7 @@ _OF_PALLAS = (
 )  # what XLA cannot cut over devices; cuDNN's kernels say how
 _LONG = 1024  # from this many keys on a TPU takes blocks of them, which Splash has
 _HELD = 512  # up to this many tokens a program of a TPU holds the logits of a head
+_FEW = 1024  # queries of a device, below which XLA has all logits in vector memory, too
 _SHORT = 256  # up to this many tokens, and for these heads, our kernels are faster than cuDNN's
 _SHORT_HEADS, _SHORT_BLOCK = 64, 64  # channels of a head; tokens of a block of `ops.flash`
 # What numbers of slots are multiples of. cuDNN takes even ones alone. On a TPU XLA turns logits of
@@ -128,8 +129,11 @@ def _fastest(q: Array, k: Array, mask: Visibility | None) -> Backend:
     preferred: Backend = "xla"
     if platform == "gpu":
         preferred = "triton" if _is_short(q, k, mask) else "cudnn"
-    if platform == "tpu":
-        preferred = "splash" if k.shape[1] >= _LONG else "mosaic"
+    if platform == "tpu" and k.shape[1] >= _LONG:
+        preferred = "splash"
+    elif platform == "tpu":
+        num_queries = len(q) * q.shape[1] // max(each_device.num_parts(len(q)), 1)
+        preferred = "mosaic" if num_queries >= _FEW else "xla"
     return "xla" if _obstacle(preferred, q, k, mask) else preferred
 
 

@@ -31,8 +31,8 @@ def report(config: ml_collections.ConfigDict, place: topology.Topology) -> dict[
     the least that fsdp needs: parameters gathered for the forward and the backward pass, gradients
     scattered, in the type of the computation. The operations and bytes of `two_layers` are the
     compiler's, of the same step with one layer in encoder and decoder and without a loop; so are
-    the "cycles" that a TPU is expected to take (`tpu_cycles.report`). On a GPU `setting` is what the
-    environment must say for the step to get its memory.
+    the "cycles" that a TPU is expected to take (`tpu_cycles.report`). On a GPU `setting` is what
+    the environment must say for the step to get its memory.
 
     Raises:
       ValueError: an invalid config, no trunk, or a mesh that does not suit the devices.
