@@ -166,9 +166,8 @@ def _content(
 ) -> Bool[Array, "b v"]:
     """Mask of the coordinates and words of these kinds; of those in `some` only what it allows."""
     parts, end = [], 0
-    for number, (kind, (start, stop)) in enumerate(
-        ranges.items()
-    ):  # ascending, as `grammar.TOKENS`
+    for number, (kind, ids) in enumerate(ranges.items()):  # ascending, as `grammar.TOKENS`
+        start, stop = ids
         parts.append(jnp.zeros((len(allowed), start - end), bool))
         part = jnp.broadcast_to(allowed[:, number, None], (len(allowed), stop - start))
         parts.append(part & some[kind] if kind in some else part)

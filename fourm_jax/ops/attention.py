@@ -17,11 +17,8 @@ Backend = Literal["auto", "xla", "cudnn", "splash", "triton", "mosaic"]
 BACKENDS = ("auto", "xla", "cudnn", "splash", "triton", "mosaic")
 SAVED = "attended"  # name under which a rematerialization policy may keep the output
 _PLATFORM = {"cudnn": "gpu", "triton": "gpu", "splash": "tpu", "mosaic": "tpu"}
-_OF_PALLAS = (
-    "triton",
-    "splash",
-    "mosaic",
-)  # what XLA cannot cut over devices; cuDNN's kernels say how
+# What XLA cannot cut over devices; cuDNN's kernels say how.
+_OF_PALLAS = ("triton", "splash", "mosaic")
 _LONG = 1024  # from this many keys on a TPU takes blocks of them, which Splash has
 _HELD = 512  # up to this many tokens a program of a TPU holds the logits of a head
 _FEW = 1024  # queries of a device, below which XLA has all logits in vector memory, too
