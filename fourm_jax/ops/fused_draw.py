@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as triton_lib
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.ops import filters, fused_threshold
+from fourm_jax.ops import filters, fused_threshold, threshold
 
 Ref = Any  # of Pallas: a block of an array in the memory of the device
 
@@ -93,7 +93,7 @@ def _nucleus(
     logits: Float[Array, "1 v"], probs: Float[Array, "1 v"], top_p: float
 ) -> Bool[Array, "1 v"]:
     """What `filters.filter_top_p` keeps."""
-    keys = filters.sortable(logits)
+    keys = threshold.sortable(logits)
     crossing = fused_threshold.bisect(keys, probs, jnp.float32(top_p))[:, None]
     above, tied = keys > crossing, keys == crossing
     left = top_p - jnp.where(above, probs, 0.0).sum(axis=1)

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from fourm_jax.ops import filters
+from fourm_jax.ops import filters, threshold
 
 LANES, SUBLANES = 128, 8  # of a tile
 HELD = 2**18  # logits that a program holds: 1 MiB, and some ten times that while it computes
@@ -94,7 +94,7 @@ def _nucleus(
     top_p: float,
 ) -> Bool[Array, "r v"]:
     """What `filters.filter_top_p` keeps."""
-    keys = filters.sortable(logits)
+    keys = threshold.sortable(logits)
     bracket = keys.min(axis=1, keepdims=True) - 1, keys.max(axis=1, keepdims=True)
     crossing = _smallest(lambda key: _mass(probs, keys > key) <= top_p, bracket, NUM_HALVINGS)
     above, tied = keys > crossing, keys == crossing

@@ -1,4 +1,4 @@
-"""The threshold of `ops.filters` as one Pallas kernel for NVIDIA GPUs.
+"""`ops.threshold` as one Pallas kernel for NVIDIA GPUs.
 
 XLA reads all values once per halving, and the host waits for every one of them. Here a program
 holds one row, 32 halvings long. Lowered through Triton, whose blocks have sizes that are powers of

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from fourm_jax.ops import each_device, filters
+from fourm_jax.ops import each_device, filters, threshold
 from fourm_jax.utils import hardware
 
 ZERO_TEMPERATURE = 1e-10  # below it the most likely token is taken
@@ -106,7 +106,7 @@ def sample(
     is_alone = each_device.num_parts(1) == 1  # a loop over rows would bring all of them together
     if num_rows <= at_once or hardware.platform() != "cpu" or not is_alone:
         return rule(uniform, logits)
-    # A filter reads its rows some 30 times: few at once stay in the cache of a core.
+    # A filter reads its rows some ten times: few at once stay in the cache of a core.
     filled = -num_rows % at_once
     uniform_parts = jnp.pad(uniform.ravel(), (0, filled)).reshape(-1, at_once)
     logit_rows = jnp.pad(logits.reshape(num_rows, -1), ((0, filled), (0, 0)))
@@ -129,7 +129,7 @@ def _sample_rows(
     frozen = jnp.abs(temperature) < ZERO_TEMPERATURE
     divisor = jnp.where(frozen, 1.0, temperature)
     is_plain = draw is draw_categorical and not as_published and top_k == 0
-    if is_plain and filters.fits_kernel(logits, ("gpu", "tpu")):
+    if is_plain and threshold.fits_kernel(logits, ("gpu", "tpu")):
         return _draw_fused(uniform, logits, divisor, frozen, top_p)
     filtered = filters.filter_top_k(logits, top_k)
     if as_published:

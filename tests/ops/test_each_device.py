@@ -14,7 +14,6 @@ from jax.sharding import PartitionSpec as P
 from fourm_jax.ops import (
     attention,
     each_device,
-    filters,
     flash,
     flash_tpu,
     fused,
@@ -24,6 +23,7 @@ from fourm_jax.ops import (
     gate,
     norm,
     sampling,
+    threshold,
 )
 from fourm_jax.parallel import collectives, hlo, topology
 from fourm_jax.parallel import mesh as mesh_lib
@@ -190,7 +190,7 @@ def test_draws_of_own_rows_are_those_of_one_device(on_gpus, top_k):
     )
 
     def draw(uniform, logits):
-        assert filters.fits_kernel(logits)
+        assert threshold.fits_kernel(logits)
         return sampling.sample(uniform, logits, 0.5, top_k=top_k, top_p=0.6)
 
     specs = [P(each_device.SAMPLES)] * 2

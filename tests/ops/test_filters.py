@@ -117,37 +117,3 @@ def test_a_one_hot_row_keeps_one_and_other_rows_do_not_matter():
     found = kept(filters.filter_top_p(logits, 0.9))
     assert found[0] == [i == 7 for i in range(10)]
     assert sum(found[1]) == 10  # .9 lies before the last one
-
-
-def test_the_threshold_is_one_of_the_values():
-    values = jnp.asarray([[3.0, 1.0, 2.0]])
-    weights = jnp.asarray([[0.5, 0.1, 0.4]])
-    for budget, expected in ((0.4, 3.0), (0.6, 2.0), (0.95, 1.0)):
-        assert filters.threshold(values, weights, budget).tolist() == [expected]
-
-
-def test_a_tpu_finds_the_same_thresholds_in_a_third_of_the_passes(monkeypatch):
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(6, 50)).astype(np.float32)
-    values[1] = 0.25  # flat
-    values[2, :20] = -np.inf
-    values[3, 7] = 30.0
-    values[4] = np.round(values[4])  # ties
-    weights = jax.nn.softmax(values, axis=-1)
-    budgets = jnp.asarray([0.05, 0.3, 0.9, 0.99, 0.5, 2.0])  # 2: all of them weigh less
-    rounds = []
-
-    def counted(going, body, state):
-        while going(state):
-            rounds[-1] += 1
-            state = body(state)
-        return state
-
-    monkeypatch.setattr(jax.lax, "while_loop", counted)
-    found = []
-    for platform in ("cpu", "tpu"):
-        monkeypatch.setattr(filters.hardware, "platform", lambda here=platform: here)
-        rounds.append(0)
-        found.append(filters.threshold(values, weights, budgets))
-    np.testing.assert_array_equal(*found)
-    assert found[0][5] == values[5].min() and rounds[0] <= 32 and rounds[1] <= 11
