@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped
-from PIL import Image
 
 from fourm_jax.data.crops import images, settings
 from fourm_jax.data.crops.settings import Crop
@@ -57,7 +56,8 @@ class Picture:
 class Normals:
     """Surface normals [h, w, 3], x to the right: uint8 (255 · (n + 1) / 2) or float unit vectors.
 
-    A mirrored picture has mirrored x. Float vectors are unit vectors again after interpolation.
+    A mirrored picture has mirrored x. Float vectors are unit vectors again after interpolation; one
+    that lacks a component (not finite) is none, see `images.resize_plane`.
     """
 
     resample: str = "bicubic"
@@ -65,6 +65,9 @@ class Normals:
     def __call__(
         self, value: Shaped[np.ndarray, "h w 3"], crop: Crop, sizes: Sizes
     ) -> Shaped[np.ndarray, "height width 3"]:
+        if value.dtype.kind == "f":
+            known = np.isfinite(value).all(axis=-1, keepdims=True)
+            value = np.where(known, value, np.full_like(value, np.nan))
         normals = np.array(
             images.crop_resize(value, crop.rectangle, sizes.target, self.resample, crop.flip)
         )
@@ -137,6 +140,7 @@ class CoarseMap:
     """A float32 map [i, j, c] of the whole picture, coarser than its pixels (dense features).
 
     A crop keeps the cells per pixel: 16 x 24 cells of 256 x 384 pixels are 14 x 14 at 224 x 224.
+    Of cells without a value, see `images.resize_plane`.
     """
 
     def __call__(
@@ -144,11 +148,10 @@ class CoarseMap:
     ) -> Shaped[np.ndarray, "k l c"]:
         top, left, height, width = crop.rectangle
         rows, columns = value.shape[0] / sizes.source[0], value.shape[1] / sizes.source[1]
-        grid = round(sizes.target[1] * columns), round(sizes.target[0] * rows)
+        grid = round(sizes.target[0] * rows), round(sizes.target[1] * columns)
         box = (left * columns, top * rows, (left + width) * columns, (top + height) * rows)
         planes = [
-            np.asarray(Image.fromarray(plane).resize(grid, Image.Resampling.BILINEAR, box=box))
-            for plane in np.ascontiguousarray(np.moveaxis(value, -1, 0))
+            images.resize_plane(plane, grid, "bilinear", box) for plane in np.moveaxis(value, -1, 0)
         ]
         cut = np.stack(planes, axis=-1)
         return cut[:, ::-1] if crop.flip else cut

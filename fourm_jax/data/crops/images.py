@@ -21,7 +21,8 @@ def resize(
 
     Args:
       image: any dtype for "nearest"; uint8, uint16 or float32 for the others. Floats stay within
-        their own range, although bicubic filters overshoot.
+        their own range, although bicubic filters overshoot; of pixels without a value (not finite),
+        see `resize_plane`.
       size: (height, width). (The published call passes this order to Pillow, which reads
         (width, height): right only for squares.)
       resample: "nearest", or "bilinear" or "bicubic" with antialiasing.
@@ -46,18 +47,42 @@ def resize(
         )
     # But for colours channel by channel: of four, Pillow takes the last for opacity and multiplies.
     if image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] == 3):
-        return _resize_plane(image, size, resample)
-    channels = [_resize_plane(channel, size, resample) for channel in np.moveaxis(image, 2, 0)]
+        return resize_plane(image, size, resample)
+    channels = [resize_plane(channel, size, resample) for channel in np.moveaxis(image, 2, 0)]
     return np.stack(channels, axis=-1)
 
 
-def _resize_plane(image: np.ndarray, size: tuple[int, int], resample: str) -> np.ndarray:
-    """What Pillow holds as one picture."""
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    resized = np.asarray(picture.resize((size[1], size[0]), RESAMPLING[resample]))
-    if image.dtype == np.float32:
-        resized = np.clip(resized, image.min(), image.max())
-    return resized.astype(image.dtype, copy=False)
+def resize_plane(
+    image: Shaped[np.ndarray, "h w *c"],
+    size: tuple[int, int],
+    resample: str,
+    box: tuple[float, float, float, float] | None = None,
+) -> Shaped[np.ndarray, "height width *c"]:
+    """Resize what Pillow holds as one picture: one channel, or uint8 colours.
+
+    Float32 pixels that are not finite hold no value: the others are averaged without them, and what
+    is made of them for half of its weight or more is nan, as they are.
+
+    Args:
+      box: (left, upper, right, lower) of what is resized, in pixels; None = all.
+    """
+
+    def interpolated(values: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(np.ascontiguousarray(values))
+        return np.asarray(picture.resize((size[1], size[0]), RESAMPLING[resample], box=box))
+
+    if image.dtype != np.float32:
+        return interpolated(image).astype(image.dtype, copy=False)
+    known = np.isfinite(image)
+    if known.all():
+        return np.clip(interpolated(image), image.min(), image.max())
+    if not known.any():
+        return np.full(size, np.nan, np.float32)
+    share = interpolated(known.astype(np.float32))
+    kept = share > 0.5  # the weights of bicubic filters are signed: a small share divides badly
+    mean = interpolated(np.where(known, image, np.float32(0))) / np.where(kept, share, 1)
+    mean = np.clip(mean, image[known].min(), image[known].max())
+    return np.where(kept, mean, np.float32(np.nan))
 
 
 def crop_resize(

@@ -136,6 +136,55 @@ def test_interpolated_floats_stay_within_their_range():
     assert (result["depth"].min(), result["depth"].max()) == (1.0, 9.0)
 
 
+@pytest.mark.parametrize("missing", [np.nan, np.inf])
+def test_pixels_without_a_value_stay_missing_and_the_rest_of_a_map_is_right(missing):
+    depth = np.tile(np.array([2.0, 2.0, 6.0, 6.0, 6.0, 6.0, 6.0, 6.0], np.float32), (8, 1))
+    depth[5, 5] = missing
+    (larger,) = fields.crop_record({"depth": depth}, [[0, 0, 8, 8, 0]], (16, 16))
+    assert np.argwhere(np.isnan(larger["depth"])).tolist() == [
+        [10, 10],
+        [10, 11],
+        [11, 10],
+        [11, 11],
+    ]
+    (smaller,) = fields.crop_record({"depth": depth}, [[0, 0, 8, 8, 0]], (4, 4))
+    whole = np.nan_to_num(depth, nan=6, posinf=6)
+    (expected,) = fields.crop_record({"depth": whole}, [[0, 0, 8, 8, 0]], (4, 4))
+    np.testing.assert_allclose(smaller["depth"], expected["depth"], rtol=1e-3)
+    # The filter of the first row ends before the pixel.
+    np.testing.assert_array_equal(smaller["depth"][0], expected["depth"][0])
+
+
+def test_a_map_without_any_value_stays_without():
+    depth = np.full((8, 8), np.nan, np.float32)
+    (result,) = fields.crop_record({"depth": depth}, [[0, 0, 8, 8, 0]], (4, 4))
+    assert np.isnan(result["depth"]).all()
+
+
+def test_a_normal_that_lacks_a_component_has_no_part_in_its_neighbours():
+    normals = np.zeros((4, 4, 3), np.float32)
+    normals[..., 2] = 1
+    normals[1, 1] = np.nan, 1, 0
+    (smaller,) = fields.crop_record({"normal": normals}, [[0, 0, 4, 4, 0]], (2, 2))
+    np.testing.assert_allclose(smaller["normal"], np.tile([0.0, 0.0, 1.0], (2, 2, 1)))
+    (larger,) = fields.crop_record({"normal": normals}, [[0, 0, 4, 4, 0]], (8, 8))
+    lost = np.isnan(larger["normal"]).all(axis=-1)
+    assert np.argwhere(lost).tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
+    np.testing.assert_allclose(larger["normal"][~lost], np.tile([0.0, 0.0, 1.0], (60, 1)))
+
+
+def test_a_feature_without_a_value_is_missing_in_its_cell_alone():
+    features = np.ones((8, 8, 2), np.float32)
+    features[3, 4, 0] = np.nan
+    sizes = fields.Sizes((64, 64), (64, 64))
+    crop = settings.Crop(index=0, count=1, rectangle=(0, 0, 64, 32), flip=False)
+    result = fields.CoarseMap()(features, crop, sizes)
+    np.testing.assert_array_equal(result, np.ones((8, 8, 2)))
+    crop = settings.Crop(index=0, count=1, rectangle=(0, 0, 64, 64), flip=False)
+    result = fields.CoarseMap()(features, crop, sizes)
+    assert np.argwhere(np.isnan(result)).tolist() == [[3, 4, 0]]
+
+
 def test_the_last_of_four_channels_is_no_opacity():
     picture = np.zeros((8, 8, 4), np.uint8)
     picture[...] = 200, 100, 50, 0
