@@ -153,6 +153,8 @@ def check(output: epath.Path) -> dict[str, Any] | None:
         raise ValueError(f"--animation={_ANIMATION.value}, allowed: NAME.webp or NAME.gif")
     if _PROMPTS.value and (_CONDITIONS.value or _MASK.value or _SHIFT.value):
         raise ValueError("--prompts goes without --conditions, --mask and --shift")
+    if _GUIDES.value and _GUIDANCE.value is not None:
+        raise ValueError("--guide and --guidance, allowed: one of both; a guide has its own weight")
     if _MASK.value and _SHIFT.value:
         raise ValueError("--mask and --shift, allowed: one of both; a shift makes its own mask")
     if _PROMPTS.value and not _PROMPTS.value.exists():

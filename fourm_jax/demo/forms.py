@@ -33,6 +33,7 @@ class Form:
       files: by map, an uploaded picture or .npy file.
       weights: by modality, its part in guidance; without one it counts as every condition does.
       away: a text that results stay away from, with `away_weight`.
+      guidance: by all conditions together; not beside `weights` that count or `away`.
       targets: what is generated.
     """
 
@@ -132,10 +133,15 @@ def request(form: Form, generator: Generator, source: str) -> tuple[Request, Job
     kept = {name: value for name, value in given.items() if name not in {g.name for g in guides}}
     if not kept and not guides:
         raise ValueError("nothing is given: upload a picture or type something")
+    if guides and form.guidance is not None:
+        raise ValueError(
+            f"guidance {form.guidance:g} is of all conditions together: leave it empty beside "
+            "guidance by single ones and a text to stay away from, or leave those empty"
+        )
     options: dict[str, Any] = {
         "targets": list(form.targets),
         "num_steps": form.num_steps,
-        "guidance": None if guides else form.guidance,
+        "guidance": form.guidance,
         "temperature": form.temperature,
         "guides": guides or None,
         "mask": mask,

@@ -172,13 +172,15 @@ class Generator:
             of its codes, which is nearer the truth than the most likely one; `ids` are the latter.
           plan: how; targets or steps in their order, or {target: {field of `schedule.Target`:
             value}} of what differs from `generate.defaults`, as the next three do for all.
-          num_steps, guidance, temperature: of all targets; `num_steps` of grids alone.
+          num_steps, guidance, temperature: of all targets; `num_steps` of grids alone. Not beside
+            a plan of all targets or steps, which says them.
           sampling: filters and drawing rule of all targets; default: those of the plan's targets,
             for steps a nucleus of 0.8 as in the published demo.
           intermediate: targets that are generated before all others, in this order, and then
             conditions of them. Default: the drafts of the targets (`ModalitySpec.drafts`), where
             nothing but texts is given, guides too, and no whole plan says more.
-          guides: conditions with weights, see `guides.Guide`; then no other guidance.
+          guides: conditions with weights, see `guides.Guide`; then no other guidance, whatever a
+            plan says of it.
           mask: what is generated anew of targets that are given, of all or by name, see
             `editing.pixel_mask`. Kept tokens stay as they are, and outside the mask the decoded
             result is that of the given tokens.
@@ -191,7 +193,7 @@ class Generator:
 
         Raises:
           ValueError: what `start` refuses, a target that is given whole, an option that is not
-            finite, or a plan that leaves a target out.
+            finite or says again what plan or guides say, or a plan that leaves a target out.
         """
         job = job_lib.prepare(
             self.parts,

@@ -154,7 +154,7 @@ def prepare(
     Args:
       changes: fields of the default plan's targets that differ; None: they do not.
     """
-    _check_changes(changes)
+    _check_changes(changes, plan, guides)
     given = [*conditions, *(guide.name for guide in guides)]
     check_names(parts, given, ())
     if targets == "all":
@@ -296,10 +296,18 @@ def keys_of(
     )
 
 
-def _check_changes(changes: Mapping[str, Any]) -> None:
+def _check_changes(changes: Mapping[str, Any], plan: Plan | None, guides: Sequence[Guide]) -> None:
+    """Refuse numbers that mean nothing, alone or beside what says the same otherwise."""
     for name, value in changes.items():
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{name} {value}, allowed: finite numbers")
+        if value is not None and not isinstance(plan, Mapping | None):
+            raise ValueError(f"{name} {value} and a plan of all steps, allowed: one of both")
+    if guides and changes.get("guidance") is not None:
+        raise ValueError(
+            f"guidance {changes['guidance']} and guides, allowed: one of both; each guide has its "
+            "own weight"
+        )
     for name, least in (("num_steps", 1), ("temperature", 0)):
         value = changes.get(name)
         if value is not None and value < least:

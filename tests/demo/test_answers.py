@@ -54,7 +54,7 @@ def test_a_mask_on_a_reduced_picture_covers_what_was_drawn_over():
 
 def test_weights_make_guides_and_a_text_to_stay_away_from_makes_one(generator):
     texts = {"caption": "a red cone"}
-    form = Form(texts=texts, weights={"caption": 2.0}, targets=["depth"], guidance=4.0)
+    form = Form(texts=texts, weights={"caption": 2.0}, targets=["depth"])
     request, job = forms.request(form, generator, "tiny")
     assert not request.conditions
     assert "guidance" not in job.options
@@ -62,6 +62,11 @@ def test_weights_make_guides_and_a_text_to_stay_away_from_makes_one(generator):
     away = Form(texts=texts, away="a blue box", targets=["depth"])
     guides = forms.request(away, generator, "tiny")[1].options["guides"]
     assert [(g.value, g.weight) for g in guides] == [("a red cone", 3.0), ("a blue box", -2.0)]
+
+
+def test_a_weight_of_what_is_not_given_leaves_guidance_by_all_conditions(generator):
+    form = Form(texts={"caption": "a cone"}, weights={"depth": 2.0}, targets=["edge"], guidance=4.0)
+    assert forms.request(form, generator, "tiny")[1].options["guidance"] == 4.0
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,16 @@ def test_weights_make_guides_and_a_text_to_stay_away_from_makes_one(generator):
         (
             Form(mask=np.ones((4, 6), bool), targets=["depth"]),
             "something is drawn, but there is no picture",
+        ),
+        (
+            Form(
+                texts={"caption": "a cone"}, weights={"caption": 2.0}, targets=["depth"], guidance=4
+            ),
+            "guidance 4 is of all conditions together: leave it empty beside guidance by single",
+        ),
+        (
+            Form(texts={"caption": "a cone"}, away="a box", targets=["depth"], guidance=4),
+            "guidance 4 is of all conditions together: leave it empty",
         ),
     ],
 )

@@ -123,6 +123,11 @@ def test_a_guide_is_read_with_its_last_colon():
         ({"seed": -1}, "-1"),
         ({"seed": [1]}, "1 seeds for 2 rows, allowed: one, or one per row"),
         ({"plan": [Target(name="depth", scheme="roar", num_tokens=9)]}, "no step for target 'edge"),
+        (
+            {"guides": [Guide(name="caption", value="a", weight=1)], "guidance": 3.0},
+            "guidance 3.0 and guides, allowed: one of both; each guide has its own weight",
+        ),
+        ({"plan": [EDGE], "num_steps": 2}, "num_steps 2 and a plan of all steps, allowed: one of"),
         ({"intermediate": ["rgb"]}, "unknown target 'rgb'"),
         ({"intermediate": ["depth", "depth"]}, "target 'depth' is given twice"),
     ],

@@ -115,6 +115,7 @@ def _generate() -> Iterator[Line]:
         f"--seed={2**70}", "--conditions=rgb --targets=rgb", "--foo=1", "extra",
         "--conditions=caption=a --conditions=caption=b --targets=tok_depth",
         "--guide=caption", "--guide=caption=a:x", "--guide=foo=a:1", "--guide=caption=a:nan",
+        "--guide=caption=a:2 --guidance=3",
         "--plan=nope", "--plan={base}/nope.json", "--plan={base}/list.json", "--plan={base}/file",
         "--conditions=tok_rgb --targets=tok_rgb --mask=0,0,1,0.5 --shift=1,1",
         "--mask=1,2", "--mask=0.9,0.1,0.2,0.3", "--mask={base}/nope.png", "--shift=a,b",
