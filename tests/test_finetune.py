@@ -117,4 +117,5 @@ def test_a_published_transfer_is_a_config_of_its_size(recipe):
     config = config_lib.load(path)
     task = run_config.make_task(config)
     assert (task.model.dim, task.model.drop_path) == (1_024, 0.2)
-    assert config.init.freeze == "^(trunk)/"
+    assert task.never_learns("trunk/encoder/norm/scale")
+    assert not task.never_learns("adapters/encoder/blocks/attention/qkv/kernel/a")

@@ -80,17 +80,11 @@ def make(
             "source": init,
             "rename": {"^(trunk|thinker)/": ""},
             "reset": "|".join(["^(head|adapters)/", *(rf"[/_]{name}(/|$)" for name in vectors)]),
-            "freeze": frozen(config.transfer),
+            "freeze": "",  # the task keeps what adapters adapt, and what thinks first
         }
-    elif frozen(config.transfer):
+    elif config.transfer.lora_rank or config.transfer.think:
         raise ValueError("adapters and thinking first need a trained model: name it with init=")
     return config.lock()
-
-
-def frozen(labels: ml_collections.ConfigDict) -> str:
-    """Regex of what stays: the encoder under adapters, and what thinks first."""
-    names = ["trunk"] * (labels.lora_rank > 0) + ["thinker"] * bool(labels.think)
-    return f"^({'|'.join(names)})/" if names else ""
 
 
 def optimizer(

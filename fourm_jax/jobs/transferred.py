@@ -8,7 +8,6 @@ base does not read, lies beside them.
 import dataclasses
 import functools
 import pathlib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,13 +100,9 @@ def save(config: ml_collections.ConfigDict, state: TrainState, folder: epath.Pat
     params = jax.device_get(state.eval_params)
     arrays = tree.named_leaves(params)
     if config.transfer.get("lora_rank", 0):
-        reset = config.init.get("reset", "")
-        named = parts.split(params, transfer_config.make_task(config).packed)
-        arrays = {
-            name: np.asarray(part)
-            for name, part in named.items()
-            if not name.startswith(_OF_THE_BASE) or (reset and re.search(reset, name))
-        }
+        task = transfer_config.make_task(config)
+        named = parts.split(params, task.packed).items()
+        arrays = {name: np.asarray(one) for name, one in named if not task.never_learns(name)}
     shapes = {name: (leaf.dtype, leaf.shape) for name, leaf in arrays.items()}
     safetensors_io.write(folder / WEIGHTS, shapes, arrays.items())
     io.write_json(folder / CONFIG, config_lib.to_json(config))

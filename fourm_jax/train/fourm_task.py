@@ -107,10 +107,9 @@ class FourMTask:
         """Settings of the trunk that no shape tells."""
         return weights.function_of(self.model)
 
-    @property
-    def frozen(self) -> str:
-        """Regex of the parts that never learn: none."""
-        return ""
+    def never_learns(self, part: str) -> bool:
+        """Whether a part stays as it is, whatever a config says: all learn."""
+        return False
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Any, Any]:
         """Initialize the trunk; it has no other state.

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,12 +62,14 @@ class Report:
     Attributes:
       copied, new, dropped: names; the dropped ones are of the source.
       resized: {name: how}.
+      extended: of those that are resized, the ones that hold something new beside what they were.
     """
 
     copied: tuple[str, ...]
     resized: Mapping[str, str]
     new: tuple[str, ...]
     dropped: tuple[str, ...]
+    extended: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line for people."""
@@ -82,10 +84,15 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class _Start:
-    """Rows [0, n) of a part, and how they came about; "" = as they were."""
+    """Rows [0, n) of a part, and how they came about; "" = as they were.
+
+    Attributes:
+      is_extended: there are rows or channels beside them that the source does not know.
+    """
 
     rows: np.ndarray
     how: str = ""
+    is_extended: bool = False
 
 
 def start(
@@ -162,7 +169,28 @@ def plan(
         resized={name: how for name, how in plain.items() if how},
         new=tuple(new),
         dropped=dropped,
+        extended=tuple(full.removeprefix("params/") for full, s in found.items() if s.is_extended),
     )
+
+
+def check_learned(report: Report, settings: Settings, never_learns: Callable[[str], bool]) -> None:
+    """Refuse what would stay as it was drawn: parts that no weights fill, and that do not learn.
+
+    Args:
+      never_learns: of the task.
+
+    Raises:
+      ValueError: names the first one, and what keeps it as it is.
+    """
+    for name in (*report.new, *report.extended):
+        who = f"init: {name!r} ({report.resized.get(name, 'starts anew')}) would never learn"
+        if settings.freeze and re.search(settings.freeze, name):
+            raise ValueError(f"{who}: take it out of init.freeze")
+        if never_learns(name):
+            raise ValueError(
+                f"{who} under transfer.lora_rank or transfer.think: go without them, or without "
+                "that input"
+            )
 
 
 def _check_dropped(
@@ -214,17 +242,20 @@ def _convert(
     same_dim = value.shape[-1:] == shape[-1:]
     if before and spec and same_dim and "pixels" == before.kind == spec.kind:
         how = _patch_change(before, spec)
-        return _Start(_resize_patches(value, before, spec) if how else value, how), name
+        rows = _resize_patches(value, before, spec) if how else value
+        num_known = len(_channel_origins(before, spec))
+        return _Start(rows, how, is_extended=0 < num_known < spec.num_channels), name
     if value.shape == shape:
         return _Start(value), name
     if len(value.shape) != len(shape) or value.shape[-1] != shape[-1]:
         return None
     same_width = value.shape[1:] == shape[1:]
     if same_width and _VOCABULARY.search(name) and shape[0] > value.shape[0]:
-        return _Start(value, f"{shape[0] - value.shape[0]} rows appended"), name
+        return _Start(value, f"{shape[0] - value.shape[0]} rows appended", is_extended=True), name
     if same_width and _LENGTH.search(name) and not _GRID.search(name):
         kept = min(shape[0], value.shape[0])
-        return _Start(value[:kept], f"{value.shape[0]} to {shape[0]} positions"), name
+        how = f"{value.shape[0]} to {shape[0]} positions"
+        return _Start(value[:kept], how, is_extended=kept < shape[0]), name
     return None
 
 

@@ -170,6 +170,7 @@ def _first_state(
         specs=run.specs,
         function=run.task.function,
     )
+    init.check_learned(report, run.init, run.task.never_learns)
     if jax.process_index() == 0:
         io.write_json(workdir / run_folder.INIT, dataclasses.asdict(report))
     announcements.say(f"starts from {run.init.source}: {report}")

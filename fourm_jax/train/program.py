@@ -84,15 +84,12 @@ def _rates(
 ) -> tuple[rates.Rates, rates.Rates]:
     """How fast the parameters learn, and what of the other variables is frozen."""
     settings, init = run_config.settings(config), run_config.init_settings(config)
-    freeze = init.freeze if init else ""
-    if not (freeze or task.frozen or settings.lr_scales or settings.layer_decay != 1):
-        return rates.ALL, rates.ALL
     variables = {**params, **model_state}
     found = rates.make(
         variables,
         task.packed,
-        freeze=freeze,
-        never=task.frozen,
+        freeze=init.freeze if init else "",
+        never=task.never_learns,
         scales=settings.lr_scales,
         layer_decay=settings.layer_decay,
     )

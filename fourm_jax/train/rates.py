@@ -6,7 +6,7 @@ may be some of the rows.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -98,7 +98,7 @@ def make(
     packed: parts.Packed,
     *,
     freeze: str = "",
-    never: str = "",
+    never: Callable[[str], bool] = lambda part: False,
     scales: Mapping[str, float] | None = None,
     layer_decay: float = 1.0,
 ) -> Rates:
@@ -108,7 +108,7 @@ def make(
       shapes: parameters, or all variables that may be frozen.
       packed: its packed tables.
       freeze: regex on the names of parts (`models.parts`) that stay as they are.
-      never: regex on those that the task lets nobody train.
+      never: whether the task lets nobody train a part.
       scales: {regex: factor}; the first one that a name contains counts.
       layer_decay: factor per encoder block from the last one down (arXiv:2106.08254); the
         embeddings count as one more block, all else learns at the full rate.
@@ -116,7 +116,7 @@ def make(
     Raises:
       ValueError: a regex that is none, or that no part contains.
     """
-    patterns = {one: 0.0 for one in (freeze, never) if one} | dict(scales or {})
+    patterns = ({freeze: 0.0} if freeze else {}) | dict(scales or {})
     names = _part_names(shapes, packed)
     for pattern in patterns:
         check_pattern(pattern, names, "init.freeze" if pattern == freeze else "optimizer.lr_scales")
@@ -125,6 +125,8 @@ def make(
     )
 
     def of_name(name: str) -> float:
+        if never(name):
+            return 0.0
         return next((value for key, value in patterns.items() if re.search(key, name)), 1.0)
 
     found: dict[str, Rate] = {}

@@ -30,7 +30,10 @@ class TokenizerTask:
     flops_per_sample: None = None  # not counted for tokenizers
     packed: parts.Packed = dataclasses.field(default_factory=dict)  # none
     function: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # none
-    frozen: str = ""  # nothing
+
+    def never_learns(self, part: str) -> bool:
+        """Whether a part stays as it is, whatever a config says: all learn."""
+        return False
 
     @property
     def taken(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -43,6 +43,7 @@ def make_task(config: ml_collections.ConfigDict) -> TransferTask:
         head=make_head(head.pop("name"), labels.num_outputs, size, **head),
         labels_of=labels,
         thinker=_thinker(model, think) if think else None,
+        anew=config.init.get("reset", "") if config.get("init") else "",
     )
 
 

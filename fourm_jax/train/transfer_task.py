@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,12 +118,14 @@ class TransferTask:
       labels_of: what is predicted.
       thinker: a trunk whose outputs are predicted first, in one pass from the other inputs, and
         then are inputs like any other ("think first"); it never learns.
+      anew: regex of the parts that no base gives (`init.reset`); "": none.
     """
 
     model: fourm.FourM
     head: nn.Module
     labels_of: Labels
     thinker: fourm.FourM | None = None
+    anew: str = ""
 
     labels: tuple[str, ...] = ()
 
@@ -179,15 +182,16 @@ class TransferTask:
         """Settings of the trunk that no shape tells."""
         return weights.function_of(self.model)
 
-    @property
-    def frozen(self) -> str:
-        """Regex of the parts that never learn: the encoder under adapters, and what thinks first.
+    def never_learns(self, part: str) -> bool:
+        """Whether a part is of what thinks first, or of the encoder under adapters.
 
-        Results are saved without them.
+        What starts anew of that encoder, such as a vector that the base does not read, learns and
+        is saved with the adapters.
         """
-        adapted, thinks = self.labels_of.lora_rank > 0, self.thinker is not None
-        names = ["trunk"] * adapted + ["thinker"] * thinks
-        return f"^({'|'.join(names)})/" if names else ""
+        if part.startswith("thinker/"):
+            return True
+        is_new = bool(self.anew) and re.search(self.anew, part) is not None
+        return self.labels_of.lora_rank > 0 and part.startswith("trunk/") and not is_new
 
     def init(self, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         """Initialize encoder and head, and adapters where there are some."""

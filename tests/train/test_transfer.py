@@ -96,7 +96,7 @@ def test_adapters_learn_and_the_encoder_stays_bit_equal(source, tmp_path):
 
 
 def test_the_encoder_under_adapters_stays_whatever_the_config_freezes(source, tmp_path):
-    """`--config.transfer.lora_rank=2` alone, where `init.freeze` is empty."""
+    """`--config.transfer.lora_rank=2` alone."""
     rank = {"transfer.lora_rank": 2}
     settings = config(f"task=cls,init={source}", **rank)
     assert settings.init.freeze == ""

@@ -1,5 +1,7 @@
 """What a transfer reads: raw inputs in one line, channels by name, rows that lack some, depths."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from fourm_jax.data.sources import fake
 from fourm_jax.data.storage.left_out import RecordError
 from fourm_jax.jobs import transferred
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.models import embeddings, from_config
+from fourm_jax.models import embeddings, from_config, parts
 from fourm_jax.models.weights import Weights
 from fourm_jax.scenes import labels
 from fourm_jax.train import init, run_config, transfer_data, transfer_task
@@ -25,6 +27,11 @@ from tests.train.test_transfer import config, run
 RGB = ModalitySpec(name="rgb", kind="pixels", grid=(1, 1), patch_size=1, num_channels=3)
 KERNEL = "encoder_embedding/contents_rgb/kernel"
 COLOURS = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]], np.float32)  # red, green, blue
+POSES = {
+    "encoder_embedding/contents_poses/bias",
+    "encoder_embedding/contents_poses/kernel",
+    "modality_embedding/poses",
+}
 SOURCE = Weights(
     parts={KERNEL: COLOURS, "modality_embedding/rgb": np.ones((1, 2))}, specs={"rgb": RGB}
 )
@@ -156,7 +163,7 @@ def test_a_model_starts_with_raw_inputs_that_it_does_not_know(base, tmp_path):
     assert np.isfinite(result.metrics["loss"])
 
 
-def test_saved_adapters_keep_what_their_base_lacks_and_start_as_the_training_did(base, tmp_path):
+def test_what_a_base_lacks_learns_beside_adapters_and_is_saved_with_them(base, tmp_path):
     whole = config_lib.to_json(config(f"task=cls,init={base},lora=2"))
     whole["modalities"]["inputs"] = ["rgb", {"name": "poses", "width": 7, "length": 4}]
     whole["init"]["reset"] += "|[/_]poses(/|$)"
@@ -164,16 +171,29 @@ def test_saved_adapters_keep_what_their_base_lacks_and_start_as_the_training_did
     whole["data"][0]["fields"] = {"rgb": "rgb", "poses": "poses"}
     settings = config_lib.from_json(whole)
     state = run(settings, tmp_path / "run").state
+    before = run(config_lib.override(settings, {"num_steps": 0}), tmp_path / "0").state.params
+    packed = parts.packed_tables(run_config.make_task(settings).model)
+    old, new = (parts.split(one["trunk"], packed) for one in (before, state.params))
+    assert {name for name in new if not np.array_equal(new[name], old[name])} == POSES
     transferred.save(settings, state, tmp_path / "saved")
     loaded = tree.named_leaves(transferred.load(tmp_path / "saved").params["trunk"])
     for name, leaf in tree.named_leaves(state.eval_params["trunk"]).items():
         np.testing.assert_array_equal(loaded[name], leaf, err_msg=name)
     names = safetensors_io.open_weights(tmp_path / "saved" / transferred.WEIGHTS).names
-    assert {name for name in names if name.startswith("trunk/")} == {
-        "trunk/encoder_embedding/contents_poses/bias",
-        "trunk/encoder_embedding/contents_poses/kernel",
-        "trunk/modality_embedding/poses",
-    }
+    assert {name for name in names if name.startswith("trunk/")} == {f"trunk/{p}" for p in POSES}
+
+
+def test_what_would_stay_as_it_was_drawn_is_refused(base, tmp_path):
+    channel = config(f"task=seg,init={base},inputs=rgbd,lora=2")
+    kernel = "'trunk/encoder_embedding/contents_rgb/kernel' (patches"
+    with pytest.raises(ValueError, match=re.escape(kernel) + ".*zero: depth.* never learn under"):
+        run(channel, tmp_path / "channel")
+    whole = config_lib.to_json(config(f"task=cls,init={base}"))
+    whole["modalities"]["inputs"] = ["rgb", {"name": "poses", "width": 7, "length": 4}]
+    whole["init"] |= {"reset": whole["init"]["reset"] + "|[/_]poses(/|$)", "freeze": "^trunk/"}
+    whole["data"][0]["fields"] = {"rgb": "rgb", "poses": "poses"}
+    with pytest.raises(ValueError, match=r"starts anew\) would never learn: take it out of"):
+        run(config_lib.from_json(whole), tmp_path / "vector")
 
 
 @pytest.mark.parametrize(
