@@ -51,7 +51,7 @@ def packed_tables(model: FourM) -> Packed:
             found["decoder_embedding/heads"] = tokens
         positions = tables.learned_position_layout(specs, used, learned=learned)
         place = f"{side}_embedding/positions"
-        found[f"{place}/table"] = _rows([_place(spec) for spec in specs], positions)
+        found[f"{place}/table"] = _rows([place_of(spec) for spec in specs], positions)
         found[f"{place}/codes"] = _rows(names, tables.code_layout(specs, used))
     return {path: rows for path, rows in found.items() if rows}
 
@@ -80,6 +80,6 @@ def _rows(names: Sequence[str], layout: tables.Layout) -> tuple[Rows, ...]:
     return tuple(Rows(owner[group], *rows) for group, rows in enumerate(slices))
 
 
-def _place(spec: ModalitySpec) -> str:
-    """All pictures and grids of one shape share their positions."""
+def place_of(spec: ModalitySpec) -> str:
+    """The name of learned positions: all pictures and grids of one shape share their positions."""
     return "x".join(map(str, spec.grid)) if spec.kind in ALIGNED_KINDS else spec.name

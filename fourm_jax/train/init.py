@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import parts
 from fourm_jax.models.weights import Weights
 from fourm_jax.ops import interpolate
+from fourm_jax.train import companions
 from fourm_jax.train.state import TrainState
 from fourm_jax.utils import tree
 
@@ -23,8 +24,6 @@ _LENGTH = re.compile(r"positions/(table|codes)/")
 _VOCABULARY = re.compile(r"(tokens|heads)/")
 _PATCHES = re.compile(r"encoder_embedding/contents_(?P<modality>[^/]+)/kernel$")
 _OF_PIXELS = re.compile(r"(/contents_|modality_embedding/)(?P<modality>[^/]+)(/kernel)?$")
-_COMPANION = re.compile(r"(?P<place>.+/)(bias|[qk]_norm/\w+)$")  # of the kernels beside it
-_HEAD = re.compile(r"decoder_embedding/heads/(?P<owner>.+)$")
 _NUM_NAMED = 3  # candidates in a message
 
 
@@ -163,7 +162,7 @@ def plan(
         raise ValueError(f"init: nothing of {settings.source} is used; init.reset covers all parts")
     plain = {full.removeprefix("params/"): start.how for full, start in found.items()}
     dropped = tuple(name for name in weights.parts if name not in used)
-    _check_dropped(dropped, used, names, settings.source)
+    companions.check_dropped(dropped, used, names, weights, specs, settings.source)
     return found, Report(
         copied=tuple(name for name, how in plain.items() if not how),
         resized={name: how for name, how in plain.items() if how},
@@ -190,30 +189,6 @@ def check_learned(report: Report, settings: Settings, never_learns: Callable[[st
             raise ValueError(
                 f"{who} under transfer.lora_rank or transfer.think: go without them, or without "
                 "that input"
-            )
-
-
-def _check_dropped(
-    dropped: Sequence[str], used: Collection[str], names: Collection[str], source: str
-) -> None:
-    """Refuse parts of the source without which others that are used compute something else.
-
-    Args:
-      names: of the new model. One that reads features of a decoder needs no heads.
-
-    Raises:
-      ValueError: names the first one, and a part that is used without it.
-    """
-    for name in dropped:
-        beside, head = _COMPANION.match(name), _HEAD.match(name)
-        kept = sorted(one for one in used if beside and one.startswith(beside["place"]))
-        table = f"decoder_embedding/tokens/{head['owner']}" if head else ""
-        kept += [table] if table in used and table in names else []
-        if kept:
-            raise ValueError(
-                f"init: {kept[0]!r} of {source} was trained with {name!r}, which this model does "
-                "not have: set model.use_bias, qk_norm and tie_heads as there, or start the "
-                "former anew with init.reset"
             )
 
 

@@ -18,6 +18,8 @@ from fourm_jax.utils import interrupt, io, tree
 from tests.train import tiny
 
 ONE = jax.devices()[:1]
+TEXT = ModalitySpec(name="text", kind="sequence", vocab_size=9, max_tokens=5)
+RGB = ModalitySpec(name="rgb", kind="pixels", grid=(4, 4), patch_size=4, num_channels=3)
 OLD = r"blocks|norm|context|rgb|tok_depth|text|caption|mask_token|8x8"
 
 
@@ -162,10 +164,11 @@ def test_a_part_that_nothing_explains_is_refused_with_its_nearest_candidates(sou
         run(grown(source), tmp_path)
 
 
+POSITIONS = "encoder_embedding/positions/table/2x2"
 WEIGHTS = Weights(
     parts={
         "encoder_embedding/tokens/text": np.arange(6.0, dtype=np.float32).reshape(3, 2),
-        "encoder_embedding/positions/table/2x2": np.ones((4, 2), np.float32),
+        POSITIONS: np.ones((4, 2), np.float32),
         "encoder_embedding/positions/table/caption": np.ones((5, 2), np.float32),
         "encoder_embedding/contents_rgb/kernel": np.arange(24.0, dtype=np.float32).reshape(12, 2),
         "context/kernel": np.ones((2, 2), np.float32),
@@ -176,8 +179,9 @@ WEIGHTS = Weights(
 )
 
 
-def planned(name, shape, specs=(), **settings):
+def planned(name, shape, specs=(), copied=(), **settings):
     fresh = {f"params/{name}": np.zeros(shape, np.float32)}
+    fresh |= {f"params/{one}": np.zeros_like(WEIGHTS.parts[one]) for one in copied}
     found, report = init.plan(fresh, init.Settings(source="RUN", **settings), WEIGHTS, specs)
     return found[f"params/{name}"].rows, report
 
@@ -203,7 +207,7 @@ def test_positions_of_another_grid_are_interpolated_and_those_of_a_text_cut():
 
 def test_an_enlarged_picture_gives_the_same_tokens_under_enlarged_patches():
     big = ModalitySpec(name="rgb", kind="pixels", grid=(1, 1), patch_size=4, num_channels=3)
-    kernel, _ = planned("encoder_embedding/contents_rgb/kernel", (48, 2), (big,))
+    kernel, _ = planned("encoder_embedding/contents_rgb/kernel", (48, 2), (big,), (POSITIONS,))
     patch = np.random.default_rng(0).normal(size=(2, 2, 3))
     enlarge = interpolate.bicubic_weights(2, 4)
     enlarged = np.einsum("yh,hwc,xw->yxc", enlarge, patch, enlarge)
@@ -213,7 +217,9 @@ def test_an_enlarged_picture_gives_the_same_tokens_under_enlarged_patches():
 
 def test_new_channels_start_at_zero_beside_the_known_ones():
     more = ModalitySpec(name="rgb", kind="pixels", grid=(2, 2), patch_size=2, num_channels=4)
-    kernel, report = planned("encoder_embedding/contents_rgb/kernel", (16, 2), (more,))
+    kernel, report = planned(
+        "encoder_embedding/contents_rgb/kernel", (16, 2), (more,), (POSITIONS,)
+    )
     by_channel = kernel.reshape(4, 4, 2)
     np.testing.assert_array_equal(by_channel[:, :3].ravel(), np.arange(24.0))
     np.testing.assert_array_equal(by_channel[:, 3], 0)
@@ -268,16 +274,40 @@ def test_weights_that_mean_something_else_are_refused(key, value, message, sourc
             "decoder/blocks/self_attention/q_norm/scale",
         ),
         ("decoder_embedding/tokens/text", "decoder_embedding/heads/text"),
+        ("encoder/blocks/feed_forward/fc1/kernel", "registers"),
+        ("encoder_embedding/tokens/text", "encoder_embedding/positions/table/text"),
+        ("encoder_embedding/contents_rgb/kernel", "encoder_embedding/positions/table/4x4"),
     ],
 )
 def test_parts_are_refused_without_those_that_they_were_trained_with(kept, lost):
-    there = Weights(parts={kept: np.ones((2, 2)), lost: np.ones(2)})
+    specs = {spec.name: spec for spec in (TEXT, RGB)}
+    there = Weights(parts={kept: np.ones((2, 2)), lost: np.ones(2)}, specs=specs)
     fresh = {kept: np.zeros((2, 2)), "mask_token": np.zeros(2)}
     settings = init.Settings(source="RUN", reset="mask_token")
     with pytest.raises(ValueError, match=f"init: '{kept}' of RUN was trained with '{lost}', which"):
         init.plan(fresh, settings, there)
     whole, _ = init.plan({**fresh, lost: np.zeros(2)}, settings, there)
     assert set(whole) == {kept, lost}
+
+
+def test_positions_that_another_size_or_a_modality_that_is_gone_had_may_go():
+    table, text = "encoder_embedding/positions/table", "encoder_embedding/tokens/text"
+    kernel = "encoder_embedding/contents_rgb/kernel"
+    there = Weights(
+        parts={
+            kernel: np.ones((48, 2)),
+            text: np.ones((9, 2)),
+            f"{table}/4x4": np.ones((16, 2)),
+            f"{table}/8x8": np.ones((64, 2)),
+            f"{table}/text": np.ones((5, 2)),
+        },
+        specs={spec.name: spec for spec in (TEXT, RGB)},
+    )
+    larger = RGB.replace(grid=(6, 6))
+    fresh = {kernel: np.zeros((48, 2)), f"{table}/6x6": np.zeros((36, 2))}
+    found, report = init.plan(fresh, init.Settings(source="RUN"), there, (larger,))
+    assert set(found) == {*fresh}
+    assert report.dropped == (text, f"{table}/4x4", f"{table}/text")
 
 
 def test_a_transfer_reads_a_decoder_without_its_heads():
