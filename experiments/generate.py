@@ -149,6 +149,8 @@ def check(output: epath.Path) -> dict[str, Any] | None:
             raise ValueError(f"--output={output} is one picture: name a folder for many results")
     elif output.suffix.lower() in picture_files.SUFFIXES:
         raise ValueError(f"--output={output}, allowed: NAME.png or a folder")
+    else:
+        generation.check_output(output)
     if _ANIMATION.value and _ANIMATION.value.suffix not in (".gif", ".webp"):
         raise ValueError(f"--animation={_ANIMATION.value}, allowed: NAME.webp or NAME.gif")
     if _PROMPTS.value and (_CONDITIONS.value or _MASK.value or _SHIFT.value):

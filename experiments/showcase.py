@@ -27,10 +27,10 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bo
 
 def main() -> None:
     """Read the run, make the page."""
+    showcase.check_output(_OUTPUT.value)  # before a model is read
     scenes = showcase.read(_SOURCE.value, _RECORDS.value)
     generator = loading.load_generator(_SOURCE.value).rolled()
     upscaler = loading.load_generator(_UPSCALER.value).rolled() if _UPSCALER.value else None
-    _OUTPUT.value.mkdir(parents=True, exist_ok=True)
     page = showcase.run(generator, scenes, _OUTPUT.value, upscaler=upscaler, seed=_SEED.value)
     print(f"showcase: {page}")
 

@@ -20,11 +20,11 @@ from fourm_jax.data import datasets as sources
 from fourm_jax.data import pipeline, reading
 from fourm_jax.data.datasets import Dataset
 from fourm_jax.data.left_out_log import LeftOutLog
-from fourm_jax.data.storage import foreign_files, left_out, shards
+from fourm_jax.data.storage import left_out, shards
 from fourm_jax.data.storage.left_out import LeftOutRecord
 from fourm_jax.generate import features, fitting
 from fourm_jax.generate.generator import Generator
-from fourm_jax.jobs import eval_data, shard_job
+from fourm_jax.jobs import eval_data, output_folder, shard_job
 from fourm_jax.jobs.eval_data import EvalData
 from fourm_jax.models import weights
 from fourm_jax.utils import errors, io, plain_data, progress
@@ -154,11 +154,7 @@ def check_output(output: epath.Path) -> None:
     Raises:
       ValueError: names the first thing that is there.
     """
-    if (output / BEGUN).exists() or not output.exists():
-        return
-    for name in sorted(path.name for path in output.iterdir()):
-        if not foreign_files.is_foreign(name):
-            raise ValueError(f"{output} holds {name!r} and no index; use another --output")
+    output_folder.check(output, BEGUN, "no index")
 
 
 def _embed(

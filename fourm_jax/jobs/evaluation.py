@@ -13,7 +13,7 @@ from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.evals import evaluator, report
 from fourm_jax.evals.evaluator import Context, Evaluator, Findings
 from fourm_jax.generate.generator import Generator
-from fourm_jax.jobs import eval_data, quickstart_report
+from fourm_jax.jobs import eval_data, output_folder, quickstart_report
 from fourm_jax.jobs.eval_data import EvalData
 from fourm_jax.train import announcements, metrics
 from fourm_jax.utils import errors, io, progress, run_folder
@@ -59,11 +59,12 @@ def typed(names: Sequence[str], options: Sequence[str]) -> dict[str, dict[str, A
 
 
 def check_output(output: epath.PathLike) -> None:
-    """Refuse a folder whose numbers and report are those of a run; say that others are replaced.
+    """Refuse a folder of other things, such as a run; say that an evaluation is replaced.
 
     Raises:
-      ValueError: it is one.
+      ValueError: names the first thing that is there, or its numbers are those of a run.
     """
+    output_folder.check(output, METRICS, "no evaluation")
     path = epath.Path(output).expanduser() / METRICS
     if not path.exists():
         return

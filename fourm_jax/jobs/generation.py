@@ -25,6 +25,7 @@ from fourm_jax.generate import conditions as condition_entries
 from fourm_jax.generate import defaults, results
 from fourm_jax.generate.conditions import Entry
 from fourm_jax.generate.generator import Generated, Generator
+from fourm_jax.jobs import output_folder
 from fourm_jax.jobs.requests import Request
 from fourm_jax.models import weights
 from fourm_jax.utils import io, progress
@@ -80,7 +81,7 @@ def run(
 
     Raises:
       ValueError: the folder has results of other settings or of other requests under these names,
-        or what `generate` refuses.
+        or other things and no results, or what `generate` refuses.
     """
     settings = {**job.to_json(), WEIGHTS: weights.fingerprint(generator.params)}
     _check_settings(output, settings)
@@ -101,6 +102,15 @@ def run(
         bar.update(count)
     bar.close()
     return len(todo)
+
+
+def check_output(output: epath.Path) -> None:
+    """Refuse a folder that holds something and no results, such as a run or a data set.
+
+    Raises:
+      ValueError: names the first thing that is there.
+    """
+    output_folder.check(output, SETTINGS, "no results of generation")
 
 
 def generate(
@@ -181,6 +191,7 @@ def _veiled(picture: pictures.Picture, known: np.ndarray) -> pictures.Picture:
 
 def _check_settings(output: epath.Path, settings: Mapping[str, Any]) -> None:
     path = output / SETTINGS
+    check_output(output)
     if not path.exists():
         io.write_json(path, settings)
         return

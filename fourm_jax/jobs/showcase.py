@@ -17,7 +17,7 @@ from etils import epath
 from fourm_jax.data import datasets
 from fourm_jax.evals import report
 from fourm_jax.generate.generator import Generator
-from fourm_jax.jobs import exhibits
+from fourm_jax.jobs import exhibits, output_folder
 from fourm_jax.jobs.exhibits import FIELDS, Scenes
 from fourm_jax.models import weights
 from fourm_jax.utils import io, progress, run_folder
@@ -57,7 +57,8 @@ def run(
       upscaler: of configs/super_resolution.py; None: nothing is enlarged.
 
     Raises:
-      ValueError: the folder has figures of another model, other scenes or another seed.
+      ValueError: the folder has figures of another model, other scenes or another seed, or other
+        things and no figures.
     """
     settings = {
         "num_records": len(scenes),
@@ -96,10 +97,21 @@ def run(
     return output / "showcase.html"
 
 
+def check_output(output: epath.Path) -> None:
+    """Refuse a folder that holds something and no showcase, such as a run.
+
+    Raises:
+      ValueError: names the first thing that is there.
+    """
+    output_folder.check(output, FIGURES, "no showcase")
+
+
 def _begun(output: epath.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Figures that are there already, and what they belong to."""
     path = output / FIGURES
+    check_output(output)
     if not path.exists():
+        io.write_json(path, dict(settings))
         return dict(settings)
     figures = dict(io.read_json(path))
     for name, value in settings.items():

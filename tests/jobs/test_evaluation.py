@@ -52,6 +52,15 @@ def test_an_evaluation_replaces_another_one_and_never_the_numbers_of_a_run(tmp_p
         evaluation.check_output(tmp_path)
 
 
+def test_an_evaluation_is_not_written_beside_other_things(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    evaluation.check_output(tmp_path)
+    evaluation.check_output(tmp_path / "new")
+    (tmp_path / "report.html").write_text("of a run that has begun")
+    with pytest.raises(ValueError, match=r"holds 'report\.html' and no evaluation; use another"):
+        evaluation.check_output(tmp_path)
+
+
 def test_a_published_and_a_converted_checkpoint_have_the_losses_of_the_model(
     folders, tmp_path, monkeypatch
 ):

@@ -68,6 +68,16 @@ def test_results_of_other_settings_are_left_alone(generator, tmp_path):
         generation.run(generator, [request("b", 3)], output, other, show_progress=False)
 
 
+def test_results_are_not_begun_in_a_folder_of_other_things(generator, tmp_path):
+    output, kept = epath.Path(tmp_path), tmp_path / "a" / "result.json"
+    kept.parent.mkdir()
+    kept.write_text("of a run")
+    with pytest.raises(ValueError, match="holds 'a' and no results of generation; use another"):
+        generation.run(generator, [request("a", 3)], output, JOB, show_progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert kept.read_text() == "of a run"
+
+
 def test_results_of_other_weights_are_left_alone(generator, tmp_path):
     output = epath.Path(tmp_path)
     generation.run(generator, [request("a", 3)], output, JOB, show_progress=False)

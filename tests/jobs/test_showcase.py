@@ -78,6 +78,24 @@ def test_what_is_there_is_not_made_again_and_other_figures_are_left_alone(tmp_pa
         showcase.run(Generator(tiny.trunk()[0], other), given, output, seed=3)
 
 
+def test_a_showcase_that_was_stopped_continues_and_none_begins_beside_other_things(
+    tmp_path, monkeypatch
+):
+    def stopped(generator, scenes, output, seed):
+        (output / "parts").mkdir()
+        raise KeyboardInterrupt
+
+    given, bare = scenes("a red cone", ["cone"]), Generator(*tiny.trunk())
+    monkeypatch.setattr(exhibits, "EXHIBITS", (stopped,))
+    with pytest.raises(KeyboardInterrupt):
+        showcase.run(bare, given, epath.Path(tmp_path))
+    monkeypatch.setattr(exhibits, "EXHIBITS", ())
+    assert showcase.run(bare, given, epath.Path(tmp_path)).exists()
+    (tmp_path / "showcase.json").unlink()
+    with pytest.raises(ValueError, match="holds 'parts' and no showcase; use another --output"):
+        showcase.run(bare, given, epath.Path(tmp_path))
+
+
 def test_a_palette_is_worth_the_named_colours_among_its_own():
     red, grey = layout.COLOURS["red"], (150, 150, 150)
     alone = [np.array([grey, red], np.uint8), np.array([grey], np.uint8)]
