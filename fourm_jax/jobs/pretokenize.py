@@ -132,8 +132,7 @@ def tokenize(
     if crops:
         recipe["crops"] = dataclasses.asdict(crops)
     block = trained.HOST_BATCH * jax.local_device_count() // (crops.num_crops if crops else 1)
-    texts = [spec for spec in specs if spec.kind == "sequence"]
-    return _write(job, convert, max(block, 1), recipe, schema, texts)
+    return _write(job, convert, max(block, 1), recipe, schema, specs)
 
 
 def export(job: Job, fields: Sequence[str]) -> shard_job.Result:
@@ -152,9 +151,9 @@ def _write(
     block: int,
     recipe: Mapping[str, Any],
     schema: Mapping[str, Mapping],
-    texts: Sequence[ModalitySpec] = (),
+    specs: Sequence[ModalitySpec] = (),
 ) -> shard_job.Result:
-    """Write a split; `convert` gets `block` records at once, whose `texts` are in their ranges."""
+    """Write a split; `convert` gets `block` records at once, whose texts are in their ranges."""
     size = len(job.source)
     if not size:
         raise ValueError(f"the source has no record of {job.split!r}")
@@ -168,14 +167,14 @@ def _write(
     if isinstance(job.source, datasets.Identified):
         recipe[shard_writer.CONTENT] = job.source.content
     if not shards.manifest_path(job.output, job.split).exists():
-        _probe(job, total, convert, texts)
+        _probe(job, total, convert, specs)
     result = shard_job.write_blocks(
         job,
         job.split,
         total=total,
         records_per_shard=job.records_per_shard,
         block=block,
-        convert=lambda numbers: _converted(job, numbers, convert, texts),
+        convert=lambda numbers: _converted(job, numbers, convert, specs),
         recipe=recipe,
         schema=schema,
         unread=getattr(job.source, "left_out", ()),
@@ -184,12 +183,12 @@ def _write(
     return result
 
 
-def _probe(job: Job, total: int, convert: Convert, texts: Sequence[ModalitySpec]) -> None:
+def _probe(job: Job, total: int, convert: Convert, specs: Sequence[ModalitySpec]) -> None:
     """Refuse at once what would refuse every record, such as a tokenizer of other pictures."""
     if total <= NUM_PROBED:
         return
     for index in np.linspace(0, total - 1, NUM_PROBED).astype(int).tolist():
-        *_, one = _converted(job, [index], convert, texts)
+        *_, one = _converted(job, [index], convert, specs)
         if not isinstance(one, LeftOutRecord):
             return
     raise ValueError(
@@ -199,12 +198,12 @@ def _probe(job: Job, total: int, convert: Convert, texts: Sequence[ModalitySpec]
 
 
 def _converted(
-    job: Job, indices: Sequence[int], convert: Convert, texts: Sequence[ModalitySpec]
+    job: Job, indices: Sequence[int], convert: Convert, specs: Sequence[ModalitySpec]
 ) -> Iterator[shard_job.Entry]:
     """What becomes of each of these records; entries about what it lost come before it."""
     rows, counts = list(_read(job.source, indices)), []
     for number, row in enumerate(rows):
-        count = row if isinstance(row, ValueError) else left_out.attempt(_count, row, texts)
+        count = row if isinstance(row, ValueError) else left_out.attempt(_count, row, specs)
         counts.append(count)
         if isinstance(count, ValueError):
             rows[number] = count
@@ -228,12 +227,12 @@ def _converted(
         yield dict(made)
 
 
-def _count(row: records.Record, texts: Sequence[ModalitySpec]) -> dict[str, Changes]:
+def _count(row: records.Record, specs: Sequence[ModalitySpec]) -> dict[str, Changes]:
     """What is clipped or left out within each text; raises where it is far out of its range."""
     counts = {}
-    for spec in texts:
-        if spec.source in row:
-            size = fields.picture_size(row) if spec.crop == "poses" else None
+    for spec in specs:
+        if spec.kind == "sequence" and spec.source in row:
+            size = fields.picture_size(row, specs) if spec.crop == "poses" else None
             try:
                 counts[spec.name] = fields.count_changes(spec, row[spec.source], size)
             except ValueError as error:

@@ -17,7 +17,7 @@ from fourm_jax.data.crops import policy
 from fourm_jax.data.sources import digits, token_shards
 from fourm_jax.data.storage import left_out, shard_writer
 from fourm_jax.jobs import encoders, pretokenize
-from fourm_jax.modalities import registry
+from fourm_jax.modalities import poses, registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.tokenizers import base, mlp, text
 from tests.jobs import digit_tokenizers, untrained
@@ -294,6 +294,21 @@ def test_boxes_without_extent_are_counted_with_their_records(tmp_path, capsys):
     left_out.announce(tmp_path / "out", "train")
     said = capsys.readouterr().out
     assert "train: 3 boxes, humans or masks of 2 records had no width or height" in said
+
+
+def test_poses_are_counted_on_a_picture_that_only_the_config_describes(tmp_path):
+    thermal = {"kind": "pixels", "grid": (2, 2), "patch_size": 4, "num_channels": 1}
+    added = {"thermal": {**thermal, "source": "thermal"}}
+    specs = registry.resolve("fourm", ("thermal", "human_poses"), {}, added)
+    a_little_outside = np.array([[0.1, 0.2, 1.001, 0.9]])
+    human = poses.Poses(a_little_outside, *(np.zeros((1, width)) for width in (8, 9, 3, 10)))
+    rows = [{"thermal": np.zeros((8, 8, 1), np.uint8), "human_poses": human}]
+    text.TextTokenizer.train(["dog"], vocab_size=30_000).save(tmp_path / "tokenizers" / "text")
+    result = pretokenize.tokenize(
+        with_source(job(tmp_path / "out", num_records=1), rows), specs, tmp_path / "tokenizers"
+    )
+    assert (result.num_records, result.left_out.num_records) == (1, 0)
+    assert result.left_out.num_clipped == 1
 
 
 def test_vectors_of_whole_pictures_that_crops_share_are_announced(tokenizers, tmp_path, capsys):
