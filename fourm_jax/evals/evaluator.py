@@ -23,6 +23,7 @@ from fourm_jax.generate.generator import Generator
 from fourm_jax.masking.mixture import Mixture
 from fourm_jax.utils import errors, modules
 
+_NAMES = tuple[str, ...]  # type of an option that lists names
 EXTRA = ("type", "every")  # keys of a config's entry that are no options of the evaluator
 
 
@@ -149,7 +150,7 @@ def load(name: str, options: Mapping[str, Any]) -> Evaluator:
       options: arguments of its `make`; values that a command line gives as texts are converted.
 
     Raises:
-      ValueError: no such evaluator or option, or a value of another type.
+      ValueError: no such evaluator or option, a value of another type, or a name twice in a list.
     """
     file = options.get("type", name)
     make = modules.get(evaluators, "make", file, "evaluator").make
@@ -158,7 +159,11 @@ def load(name: str, options: Mapping[str, Any]) -> Evaluator:
     for key in given:
         if key not in parameters:
             raise ValueError(errors.unknown_value(f"option of evaluator {file!r}", key, parameters))
-    return make(**{key: _convert(key, v, parameters[key].default) for key, v in given.items()})
+    read = {key: _convert(key, value, parameters[key].default) for key, value in given.items()}
+    for key, value in read.items():
+        if parameters[key].annotation == _NAMES:
+            errors.check_distinct(f"option {key}: name", value)
+    return make(**read)
 
 
 def _convert(key: str, value: Any, default: Any) -> Any:

@@ -1,6 +1,7 @@
 """What all commands share: paths and configs on the command line."""
 
 import pathlib
+import re
 import resource
 import warnings
 
@@ -116,3 +117,19 @@ def test_a_command_may_open_as_many_files_as_the_system_allows(limits, refused, 
     monkeypatch.setattr(cli.resource, "setrlimit", set_limits)
     cli.allow_open_files()
     assert given == asked
+
+
+def test_every_flag_that_lists_names_takes_each_once():
+    """Lists of numbers, and of guides, of which a modality may have several, are others."""
+    lists = re.compile(r"flags\.DEFINE_(?:list|spaceseplist|multi_string)\(\s*\"(\w+)\"")
+    found = {
+        (path.stem, name)
+        for path in pathlib.Path(cli.__file__).parent.rglob("*.py")
+        for name in lists.findall(path.read_text())
+    }
+    assert found == {
+        ("generate", "conditions"),  # refused with the advice to weigh them
+        ("generate", "guide"),
+        ("generate", "shift"),
+        ("train", "profile_steps"),
+    }

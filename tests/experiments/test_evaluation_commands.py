@@ -38,6 +38,17 @@ def test_lists_and_numbers_of_a_command_line_have_their_types():
         evaluator.load("any_to_any", {"measures": "mae"})
 
 
+@pytest.mark.parametrize("name", ["any_to_any", "captions", "knn", "linear_probe", "frechet"])
+@pytest.mark.parametrize("given", ["rgb+rgb", ("rgb", "rgb")])
+def test_an_evaluator_takes_no_name_twice_in_a_list(name, given):
+    with pytest.raises(ValueError, match="option condition: name 'rgb' is given twice"):
+        evaluator.load(name, {"condition": given})
+
+
+def test_weights_of_an_evaluator_may_be_equal():
+    assert evaluator.load("val_loss", {"weights": "0.5+0.5"}).weights == (0.5, 0.5)
+
+
 def test_a_flag_with_its_value_is_no_folder():
     typed = ["a", "--output", "b", "c", "--verbosity=1"]
     assert comparison.split(typed) == (["--output", "b", "--verbosity=1"], ["a", "c"])
