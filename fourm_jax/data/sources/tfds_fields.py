@@ -54,13 +54,17 @@ def array(tensor: tfds.features.FeatureConnector) -> Reader:
 
 
 def depth(tensor: tfds.features.FeatureConnector) -> Reader:
-    """Metres float32 [h, w]; ValueError if they are negative or not finite."""
+    """Metres float32 [h, w]; a pixel that is not finite has none, as measures and losses take it.
+
+    ValueError if some are negative, or none is finite.
+    """
     _need(tensor, tfds.features.Tensor)
 
     def read(value) -> Float[np.ndarray, "h w"]:
         metres = np.asarray(value, np.float32)
-        if not (np.isfinite(metres) & (metres >= 0)).all():
-            raise ValueError("depth is negative or not finite")
+        known = metres[np.isfinite(metres)]
+        if not known.size or known.min() < 0:
+            raise ValueError("depth is negative or nowhere finite")
         return metres
 
     return read

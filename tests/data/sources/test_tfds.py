@@ -200,11 +200,20 @@ def test_a_value_that_breaks_its_reader_is_named_with_its_record_and_field(tmp_p
         open_toy(tmp_path, fields={"metadata": ("json_value", "note")})[0]
 
 
-def test_depth_must_be_finite(tmp_path):
-    wrong = np.full((480, 640), 2.5, np.float32)
-    wrong[0, 0] = np.inf
+def test_pixels_without_depth_are_missing_alone(tmp_path):
+    depth = np.full((480, 640), 2.5, np.float32)
+    depth[100, 200] = depth[:3, 80:83] = np.inf  # one, and a corner of the middle square
+    tfds_cases.prepare_case(tmp_path, "nyu_depth_v2", depth=depth)
+    record = tfds.make_source("train", **arguments("nyu_depth_v2", tmp_path))[0]
+    assert np.argwhere(np.isnan(record["depth"])).tolist() == [[0, 0]]
+    np.testing.assert_allclose(record["depth"][1:], 2.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_depth_must_be_somewhere_and_in_front(value, tmp_path):
+    wrong = np.full((480, 640), value, np.float32)
     tfds_cases.prepare_case(tmp_path, "nyu_depth_v2", depth=wrong)
-    with pytest.raises(ValueError, match="field 'depth': depth is negative or not finite"):
+    with pytest.raises(ValueError, match="field 'depth': depth is negative or nowhere finite"):
         tfds.make_source("train", **arguments("nyu_depth_v2", tmp_path))[0]
 
 
