@@ -111,7 +111,7 @@ def write(path: epath.Path, rows: Iterable[Row]) -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The table of TPUs: one line per case, its last try, and what did not fit before."""
     lines = [
-        "| model, batch | slice, data × fsdp | `remat`, parts | needs, GiB | arguments | "
+        "| model, batch | slice, data × fsdp | `remat`, blocks, parts | needs, GiB | arguments | "
         "temporaries | sent per step, GB | least of fsdp | compiled in |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -146,7 +146,8 @@ def _line(case: str, tries: Sequence[Row]) -> str:
 
 def _how(row: Row) -> str:
     parts = row["accumulate_steps"]
-    return f"`{row['remat']}`" + (f", {parts} parts" if parts > 1 else "")
+    loop = ", loop" if row["scan_unroll"] == 1 else ""
+    return f"`{row['remat']}`{loop}" + (f", {parts} parts" if parts > 1 else "")
 
 
 def gpu_markdown(rows: Iterable[Row]) -> str:
@@ -171,7 +172,7 @@ def _gpu_line(row: Row) -> str:
     cells = [
         f"{mix} {size}, {row['batch_size'] // int(count)}",
         f"{count} × {name.upper()}",
-        _how(row) + (", loop" if row["scan_unroll"] == 1 else ""),
+        _how(row),
         f"**{needs}** {limit}" if row["fits"] else f"{needs}, too much {limit}",
         *(f"{row[f'{part}_bytes'] / GIB:.1f}" for part in ("argument", "temporary", "host")),
         *(f"{value:.0f}" for value in parts),

@@ -170,8 +170,8 @@ class Stack(nn.Module):
         "dots": products of activations with weights. "full": the input of each block only.
         "offload": as "names", kept in the memory of the host.
       attention: backend, see `ops.attention.attend`.
-      scan_unroll: blocks per loop iteration; unrolling gains 15-20 % on narrow models on CPU. 0: as
-        suits the device, all of them or, on a TPU, whose compiler would take many minutes, one.
+      scan_unroll: blocks per loop iteration; 0: all of them, without a loop, which stacks what it
+        saves for the backward pass.
     """
 
     depth: int
@@ -286,8 +286,7 @@ class Stack(nn.Module):
 
     @property
     def _unroll(self) -> int:
-        as_suits = 1 if hardware.platform() == "tpu" else self.depth
-        return min(self.scan_unroll or as_suits, self.depth)
+        return min(self.scan_unroll or self.depth, self.depth)
 
     @property
     def _is_looped(self) -> bool:

@@ -146,17 +146,13 @@ def _describe(
         "batch_size": config.batch_size,
         "samples_per_device": config.batch_size / (mesh["data"] * mesh["fsdp"]),
         "remat": config.model.remat,
-        "scan_unroll": config.model.scan_unroll or _unroll_as_suits(config, place),
+        "scan_unroll": config.model.scan_unroll
+        or max(config.model.encoder_depth, config.model.decoder_depth),
         "accumulate_steps": run_config.settings(config).accumulate_steps,
         "parameters": _num_parameters(config, task),
         "model_flops": task.flops_per_sample * config.batch_size / num_devices,
         "memory_bytes": place.memory_bytes,
     }
-
-
-def _unroll_as_suits(config: ml_collections.ConfigDict, place: topology.Topology) -> int:
-    """What 0 stands for (`transformer.Stack`): one block on a TPU, else no loop."""
-    return max(config.model.encoder_depth, config.model.decoder_depth) if place.gpu else 1
 
 
 def _num_parameters(config: ml_collections.ConfigDict, task: fourm_task.FourMTask) -> int:

@@ -14,6 +14,7 @@ FITS = {
     "changes": ["model.remat=full"],
     "fits": True,
     "remat": "full",
+    "scan_unroll": 12,
     "accumulate_steps": 2,
     "batch_size": 4096,
     "mesh": {"data": 4, "fsdp": 4, "tensor": 1},
@@ -84,6 +85,7 @@ def test_a_line_shows_the_last_try_and_what_did_not_fit():
         "3.0 | 8.0 | 25.0 | 22.3 | 282 s |"
     ]
     assert "too much of 16 (`names`: 36.0)" in topology_table.markdown([REFUSED])
+    assert "| `full`, loop, 2 parts |" in topology_table.markdown([{**FITS, "scan_unroll": 1}])
 
 
 def test_a_line_of_gpus_has_the_least_time_and_says_what_must_be_set():
