@@ -128,8 +128,8 @@ def random_trunk(size: str, mix: str = "mod7") -> tuple[FourM, Any]:
 
 
 def trunk(size: str, mix: str, *, on_cpu: bool) -> FourM:
-    """A trunk; on an accelerator with bfloat16 arithmetic and, as of configs/fourm.py, the loop
-    over blocks that suits it."""
+    """A trunk; on an accelerator with bfloat16 arithmetic and, as of configs/fourm.py, without a
+    loop over blocks."""
     inputs, outputs = MIXES[mix]
     return FourM(
         modalities=registry.resolve("fourm", inputs),
