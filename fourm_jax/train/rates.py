@@ -116,7 +116,8 @@ def make(
     Raises:
       ValueError: a regex that is none, or that no part contains.
     """
-    patterns = ({freeze: 0.0} if freeze else {}) | dict(scales or {})
+    frozen = {freeze: 0.0} if freeze else {}
+    patterns = {**frozen, **(scales or {}), **frozen}  # first in order, and last to speak
     names = _part_names(shapes, packed)
     for pattern in patterns:
         check_pattern(pattern, names, "init.freeze" if pattern == freeze else "optimizer.lr_scales")

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float, Key
 from fourm_jax.models import parts
 from fourm_jax.train import step
 
+_MAKES_IDS = ("encoder/", "to_latent/", "quantizer/", "codebook/")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerTask:
@@ -32,8 +34,11 @@ class TokenizerTask:
     function: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # none
 
     def never_learns(self, part: str) -> bool:
-        """Whether a part stays as it is, whatever a config says: all learn."""
-        return False
+        """Whether a part stays as it is, whatever a config says: what makes the ids does where only
+        a decoder is trained. It has no gradient, but weight decay would change it and so the ids.
+        """
+        only_decoder = getattr(self.module, "freeze_encoder", False)
+        return only_decoder and part.startswith(_MAKES_IDS)
 
     @property
     def taken(self) -> Callable[[np.ndarray], np.ndarray]:

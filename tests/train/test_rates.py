@@ -48,6 +48,12 @@ def test_a_frozen_part_adds_no_gradient():
     np.testing.assert_array_equal(held["head"], PARAMS["head"])
 
 
+def test_what_is_frozen_stays_so_whatever_the_same_regex_says_elsewhere():
+    found = rates.make(PARAMS, PACKED, freeze="head", scales={"head": 0.1})
+    update, _ = rates.limit(optax.identity(), found).update(PARAMS, optax.EmptyState(), PARAMS)
+    np.testing.assert_array_equal(update["head"], 0)
+
+
 def test_a_pattern_without_a_part_is_refused():
     with pytest.raises(ValueError, match=r"init\.freeze: 'tokns' matches no parameter; there are"):
         rates.make(PARAMS, PACKED, freeze="tokns")
