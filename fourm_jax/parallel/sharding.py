@@ -27,7 +27,8 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(tokens|heads)$", TABLE),
     (r"kernel$", P("fsdp", None)),
     (r"kernel/[ab]$", P()),  # low-rank adapters
-    (r"(bias|scale|step|count|codes|cluster_size|initialized)$|^metrics/", P()),
+    (r"positions/table$", P()),  # learned: a thousandth of the table of tokens
+    (r"(bias|scale|step|count|codes|code_sums|cluster_size|initialized)$|^metrics/", P()),
 )
 # What no rule names is replicated up to this many elements; a larger array is an error where
 # parameters are cut at all, as it would fill every device.

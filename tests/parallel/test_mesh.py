@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from configs import fourm as fourm_configs
+from fourm_jax.convert import fourm
+from fourm_jax.models import from_config
 from fourm_jax.parallel import distributed, mesh, sharding
 
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -66,6 +69,21 @@ def test_a_large_array_without_a_rule_is_refused_where_parameters_are_cut():
     with pytest.raises(ValueError, match=r"no sharding rule names 'strange' of shape"):
         specs(state)
     assert specs(state, data=8)["strange"] == P()
+
+
+def test_learned_positions_and_euclidean_codebooks_of_any_size_are_replicated():
+    config = fourm_configs.get_config("mix=mod21,size=large")
+    with config.unlocked():
+        config.model.positions = "learned"
+    model = from_config.make_model(config)
+    tokens = fourm.example_tokens(model)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    table = params["encoder_embedding"]["positions"]["table"]
+    assert table.size > sharding.LARGEST_UNNAMED
+    codebook = {"codes": shape(16384, 256), "code_sums": shape(16384, 256)}
+    found = specs({"params": params, "codebook": {"quantizer": codebook}})
+    assert found["params"]["encoder_embedding"]["positions"]["table"] == P()
+    assert found["codebook"]["quantizer"] == {"codes": P(), "code_sums": P()}
 
 
 def test_batches_are_divided_over_data_and_fsdp():
