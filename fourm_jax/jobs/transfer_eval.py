@@ -35,24 +35,25 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     left_out = LeftOutLog(config.max_left_out_records)
 
     @jax.jit
-    def predict(params: Any, batch: Any) -> jax.Array:
-        return sharding.constrain(task.predict(params, batch), P())  # every process gets all rows
+    def predict(params: Any, batch: Any, label: jax.Array, valid: jax.Array) -> Any:
+        # Every process gets all rows, with their labels: a mesh has the parts in its own order.
+        found = (task.predict(params, batch), label, valid)
+        return jax.tree.map(lambda x: sharding.constrain(x, P()), found)
 
     def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
         del step
         mesh = jax.tree.leaves(state.params)[0].sharding.mesh
-        together = jax.process_count() if mesh.is_multi_process else 1  # each puts its rows there
+        index, count = distributed.part_of_batch(mesh)
         size = -(-BATCH // mesh.size) * mesh.size
-        own = size // together
-        start = own * jax.process_index() if together > 1 else 0
         outputs, labels = [], []
-        # Every process gets all rows: it needs their labels.
-        for batch, valid in pipeline.one_pass_of(reader, batch_size=size, left_out=left_out):
-            label = batch.pop(LABEL)
-            rows = jax.tree.map(lambda x: x[start : start + own], batch)
+        own = slice(index * (size // count), (index + 1) * (size // count))
+        # Every process reads all records: their bad ones are counted together.
+        for batch, all_valid in pipeline.one_pass_of(reader, batch_size=size, left_out=left_out):
+            rows = jax.tree.map(lambda x: x[own], (batch, batch.pop(LABEL), all_valid))
             with jax.set_mesh(mesh):
-                output = predict(state.eval_params, distributed.put_batch(rows, mesh))
-            outputs.append(np.asarray(output)[valid])
+                found = predict(state.eval_params, *distributed.put_batch(rows, mesh))
+            output, label, valid = (np.asarray(x) for x in found)
+            outputs.append(output[valid])
             labels.append(label[valid])
         yield from score(np.concatenate(outputs), np.concatenate(labels), task.labels_of).items()
 

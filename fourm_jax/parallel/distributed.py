@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -302,8 +303,32 @@ def stop_reason() -> str:
     return _Processes.stops.reason() if _Processes.stops else ""
 
 
+def part_of_batch(mesh: Mesh) -> tuple[int, int]:
+    """Number of the part of every batch that this process reads, and how many parts there are.
+
+    Devices along "tensor" share their samples, so processes that have only such devices of each
+    other read the same part. On a mesh of this process alone it reads all.
+
+    Raises:
+      ValueError: processes that share some of their samples, but not all.
+    """
+    groups: dict[int, list[int]] = {}  # by process, the devices that share samples
+    for number, devices in enumerate(mesh.devices.reshape(-1, mesh.shape["tensor"])):
+        for process in {device.process_index for device in devices}:
+            groups.setdefault(process, []).append(number)
+    parts = sorted({tuple(numbers) for numbers in groups.values()})
+    if sum(map(len, parts)) > len({*itertools.chain(*parts)}) or len({*map(len, parts)}) > 1:
+        raise ValueError(
+            f"mesh {dict(mesh.shape)}: of {len(groups)} processes some share a part of their "
+            "samples; allowed: tensor that divides the devices of a process, or a multiple of them"
+        )
+    return parts.index(tuple(groups[jax.process_index()])), len(parts)
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Arrays [b_local, ...] of this process -> global arrays, samples divided over the mesh.
+
+    Of several processes each has its part of the batch (`part_of_batch`).
 
     Raises:
       ValueError: several processes, and samples that do not divide over (data, fsdp).
@@ -311,15 +336,20 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     num_local = jax.tree.leaves(batch)[0].shape[0]
     if not mesh.is_multi_process:
         return jax.device_put(batch, sharding.batch_sharding(mesh, num_local))
-    layout = sharding.batch_sharding(mesh, num_local * jax.process_count())
-    if layout.is_fully_replicated:
+    num_samples = num_local * part_of_batch(mesh)[1]
+    layout = sharding.batch_sharding(mesh, num_samples)
+    if layout.is_fully_replicated and num_samples > num_local:
         raise ValueError(
-            f"a batch of {num_local * jax.process_count()} records does not divide over the mesh "
+            f"a batch of {num_samples} records does not divide over the mesh "
             f"{dict(mesh.shape)}: with several processes it must (data × fsdp)"
         )
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(layout, np.asarray(x)), batch
-    )
+
+    def whole(own: Any) -> jax.Array:
+        own = np.asarray(own)
+        shape = (num_samples, *own.shape[1:])
+        return jax.make_array_from_process_local_data(layout, own, shape)
+
+    return jax.tree.map(whole, batch)
 
 
 def decided_by_first(decide: Callable[[], int]) -> int:

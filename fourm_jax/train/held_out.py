@@ -48,13 +48,14 @@ def make_evaluator(config: ml_collections.ConfigDict) -> loop.Evaluator:
     def evaluate(state: TrainState, step: int) -> Iterable[tuple[str, float]]:
         del step
         mesh = jax.tree.leaves(state.params)[0].sharding.mesh
+        index, count = distributed.part_of_batch(mesh)
         batches = pipeline.one_pass(
             datasets,
             specs,
             batch_size=size,
             num_records=numbers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
             left_out=left_out,
         )
         total: metrics.Metrics | None = None

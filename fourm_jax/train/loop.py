@@ -124,7 +124,7 @@ def train(
         try:
             # ---------------- State: the newest checkpoint, or a fresh start.
             same_run.check_workdir(saver, description, workdir)
-            with contextlib.closing(run.batches(0, ahead=False)) as batches:
+            with contextlib.closing(run.batches(0, mesh=mesh, ahead=False)) as batches:
                 example = distributed.put_batch(next(batches), mesh)
             program = program_lib.make(config, run.task, mesh, example)
             state = saver.restore(program.abstract)
@@ -259,7 +259,7 @@ def _input(
 ) -> Generator[Any, None, None]:
     """Batches on the devices from step `start` on."""
     return prefetch.to_device(
-        run.batches(start, left_out),
+        run.batches(start, left_out, mesh=mesh),
         mesh,
         # several processes stop after a step that all of them reach
         stopped=lambda: stop.requested and jax.process_count() == 1,

@@ -62,7 +62,7 @@ def replay(
             raise ValueError(f"step {step}, allowed: 0..{num_steps}, the steps of the run")
         run = run_config.build(config)
         mesh = _mesh(run.mesh, devices)
-        with contextlib.closing(run.batches(start)) as batches:
+        with contextlib.closing(run.batches(start, mesh=mesh)) as batches:
             batch = distributed.put_batch(next(batches), mesh)
             parts = program.make(config, run.task, mesh, batch)
             state = checkpoint.read_state(manager, start, parts.abstract)

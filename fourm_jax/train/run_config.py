@@ -23,8 +23,8 @@ from fourm_jax.masking import mixture
 from fourm_jax.modalities import registry
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import from_config
+from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.parallel import sharding
 from fourm_jax.tokenizers import base
 from fourm_jax.train import (
     best,
@@ -81,8 +81,9 @@ class Run:
       init: what the run starts from; None: from scratch.
       mesh: sizes of the mesh axes.
       batches: first batch number and log of left-out records (None: a log of its own) -> endless
-        iterator of this process's host batches; with `ahead=False`, for one batch or two, without
-        the threads and processes of the config, whose start takes seconds.
+        iterator of the host batches of this process on a `mesh` (None: of all devices, as the
+        config says); with `ahead=False`, for one batch or two, without the threads and processes of
+        the config, whose start takes seconds.
     """
 
     task: Task
@@ -351,14 +352,21 @@ def _batches(
     reading = {key: config[key] for key in READING if key in config}
 
     def batches(
-        start: int, left_out: LeftOutLog | None = None, *, ahead: bool = True
+        start: int,
+        left_out: LeftOutLog | None = None,
+        *,
+        mesh: Mesh | None = None,
+        ahead: bool = True,
     ) -> Generator[Any, None, None]:
+        index, count = 0, 1
+        if jax.process_count() > 1:
+            index, count = distributed.part_of_batch(mesh or mesh_lib.make_mesh(**config.mesh))
         return make(
             batch_size=rows,
             seed=config.seed,
             start=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
             left_out=left_out or LeftOutLog(config.max_left_out_records),
             **(reading if ahead else READING),
         )

@@ -96,6 +96,34 @@ def test_batches_are_divided_over_data_and_fsdp():
     assert odd["ids"].sharding.is_fully_replicated
 
 
+@pytest.mark.parametrize(
+    ("processes", "part"),
+    [
+        ([[0, 0], [0, 0]], (0, 1)),
+        ([[0, 0], [1, 1]], (0, 2)),
+        ([[1, 1], [0, 0]], (1, 2)),  # the order is that of the mesh
+        ([[0, 1], [2, 3]], (0, 2)),  # a process for each device: two of them share samples
+        ([[0, 1], [0, 1]], (0, 1)),
+        ([[2, 3], [0, 1], [2, 3], [0, 1]], (1, 2)),  # as on the torus of a TPU
+    ],
+)
+def test_processes_whose_devices_share_samples_read_the_same_part(processes, part):
+    assert distributed.part_of_batch(of_processes(processes)) == part
+
+
+@pytest.mark.parametrize("processes", [[[0, 0], [0, 1], [1, 1]], [[0, 0], [0, 0], [1, 1]]])
+def test_processes_that_share_a_part_of_their_samples_are_refused(processes):
+    with pytest.raises(ValueError, match="of 2 processes some share a part of their samples"):
+        distributed.part_of_batch(of_processes(processes))
+
+
+def of_processes(numbers):
+    """A mesh (data, tensor) of devices that belong to these processes."""
+    devices = [[[mock.Mock(process_index=one) for one in row]] for row in numbers]
+    sizes = {"data": len(numbers), "fsdp": 1, "tensor": len(numbers[0])}
+    return mock.Mock(spec=jax.sharding.Mesh, devices=np.array(devices), shape=sizes)
+
+
 def test_a_constraint_does_nothing_without_a_mesh_and_pins_the_batch_with_one():
     x = jnp.ones((8, 2))
 

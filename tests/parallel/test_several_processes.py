@@ -73,6 +73,8 @@ def losses_of_one(nursery, tmp_path_factory):
                 ("trunk", 2, 2, {"mesh__data": 2, "mesh__fsdp": 2}),
                 ("trunk", 2, 2, {"mesh__data": 1, "mesh__fsdp": 4}),
                 ("trunk", 2, 2, {"mesh__data": 2, "mesh__tensor": 2}),
+                ("trunk", 2, 1, {"mesh__data": 1, "mesh__tensor": 2}),
+                ("trunk", 4, 1, {"mesh__data": 2, "mesh__tensor": 2}),
                 ("trunk", 4, 1, {"mesh__data": 2, "mesh__fsdp": 2}),
                 ("trunk", 4, 2, {"mesh__fsdp": 2, "mesh__tensor": 2}),
             )

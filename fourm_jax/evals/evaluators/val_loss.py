@@ -84,8 +84,8 @@ class ValidationLoss:
         """Loss, hits and number of targets of every record, by modality."""
         generator = context.generator
         devices = generator.mesh or mesh.make_mesh(devices=jax.local_devices()[:1])
-        together = devices.is_multi_process  # then a batch is divided, else whole batches are
-        index, count = (jax.process_index(), jax.process_count()) if together else (0, 1)
+        # On a mesh of several processes a batch is divided, else whole batches are.
+        index, count = distributed.part_of_batch(devices)
         rows = -(-self.batch_size // devices.size) * devices.size  # every device the same number
         sizes = [len(one.source) for one in context.datasets]
         total = sum(min(context.num_records or size, size) for size in sizes)
