@@ -52,7 +52,9 @@ class Devices:
 
 def blocks(state: State, batch_size: int, multiple: int = 1) -> Iterator[tuple[np.ndarray, State]]:
     """Row numbers and states of equal size, a multiple of `multiple`; spare rows repeat the last
-    one."""
+    one. ValueError for a batch_size below 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size}, allowed: at least 1")
     size = -(-min(batch_size, state.batch_size) // multiple) * multiple
     for start in range(0, state.batch_size, size):
         rows = np.minimum(np.arange(start, start + size), state.batch_size - 1)

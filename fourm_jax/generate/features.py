@@ -91,8 +91,11 @@ def compute(
     return Features(vectors=vectors.astype(np.float32), valid=valid)
 
 
-def check_depth(model: FourM, depth: int) -> None:
-    """Refuses a number of blocks that the encoder does not have; 0 stands for all."""
+def check_depth(model: FourM, depth: int, head: str = "encoder") -> None:
+    """Refuses a number of blocks that the encoder does not have; 0 stands for all, which what is
+    predicted ("global") needs."""
+    if head == "global" and depth:
+        raise ValueError(f"depth {depth} of features 'global', allowed: 0, all blocks predict them")
     if not 0 <= depth <= model.encoder_depth:
         raise ValueError(f"depth {depth}, allowed: 1..{model.encoder_depth}, or 0 for all")
 

@@ -342,6 +342,8 @@ class Generator:
     ) -> Float[np.ndarray, "b"]:
         """Mean log probability (nats) per token of a value, given the conditions; see `scoring`.
 
+        What an entry of the batch contract does not know does not count; NaN where that is all.
+
         How well modalities agree: score({"tok_rgb": ids}, "caption", texts) of a generated
         picture, or of any sample with itself.
 
@@ -351,12 +353,10 @@ class Generator:
         given = {one: entry for one, entry in conditions.items() if one != name}
         entry = condition_entries.encode(self.spec(name), value, self.tokenizers)
         state = self.start(given, [name])
-        ids = np.asarray(entry["ids"], np.int32).reshape(len(entry["ids"]), -1)
+        there = states.create({name: entry}, [], specs=self.model.modalities)
+        ids, known = jax.device_get((there.ids[name], there.known[name]))
         if len(ids) != state.batch_size:
             raise ValueError(f"{len(ids)} values of {name!r} for {state.batch_size} rows")
-        known = np.ones(ids.shape, bool)
-        if "length" in entry:
-            known = np.arange(ids.shape[1]) < np.asarray(entry["length"])[:, None]
 
         def score(rows: np.ndarray, block: State, _: Any) -> Any:
             return scoring.log_likelihood(*self._trunk(block), name, ids[rows], known[rows])
@@ -418,9 +418,10 @@ class Generator:
           depth: of the encoder, as in `encode`.
 
         Raises:
-          ValueError: an unknown kind, or as `encode`.
+          ValueError: an unknown kind, a depth of what the whole model predicts, or as `encode`.
         """
         head, spec = feature_lib.parse(kind, self.model)
+        feature_lib.check_depth(self.model, depth, head)
         if head == "global" and spec is not None:
             made = self.predict(conditions, [spec.name], batch_size=batch_size)[spec.name]
             grid = results.as_grid(spec, made)

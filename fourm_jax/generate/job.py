@@ -104,6 +104,8 @@ def check_names(parts: Parts, conditions: Iterable[str], targets: Iterable[str])
     Raises:
       ValueError: names the first one, and what is allowed; or a target that is there twice.
     """
+    if isinstance(targets, str):
+        raise ValueError(f"targets {targets!r}, allowed: a list of names, [{targets!r}]")
     for name in conditions:
         if name not in parts.model.inputs:
             raise ValueError(unknown_value("condition", name, parts.model.inputs))
@@ -285,8 +287,10 @@ def keys_of(
     """Keys of all rows and samples, see `chain.row_keys`.
 
     Raises:
-      ValueError: a negative seed, or several that are not one per row.
+      ValueError: a negative seed, or several that are not one per row; no sample.
     """
+    if num_samples < 1:
+        raise ValueError(f"num_samples {num_samples}, allowed: at least 1")
     if isinstance(seed, int | np.integer):
         return chain.row_keys(int(seed), np.arange(num_rows), num_samples)
     if len(seed) != num_rows:
@@ -333,6 +337,11 @@ def _masked(
         patch = tokenizer.module.patch_size
         size = (spec.grid[0] * patch, spec.grid[1] * patch)
         pixels = editing.pixel_mask(one, spec, size)
+        num_rows = len(entries[name]["ids"])
+        if len(pixels) not in (1, num_rows):
+            raise ValueError(
+                f"mask of {name!r} for {len(pixels)} rows, allowed: one, or {num_rows} as given"
+            )
         edits[name] = Edit(mask=pixels, ids=np.asarray(entries[name]["ids"]))
         done[name] = editing.keep(spec, entries[name], pixels)
         for other in entries:

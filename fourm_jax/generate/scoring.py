@@ -22,7 +22,8 @@ def log_likelihood(
     ids: Int[np.ndarray, "b l"],
     known: Bool[np.ndarray, "b l"],
 ) -> Float[np.ndarray, "b"]:
-    """Mean log probability (nats) per token of one modality, given the conditions of a state.
+    """Mean log probability (nats) per token of one modality, given the conditions of a state; NaN
+    for a row without tokens.
 
     Sequences are read token by token, each after the true ones before it; tokens of grids and
     vectors are predicted in one pass, each without the others.
@@ -40,7 +41,8 @@ def log_likelihood(
     probabilities = parallel.predict(model, params, state, [name])[name]
     chosen = np.take_along_axis(np.asarray(probabilities), ids[..., None], axis=-1)[..., 0]
     logs = np.log(np.maximum(chosen, 1e-30)) * known
-    return logs.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    counts = known.sum(axis=1)
+    return np.where(counts > 0, logs.sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "name"))

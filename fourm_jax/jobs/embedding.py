@@ -106,7 +106,7 @@ def run(generator: Generator, job: Job, *, show_progress: bool = False) -> int:
         holds another index or other things, or more bad records than `job.data` allows.
     """
     head, spec = features.parse(job.kind, generator.model)
-    features.check_depth(generator.model, job.depth)
+    features.check_depth(generator.model, job.depth, head)
     if job.format not in FORMATS:
         raise ValueError(errors.unknown_value("format", job.format, FORMATS))
     for name in job.condition or ("",):

@@ -245,6 +245,15 @@ def test_the_score_of_a_text_is_the_mean_log_probability_of_its_tokens(generator
     np.testing.assert_allclose(best, np.log(probabilities.max(-1)).mean(-1), rtol=1e-5)
 
 
+def test_cells_that_a_value_does_not_know_do_not_count_in_its_score(generator):
+    ids = np.array([[1, 2, 3, 4, 5, 6, 0, 1, 2]] * 2)
+    known = np.array([[True, True, *[False] * 7], [False] * 9])
+    scores = generator.score({"rgb": rgb()}, "edge", {"ids": ids, "known": known})
+    probabilities = generator.predict({"rgb": rgb()}, ["edge"])["edge"][0]
+    expected = np.log([probabilities[0, 1], probabilities[1, 2]]).mean()
+    np.testing.assert_allclose(scores, [expected, np.nan], rtol=1e-5)
+
+
 def test_the_best_sample_is_the_one_that_its_condition_is_likely_from(generator):
     conditions = {"rgb": rgb(), "caption": ["a red cone", "a blue cube"]}
     best = generator.best_of(conditions, ["edge"], 3, verifier="caption", plan=[EDGE])

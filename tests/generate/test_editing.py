@@ -99,6 +99,7 @@ def test_kept_tokens_stay_and_outside_the_mask_the_result_is_the_original_decode
     [
         ({}, "'depth' is a condition and a target: say with a mask"),
         ({"mask": {"edge": LEFT}}, r"mask of 'edge', allowed: targets that are given too: \['dep"),
+        ({"mask": np.stack([LEFT] * 3)}, "mask of 'depth' for 3 rows, allowed: one, or 1 as given"),
     ],
 )
 def test_a_target_that_is_given_needs_its_mask(generator, options, message):

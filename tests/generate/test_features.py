@@ -61,6 +61,11 @@ def test_the_decoder_gives_a_vector_per_position_of_a_target(generator):
     assert abs(vectors - generator.features(tiny.conditions(2), "decoder:edge")).max() > 0.01
 
 
+def test_what_the_whole_model_predicts_has_no_depth(generator):
+    with pytest.raises(ValueError, match="depth 1 of features 'global', allowed: 0"):
+        generator.features(tiny.conditions(2), "global:vector", depth=1)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [

@@ -138,6 +138,7 @@ def test_a_sequence_is_not_predicted_in_one_pass(generator):
         ({"rgb": rgb()}, ["rgb"], "unknown target 'rgb'.*Allowed"),
         ({"rgb": rgb()}, ["depth", "depth"], "target 'depth' is given twice"),
         ({"rgb": rgb()}, [], "no target to generate, allowed: "),
+        ({"rgb": rgb()}, "depth", r"targets 'depth', allowed: a list of names, \['depth'\]"),
         ({"rgb": np.zeros((1, 4, 6, 2), np.uint8)}, ["depth"], r"rgb: array uint8 \[4, 6, 2\]"),
         ({"edge": np.full((1, 9), 7)}, ["depth"], r"'edge': id 7, allowed: 0\.\.6"),
         ({"edge": np.zeros((1, 3, 3))}, ["depth"], "'edge'.*are no ids.*has no tokenizer"),
