@@ -65,6 +65,37 @@ class Signal:
         for name in ("mean", "std"):  # JSON knows lists only; fields must be hashable
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Refuse what would make no numbers of a signal, or other values than those that went in.
+
+        Raises:
+          ValueError: names the field, its value and what is allowed.
+        """
+        bounds = f"low {self.low} and high {self.high}"
+        if not self.low < self.high:
+            raise ValueError(f"signal {bounds}, allowed: low < high")
+        if self.kind == "binary" and not np.isfinite([self.low, self.high]).all():
+            raise ValueError(f"signal of kind 'binary' with {bounds}, allowed: its two values")
+        if self.standardize and (self.log or np.isfinite([self.low, self.high]).any()):
+            raise ValueError(
+                f"signal with standardize, log {self.log}, {bounds}: decoded values have a scale "
+                "of their own; allowed: neither log nor bounds"
+            )
+        if self.dtype == "uint8" and self.num_classes > 256:
+            raise ValueError(f"signal num_classes {self.num_classes}, allowed in uint8: 256")
+        if self.num_channels < 1:
+            raise ValueError(f"signal num_channels {self.num_channels}, allowed: at least 1")
+        for name in ("mean", "std"):
+            values = np.atleast_1d(np.asarray(getattr(self, name), np.float64))
+            if values.shape not in ((1,), (self.output_channels,)) or not np.isfinite(values).all():
+                raise ValueError(
+                    f"signal {name} {getattr(self, name)}, allowed: a number, or one for each of "
+                    f"{self.output_channels} channels"
+                )
+            if name == "std" and not (values > 0).all():
+                raise ValueError(f"signal std {self.std}, allowed: above 0")
 
     @property
     def output_channels(self) -> int:

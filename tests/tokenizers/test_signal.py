@@ -95,6 +95,17 @@ def test_class_ids_of_any_integer_type_are_accepted():
         ({"dtype": "float16"}, "dtype 'float16', allowed"),
         ({"kind": "classes"}, "kind 'classes' with num_classes 0"),
         ({"log": True}, "log needs low > 0"),
+        ({"low": 1.0, "high": 1.0}, "low 1.0 and high 1.0, allowed: low < high"),
+        ({"kind": "binary"}, "kind 'binary' with low -inf and high inf, allowed: its two values"),
+        ({"standardize": True, "low": 0.0, "high": 1.0}, "allowed: neither log nor bounds"),
+        (
+            {"kind": "classes", "num_classes": 300, "dtype": "uint8"},
+            "num_classes 300, allowed in uint8: 256",
+        ),
+        ({"num_channels": 0}, "num_channels 0, allowed: at least 1"),
+        ({"num_channels": 3, "mean": [1.0, 2.0]}, r"mean \(1.0, 2.0\), allowed: .* of 3 channels"),
+        ({"mean": float("nan")}, "mean nan, allowed: a number"),
+        ({"num_channels": 2, "std": (1.0, 0.0)}, r"std \(1.0, 0.0\), allowed: above 0"),
     ],
 )
 def test_impossible_signals_are_refused(fields, message):
