@@ -80,6 +80,8 @@ class Labels:
             ("num_outputs", self.num_outputs >= 1, "at least 1"),
             ("std", self.std > 0, "above 0"),
             ("lora_rank", self.lora_rank >= 0, "at least 0"),
+            ("mixup", self.mixup >= 0, "at least 0"),
+            ("cutmix", self.cutmix >= 0, "at least 0"),
         ):
             if not is_allowed:
                 raise ValueError(f"transfer.{name} {getattr(self, name)}, must be {allowed}")
@@ -344,11 +346,18 @@ class TransferTask:
     def _mixed(
         self, key: Key[Array, ""], batch: Any, targets: Float[Array, "b k"]
     ) -> tuple[Any, Float[Array, "b k"]]:
-        """The batch with its pictures mixed, and what becomes of the targets."""
-        pictures = {
-            spec.name: embeddings.normalize(batch[spec.name]["pixels"], spec.channel_names)
-            for spec in self.inputs
-        }
+        """The batch with its pictures mixed, and what becomes of the targets.
+
+        A picture whose partner is not there is mixed with itself: what is not there is no black.
+        """
+
+        def prepared(spec: ModalitySpec) -> Float[Array, "b h w c"]:
+            entry = batch[spec.name]
+            picture = embeddings.normalize(entry["pixels"], spec.channel_names)
+            present = jnp.asarray(entry["present"])[:, None, None, None]
+            return jnp.where(present, picture, picture[::-1])
+
+        pictures = {spec.name: prepared(spec) for spec in self.inputs}
         pictures, targets = mixing.mix(
             key, pictures, targets, mixup=self.labels_of.mixup, cutmix=self.labels_of.cutmix
         )

@@ -14,7 +14,7 @@ from fourm_jax.data.left_out_log import LeftOutLog
 from fourm_jax.data.sources import fake
 from fourm_jax.jobs import transfer_eval, transferred
 from fourm_jax.modalities.spec import ModalitySpec
-from fourm_jax.models import all_visible, lora, think_first, trained
+from fourm_jax.models import all_visible, embeddings, lora, think_first, trained
 from fourm_jax.train import loop, run_config, transfer_data, transfer_task
 from fourm_jax.utils import config as config_lib
 from fourm_jax.utils import tree
@@ -315,7 +315,21 @@ def test_a_batch_without_known_values_is_no_part_of_the_mean_error():
     assert aux["mae"][1] == 0
 
 
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_a_picture_is_not_mixed_with_one_that_is_not_there(how):
+    task = run_config.make_task(config("task=cls", **{f"transfer.{how}": 1.0}))
+    (spec,) = task.inputs
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *spec.image_shape), np.uint8)
+    entry = {"pixels": pixels, "present": np.array([True, True, True, False])}
+    mixed, _ = task._mixed(jax.random.key(0), {spec.name: entry}, jnp.eye(4))
+    expected = embeddings.normalize(pixels, spec.channel_names)
+    np.testing.assert_allclose(mixed[spec.name]["pixels"][0], expected[0], rtol=1e-5, atol=1e-5)
+    assert abs(mixed[spec.name]["pixels"][1] - expected[1]).max() > 0.1
+
+
 def test_mixing_needs_classes_and_pictures():
+    with pytest.raises(ValueError, match=r"transfer\.mixup -0\.1, must be at least 0"):
+        transfer_task.Labels(problem="classes", num_outputs=3, mixup=-0.1)
     with pytest.raises(ValueError, match="mixup is for problem 'classes' alone"):
         transfer_task.Labels(problem="class_map", num_outputs=3, mixup=0.1)
     with pytest.raises(ValueError, match="change pictures; inputs must all be pixels"):
