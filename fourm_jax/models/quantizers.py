@@ -58,10 +58,17 @@ class EMACodebook(nn.Module):
     def setup(self):
         if self.metric not in quantize.METRICS:
             raise ValueError(f"quantizer metric {self.metric!r}, allowed: {quantize.METRICS}")
-        if self.latent_dim % self.num_heads:
+        if self.dead_code_policy not in quantize.DEAD_CODE_POLICIES:
             raise ValueError(
-                f"latent_dim {self.latent_dim} not divisible by {self.num_heads} heads"
+                f"quantizer dead_code_policy {self.dead_code_policy!r}, allowed: "
+                f"{quantize.DEAD_CODE_POLICIES}"
             )
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"quantizer decay {self.decay}, allowed: 0..1")
+        for name in ("commitment_weight", "dead_code_coefficient"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"quantizer {name} {getattr(self, name)}, allowed: at least 0")
+        _check_heads(self.latent_dim, self.num_heads)
         shape = (self.num_codes, self.latent_dim // self.num_heads)
         self.codes = self.variable("codebook", "codes", self._initial_codes, shape)
         # A Euclidean code is code_sums / cluster_size from the first step on. As published, the
@@ -188,10 +195,9 @@ class Memcodes(nn.Module):
     temperature: float = 1.0
 
     def setup(self):
-        if self.latent_dim % self.num_heads:
-            raise ValueError(
-                f"latent_dim {self.latent_dim} not divisible by {self.num_heads} heads"
-            )
+        if not self.temperature > 0:
+            raise ValueError(f"quantizer temperature {self.temperature}, allowed: above 0")
+        _check_heads(self.latent_dim, self.num_heads)
         width = self.latent_dim // self.num_heads
         linear = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
         normal = nn.initializers.normal(1.0)
@@ -231,6 +237,11 @@ class Memcodes(nn.Module):
 
     def _values(self) -> Float[Array, "h k d"]:
         return jnp.einsum("hkd,hdc->hkc", self.codes, self.to_values)
+
+
+def _check_heads(latent_dim: int, num_heads: int) -> None:
+    if num_heads < 1 or latent_dim % num_heads:
+        raise ValueError(f"latent_dim {latent_dim} not divisible by {num_heads} heads")
 
 
 TYPES: Mapping[str, type[nn.Module]] = {"ema": EMACodebook, "memcodes": Memcodes}

@@ -33,9 +33,21 @@ def shared_fields(
       patch_size: pixels per position of the grid, along both axes.
 
     Raises:
-      ValueError: an image size that patch_size does not divide, or an unknown quantizer.
+      ValueError: a size that is no number above 0, an image size that patch_size does not divide,
+        or an unknown quantizer.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    for name, values in (
+        ("image_size", size),
+        ("patch_size", (patch_size,)),
+        ("num_codes", (num_codes,)),
+        ("latent_dim", (latent_dim,)),
+    ):
+        if not all(isinstance(value, int) and value > 0 for value in values):
+            found = values[0] if len(values) == 1 else values
+            raise ValueError(f"{name} {found!r}, allowed: whole numbers above 0")
+    if len(size) != 2:
+        raise ValueError(f"image_size {size}, allowed: a number, or rows and columns")
     if size[0] % patch_size or size[1] % patch_size:
         raise ValueError(f"image_size {size} is not divisible by patch_size {patch_size}")
     return {

@@ -134,7 +134,12 @@ def make_card(
     reconstruction: Mapping[str, float] | None = None,
     training_steps: int = 0,
 ) -> card_lib.Card:
-    """Return the card of a tokenizer; grid, vocabulary and signal come from the module."""
+    """Return the card of a tokenizer; grid, vocabulary and signal come from the module.
+
+    Raises:
+      ValueError: arguments that `build` refuses, or that nobody would read on a card.
+    """
+    card_lib.check_arguments(card_lib.plain_arguments(arguments), f"tokenizer {name!r}")
     module = build(family, arguments)
     return card_lib.Card(
         name=name,

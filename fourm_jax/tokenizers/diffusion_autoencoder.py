@@ -84,6 +84,23 @@ class DiffusionAutoencoder(nn.Module):
             raise ValueError(
                 "loss_space 'epsilon' with prediction 'sample', allowed: 'epsilon', 'v'"
             )
+        # What training does not use: an error would come once it is over.
+        for name, allowed in (("sampler", sampling.NAMES), ("spacing", schedules.SPACINGS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} {getattr(self, name)!r}, allowed: {allowed}")
+        if not 1 <= self.num_decode_steps <= self.num_times:
+            raise ValueError(
+                f"num_decode_steps {self.num_decode_steps}, allowed: 1..{self.num_times}"
+            )
+        if not 0 <= self.condition_dropout <= 1:
+            raise ValueError(f"condition_dropout {self.condition_dropout}, allowed: 0..1")
+        num_tokens = self.grid[0] * self.grid[1]
+        fewest, most = self.condition_dropout_tokens or (0, num_tokens)
+        if not 0 <= fewest <= most <= num_tokens:
+            raise ValueError(
+                f"condition_dropout_tokens {(fewest, most)}, allowed: (fewest, most) of "
+                f"{num_tokens}"
+            )
         self.to_latent = nn.Dense(self.quantizer.latent_dim)
 
     @property

@@ -25,7 +25,7 @@ from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.models import from_config
 from fourm_jax.parallel import distributed, sharding
 from fourm_jax.parallel import mesh as mesh_lib
-from fourm_jax.tokenizers import base
+from fourm_jax.tokenizers import base, card
 from fourm_jax.train import (
     best,
     fourm_task,
@@ -149,7 +149,7 @@ def make_tokenizer_task(config: ml_collections.ConfigDict) -> tokenizer_task.Tok
     """The tokenizer of a config of task "tokenizer".
 
     Raises:
-      ValueError: an unknown key or family, or arguments that the family refuses.
+      ValueError: an unknown key or family, or arguments that the family or its card refuses.
     """
     if settings(config).accumulate_steps > 1:
         raise ValueError(
@@ -158,10 +158,12 @@ def make_tokenizer_task(config: ml_collections.ConfigDict) -> tokenizer_task.Tok
     group = config_lib.check_group(
         config.tokenizer, "tokenizer", ("family", "name", "source_field", "arguments")
     )
-    return tokenizer_task.TokenizerTask(
-        module=base.build(group["family"], config_lib.plain(config.tokenizer.arguments)),
-        source_field=group["source_field"],
-    )
+    arguments = config_lib.plain(config.tokenizer.arguments)
+    with errors.described_by("config.tokenizer"):
+        card.check_arguments(arguments, "arguments")  # else nobody could read what is saved
+        module = base.build(group["family"], arguments)
+        base.abstract_variables(module)  # parts check their fields as they are set up
+    return tokenizer_task.TokenizerTask(module=module, source_field=group["source_field"])
 
 
 def check(config: ml_collections.ConfigDict) -> None:

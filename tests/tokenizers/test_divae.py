@@ -189,6 +189,15 @@ def test_a_frozen_encoder_learns_nothing():
         ({"loss_space": "v"}, "loss_space 'v', allowed"),
         ({"loss_space": "epsilon", "prediction": "sample"}, "'epsilon' with prediction 'sample'"),
         ({"schedule": "cosine"}, "schedule 'cosine', allowed"),
+        ({"sampler": "dmp"}, "sampler 'dmp', allowed"),
+        ({"num_decode_steps": 0}, r"num_decode_steps 0, allowed: 1\.\.1000"),
+        ({"condition_dropout": 1.5}, r"condition_dropout 1\.5, allowed: 0\.\.1"),
+        (
+            {"condition_dropout_tokens": (3, 2)},
+            r"condition_dropout_tokens \(3, 2\), allowed: .* of 4",
+        ),
+        ({"num_codes": 0}, "num_codes 0, allowed: whole numbers above 0"),
+        ({"quantizer": {"dead_code_policy": "none"}}, "dead_code_policy 'none', allowed"),
         ({"prediction": "x0"}, "x0"),
     ],
 )

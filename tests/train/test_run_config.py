@@ -51,6 +51,21 @@ def changed(config, change):
         (tiny.trunk, lambda c: c.modalities.update(inputs=("rbg",)), "did you mean 'rgb'"),
         (tiny.tokenizer, lambda c: c.update(loss="mod"), "unknown config key 'loss'"),
         (tiny.tokenizer, lambda c: c.tokenizer.update(family="vq"), "unknown tokenizer family"),
+        (
+            tiny.tokenizer,
+            lambda c: c.tokenizer.arguments.encoder.update(dimm=3),
+            r"config\.tokenizer: .* unexpected keyword argument 'dimm'",
+        ),
+        (
+            tiny.tokenizer,
+            lambda c: c.tokenizer.arguments.update(quantizer={"decay": 2.0}),
+            r"config\.tokenizer: quantizer decay 2\.0, allowed: 0\.\.1",
+        ),
+        (
+            tiny.tokenizer,
+            lambda c: c.tokenizer.arguments.signal.update(high=2**31),
+            r"config\.tokenizer: arguments: high is 2147483648, allowed",  # no card could say it
+        ),
     ],
 )
 def test_a_wrong_config_is_refused_by_name(make, change, message):
