@@ -60,6 +60,8 @@ def main() -> None:
     if config.task == "transfer" and io.is_remote(WORKDIR.value):
         raise ValueError(f"{WORKDIR.value}: a model is fine-tuned in a local folder")
     processes.start()
+    if config.task == "tokenizer":
+        export.open_held_out(config)  # before it is trained, not after
     work_unit = platform.work_unit()  # a job scheduler shows it, where clu knows one
     work_unit.set_task_status(f"process {jax.process_index()} of {jax.process_count()}")
     work_unit.create_artifact(platform.ArtifactType.DIRECTORY, str(WORKDIR.value), "workdir")

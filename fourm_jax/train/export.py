@@ -1,5 +1,6 @@
 """From a finished tokenizer run to the tokenizer on disk: weights and card with held-out errors."""
 
+import collections
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,25 +62,43 @@ def read_held_out(
 ) -> Num[np.ndarray, "n ..."]:
     """Raw signals of the first records of a split of the config's first data set.
 
-    Those that are damaged or that the tokenizer does not take are left out.
+    Those that are damaged, that the tokenizer does not take, or of another shape than most are left
+    out.
 
     Raises:
-      ValueError: it takes none; names the last one.
+      ValueError: no records, or it takes none; names the last one.
     """
-    task = run_config.make_tokenizer_task(config)
-    dataset = run_config.make_datasets(config, split)[0]
+    task, dataset = run_config.make_tokenizer_task(config), open_held_out(config, split)
     numbers = range(min(NUM_HELD_OUT, len(dataset.source)))
     rows = datasets.read_records(dataset.source, numbers, dataset.name)
     taken = [
         row if isinstance(row, ValueError) else left_out.attempt(_taken, task, row) for row in rows
     ]
     good = [value for value in taken if not isinstance(value, ValueError)]
+    shapes = collections.Counter(value.shape for value in good).most_common(1)
+    good = [value for value in good if value.shape == shapes[0][0]]
     if not good:
         place = datasets.place_of(dataset, len(rows) - 1)
         raise ValueError(f"none of {len(rows)} held-out records can be used; {place}: {taken[-1]}")
     if len(good) < len(rows):
         progress.announce(f"{len(rows) - len(good)} of {len(rows)} held-out records left out")
     return np.stack(good)
+
+
+def open_held_out(config: ml_collections.ConfigDict, split: str = "test") -> datasets.Dataset:
+    """A split of the config's first data set; called before a training too, which needs it last.
+
+    Raises:
+      ValueError: no such split, or no record in it.
+    """
+    first = config.copy_and_resolve_references().unlock()
+    first.data = config.data[:1]
+    what = f"held-out records ({split!r}) for the card of tokenizer {config.tokenizer.name!r}"
+    with errors.described_by(what):
+        (dataset,) = run_config.make_datasets(first, split)
+        if not len(dataset.source):
+            raise ValueError(f"data set {dataset.name!r} has none")
+    return dataset
 
 
 def _taken(task: TokenizerTask, row: Mapping[str, Any]) -> np.ndarray:
