@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CHUNK = 2**26  # bytes of every process that are on the devices at once
 KINDS = "biuf"  # of arrays: what numpy writes without pickles
 
 
@@ -56,11 +57,18 @@ def divided(items: Iterable[Item], compute: Callable[[Item], Result]) -> list[Re
 
 def gathered(content: bytes) -> Iterator[bytes]:
     """The bytes of every process, in the order of their numbers; they go through the devices."""
-    sizes = multihost_utils.process_allgather(np.int32(len(content)))
-    padded = np.zeros(max(sizes), np.uint8)
-    padded[: len(content)] = np.frombuffer(content, np.uint8)
-    for row, size in zip(multihost_utils.process_allgather(padded), sizes, strict=True):
-        yield np.asarray(row)[:size].tobytes()
+    found = multihost_utils.process_allgather(np.array(divmod(len(content), CHUNK), np.int32))
+    sizes = [int(chunks) * CHUNK + int(rest) for chunks, rest in found]
+    parts = [bytearray() for _ in sizes]
+    for start in range(0, max(sizes), CHUNK):
+        own = content[start : start + CHUNK]
+        width = min(CHUNK, max(sizes) - start)  # the same on all, whatever they have left
+        padded = np.frombuffer(own.ljust(width, b"\0"), np.uint8)
+        rows = multihost_utils.process_allgather(padded)
+        for part, size, row in zip(parts, sizes, rows, strict=True):
+            part += np.asarray(row)[: max(size - start, 0)].tobytes()
+    for part in parts:
+        yield bytes(part)
 
 
 def whole(tree: Any) -> Any:
