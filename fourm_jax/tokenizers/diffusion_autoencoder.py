@@ -120,7 +120,17 @@ class DiffusionAutoencoder(nn.Module):
 
         Without `train` noise and times are fixed, the latter spread evenly, so that losses of
         evaluations compare.
+
+        Raises:
+          ValueError: a training of what could not be drawn from pure noise.
         """
+        blind = self.prediction == "epsilon" and self.zero_terminal_snr
+        if train and blind and not self.as_published:
+            raise ValueError(
+                "prediction 'epsilon' with zero_terminal_snr: drawing starts at pure noise, where "
+                "the noise says nothing about the image; allowed: 'v', 'sample', or "
+                "zero_terminal_snr False"
+            )
         clean = self.signal.normalize(raw)
         quantized = self._quantize(clean, train)
         batch = len(clean)

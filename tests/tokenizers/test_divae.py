@@ -154,6 +154,21 @@ def test_a_velocity_is_judged_as_it_is_or_by_the_noise_it_stands_for(space):
     np.testing.assert_allclose(found, np.mean(error**2), rtol=1e-5)
 
 
+def test_noise_is_not_learned_where_drawing_starts_without_any_signal():
+    module, variables, raw, _ = make(prediction="epsilon")
+
+    def train(module):
+        keys = {"quantizer": jax.random.key(0)}
+        return jax.eval_shape(
+            lambda: module.apply(variables, raw, True, mutable=["codebook"], rngs=keys)
+        )
+
+    with pytest.raises(ValueError, match="'epsilon' with zero_terminal_snr: drawing starts at"):
+        train(module)
+    assert train(module.clone(zero_terminal_snr=False))
+    assert train(module.clone(as_published=True))
+
+
 def test_a_frozen_encoder_learns_nothing():
     module, variables, raw, _ = make(freeze_encoder=True)
 
