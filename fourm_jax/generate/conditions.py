@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fourm_jax.generate import entries as entry_lib
 from fourm_jax.generate import fitting, prompts
 from fourm_jax.modalities import boxes, coordinates, serializers
 from fourm_jax.modalities.spec import ModalitySpec
@@ -15,7 +16,6 @@ from fourm_jax.tokenizers.signal import Signal
 from fourm_jax.tokenizers.trained import TrainedTokenizer
 
 Entry = Mapping[str, np.ndarray]
-CONTRACT = {"ids", "known", "present", "length", "chunk", "pixels", "embeddings"}
 
 
 def encode_all(
@@ -53,10 +53,9 @@ def encode(spec: ModalitySpec, value: Any, tokenizers: Tokenizers) -> Entry:
       ValueError: a tokenizer is missing, a value that means nothing here, or an id outside the
         vocabulary.
     """
-    if isinstance(value, Mapping) and value and set(value) <= CONTRACT:
+    if isinstance(value, Mapping) and value and set(value) <= entry_lib.EVERY:
         entry = {name: np.asarray(array) for name, array in value.items()}
-        if "ids" in entry:
-            check_ids(spec, entry["ids"])
+        entry_lib.check(spec, entry)
         return entry
     rows = [value] if is_single(spec, value, tokenizers) else value
     return encode_rows(spec, rows, tokenizers)
@@ -67,7 +66,7 @@ def is_single(spec: ModalitySpec, value: Any, tokenizers: Tokenizers) -> bool:
     if isinstance(value, str | os.PathLike):
         return True
     if isinstance(value, Mapping):
-        return not (value and set(value) <= CONTRACT)
+        return not (value and set(value) <= entry_lib.EVERY)
     if spec.kind == "sequence":
         return _is_one_text_value(spec, value)
     if _is_list_of_files(value):
@@ -113,17 +112,6 @@ def is_ids(spec: ModalitySpec, values: Any) -> bool:
     return value.dtype.kind in "iu" and value.ndim in (1, 2) and value.shape[-1] == spec.num_tokens
 
 
-def check_ids(spec: ModalitySpec, ids: np.ndarray) -> None:
-    """Raise ValueError for ids outside the vocabulary of `spec`."""
-    if ids.dtype.kind not in "iu":
-        raise ValueError(f"modality {spec.name!r}: ids of type {ids.dtype}, allowed: integers")
-    wrong = ids[(ids < 0) | (ids >= spec.vocab_size)]
-    if wrong.size:
-        raise ValueError(
-            f"modality {spec.name!r}: id {wrong[0]}, allowed: 0..{spec.vocab_size - 1}"
-        )
-
-
 def encode_rows(spec: ModalitySpec, rows: Any, tokenizers: Tokenizers) -> Entry:
     """Encode one value per row, see `encode`."""
     if len(rows) == 0:
@@ -137,7 +125,7 @@ def encode_rows(spec: ModalitySpec, rows: Any, tokenizers: Tokenizers) -> Entry:
         entry = _sequence(spec, rows, tokenizers)
     else:
         entry = {"ids": _grid(spec, rows, tokenizers)}
-    check_ids(spec, entry["ids"])
+    entry_lib.check_ids(spec, entry["ids"])
     return entry
 
 
@@ -152,7 +140,9 @@ def _embedding(spec: ModalitySpec, rows: Any) -> Entry:
         raise ValueError(
             f"modality {spec.name!r}: {vectors.shape[1]} vectors, allowed: {spec.max_tokens}"
         )
-    return {"embeddings": vectors, "length": np.full(len(vectors), vectors.shape[1])}
+    entry = {"embeddings": vectors, "length": np.full(len(vectors), vectors.shape[1])}
+    entry_lib.check(spec, entry)
+    return entry
 
 
 def _fitted(row: Any, spec: ModalitySpec, signal: Signal, size: tuple[int, int]) -> np.ndarray:
