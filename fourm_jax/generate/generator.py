@@ -185,7 +185,8 @@ class Generator:
             `editing.pixel_mask`. Kept tokens stay as they are, and outside the mask the decoded
             result is that of the given tokens.
           seed: row i of the conditions draws from stream (seed, i), whatever the batch size; of
-            several seeds, one per row, each row is what it would be alone.
+            several seeds, one per row, each row is what it would be alone. (Where masks leave
+            different parts open, the row with most of it sets the steps of all.)
           num_samples: results per row of the conditions, next to each other; the first is the one
             of a single sample.
           batch_size: rows on the device at once.
