@@ -94,8 +94,9 @@ class Poses:
             ("cameras", 3),
             ("betas", 10),
         ):
-            values = np.asarray(getattr(self, field))
-            values = values.astype(np.int64 if field == "codes" else np.float64)
+            given = getattr(self, field)
+            is_code = field == "codes"
+            values = coordinates.whole(given, "pose code") if is_code else np.asarray(given, float)
             object.__setattr__(self, field, values.reshape(-1, width))
             if len(getattr(self, field)) != len(self.boxes):
                 raise ValueError(f"{len(self.boxes)} humans with {len(values)} {field}")

@@ -44,8 +44,8 @@ class Settings:
       ema_decay: of the running average of the parameters; 0 = none is kept.
       accumulate_steps: parts of a batch, computed one after the other before the one update; only
         for the trunk.
-      moment_dtype: of the first moment of AdamW and of Lion's; "bfloat16" saves a sixth of the
-        memory traffic of an AdamW update. The second moment stays float32.
+      moment_dtype: of first moments; "bfloat16" saves a sixth of the memory traffic of an AdamW
+        update. Second moments stay float32, and Adafactor has no first ones.
       no_decay: regexes over parameter paths that weight decay leaves alone.
       lr_scales, layer_decay: see `rates.make`; the regexes hold no dots.
     """
@@ -86,6 +86,11 @@ class Settings:
         if self.moment_dtype not in MOMENT_DTYPES:
             raise ValueError(
                 f"unknown optimizer.moment_dtype {self.moment_dtype!r}, allowed: {MOMENT_DTYPES}"
+            )
+        if self.name == "adafactor" and self.moment_dtype != "float32":
+            raise ValueError(
+                f"optimizer.moment_dtype {self.moment_dtype!r} of adafactor, allowed: 'float32'; "
+                "it keeps no first moment"
             )
         for pattern, scale in self.lr_scales.items():
             if not (isinstance(scale, int | float) and 0 <= scale < math.inf):
@@ -169,6 +174,7 @@ def _muon(settings: Settings) -> optax.GradientTransformation:
         adam_b1=settings.b1,
         adam_b2=settings.b2,
         eps=settings.eps,
+        mu_dtype=settings.moment_dtype,
         muon_weight_dimension_numbers=lambda params: tree.map_named(_matrix_axes, params),
         consistent_rms=0.2,
     )

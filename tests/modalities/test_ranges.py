@@ -70,6 +70,7 @@ def test_numbers_slightly_outside_are_clipped_and_counted(form, value, count):
         (poses, human(camera=500.0), "camera of human 0 is .*, allowed: -1 … 19"),
         (poses, human(beta=math.nan), "shape of human 0 is .*, allowed: -3 … 3"),
         (poses, human(code=1024), r"pose codes .*, allowed: 0\.\.1023"),
+        (poses, human(code=1.5), r"pose code 1\.5, allowed: whole numbers"),
         (instances, masks(box=(0.1, 0.1, 0.2, 0.2)), "bbox 0.1, allowed: whole numbers"),
         (instances, masks(box=(10, 10, 600, 20)), r"box of instance 0 is .* pixels 0\.\.224"),
         (instances, masks(box=(20, 10, 10, 20)), "box of instance 0 is .* xmin < xmax"),

@@ -128,11 +128,16 @@ def test_impossible_settings_are_refused(settings, message):
         optimizer.Settings(**{"lr": 1.0, **settings})
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
 def test_first_moments_may_be_bfloat16(name):
     settings = optimizer.Settings(name=name, lr=1.0, moment_dtype="bfloat16")
     state = optimizer.make(settings).init(PARAMS)
-    moments = jax.tree.leaves(optax.tree.get(state, "mu"))
-    assert {leaf.dtype for leaf in moments} == {jnp.dtype("bfloat16")}
+    moments = jax.tree.leaves(optax.tree_utils.tree_get_all_with_path(state, "mu"))
+    assert {leaf.dtype for leaf in moments if hasattr(leaf, "dtype")} == {jnp.dtype("bfloat16")}
     with pytest.raises(ValueError, match="float16"):
         optimizer.Settings(lr=1.0, moment_dtype="float16")
+
+
+def test_a_dtype_of_moments_that_there_are_not_is_refused():
+    with pytest.raises(ValueError, match="bfloat16' of adafactor, allowed: 'float32'"):
+        optimizer.Settings(name="adafactor", lr=1.0, moment_dtype="bfloat16")
