@@ -56,9 +56,10 @@ MIXES: dict[str, dict[str, Any]] = {
 # of 141 GB takes "names", which is faster (docs/performance.md#training-on-one-h200).
 REMAT = {"base": "names", "large": "names", "xlarge": "full"}
 SHARES = {"mod7": {"cc12m": 1.0}, "mod21": {"cc12m": 0.6, "coyo700m": 0.2, "c4": 0.2}}
-# Blocks per iteration of the loop over blocks; 0: no loop, but on TPUs, as their compiler takes
-# many minutes longer without. Nothing is then stacked, and one H200 takes 16 % less time for a
-# third more of compilation (docs/performance.md#training-on-one-h200). "xlarge" is not measured.
+# Blocks per iteration of the loop over blocks; 0: no loop. Nothing is then stacked: one H200 takes
+# 16 % less time for "base", TPUs 36 to 45 % fewer cycles by their compiler, which takes up to three
+# times as long (docs/performance.md#on-tpus-before-one-is-rented). With "full", as "xlarge" has it,
+# a loop stacks the inputs of blocks alone, and costs 2 %.
 SCAN_UNROLL = {"base": 0, "large": 0, "xlarge": 1}
 NUM_TOKENS = 500e9  # of a published run; inputs and targets count, filled or not
 NUM_WARMUP_TOKENS = 10e9

@@ -96,6 +96,13 @@ ALL = {
     "large": Variant(suite="train", cases="large_mod21"),
     "base_512": _base("batch_size=512"),
     "xlarge": Variant(suite="train", cases="xlarge_mod21", environment=_IN_PIECES),
+    "xlarge_loop": Variant(  # over blocks, as it was measured before
+        suite="train",
+        cases="xlarge_mod21",
+        changes="model.scan_unroll=1",
+        loop=False,
+        environment=_IN_PIECES,
+    ),
 }
 
 

@@ -73,7 +73,10 @@ CASES = {
     "base_mod21": Case(mix="mod21", size="base", batch_size=256),
     "large_mod21": Case(mix="mod21", size="large", batch_size=128),
     "xlarge_mod21": Case(
-        mix="mod21", size="xlarge", batch_size=64, changes={"model.remat": "names"}
+        mix="mod21",
+        size="xlarge",
+        batch_size=64,
+        changes={"model.remat": "names", "model.scan_unroll": 0},
     ),
 }
 
