@@ -47,7 +47,8 @@ def run(wanted: Sequence[str], place: topology.Topology) -> Iterator[dict[str, A
 
 def row_of(size: str, case: generate.Case, place: topology.Topology) -> dict[str, Any]:
     """The figures of one case."""
-    model, mesh = generate.trunk(size, case.mix, on_cpu=False), plans.one_device(place)
+    model = generate.trunk(size, case.mix, platform=place.devices[0].platform)
+    mesh = plans.one_device(place)
     params, pixels = generate.shapes(model), generate.pictures(case.batch)
     if case.parallel:
         groups = [case.targets, *((target,) for target in case.targets)]

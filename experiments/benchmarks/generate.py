@@ -123,15 +123,16 @@ def prepare(name: str, size: str, case: Case) -> tuple[dict, Callable[[], dict]]
 @functools.cache
 def random_trunk(size: str, mix: str = "mod7") -> tuple[FourM, Any]:
     """A trunk for this machine, with random weights."""
-    model = trunk(size, mix, on_cpu=jax.default_backend() == "cpu")
+    model = trunk(size, mix, platform=jax.default_backend())
     return model, random_params(model)
 
 
-def trunk(size: str, mix: str, *, on_cpu: bool) -> FourM:
-    """A trunk; on an accelerator with bfloat16 arithmetic and, as of configs/fourm.py, without a
-    loop over blocks."""
+def trunk(size: str, mix: str, *, platform: str) -> FourM:
+    """A trunk; on an accelerator with bfloat16 arithmetic and the loop over blocks that a
+    `Generator` has there."""
     inputs, outputs = MIXES[mix]
-    return FourM(
+    on_cpu = platform == "cpu"
+    model = FourM(
         modalities=registry.resolve("fourm", inputs),
         inputs=inputs,
         outputs=outputs,
@@ -139,6 +140,7 @@ def trunk(size: str, mix: str, *, on_cpu: bool) -> FourM:
         scan_unroll=1 if on_cpu else 0,
         **sizes.get(size),
     )
+    return generate_trunk.looped_on_tpu(model, platform)
 
 
 def shapes(model: FourM) -> Any:

@@ -24,7 +24,7 @@ from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.guides import Guide
 from fourm_jax.generate.job import Job, Parts, Plan
 from fourm_jax.generate.state import State
-from fourm_jax.generate.trunk import ReadyKernels
+from fourm_jax.generate.trunk import ReadyKernels, looped_on_tpu
 from fourm_jax.modalities.spec import ModalitySpec
 from fourm_jax.modalities.vocabulary import PUBLISHED
 from fourm_jax.models.fourm import FourM
@@ -60,7 +60,8 @@ class Generator:
           ValueError: a tokenizer of another kind than the modality, or whose vocabulary or grid is
             not the modality's.
         """
-        self.model, self.params, self.mesh = model, params, mesh
+        platform = mesh.devices.flat[0].platform if mesh else jax.default_backend()
+        self.model, self.params, self.mesh = looped_on_tpu(model, platform), params, mesh
         self.is_divided = is_divided
         self._programs, self._kernels = Programs(), ReadyKernels()
         self.tokenizers: Tokenizers = dict(tokenizers or {})

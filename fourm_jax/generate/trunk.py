@@ -21,6 +21,16 @@ HEAD = "head_rows"  # see `with_head_rows`
 FEW_SAMPLES = 4  # of which a pass takes joined products (`layers.FEW_ROWS`), or nearly
 
 
+def looped_on_tpu(model: FourM, platform: str) -> FourM:
+    """The model, on a TPU with its blocks in a loop where it has no other number (`scan_unroll` 0).
+
+    Without gradients little is stacked, and a TPU's compiler would take some ten times as long.
+    """
+    if platform != "tpu" or model.scan_unroll:
+        return model
+    return dataclasses.replace(model, scan_unroll=1)
+
+
 def with_ready_kernels(model: FourM, params: Any, num_samples: int) -> Any:
     """The parameters with the kernels of all blocks as passes read them: in the dtype of the
     computation; on a GPU, for more than few samples, cut by sets of heads; on a CPU with every

@@ -26,7 +26,7 @@ def place(monkeypatch):
         num_heads=2,
         mlp_dim=32,
     )
-    monkeypatch.setattr(generate, "trunk", lambda size, mix, on_cpu: small)
+    monkeypatch.setattr(generate, "trunk", lambda size, mix, platform: small)
     here = jax.devices()[:1]
     return topology.Topology(name="here", devices=here, memory_bytes=H200.memory_bytes, gpu=H200)
 

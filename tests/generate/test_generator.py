@@ -1,12 +1,13 @@
 """The short way from raw conditions to raw results, and what it refuses."""
 
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 
 from fourm_jax.generate import conditions as condition_entries
-from fourm_jax.generate import job, results
+from fourm_jax.generate import job, results, trunk
 from fourm_jax.generate.generator import Generator
 from fourm_jax.generate.grids import Sampling
 from fourm_jax.generate.schedule import Target
@@ -178,3 +179,10 @@ def test_a_tokenizer_of_another_vocabulary_is_refused():
         ValueError, match=r"'depth' makes .* tokens of 64 ids, modality 'depth' has"
     ):
         Generator(*tiny.trunk(), {"depth": other})
+
+
+def test_on_a_tpu_blocks_that_nobody_asked_to_unroll_are_in_a_loop():
+    model, _ = tiny.trunk()
+    for platform, asked, expected in (("tpu", 0, 1), ("tpu", 3, 3), ("gpu", 0, 0), ("cpu", 0, 0)):
+        one = dataclasses.replace(model, scan_unroll=asked)
+        assert trunk.looped_on_tpu(one, platform).scan_unroll == expected
