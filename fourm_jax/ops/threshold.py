@@ -40,12 +40,12 @@ def smallest_within(
       weigh: weights of values [*n, any number], at least 0, that never fall where values rise.
       budget: at least 0; one number, or one per row [*n].
     """
-    keys, weights = sortable(values), weigh(values)
-    budgets = jnp.broadcast_to(jnp.asarray(budget, jnp.float32), keys.shape[:-1])
-    if fits_kernel(values):
-        return from_sortable(_fused(keys, weights, budgets))
+    budgets = jnp.broadcast_to(jnp.asarray(budget, jnp.float32), values.shape[:-1])
     if hardware.platform() == "cpu":
         return _aim(values, weigh, budgets)
+    keys, weights = sortable(values), weigh(values)
+    if fits_kernel(values):
+        return from_sortable(_fused(keys, weights, budgets))
     return _halve(keys, weights, budgets)
 
 
